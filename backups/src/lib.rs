@@ -1,0 +1,1 @@
+//! Backup and restore: sources, a repository engine that speaks restic format 2, stores, proof.

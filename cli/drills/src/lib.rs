@@ -1,0 +1,1 @@
+//! Drills: steady state, injection, observation, undo and a verdict.

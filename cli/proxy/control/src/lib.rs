@@ -1,0 +1,1 @@
+//! The proxy's control protocol: its messages and a client for its Unix socket.

@@ -1,0 +1,1 @@
+//! The local traffic proxy: balancing, weights, faults with a time to live, counters.

@@ -1,0 +1,1 @@
+//! Canary releases: steps, traffic shares, and a verdict on evidence.

@@ -1,0 +1,2 @@
+//! The `opsctl` command line.
+fn main() {}

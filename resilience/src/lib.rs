@@ -1,0 +1,1 @@
+//! Policies that keep a service up when what it calls does not answer: retry, breaker, timeout, bulkhead.

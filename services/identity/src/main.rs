@@ -1,0 +1,2 @@
+//! The `identity` service's process.
+fn main() {}

@@ -1,0 +1,2 @@
+//! The `orders` service's process.
+fn main() {}

@@ -1,0 +1,2 @@
+//! The `payments` service's process.
+fn main() {}

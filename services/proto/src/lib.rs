@@ -1,0 +1,1 @@
+//! The protobuf messages and gRPC services of the reference services, generated and checked in.

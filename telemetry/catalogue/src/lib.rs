@@ -1,0 +1,1 @@
+//! Every metric that opsctl and the reference services export, declared once.

@@ -1,0 +1,1 @@
+//! One-call set-up of logs, traces and metrics for a service.

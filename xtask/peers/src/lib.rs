@@ -1,0 +1,1 @@
+//! Real servers for tests: found, built and started on free loopback ports.

@@ -1,0 +1,2 @@
+//! The project's tasks, run as `cargo xtask TASK`.
+fn main() {}
