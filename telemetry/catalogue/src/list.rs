@@ -1,0 +1,168 @@
+//! The list itself. To add a metric, add one line to the group that it belongs to:
+//! `kind NAME(number of labels) "scraped_name" Unit [labels] "Help.";`. It is not where values are counted.
+
+use crate::{Counter, Gauge, Histogram, Kind, Label, Metric, Unit, Values};
+
+/// Bounds of request durations in seconds, 5 ms to 10 s.
+pub const DURATION_BUCKETS: &[f64] =
+    &[0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.3, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+
+const NO_BUCKETS: &[f64] = &[];
+
+macro_rules! values {
+    () => {
+        Values::Bounded
+    };
+    ($values:expr) => {
+        Values::Closed($values)
+    };
+}
+
+macro_rules! buckets {
+    (counter) => {
+        NO_BUCKETS
+    };
+    (gauge) => {
+        NO_BUCKETS
+    };
+    (histogram) => {
+        DURATION_BUCKETS
+    };
+}
+
+macro_rules! kind {
+    (counter) => {
+        Kind::Counter
+    };
+    (gauge) => {
+        Kind::Gauge
+    };
+    (histogram) => {
+        Kind::Histogram
+    };
+}
+
+macro_rules! handle_type {
+    (counter, $labels:literal) => { Counter<$labels> };
+    (gauge, $labels:literal) => { Gauge<$labels> };
+    (histogram, $labels:literal) => { Histogram<$labels> };
+}
+
+macro_rules! metrics {
+    ($($kind:ident $const:ident($count:literal) $name:literal $unit:ident [$($label:ident $(= $values:expr)?),*] $help:literal;)*) => {
+        $(
+            #[doc = $help]
+            pub const $const: handle_type!($kind, $count) = <handle_type!($kind, $count)>::of(&Metric {
+                name: $name,
+                kind: kind!($kind),
+                unit: Unit::$unit,
+                help: $help,
+                labels: &[$(Label { name: stringify!($label), values: values!($($values)?) }),*],
+                buckets: buckets!($kind),
+            });
+        )*
+
+        /// Every metric, in the order of the list.
+        pub const ALL: &[&Metric] = &[$($const.metric()),*];
+    };
+}
+
+const METHODS: &[&str] =
+    &["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "_OTHER"];
+const GRPC_TYPES: &[&str] = &["unary", "client_stream", "server_stream", "bidi_stream"];
+const GRPC_CODES: &[&str] = &[
+    "OK", "Canceled", "Unknown", "InvalidArgument", "DeadlineExceeded", "NotFound", "AlreadyExists",
+    "PermissionDenied", "ResourceExhausted", "FailedPrecondition", "Aborted", "OutOfRange", "Unimplemented",
+    "Internal", "Unavailable", "DataLoss", "Unauthenticated",
+];
+const BREAKER_STATES: &[&str] = &["closed", "open", "half_open", "forced_open", "forced_closed"];
+const BREAKER_OUTCOMES: &[&str] = &["success", "failure", "slow", "ignored", "cancelled", "stale", "rejected"];
+const RETRY_REASONS: &[&str] = &["not_sent", "transient", "timeout", "overload"];
+const TIMEOUT_SCOPES: &[&str] = &["attempt", "total"];
+const SINKS: &[&str] = &["stdout", "otlp_traces", "loki", "otlp_logs"];
+const LEVELS: &[&str] = &["ERROR", "WARN", "INFO", "DEBUG", "TRACE"];
+const HEALTH_STATES: &[&str] = &["starting", "ready", "degraded", "not_ready", "draining", "stopped"];
+const CHECK_STATES: &[&str] = &["pass", "warn", "fail"];
+const RESULTS: &[&str] = &["ok", "error"];
+const SAGA_STEPS: &[&str] = &["payment", "delivery", "refund", "cancel", "notification"];
+const SAGA_OUTCOMES: &[&str] = &["ok", "refused", "retry", "failed"];
+const ORDER_STATUSES: &[&str] = &["pending", "paid", "delivered", "cancelled", "refunded", "failed"];
+
+metrics! {
+    // Servers.
+    histogram HTTP_SERVER_REQUEST_DURATION_SECONDS(3) "http_server_request_duration_seconds" Seconds [http_request_method = METHODS, http_route, http_response_status_code] "Time from the arrival of an HTTP request to the end of its response.";
+    counter GRPC_SERVER_STARTED_TOTAL(3) "grpc_server_started_total" One [grpc_type = GRPC_TYPES, grpc_service, grpc_method] "Calls that the gRPC server began.";
+    counter GRPC_SERVER_HANDLED_TOTAL(4) "grpc_server_handled_total" One [grpc_type = GRPC_TYPES, grpc_service, grpc_method, grpc_code = GRPC_CODES] "Calls that the gRPC server ended, by the status that the caller was sent.";
+    histogram GRPC_SERVER_HANDLING_SECONDS(3) "grpc_server_handling_seconds" Seconds [grpc_type = GRPC_TYPES, grpc_service, grpc_method] "Time from the arrival of a gRPC call to the end of its last message.";
+
+    // Policies around calls to dependencies.
+    gauge CIRCUIT_BREAKER_STATE(2) "circuit_breaker_state" One [name, state = BREAKER_STATES] "1 for the state that the breaker is in, 0 for all others.";
+    counter CIRCUIT_BREAKER_TRANSITIONS_TOTAL(3) "circuit_breaker_transitions_total" One [name, from = BREAKER_STATES, to = BREAKER_STATES] "Changes of a breaker's state.";
+    counter CIRCUIT_BREAKER_CALLS_TOTAL(2) "circuit_breaker_calls_total" One [name, outcome = BREAKER_OUTCOMES] "Calls that a breaker saw, by what became of them.";
+    gauge CIRCUIT_BREAKER_FAILURE_RATIO(1) "circuit_breaker_failure_ratio" Ratio [name] "Share of failures in the breaker's window.";
+    counter RETRY_ATTEMPTS_TOTAL(2) "retry_attempts_total" One [name, reason = RETRY_REASONS] "Attempts beyond the first.";
+    counter RETRY_BUDGET_EXHAUSTED_TOTAL(1) "retry_budget_exhausted_total" One [name] "Retries not made because the budget was spent.";
+    gauge RETRY_BUDGET_RATIO(1) "retry_budget_ratio" Ratio [name] "Retries per request in the budget's window.";
+    counter TIMEOUTS_TOTAL(2) "timeouts_total" One [name, scope = TIMEOUT_SCOPES] "Calls cut off by a time limit.";
+    gauge BULKHEAD_IN_FLIGHT(1) "bulkhead_in_flight" One [name] "Calls inside the bulkhead.";
+    gauge BULKHEAD_QUEUED(1) "bulkhead_queued" One [name] "Calls waiting for a place in the bulkhead.";
+    gauge BULKHEAD_LIMIT(1) "bulkhead_limit" One [name] "Places in the bulkhead.";
+    counter BULKHEAD_REJECTED_TOTAL(1) "bulkhead_rejected_total" One [name] "Calls that the bulkhead refused.";
+
+    // Health.
+    gauge HEALTH_STATUS(1) "health_status" One [status = HEALTH_STATES] "1 for the state that the service is in, 0 for all others.";
+    gauge HEALTH_CHECK_UP(1) "health_check_up" One [check] "1 while the check passes or warns, else 0.";
+    gauge HEALTH_CHECK_DURATION_SECONDS(1) "health_check_duration_seconds" Seconds [check] "Time that the last run of the check took.";
+    gauge HEALTH_CHECK_LAST_SUCCESS_TIMESTAMP_SECONDS(1) "health_check_last_success_timestamp_seconds" Seconds [check] "Unix time of the check's last success, 0 before the first.";
+    counter HEALTH_TRANSITIONS_TOTAL(2) "health_transitions_total" One [check, to = CHECK_STATES] "Changes of a check's state.";
+
+    // Telemetry about itself.
+    counter TELEMETRY_LOG_LINES_TOTAL(1) "telemetry_log_lines_total" One [level = LEVELS] "Log lines by level.";
+    counter TELEMETRY_EMITTED_TOTAL(1) "telemetry_emitted_total" One [sink = SINKS] "Items handed to a sink; equal to delivered + rejected + dropped + spooled once it is idle.";
+    counter TELEMETRY_DELIVERED_TOTAL(1) "telemetry_delivered_total" One [sink = SINKS] "Items that a sink wrote or had acknowledged.";
+    counter TELEMETRY_REJECTED_TOTAL(1) "telemetry_rejected_total" One [sink = SINKS] "Items that the receiver refused.";
+    counter TELEMETRY_DROPPED_TOTAL(1) "telemetry_dropped_total" One [sink = SINKS] "Items that were lost here: queue full, sink gone, deadline over.";
+    gauge TELEMETRY_QUEUE_BYTES(1) "telemetry_queue_bytes" Bytes [sink = SINKS] "Bytes waiting for a sink.";
+    counter TELEMETRY_PROPAGATION_INVALID_TOTAL(1) "telemetry_propagation_invalid_total" One [reason = &["traceparent", "tracestate", "correlation_id"]] "Incoming headers that were refused.";
+    counter TELEMETRY_METRIC_CARDINALITY_OVERFLOW_TOTAL(0) "telemetry_metric_cardinality_overflow_total" One [] "Observations put under _overflow because a metric had too many series or a value outside its list.";
+    gauge BUILD_INFO(2) "build_info" One [service, version] "Always 1; says what runs.";
+    counter PANICS_TOTAL(0) "panics_total" One [] "Panics in any thread.";
+    gauge PROCESS_START_TIME_SECONDS(0) "process_start_time_seconds" Seconds [] "Unix time at which the process began.";
+    counter PROCESS_CPU_SECONDS_TOTAL(0) "process_cpu_seconds_total" Seconds [] "User and system CPU time of the process.";
+    gauge PROCESS_RESIDENT_MEMORY_BYTES(0) "process_resident_memory_bytes" Bytes [] "Memory of the process that is in RAM.";
+    gauge PROCESS_OPEN_FDS(0) "process_open_fds" One [] "Open file descriptors of the process.";
+    gauge PROCESS_MAX_FDS(0) "process_max_fds" One [] "Limit of open file descriptors of the process.";
+
+    // Reference services.
+    counter ORDERS_CREATED_TOTAL(0) "orders_created_total" One [] "Orders that were stored and answered with 201.";
+    counter ORDERS_REPLAYED_TOTAL(0) "orders_replayed_total" One [] "Repeated requests answered from their idempotency key.";
+    counter ORDERS_FINISHED_TOTAL(1) "orders_finished_total" One [status = ORDER_STATUSES] "Orders that reached a final status.";
+    gauge ORDERS_OPEN(0) "orders_open" One [] "Orders without a final status.";
+    counter SAGA_STEPS_TOTAL(2) "saga_steps_total" One [step = SAGA_STEPS, outcome = SAGA_OUTCOMES] "Steps of order sagas.";
+    histogram SAGA_DURATION_SECONDS(1) "saga_duration_seconds" Seconds [status = ORDER_STATUSES] "Time from the order's arrival to its final status.";
+    gauge OUTBOX_PENDING(0) "outbox_pending" One [] "Events in the outbox that no consumer has acknowledged.";
+    gauge OUTBOX_OLDEST_AGE_SECONDS(0) "outbox_oldest_age_seconds" Seconds [] "Age of the oldest event in the outbox, 0 when empty.";
+    counter OUTBOX_RELAYED_TOTAL(1) "outbox_relayed_total" One [result = RESULTS] "Events that the relay sent.";
+    counter RECONCILIATION_RUNS_TOTAL(1) "reconciliation_runs_total" One [result = RESULTS] "Comparisons of charges with orders.";
+    counter RECONCILIATION_REFUNDS_TOTAL(0) "reconciliation_refunds_total" One [] "Charges refunded because their order does not exist.";
+    counter PAYMENTS_PROCESSED_TOTAL(1) "payments_processed_total" One [outcome = &["charged", "declined", "replayed", "error"]] "Payment requests by outcome.";
+    counter PAYMENTS_REFUNDED_TOTAL(1) "payments_refunded_total" One [outcome = &["refunded", "replayed", "not_found", "error"]] "Refund requests by outcome.";
+    counter PAYMENTS_CHARGED_CENTS_TOTAL(0) "payments_charged_cents_total" One [] "Sum of all charges in cents.";
+    counter NOTIFICATIONS_EVENTS_TOTAL(1) "notifications_events_total" One [outcome = &["accepted", "duplicate", "unsupported", "error"]] "Events received by outcome.";
+    counter NOTIFICATIONS_SENT_TOTAL(1) "notifications_sent_total" One [outcome = &["sent", "retry", "dead"]] "Attempts to deliver a notification.";
+    gauge DEAD_LETTERS(0) "dead_letters" One [] "Events that wait for a person.";
+    counter DEAD_LETTERS_REPLAYED_TOTAL(0) "dead_letters_replayed_total" One [] "Dead letters that were sent again.";
+    counter IDENTITY_REGISTRATIONS_TOTAL(1) "identity_registrations_total" One [outcome = &["created", "exists", "invalid", "error"]] "Registrations by outcome.";
+    counter IDENTITY_LOGINS_TOTAL(1) "identity_logins_total" One [outcome = &["ok", "refused", "error"]] "Logins by outcome.";
+    counter IDENTITY_KEY_RELOADS_TOTAL(1) "identity_key_reloads_total" One [result = RESULTS] "Times the signing keys were read again.";
+
+    // The local proxy.
+    counter PROXY_REQUESTS_TOTAL(3) "proxy_requests_total" One [service, version, code] "Requests that the proxy answered.";
+    counter PROXY_ERRORS_TOTAL(2) "proxy_errors_total" One [service, version] "Requests that count as errors for the service's objective.";
+    counter PROXY_OVER_OBJECTIVE_TOTAL(2) "proxy_over_objective_total" One [service, version] "Requests slower than the service's latency objective.";
+    histogram PROXY_REQUEST_DURATION_SECONDS(2) "proxy_request_duration_seconds" Seconds [service, version] "Time that a request spent in the proxy and behind it.";
+    gauge PROXY_IN_FLIGHT(1) "proxy_in_flight" One [service] "Requests that the proxy has not answered yet.";
+    counter PROXY_HELD_TOTAL(1) "proxy_held_total" One [service] "Requests answered with 503 while the service was held down.";
+    gauge PROXY_WEIGHT_RATIO(2) "proxy_weight_ratio" Ratio [service, version] "Share of traffic that a version is granted.";
+    counter PROXY_FAULTS_INJECTED_TOTAL(2) "proxy_faults_injected_total" One [service, kind = &["latency", "error", "reset", "blackhole"]] "Requests that a fault was put on.";
+}
