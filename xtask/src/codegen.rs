@@ -1,105 +1,30 @@
-//! Rust code from the `.proto` files of the reference services, checked in so that building them needs no generator.
-//! It neither decides what the messages are (the `.proto` files do) nor touches any other generated file.
+//! `cargo xtask codegen`: what is generated and checked in, so that a reader finds it and a build needs no generator.
 
-use std::fs;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+mod protos;
+mod reference;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::Result;
 
-/// What every generated file starts with.
-const HEADER: &str = "//! Generated from `{proto}` by `cargo xtask codegen`; change that file, not this one.
-#![allow(
-    missing_docs,
-    unreachable_pub,
-    clippy::pedantic,
-    reason = \"the generator writes no documentation for its clients and servers, and follows its own style\"
-)]
+/// Write or check.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Change nothing; fail when a generated file is stale
+    #[arg(long)]
+    check: bool,
+}
 
-";
+impl Arguments {
+    /// Only looks.
+    pub fn check() -> Self {
+        Self { check: true }
+    }
+}
 
-/// The packages, as `name` in `opsctl.<name>.v1`.
-const PACKAGES: [&str; 3] = ["notifications", "orders", "payments"];
-
-/// Generates `services/proto/src/<name>/v1.rs` from `services/proto/opsctl/<name>/v1/<name>.proto`, for every package.
+/// Writes or checks every generated file.
 ///
-/// With `check`, nothing is written: it is an error when a file differs from what would be written.
-pub fn protos(check: bool) -> anyhow::Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../services/proto");
-    let mut stale = Vec::new();
-    for name in PACKAGES {
-        let proto = format!("opsctl/{name}/v1/{name}.proto");
-        let code = generate(&root, name, &proto)?;
-        let path = root.join(format!("src/{name}/v1.rs"));
-        if fs::read_to_string(&path).is_ok_and(|old| old == code) {
-            continue;
-        }
-        if check {
-            stale.push(format!("services/proto/src/{name}/v1.rs"));
-            continue;
-        }
-        let folder = path.parent().context("a generated file lies in a folder")?;
-        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        fs::write(&path, code).with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    ensure!(
-        stale.is_empty(),
-        "{} differ from their .proto files: run `cargo xtask codegen`",
-        stale.join(", ")
-    );
-    Ok(())
-}
-
-/// The Rust code of one `.proto` file, formatted as `cargo fmt` would.
-fn generate(root: &Path, name: &str, proto: &str) -> anyhow::Result<String> {
-    let descriptors = protox::compile([proto], [root]).with_context(|| format!("{proto} is not valid"))?;
-    let out = Scratch::new(name)?;
-    tonic_prost_build::configure()
-        .out_dir(&out.0)
-        .compile_fds(descriptors)
-        .with_context(|| format!("cannot generate code for {proto}"))?;
-    let file = out.0.join(format!("opsctl.{name}.v1.rs"));
-    let code = fs::read_to_string(&file).with_context(|| format!("{proto} gave no package opsctl.{name}.v1"))?;
-    format(root, &(HEADER.replace("{proto}", proto) + &code))
-}
-
-/// Runs the toolchain's `rustfmt` over `code`, with the settings that hold in `root`.
-fn format(root: &Path, code: &str) -> anyhow::Result<String> {
-    let mut child = Command::new("rustfmt")
-        .args(["--edition", "2024", "--quiet"])
-        .current_dir(root)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cannot start rustfmt, which formats what was generated")?;
-    let mut stdin = child.stdin.take().context("rustfmt was started with a pipe")?;
-    let text = code.to_owned();
-    let writer = std::thread::spawn(move || stdin.write_all(text.as_bytes()));
-    let output = child.wait_with_output().context("rustfmt did not end well")?;
-    if let Ok(Err(error)) = writer.join() {
-        return Err(error).context("rustfmt did not read what was generated");
-    }
-    if !output.status.success() {
-        bail!("rustfmt refused what was generated ({})", output.status);
-    }
-    Ok(String::from_utf8(output.stdout)?)
-}
-
-/// A folder for the generator's output, gone when dropped.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> anyhow::Result<Self> {
-        let path = std::env::temp_dir().join(format!("opsctl-codegen-{}-{name}", std::process::id()));
-        fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // Left behind at worst: a few generated files in the system's temporary folder.
-        let _ = fs::remove_dir_all(&self.0);
-    }
+/// # Errors
+/// When a generator fails, or a file is stale and `--check` was given.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    protos::write(arguments.check)?;
+    reference::write(arguments.check)
 }

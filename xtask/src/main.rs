@@ -1,2 +1,51 @@
-//! The project's tasks, run as `cargo xtask TASK`.
-fn main() {}
+//! The project's tasks, run as `cargo xtask TASK`: this file is the list of them, each task is a file of its own.
+#![expect(clippy::print_stdout, clippy::print_stderr, clippy::exit, reason = "a task speaks to the person who runs it")]
+
+mod bench;
+mod ci;
+mod codegen;
+mod soak;
+mod step;
+mod test;
+mod tidy;
+
+use clap::{Parser, Subcommand};
+
+/// The project's own tasks.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Runs every test, and names each that was skipped and why
+    Test(test::Arguments),
+    /// Runs what a change must pass: format, lints, tidy, generated files, docs, tests; prints the minutes of each
+    Ci(ci::Arguments),
+    /// Runs the kill and fault tests with their full counts
+    Soak(soak::Arguments),
+    /// Checks the rules of the house that no compiler knows
+    Tidy,
+    /// Measures ours beside its peers in one run and writes docs/reference/benchmarks.md
+    Bench(bench::Arguments),
+    /// Writes the generated files, or says which are stale
+    Codegen(codegen::Arguments),
+}
+
+fn main() {
+    let outcome = match Arguments::parse().task {
+        Task::Test(arguments) => test::run(&arguments),
+        Task::Ci(arguments) => ci::run(&arguments),
+        Task::Soak(arguments) => soak::run(&arguments),
+        Task::Tidy => tidy::run(),
+        Task::Bench(arguments) => bench::run(&arguments),
+        Task::Codegen(arguments) => codegen::run(&arguments),
+    };
+    if let Err(error) = outcome {
+        eprintln!("error: {error:#}");
+        std::process::exit(1);
+    }
+}

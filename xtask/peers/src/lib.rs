@@ -1,1 +1,78 @@
-//! Real servers for tests: found, built and started on free loopback ports.
+//! Real programs that tests hold ours against: which there are, how each is had, and what a test does without one.
+//!
+//! A test asks for its peer with [`peer`]. Where the program is missing the test is skipped *by name*: the skip is
+//! written to the log that `cargo xtask test` prints at its end, and with `OPSCTL_REQUIRE_PEERS=1` it fails instead.
+//! This crate holds no stand-ins: a row here is always the real thing.
+
+mod catalogue;
+mod install;
+
+use std::{
+    ffi::OsStr,
+    fs::OpenOptions,
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+pub use catalogue::{Origin, PEERS, Peer};
+pub use install::{InstallError, Plan, install, plan};
+
+/// The file to which skipped tests are appended, one `NAME: REASON` a line. Set by `cargo xtask test`.
+pub const SKIP_LOG: &str = "OPSCTL_SKIP_LOG";
+/// `1` turns a missing peer into a failed test. Set by `cargo xtask ci`.
+pub const REQUIRE_PEERS: &str = "OPSCTL_REQUIRE_PEERS";
+
+/// The program of the peer `name`, or `None` after saying that `test` is skipped for want of it.
+///
+/// # Panics
+/// When `name` is no row of [`PEERS`], and when the peer is missing although peers are required.
+pub fn peer(name: &str, test: &str) -> Option<PathBuf> {
+    let peer = PEERS.iter().find(|peer| peer.name == name);
+    let peer = peer.unwrap_or_else(|| panic!("`{name}` is not in the catalogue of peers"));
+    let found = peer.locate();
+    if found.is_none() {
+        skip(test, &format!("{} is not installed ({})", peer.name, peer.origin));
+    }
+    found
+}
+
+/// Test data that lies beside the project, `../shared/data/PATH` (or below `$OPSCTL_SHARED`), or `None` after saying that `test` is skipped.
+///
+/// # Panics
+/// When the data is missing although peers are required.
+pub fn shared_data(path: &str, test: &str) -> Option<PathBuf> {
+    let root = std::env::var_os("OPSCTL_SHARED")
+        .map_or_else(|| workspace_root().join("../shared/data"), PathBuf::from);
+    let found = root.join(path);
+    if found.exists() {
+        return Some(found);
+    }
+    skip(test, &format!("the data `{path}` is not beside the project"));
+    None
+}
+
+/// Says that `test` does not run here, and why.
+///
+/// # Panics
+/// When peers are required.
+#[expect(clippy::print_stderr, reason = "a skipped test must be seen")]
+pub fn skip(test: &str, reason: &str) {
+    assert!(
+        std::env::var_os(REQUIRE_PEERS).as_deref() != Some(OsStr::new("1")),
+        "{test} cannot run: {reason}, and {REQUIRE_PEERS}=1 asks for it"
+    );
+    eprintln!("skipped: {test}: {reason}");
+    if let Some(log) = std::env::var_os(SKIP_LOG) {
+        // A log that cannot be written must not fail the test: the line above has said it.
+        if let Ok(mut file) = OpenOptions::new().append(true).create(true).open(log) {
+            let _ = writeln!(file, "{test}: {reason}");
+        }
+    }
+}
+
+/// The folder of the workspace that this crate was built from.
+pub fn workspace_root() -> &'static Path {
+    // xtask/peers -> the workspace, two folders up.
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).unwrap_or(here)
+}

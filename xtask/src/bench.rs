@@ -1,0 +1,44 @@
+//! `cargo xtask bench`: ours beside its peers, in one run on one machine, written to docs/reference/benchmarks.md.
+
+mod backup;
+mod machine;
+mod page;
+mod proxy;
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+/// What to measure.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The area to measure; all of them without it
+    area: Option<Area>,
+}
+
+/// One area of measurement: one file below `bench/`, one section of the page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Area {
+    /// Backup and restore beside restic
+    Backup,
+    /// The traffic proxy: requests per CPU second, latency added
+    Proxy,
+}
+
+/// Measures, prints each figure with its peer's, and writes the page's sections.
+///
+/// # Errors
+/// When something cannot be built, started or measured.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    for area in Area::value_variants() {
+        if arguments.area.is_some_and(|only| only != *area) {
+            continue;
+        }
+        let section = match area {
+            Area::Backup => backup::measure()?,
+            Area::Proxy => proxy::measure()?,
+        };
+        println!("{section}");
+        page::write(section)?;
+    }
+    Ok(())
+}

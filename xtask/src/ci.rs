@@ -1,0 +1,65 @@
+//! `cargo xtask ci`: what a change must pass, one part after the other, with the minutes that each took.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::{codegen, step, test, tidy};
+
+/// What to check.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Run only the part of this name
+    #[arg(long)]
+    only: Option<String>,
+}
+
+type Part = (&'static str, fn() -> Result<()>);
+
+/// In the order in which a mistake is found soonest.
+const PARTS: &[Part] = &[
+    ("fmt", || step::run(&mut step::cargo(["fmt", "--all", "--check"]))),
+    ("tidy", tidy::run),
+    ("clippy", || {
+        step::run(&mut step::cargo(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))
+    }),
+    ("codegen", || codegen::run(&codegen::Arguments::check())),
+    ("docs", || {
+        let mut docs = step::cargo(["doc", "--workspace", "--no-deps", "--document-private-items", "--quiet"]);
+        step::run(docs.env("RUSTDOCFLAGS", "-D warnings"))
+    }),
+    ("test", || test::run(&test::Arguments::complete())),
+];
+
+/// Runs the parts until one fails.
+///
+/// # Errors
+/// The first part's failure, named.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let mut minutes = Vec::new();
+    let mut outcome = Ok(());
+    for (name, part) in PARTS {
+        if arguments.only.as_deref().is_some_and(|only| only != *name) {
+            continue;
+        }
+        println!("== {name}");
+        let started = now();
+        outcome = part().map_err(|error| error.context(format!("part `{name}` failed")));
+        minutes.push((*name, now().duration_since(started)));
+        if outcome.is_err() {
+            break;
+        }
+    }
+    println!("minutes:");
+    for (name, took) in &minutes {
+        println!("  {name:<8} {:>6.2}", took.as_secs_f64() / 60.0);
+    }
+    let total: Duration = minutes.iter().map(|(_, took)| *took).sum();
+    println!("  {:<8} {:>6.2}", "total", total.as_secs_f64() / 60.0);
+    outcome
+}
+
+#[expect(clippy::disallowed_methods, reason = "a task measures real minutes and has no runtime")]
+fn now() -> std::time::Instant {
+    std::time::Instant::now()
+}
