@@ -21,7 +21,15 @@ const PARTS: &[Part] = &[
     ("fmt", || step::run(&mut step::cargo(["fmt", "--all", "--check"]))),
     ("tidy", tidy::run),
     ("clippy", || {
-        step::run(&mut step::cargo(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))
+        step::run(&mut step::cargo([
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--quiet",
+            "--",
+            "-D",
+            "warnings",
+        ]))
     }),
     ("codegen", || codegen::run(&codegen::Arguments::check())),
     ("docs", || {
@@ -59,7 +67,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     outcome
 }
 
-#[expect(clippy::disallowed_methods, reason = "a task measures real minutes and has no runtime")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a task measures real minutes and has no runtime"
+)]
 fn now() -> std::time::Instant {
     std::time::Instant::now()
 }

@@ -1,5 +1,10 @@
 //! The project's tasks, run as `cargo xtask TASK`: this file is the list of them, each task is a file of its own.
-#![expect(clippy::print_stdout, clippy::print_stderr, clippy::exit, reason = "a task speaks to the person who runs it")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::exit,
+    reason = "a task speaks to the person who runs it"
+)]
 
 mod bench;
 mod ci;

@@ -35,7 +35,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         tests.arg(&arguments.filter);
     }
     tests.args(["--", "--nocapture", "--test-threads=1"]);
-    tests.env("OPSCTL_KILLS", each.to_string()).env("OPSCTL_SEED", seed.to_string());
+    tests
+        .env("OPSCTL_KILLS", each.to_string())
+        .env("OPSCTL_SEED", seed.to_string());
     tests.env(peers::REQUIRE_PEERS, "1");
     step::run(&mut tests)
 }

@@ -22,7 +22,11 @@ pub struct Arguments {
 impl Arguments {
     /// Everything, with every peer installed and required.
     pub fn complete() -> Self {
-        Self { install: true, require_peers: true, filter: None }
+        Self {
+            install: true,
+            require_peers: true,
+            filter: None,
+        }
     }
 }
 

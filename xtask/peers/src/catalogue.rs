@@ -45,7 +45,9 @@ impl Peer {
     /// Where the program is, looked up on `PATH`.
     pub fn locate(&self) -> Option<PathBuf> {
         let path = std::env::var_os("PATH")?;
-        std::env::split_paths(&path).map(|folder| folder.join(self.name)).find(|file| file.is_file())
+        std::env::split_paths(&path)
+            .map(|folder| folder.join(self.name))
+            .find(|file| file.is_file())
     }
 }
 

@@ -35,7 +35,9 @@ pub enum InstallError {
 
 /// Looks for every peer and says which are missing.
 pub fn plan() -> Plan {
-    Plan { missing: PEERS.iter().copied().filter(|peer| peer.locate().is_none()).collect() }
+    Plan {
+        missing: PEERS.iter().copied().filter(|peer| peer.locate().is_none()).collect(),
+    }
 }
 
 /// Installs what `plan` names.
@@ -67,8 +69,15 @@ fn run(program: &str, arguments: &[&str]) -> Result<(), InstallError> {
         .stdin(std::process::Stdio::null())
         .stdout(std::process::Stdio::null())
         .status()
-        .map_err(|source| InstallError::Start { command: command.clone(), source })?;
-    if status.success() { Ok(()) } else { Err(InstallError::Failed { command, status }) }
+        .map_err(|source| InstallError::Start {
+            command: command.clone(),
+            source,
+        })?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(InstallError::Failed { command, status })
+    }
 }
 
 impl fmt::Display for Plan {
@@ -79,7 +88,11 @@ impl fmt::Display for Plan {
         let total: u32 = self.missing.iter().map(|peer| peer.size_mib).sum();
         writeln!(f, "to install ({total} MiB):")?;
         for peer in &self.missing {
-            writeln!(f, "  {:<8} {:>4} MiB  {}: {}", peer.name, peer.size_mib, peer.origin, peer.purpose)?;
+            writeln!(
+                f,
+                "  {:<8} {:>4} MiB  {}: {}",
+                peer.name, peer.size_mib, peer.origin, peer.purpose
+            )?;
         }
         Ok(())
     }

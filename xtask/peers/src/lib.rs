@@ -41,8 +41,7 @@ pub fn peer(name: &str, test: &str) -> Option<PathBuf> {
 /// # Panics
 /// When the data is missing although peers are required.
 pub fn shared_data(path: &str, test: &str) -> Option<PathBuf> {
-    let root = std::env::var_os("OPSCTL_SHARED")
-        .map_or_else(|| workspace_root().join("../shared/data"), PathBuf::from);
+    let root = std::env::var_os("OPSCTL_SHARED").map_or_else(|| workspace_root().join("../shared/data"), PathBuf::from);
     let found = root.join(path);
     if found.exists() {
         return Some(found);

@@ -41,10 +41,18 @@ trait Tool {
 /// Measures both kinds of data with both programs.
 pub fn measure() -> Result<Section> {
     step::run(&mut step::cargo(["build", "--release", "--package", "opsctl"]))?;
-    let restic = peers::PEERS.iter().find(|peer| peer.name == "restic").and_then(peers::Peer::locate);
+    let restic = peers::PEERS
+        .iter()
+        .find(|peer| peer.name == "restic")
+        .and_then(peers::Peer::locate);
     let restic = restic.context("restic is not installed; `cargo xtask test --install` does it")?;
     let restic_version = step::output(Command::new(&restic).arg("version").current_dir("/"))?;
-    let tools: [Box<dyn Tool>; 2] = [Box::new(Opsctl { program: release("opsctl")? }), Box::new(Restic { program: restic })];
+    let tools: [Box<dyn Tool>; 2] = [
+        Box::new(Opsctl {
+            program: release("opsctl")?,
+        }),
+        Box::new(Restic { program: restic }),
+    ];
 
     let scratch = tempfile::tempdir().context("could not make a scratch folder")?;
     let mut rows = Vec::new();
@@ -60,7 +68,13 @@ pub fn measure() -> Result<Section> {
                 backups.push(cost(&mut tool.backup(&place, &data)?)?);
                 *size = tree_size(&tool.repository(&place))?;
                 restores.push(cost(&mut tool.restore(&place, &data))?);
-                println!("{kind}, round {}, {}: backup {:?}, restore {:?}", round + 1, tool.name(), backups[round], restores[round]);
+                println!(
+                    "{kind}, round {}, {}: backup {:?}, restore {:?}",
+                    round + 1,
+                    tool.name(),
+                    backups[round],
+                    restores[round]
+                );
                 fs::remove_dir_all(&place)?;
             }
         }
@@ -70,7 +84,11 @@ pub fn measure() -> Result<Section> {
                 format!("{what}, {kind}"),
                 format!("{:.2} / {:.2}", ours.cpu_seconds, theirs.cpu_seconds),
                 format!("{:.2} / {:.2}", ours.wall_seconds, theirs.wall_seconds),
-                if pick == 0 { format!("{} / {}", costs[0].2 / MIB as u64, costs[1].2 / MIB as u64) } else { "".to_owned() },
+                if pick == 0 {
+                    format!("{} / {}", costs[0].2 / MIB as u64, costs[1].2 / MIB as u64)
+                } else {
+                    "".to_owned()
+                },
             ]);
         }
         fs::remove_dir_all(&data)?;
@@ -119,7 +137,10 @@ impl Tool for Opsctl {
 
     fn restore(&self, scratch: &Path, _data: &Path) -> Command {
         let mut command = Command::new(&self.program);
-        command.args(["restore", "payload", "--json", "--into"]).arg(scratch.join("restored")).current_dir(scratch);
+        command
+            .args(["restore", "payload", "--json", "--into"])
+            .arg(scratch.join("restored"))
+            .current_dir(scratch);
         command
     }
 
@@ -135,7 +156,10 @@ struct Restic {
 impl Restic {
     fn command(&self, scratch: &Path) -> Command {
         let mut command = Command::new(&self.program);
-        command.current_dir(scratch).env("RESTIC_REPOSITORY", scratch.join("repo")).env("RESTIC_PASSWORD", PASSWORD);
+        command
+            .current_dir(scratch)
+            .env("RESTIC_REPOSITORY", scratch.join("repo"))
+            .env("RESTIC_PASSWORD", PASSWORD);
         command.args(["--no-cache", "--quiet"]);
         command
     }
@@ -147,7 +171,11 @@ impl Tool for Restic {
     }
 
     fn backup(&self, scratch: &Path, data: &Path) -> Result<Command> {
-        step::run(self.command(scratch).args(["init", "--repository-version", "2"]).stdout(Stdio::null()))?;
+        step::run(
+            self.command(scratch)
+                .args(["init", "--repository-version", "2"])
+                .stdout(Stdio::null()),
+        )?;
         let mut command = self.command(scratch);
         command.arg("backup").arg(data);
         Ok(command)
@@ -155,7 +183,9 @@ impl Tool for Restic {
 
     fn restore(&self, scratch: &Path, _data: &Path) -> Command {
         let mut command = self.command(scratch);
-        command.args(["restore", "latest", "--target"]).arg(scratch.join("restored"));
+        command
+            .args(["restore", "latest", "--target"])
+            .arg(scratch.join("restored"));
         command
     }
 
@@ -164,12 +194,18 @@ impl Tool for Restic {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a measurement of a whole process reads the real clock")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a measurement of a whole process reads the real clock"
+)]
 fn cost(command: &mut Command) -> Result<Cost> {
     let before = children_cpu()?;
     let started = std::time::Instant::now();
     step::run(command.stdout(Stdio::null()).stdin(Stdio::null()))?;
-    Ok(Cost { cpu_seconds: children_cpu()? - before, wall_seconds: started.elapsed().as_secs_f64() })
+    Ok(Cost {
+        cpu_seconds: children_cpu()? - before,
+        wall_seconds: started.elapsed().as_secs_f64(),
+    })
 }
 
 /// CPU seconds of all children that have ended.
@@ -207,7 +243,19 @@ fn fill_random(file: &Path) -> Result<()> {
 
 /// Rows as PostgreSQL's COPY writes them: tab-separated numbers, times, words and amounts.
 fn fill_copy_text(file: &Path) -> Result<()> {
-    const WORDS: &[&str] = &["pending", "paid", "delivered", "cancelled", "Berlin", "Lisbon", "Oslo", "book", "lamp", "chair", "\\N"];
+    const WORDS: &[&str] = &[
+        "pending",
+        "paid",
+        "delivered",
+        "cancelled",
+        "Berlin",
+        "Lisbon",
+        "Oslo",
+        "book",
+        "lamp",
+        "chair",
+        "\\N",
+    ];
     let mut out = BufWriter::with_capacity(MIB, fs::File::create(file)?);
     let mut state = 7_u64;
     let mut written = 0;
@@ -257,13 +305,18 @@ fn tree_size(folder: &Path) -> Result<u64> {
     let mut size = 0;
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        size += if entry.file_type()?.is_dir() { tree_size(&entry.path())? } else { entry.metadata()?.len() };
+        size += if entry.file_type()?.is_dir() {
+            tree_size(&entry.path())?
+        } else {
+            entry.metadata()?.len()
+        };
     }
     Ok(size)
 }
 
 fn release(program: &str) -> Result<PathBuf> {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| peers::workspace_root().join("target"), PathBuf::from);
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| peers::workspace_root().join("target"), PathBuf::from);
     let file = target.join("release").join(program);
     ensure!(file.is_file(), "{} was not built", file.display());
     Ok(file)

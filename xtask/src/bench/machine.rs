@@ -13,7 +13,11 @@ pub fn describe() -> String {
         .map_or(0, |kib| kib / 1024 / 1024);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let rustc = step::output(std::process::Command::new("rustc").arg("--version").current_dir("/")).unwrap_or_default();
-    format!("{cpu}, {cores} cores, {memory} GiB, Linux {}, {}", kernel.trim(), rustc.trim())
+    format!(
+        "{cpu}, {cores} cores, {memory} GiB, Linux {}, {}",
+        kernel.trim(),
+        rustc.trim()
+    )
 }
 
 fn field(file: &str, name: &str) -> Option<String> {

@@ -37,7 +37,11 @@ fn replace(page: &str, section: &Section) -> String {
     match (page.find(&open), page.find(&close)) {
         (Some(start), Some(end)) if start < end => {
             let rest = page[end + close.len()..].trim_start_matches('\n');
-            format!("{}{text}{}{rest}", &page[..start], if rest.is_empty() { "" } else { "\n" })
+            format!(
+                "{}{text}{}{rest}",
+                &page[..start],
+                if rest.is_empty() { "" } else { "\n" }
+            )
         }
         _ => format!("{}\n{text}", page.trim_end_matches('\n').to_owned() + "\n"),
     }
@@ -64,7 +68,13 @@ mod tests {
     use super::*;
 
     fn section(area: &'static str, figure: &str) -> Section {
-        Section { area, title: "T", method: "M".into(), columns: vec!["a"], rows: vec![vec![figure.into()]] }
+        Section {
+            area,
+            title: "T",
+            method: "M".into(),
+            columns: vec!["a"],
+            rows: vec![vec![figure.into()]],
+        }
     }
 
     #[test]
@@ -72,7 +82,10 @@ mod tests {
         let page = replace(HEAD, &section("one", "1"));
         let page = replace(&page, &section("two", "2"));
         let page = replace(&page, &section("one", "3"));
-        assert!(page.contains("| 3 |") && page.contains("| 2 |") && !page.contains("| 1 |"), "{page}");
+        assert!(
+            page.contains("| 3 |") && page.contains("| 2 |") && !page.contains("| 1 |"),
+            "{page}"
+        );
         assert_eq!(page, replace(&page, &section("one", "3")));
     }
 }

@@ -23,13 +23,26 @@ struct Row {
 
 /// Builds and runs the driver.
 pub fn measure() -> Result<Section> {
-    let text = step::output(&mut step::cargo(["run", "--quiet", "--release", "--package", "opsctl-proxy", "--example", "bench_proxy"]))?;
-    let measured: Measured = serde_json::from_str(&text).context("the driver printed something else than its figures")?;
+    let text = step::output(&mut step::cargo([
+        "run",
+        "--quiet",
+        "--release",
+        "--package",
+        "opsctl-proxy",
+        "--example",
+        "bench_proxy",
+    ]))?;
+    let measured: Measured =
+        serde_json::from_str(&text).context("the driver printed something else than its figures")?;
     Ok(Section {
         area: "proxy",
         title: "Traffic proxy",
         method: format!("{}\n\n{}", measured.method, machine::describe()),
         columns: vec!["what", "through the proxy", "beside it in the same run"],
-        rows: measured.rows.into_iter().map(|row| vec![row.what, row.measured, row.beside]).collect(),
+        rows: measured
+            .rows
+            .into_iter()
+            .map(|row| vec![row.what, row.measured, row.beside])
+            .collect(),
     })
 }

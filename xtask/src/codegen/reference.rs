@@ -10,7 +10,15 @@ use crate::step;
 /// Writes or checks `docs/reference/{command-line,metrics}.md`.
 pub fn write(check: bool) -> Result<()> {
     let command_line = step::output(&mut step::cargo([
-        "run", "--quiet", "--package", "opsctl", "--bin", "opsctl", "--", "internal", "reference",
+        "run",
+        "--quiet",
+        "--package",
+        "opsctl",
+        "--bin",
+        "opsctl",
+        "--",
+        "internal",
+        "reference",
     ]))?;
     for (page, text) in [("command-line", command_line), ("metrics", metrics())] {
         let place = format!("docs/reference/{page}.md");

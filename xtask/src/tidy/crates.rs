@@ -20,22 +20,78 @@ const SERVICE: &[&str] = &["resilience", "telemetry", "health", "catalogue", "pr
 
 const TABLE: &[Allowed] = &[
     // Libraries that any service links. The first two know nothing else of ours; telemetry bridges them to metrics.
-    Allowed { package: "resilience", folder: "resilience", imports: &[] },
-    Allowed { package: "health", folder: "health", imports: &[] },
-    Allowed { package: "catalogue", folder: "telemetry/catalogue", imports: &[] },
-    Allowed { package: "telemetry", folder: "telemetry", imports: &["catalogue", "resilience", "health"] },
+    Allowed {
+        package: "resilience",
+        folder: "resilience",
+        imports: &[],
+    },
+    Allowed {
+        package: "health",
+        folder: "health",
+        imports: &[],
+    },
+    Allowed {
+        package: "catalogue",
+        folder: "telemetry/catalogue",
+        imports: &[],
+    },
+    Allowed {
+        package: "telemetry",
+        folder: "telemetry",
+        imports: &["catalogue", "resilience", "health"],
+    },
     // The reference services.
-    Allowed { package: "proto", folder: "services/proto", imports: &[] },
-    Allowed { package: "chassis", folder: "services/chassis", imports: LIBRARIES },
-    Allowed { package: "identity", folder: "services/identity", imports: SERVICE },
-    Allowed { package: "orders", folder: "services/orders", imports: SERVICE },
-    Allowed { package: "payments", folder: "services/payments", imports: SERVICE },
-    Allowed { package: "notifications", folder: "services/notifications", imports: SERVICE },
+    Allowed {
+        package: "proto",
+        folder: "services/proto",
+        imports: &[],
+    },
+    Allowed {
+        package: "chassis",
+        folder: "services/chassis",
+        imports: LIBRARIES,
+    },
+    Allowed {
+        package: "identity",
+        folder: "services/identity",
+        imports: SERVICE,
+    },
+    Allowed {
+        package: "orders",
+        folder: "services/orders",
+        imports: SERVICE,
+    },
+    Allowed {
+        package: "payments",
+        folder: "services/payments",
+        imports: SERVICE,
+    },
+    Allowed {
+        package: "notifications",
+        folder: "services/notifications",
+        imports: SERVICE,
+    },
     // What opsctl is made of.
-    Allowed { package: "backups", folder: "backups", imports: &["resilience", "telemetry"] },
-    Allowed { package: "opsctl-proxy-control", folder: "cli/proxy/control", imports: &[] },
-    Allowed { package: "opsctl-proxy", folder: "cli/proxy", imports: &["catalogue", "opsctl-proxy-control"] },
-    Allowed { package: "opsctl-load", folder: "cli/load", imports: &["resilience", "telemetry"] },
+    Allowed {
+        package: "backups",
+        folder: "backups",
+        imports: &["resilience", "telemetry"],
+    },
+    Allowed {
+        package: "opsctl-proxy-control",
+        folder: "cli/proxy/control",
+        imports: &[],
+    },
+    Allowed {
+        package: "opsctl-proxy",
+        folder: "cli/proxy",
+        imports: &["catalogue", "opsctl-proxy-control"],
+    },
+    Allowed {
+        package: "opsctl-load",
+        folder: "cli/load",
+        imports: &["resilience", "telemetry"],
+    },
     Allowed {
         package: "opsctl-platform",
         folder: "cli/platform",
@@ -46,18 +102,39 @@ const TABLE: &[Allowed] = &[
         folder: "cli/drills",
         imports: &["opsctl-platform", "opsctl-proxy-control", "opsctl-load"],
     },
-    Allowed { package: "opsctl-rollouts", folder: "cli/rollouts", imports: &["opsctl-platform", "opsctl-proxy-control"] },
+    Allowed {
+        package: "opsctl-rollouts",
+        folder: "cli/rollouts",
+        imports: &["opsctl-platform", "opsctl-proxy-control"],
+    },
     Allowed {
         package: "opsctl",
         folder: "cli",
         imports: &[
-            "backups", "catalogue", "health", "opsctl-drills", "opsctl-load", "opsctl-platform", "opsctl-proxy",
-            "opsctl-proxy-control", "opsctl-rollouts", "resilience", "telemetry",
+            "backups",
+            "catalogue",
+            "health",
+            "opsctl-drills",
+            "opsctl-load",
+            "opsctl-platform",
+            "opsctl-proxy",
+            "opsctl-proxy-control",
+            "opsctl-rollouts",
+            "resilience",
+            "telemetry",
         ],
     },
     // The project's own tasks.
-    Allowed { package: "peers", folder: "xtask/peers", imports: &[] },
-    Allowed { package: "xtask", folder: "xtask", imports: &["peers", "catalogue"] },
+    Allowed {
+        package: "peers",
+        folder: "xtask/peers",
+        imports: &[],
+    },
+    Allowed {
+        package: "xtask",
+        folder: "xtask",
+        imports: &["peers", "catalogue"],
+    },
 ];
 
 #[derive(Deserialize)]
@@ -83,13 +160,22 @@ struct Dependency {
 
 /// Every crate stands in its folder, is not published, takes the workspace's lints, and imports only what it may.
 pub fn check() -> Result<Vec<Finding>> {
-    let text = step::output(&mut step::cargo(["metadata", "--format-version", "1", "--no-deps", "--offline"]))?;
+    let text = step::output(&mut step::cargo([
+        "metadata",
+        "--format-version",
+        "1",
+        "--no-deps",
+        "--offline",
+    ]))?;
     let metadata: Metadata = serde_json::from_str(&text).context("cargo metadata is not as expected")?;
     let mut findings = Vec::new();
     let mut seen = BTreeSet::new();
     for package in &metadata.packages {
         let Some(allowed) = TABLE.iter().find(|row| row.package == package.name) else {
-            findings.push(Finding::new(&package.name, "is not in the table of xtask/src/tidy/crates.rs; say there what it may import"));
+            findings.push(Finding::new(
+                &package.name,
+                "is not in the table of xtask/src/tidy/crates.rs; say there what it may import",
+            ));
             continue;
         };
         seen.insert(allowed.package);
@@ -98,13 +184,19 @@ pub fn check() -> Result<Vec<Finding>> {
             // Tests may use everything; so may build scripts, of which there are none.
             let ours = dependency.path.is_some() && dependency.kind.is_none();
             if ours && !allowed.imports.contains(&dependency.name.as_str()) {
-                findings.push(Finding::new(&package.name, format!("must not import `{}`", dependency.name)));
+                findings.push(Finding::new(
+                    &package.name,
+                    format!("must not import `{}`", dependency.name),
+                ));
             }
         }
     }
     for row in TABLE {
         if !seen.contains(row.package) {
-            findings.push(Finding::new(row.package, "stands in the table but not in the workspace"));
+            findings.push(Finding::new(
+                row.package,
+                "stands in the table but not in the workspace",
+            ));
         }
     }
     Ok(findings)
@@ -131,7 +223,10 @@ fn check_manifest(package: &Package, allowed: &Allowed) -> Result<Vec<Finding>> 
         wrong("must take the workspace's lints (`[lints] workspace = true`)".to_owned());
     }
     if LIBRARIES.contains(&allowed.package) {
-        let own = manifest.get("package").and_then(|table| table.get("rust-version")).is_some_and(toml::Value::is_str);
+        let own = manifest
+            .get("package")
+            .and_then(|table| table.get("rust-version"))
+            .is_some_and(toml::Value::is_str);
         if !own || package.rust_version.is_none() {
             wrong("must state its own `rust-version`, since users link it".to_owned());
         }

@@ -16,7 +16,10 @@ pub fn check() -> Result<Vec<Finding>> {
         let folder = page.parent().unwrap_or(root);
         for target in relative_links(&text) {
             if !folder.join(target).exists() {
-                findings.push(Finding::new(&place, format!("links to `{target}`, which does not exist")));
+                findings.push(Finding::new(
+                    &place,
+                    format!("links to `{target}`, which does not exist"),
+                ));
             }
         }
     }

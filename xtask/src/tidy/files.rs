@@ -46,7 +46,9 @@ fn check_file(place: &str, text: &str) -> Vec<Finding> {
     }
     let stem = Path::new(place).file_stem().unwrap_or_default().to_string_lossy();
     if VAGUE_NAMES.contains(&stem.as_ref()) {
-        wrong(format!("`{stem}` says nothing; name the file by the one idea that it holds"));
+        wrong(format!(
+            "`{stem}` says nothing; name the file by the one idea that it holds"
+        ));
     }
     for (start, end, reason) in BANNED {
         let banned = format!("{start}{end}");

@@ -7,19 +7,53 @@ use anyhow::Result;
 use super::Finding;
 
 const FOLDERS: &[&str] = &[
-    ".cargo", ".ci", ".git", "alerts", "backups", "cli", "dashboards", "docs", "health", "resilience", "services", "telemetry",
+    ".cargo",
+    ".ci",
+    ".git",
+    "alerts",
+    "backups",
+    "cli",
+    "dashboards",
+    "docs",
+    "health",
+    "resilience",
+    "services",
+    "telemetry",
     "xtask",
 ];
 
 const FILES: &[&str] = &[
-    ".gitattributes", ".gitignore", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "Cargo.lock", "Cargo.toml", "LICENSE",
-    "README.md", "SECURITY.md", "clippy.toml", "deny.toml", "opsctl.toml", "rust-toolchain.toml", "rustfmt.toml",
+    ".gitattributes",
+    ".gitignore",
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "Cargo.lock",
+    "Cargo.toml",
+    "LICENSE",
+    "README.md",
+    "SECURITY.md",
+    "clippy.toml",
+    "deny.toml",
+    "opsctl.toml",
+    "rust-toolchain.toml",
+    "rustfmt.toml",
 ];
 
 /// Files that must be there.
 const REQUIRED: &[&str] = &[
-    ".ci/run", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "Cargo.lock", "LICENSE", "README.md", "SECURITY.md",
-    "clippy.toml", "deny.toml", "opsctl.toml", "rust-toolchain.toml",
+    ".ci/run",
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "Cargo.lock",
+    "LICENSE",
+    "README.md",
+    "SECURITY.md",
+    "clippy.toml",
+    "deny.toml",
+    "opsctl.toml",
+    "rust-toolchain.toml",
 ];
 
 /// What stands at the top is known, and what must stand there does.
@@ -35,7 +69,10 @@ pub fn check() -> Result<Vec<Finding>> {
         }
         let known = if entry.file_type()?.is_dir() { FOLDERS } else { FILES };
         if !known.contains(&name.as_str()) {
-            findings.push(Finding::new(name, "is not part of the fixed top level; put it into the crate that it belongs to"));
+            findings.push(Finding::new(
+                name,
+                "is not part of the fixed top level; put it into the crate that it belongs to",
+            ));
         }
     }
     for file in REQUIRED {
