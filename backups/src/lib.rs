@@ -1,1 +1,29 @@
-//! Backup and restore: sources, a repository engine that speaks restic format 2, stores, proof.
+//! Backup and restore: what is saved ([`source`]), how it is kept ([`repo`], restic's format 2) and where ([`store`]).
+//!
+//! One backup on its way through the crate:
+//! [`backup`] asks a [`source::Source`] to write itself into a [`repo::Writer`], which cuts it into chunks, hashes, compresses,
+//! encrypts and packs them, and puts the packs into a [`store::Store`]; then the index, and last of all the snapshot.
+//! [`restore`] goes the other way and believes nothing: every blob is decrypted, authenticated and hashed again.
+//!
+//! The crate never prints, prompts or exits. It is no scheduler, and knows nothing of services or configuration files.
+
+mod backup;
+mod check;
+mod clock;
+mod error;
+mod progress;
+pub mod repo;
+mod restore;
+pub mod snapshots;
+pub mod source;
+pub mod store;
+
+pub use backup::{BackupOptions, BackupReport, Parent, backup};
+pub use check::{CheckOptions, CheckReport, Finding, Problem, ReadData, Severity, check};
+pub use clock::now;
+pub use error::{Damage, Error, LockHolder, Object};
+pub use progress::{Phase, Progress, Silent};
+pub use repo::{Id, InitOptions, Repository};
+pub use restore::{DamagedFile, RestoreOptions, RestoreReport, restore};
+pub use snapshots::{SnapshotFilter, SnapshotRecord};
+pub use store::{Store, StoreError};

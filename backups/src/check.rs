@@ -1,0 +1,105 @@
+//! Looks for damage: the structure always, the data if asked to. It changes nothing, and one damaged object does not
+//! keep it from finding the next.
+
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{Damage, Error, Object};
+use crate::progress::Progress;
+use crate::repo::{Id, Repository};
+
+/// What to look at beyond the structure.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct CheckOptions {
+    /// Which packs to read.
+    pub read_data: ReadData,
+}
+
+/// Which packs to read in full.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub enum ReadData {
+    /// None.
+    #[default]
+    None,
+    /// All.
+    All,
+    /// One of `of` equal parts (1 is the first), so that `of` runs cover everything.
+    Part {
+        /// Which part, from 1.
+        part: u64,
+        /// How many parts, at least 1.
+        of: u64,
+    },
+}
+
+/// What was found.
+#[derive(Debug, Clone, Default)]
+pub struct CheckReport {
+    /// Everything found, worst first.
+    pub findings: Vec<Finding>,
+    /// Snapshots looked at.
+    pub snapshots: u64,
+    /// Trees looked at.
+    pub trees: u64,
+    /// Packs in the store.
+    pub packs: u64,
+    /// Packs that were read in full.
+    pub packs_read: u64,
+    /// Bytes that were read of packs.
+    pub bytes_read: u64,
+}
+
+impl CheckReport {
+    /// Nothing that costs data was found.
+    pub fn is_sound(&self) -> bool {
+        self.findings.iter().all(|finding| finding.severity < Severity::Error)
+    }
+}
+
+/// One thing found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What it concerns.
+    pub object: Object,
+    /// What is wrong.
+    pub problem: Problem,
+    /// Snapshots that cannot be restored whole because of it, where known.
+    pub snapshots: Vec<Id>,
+}
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Harmless: takes space until the next prune.
+    Note,
+    /// No data is lost, something should be repaired.
+    Warning,
+    /// Data is lost or cannot be reached.
+    Error,
+}
+
+/// What is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// The object is damaged.
+    #[error("{0}")]
+    Damaged(Damage),
+    /// A pack that no index names.
+    #[error("not in any index")]
+    Orphan,
+    /// Several indexes name the pack.
+    #[error("in several indexes")]
+    InSeveralIndexes,
+}
+
+/// Checks a repository.
+pub async fn check(
+    repository: &Repository,
+    options: &CheckOptions,
+    progress: &dyn Progress,
+    cancel: &CancellationToken,
+) -> Result<CheckReport, Error> {
+    let _ = (repository, options, progress, cancel);
+    unimplemented!()
+}
