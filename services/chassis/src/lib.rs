@@ -1,6 +1,16 @@
 //! What every reference service needs around its own logic: addresses, version label, injected faults, a SQLite file,
-//! listeners that drain. Retries, logs, metrics and probes are not here: a service takes them from `resilience`,
-//! `telemetry` and `health` itself, as any user's service would.
+//! listeners that drain, one way to fail at start. Retries, logs, metrics and probes are not here: a service takes them
+//! from `resilience`, `telemetry` and `health` itself, as any user's service would.
 
+pub mod args;
+pub mod fault;
+pub mod listen;
 pub mod private;
+pub mod problem;
 pub mod sqlite;
+pub mod start;
+
+pub use args::{Args, Ports};
+pub use fault::{Fault, FaultLayer};
+pub use listen::{ListenError, Listeners};
+pub use problem::Problem;

@@ -1,0 +1,75 @@
+//! How a service ends: one line on stderr that says why it could not start or go on, and the exit code that says what
+//! kind of failure it was (0 done, 1 failed, 2 usage or configuration).
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use crate::listen::ListenError;
+use crate::sqlite::SqliteError;
+
+/// Something in the service's settings is wrong: ends with exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Misconfigured(pub String);
+
+/// Turns what a service's `run` returned into its exit code, and tells a failure on stderr with all its causes.
+pub fn exit(service: &str, result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody is left to tell when stderr is gone.
+            let _ = writeln!(std::io::stderr(), "{service}: {}", one_line(&error));
+            ExitCode::from(code(&error))
+        }
+    }
+}
+
+/// The error and its causes on one line, whatever characters they hold.
+fn one_line(error: &anyhow::Error) -> String {
+    format!("{error:#}")
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}
+
+fn code(error: &anyhow::Error) -> u8 {
+    let usage = error.chain().any(|cause| {
+        cause.is::<Misconfigured>()
+            || cause.is::<health::DrainError>()
+            || matches!(
+                cause.downcast_ref(),
+                Some(ListenError::PortTaken { .. } | ListenError::Bind { .. })
+            )
+            || matches!(
+                cause.downcast_ref(),
+                Some(SqliteError::Create { .. } | SqliteError::TooNew { .. })
+            )
+    });
+    if usage { 2 } else { 1 }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+
+    use super::*;
+
+    #[test]
+    fn wrong_settings_are_told_from_failures() {
+        let taken = ListenError::PortTaken {
+            protocol: "HTTP",
+            address: "127.0.0.1:80".parse().unwrap(),
+        };
+        assert_eq!(code(&anyhow::Error::from(taken).context("start")), 2);
+        assert_eq!(code(&anyhow::Error::from(Misconfigured("no".into()))), 2);
+        assert_eq!(code(&anyhow::anyhow!("bug")), 1);
+    }
+
+    #[test]
+    fn a_failure_is_one_line_with_its_causes() {
+        let error = Err::<(), _>(anyhow::anyhow!("cause\nwith a \u{1b}[31mline"))
+            .context("effect")
+            .unwrap_err();
+        assert_eq!(one_line(&error), "effect: cause with a  [31mline");
+    }
+}
