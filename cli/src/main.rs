@@ -1,2 +1,17 @@
-//! The `opsctl` command line.
-fn main() {}
+//! `opsctl`: keeps services up, and proves it. This file starts the process and ends it; the words are in
+//! [`cli`], what each command does in the file under `command/` that has its name.
+
+mod cli;
+mod command;
+mod config;
+mod consent;
+mod context;
+mod error;
+mod exit;
+mod output;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::run().into()
+}

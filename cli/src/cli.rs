@@ -1,0 +1,212 @@
+//! The command tree: what can be typed, its help, and the dispatch. What a command does is in `command/`.
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Args, CommandFactory, FromArgMatches, Parser};
+
+use crate::command::Command;
+use crate::context::{ColorChoice, Context, Process};
+use crate::error::{Failure, Outcome};
+use crate::exit::Exit;
+use crate::output::Output;
+
+/// Keeps services up, and proves it
+#[derive(Debug, Parser)]
+#[command(
+    name = "opsctl",
+    version,
+    disable_help_subcommand = true,
+    subcommand_required = true,
+    arg_required_else_help = false,
+    max_term_width = 100,
+    styles = STYLES
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: GlobalArgs,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The flags that every command takes.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct GlobalArgs {
+    /// The environment of opsctl.toml to work in [env: OPSCTL_ENV]
+    #[arg(short = 'e', long = "env", value_name = "NAME", global = true, hide_short_help = true)]
+    pub(crate) env: Option<String>,
+
+    /// The configuration file, instead of the opsctl.toml found upwards [env: OPSCTL_CONFIG]
+    #[arg(long, value_name = "FILE", global = true, hide_short_help = true)]
+    pub(crate) config: Option<std::path::PathBuf>,
+
+    /// One JSON document on stdout (one a line where it streams), errors as JSON on stderr
+    #[arg(long, global = true, hide_short_help = true)]
+    pub(crate) json: bool,
+
+    /// Say less on stderr; twice: errors alone
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, hide_short_help = true)]
+    pub(crate) quiet: u8,
+
+    /// Say more on stderr
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, hide_short_help = true)]
+    pub(crate) verbose: u8,
+
+    /// When to colour [env: NO_COLOR, CLICOLOR_FORCE]
+    #[arg(long, value_name = "WHEN", global = true, value_enum, default_value_t, hide_short_help = true)]
+    pub(crate) color: ColorChoice,
+
+    /// No progress line
+    #[arg(long, global = true, hide_short_help = true)]
+    pub(crate) no_progress: bool,
+
+    /// Never ask, as without a terminal
+    #[arg(long, global = true, hide_short_help = true)]
+    pub(crate) no_input: bool,
+}
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::White.on_default().bold())
+    .usage(AnsiColor::White.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+/// The commands of the root help, by job. A test holds that every visible command is here once.
+const GROUPS: [(&str, &[&str]); 6] = [
+    ("Protect", &["backup", "restore", "snapshot", "repository"]),
+    ("Rehearse", &["drill", "load"]),
+    ("Ship", &["deploy"]),
+    ("Observe", &["status", "logs"]),
+    ("Runs", &["run", "recover"]),
+    ("Local", &["init", "up", "down", "tour", "config", "completions", "help"]),
+];
+
+/// The one clap tree: help, completions and man pages come from it.
+pub(crate) fn tree() -> clap::Command {
+    let tree = Cli::command();
+    let overview = overview(&tree);
+    let short = format!(
+        "{{about}}\n\n{{usage-heading}} {{usage}}\n\n{overview}\n\
+         Options: -e/--env NAME, --json, -q, -v, --color, --no-input, -V (`opsctl --help`)\n\
+         Help: opsctl COMMAND -h · opsctl COMMAND --help · opsctl help TOPIC"
+    );
+    tree.help_template(short)
+}
+
+/// The whole of `opsctl --help`.
+fn long_help() -> clap::Command {
+    let tree = Cli::command();
+    let overview = overview(&tree);
+    tree.help_template(format!(
+        "{{about}}\n\n\
+         Backs up and restores, rehearses failures, ships canaries, on a laptop as on a cluster.\n\
+         Whatever it changes it can undo: kill it at any instant, and `opsctl recover` puts things back.\n\n\
+         {{usage-heading}} {{usage}}\n\n{overview}\n{{options}}\n\n\
+         Examples:\n  \
+         # See everything once, on this machine, with nothing installed\n  opsctl tour\n\n  \
+         # Write an opsctl.toml for a service of yours, and run it\n  opsctl init --service shop --command ./shop\n  opsctl up\n\n  \
+         # The four jobs\n  opsctl backup\n  opsctl restore\n  opsctl drill pod-kill\n  opsctl deploy canary --weight 10\n\n\
+         {}",
+        Exit::section(&Exit::ALL[1..])
+    ))
+}
+
+fn overview(tree: &clap::Command) -> String {
+    let mut text = String::new();
+    for (group, names) in GROUPS {
+        for (index, name) in names.iter().enumerate() {
+            let about = tree
+                .find_subcommand(name)
+                .and_then(clap::Command::get_about)
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            let label = if index == 0 { group } else { "" };
+            text.push_str(&format!("  {label:<9} {name:<12} {about}\n"));
+        }
+    }
+    text
+}
+
+/// Reads the command line, runs the command, tells what went wrong. Returns how it ended.
+pub(crate) fn run() -> Exit {
+    let process = match Process::read() {
+        Ok(process) => process,
+        Err(failure) => {
+            let mut stderr = std::io::stderr();
+            let _ = std::io::Write::write_all(&mut stderr, failure.text(crate::output::Paint::Plain).as_bytes());
+            return failure.exit;
+        }
+    };
+    let cli = match parse(&process) {
+        Ok(cli) => cli,
+        Err(exit) => return exit,
+    };
+    let context = process.into_context(cli.global);
+    finish(&context, cli.command.run(&context))
+}
+
+fn finish(context: &Context, outcome: Outcome) -> Exit {
+    match outcome {
+        Ok(exit) => exit,
+        Err(failure) => context.out.failure(&failure),
+    }
+}
+
+fn parse(process: &Process) -> Result<Cli, Exit> {
+    let out = process.provisional_output();
+    // clap gives `-h` and `--help` one template; the root's differ.
+    let wants_all = process.args.get(1).is_some_and(|arg| arg == "--help");
+    let mut tree = if wants_all { long_help() } else { tree() };
+    let matches = match tree.try_get_matches_from_mut(&process.args) {
+        Ok(matches) => matches,
+        Err(error) => return Err(tell(&out, &error)),
+    };
+    Cli::from_arg_matches(&matches).map_err(|error| tell(&out, &error.format(&mut tree)))
+}
+
+/// Prints help and version to stdout, errors to stderr.
+fn tell(out: &Output, error: &clap::Error) -> Exit {
+    use clap::error::ErrorKind;
+    let paint = if error.use_stderr() { out.stderr } else { out.stdout };
+    let text = if paint == crate::output::Paint::Ansi {
+        error.render().ansi().to_string()
+    } else {
+        error.render().to_string()
+    };
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            out.data(&text).map_or_else(|failure| out.failure(&failure), |()| Exit::Done)
+        }
+        _ if out.json => {
+            let text = error.render().to_string();
+            let mut lines = text.lines().filter(|line| !line.trim().is_empty());
+            let message = lines.next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+            out.failure(&Failure::usage("usage", message).details(lines.map(|line| line.trim().to_owned())))
+        }
+        _ => {
+            out.say(text.trim_end());
+            Exit::Usage
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{GROUPS, tree};
+
+    #[test]
+    fn the_tree_is_sound() {
+        tree().debug_assert();
+    }
+
+    #[test]
+    fn every_visible_command_is_in_one_group() {
+        let mut grouped: Vec<&str> = GROUPS.iter().flat_map(|(_, names)| names.iter().copied()).collect();
+        let tree = tree();
+        let mut visible: Vec<&str> =
+            tree.get_subcommands().filter(|command| !command.is_hide_set()).map(clap::Command::get_name).collect();
+        grouped.sort_unstable();
+        visible.sort_unstable();
+        assert_eq!(grouped, visible);
+    }
+}

@@ -1,0 +1,248 @@
+//! The configuration as types: what the commands work with after everything was read and checked.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::document::Origin;
+use super::finding::Shown;
+use super::secret::SecretSource;
+
+/// Everything that holds in the chosen environment.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    /// The main file.
+    pub(crate) file: PathBuf,
+    /// Its folder.
+    pub(crate) root: PathBuf,
+    /// The chosen environment.
+    pub(crate) environment: Environment,
+    /// The names of all environments.
+    pub(crate) environments: Vec<String>,
+    /// Services by name.
+    pub(crate) services: BTreeMap<String, Service>,
+    /// Datastores by name.
+    pub(crate) datastores: BTreeMap<String, Datastore>,
+    /// Repositories by name.
+    pub(crate) repositories: BTreeMap<String, Repository>,
+    /// Who is told, by team.
+    pub(crate) teams: BTreeMap<String, Notify>,
+    /// Every value in effect with its origin.
+    pub(crate) values: Vec<Shown>,
+}
+
+impl Config {
+    /// Where the local platform and the runs keep their state.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.root.join(".opsctl")
+    }
+
+    /// The environment's name if it is protected.
+    pub(crate) fn protected(&self) -> Option<&str> {
+        self.environment.protected.then_some(self.environment.name.as_str())
+    }
+
+    /// The services that use a datastore.
+    pub(crate) fn users_of(&self, store: &str) -> Vec<&Service> {
+        self.services.values().filter(|service| service.uses.iter().any(|used| used.store == store)).collect()
+    }
+}
+
+/// An environment.
+#[derive(Debug, Clone)]
+pub(crate) struct Environment {
+    /// Its name.
+    pub(crate) name: String,
+    /// Where its services run.
+    pub(crate) platform: PlatformKind,
+    /// Whether dangerous jobs ask for the typed name.
+    pub(crate) protected: bool,
+    /// The service that a job means when none is named.
+    pub(crate) default_service: Option<String>,
+    /// The repository that backups go to.
+    pub(crate) repository: Option<String>,
+    /// Told of every run.
+    pub(crate) notify: Notify,
+}
+
+/// Where services run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PlatformKind {
+    /// On this machine, under opsctl's own supervisor.
+    Local,
+    /// On Kubernetes.
+    Kubernetes,
+}
+
+/// Who is told of runs.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Notify {
+    /// Address of a webhook.
+    pub(crate) webhook: Option<SecretSource>,
+}
+
+/// A service.
+#[derive(Debug, Clone)]
+pub(crate) struct Service {
+    /// Its name.
+    pub(crate) name: String,
+    /// Where it is declared.
+    pub(crate) origin: Origin,
+    /// The folder of the file that declares it.
+    pub(crate) folder: PathBuf,
+    /// The team that owns it.
+    pub(crate) team: Option<String>,
+    /// The stores that it uses.
+    pub(crate) uses: Vec<StoreUse>,
+    /// The services that it calls.
+    pub(crate) depends_on: Vec<String>,
+    /// Path of the readiness check on the HTTP port.
+    pub(crate) health_http: Option<String>,
+    /// Service name of the gRPC readiness check.
+    pub(crate) health_grpc: Option<String>,
+    /// Requests that should succeed, 0 to 1.
+    pub(crate) availability: Option<f64>,
+    /// Requests that should be fast.
+    pub(crate) latency: Option<LatencyObjective>,
+    /// How it runs here.
+    pub(crate) local: Option<Local>,
+    /// What drills send when nobody else does.
+    pub(crate) probe: Option<Probe>,
+    /// What runs as version `{version}`.
+    pub(crate) canary_command: Option<Vec<String>>,
+}
+
+impl Service {
+    /// The folder that is its `DATA_DIR`.
+    pub(crate) fn data_dir(&self, state: &Path) -> PathBuf {
+        self.local
+            .as_ref()
+            .and_then(|local| local.data.clone())
+            .unwrap_or_else(|| state.join("data").join(&self.name))
+    }
+}
+
+/// The share of requests that must be faster than a bound.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct LatencyObjective {
+    /// 0.95 for a p95.
+    pub(crate) quantile: f64,
+    /// The bound.
+    pub(crate) bound: Duration,
+}
+
+/// A store that a service uses, or a part of it (`pg-main/payments`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StoreUse {
+    /// The datastore's name.
+    pub(crate) store: String,
+    /// The part, for example a database.
+    pub(crate) part: Option<String>,
+}
+
+/// How a service runs on this machine.
+#[derive(Debug, Clone)]
+pub(crate) struct Local {
+    /// Program and arguments.
+    pub(crate) command: Vec<String>,
+    /// Builds it before the start and for canaries.
+    pub(crate) build: Option<Vec<String>>,
+    /// Where both run.
+    pub(crate) cwd: PathBuf,
+    /// How many instances.
+    pub(crate) replicas: u32,
+    /// Added to their environment.
+    pub(crate) env: BTreeMap<String, String>,
+    /// The stable HTTP port, if it is fixed.
+    pub(crate) http_port: Option<u16>,
+    /// The stable gRPC port, if it is fixed.
+    pub(crate) grpc_port: Option<u16>,
+    /// `DATA_DIR`, if it is not the default.
+    pub(crate) data: Option<PathBuf>,
+}
+
+/// What drills send when nobody else does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Probe {
+    /// Path on the HTTP port.
+    pub(crate) http: String,
+    /// Such as `20/s`.
+    pub(crate) rate: String,
+}
+
+/// Something that is backed up.
+#[derive(Debug, Clone)]
+pub(crate) struct Datastore {
+    /// Its name.
+    pub(crate) name: String,
+    /// Where it is declared.
+    pub(crate) origin: Origin,
+    /// What it is.
+    pub(crate) kind: DatastoreKind,
+    /// File or folder of the kinds that are one.
+    pub(crate) path: Option<PathBuf>,
+    /// What a `files` store leaves out.
+    pub(crate) exclude: Vec<String>,
+    /// How much may be lost.
+    pub(crate) rpo: Option<Duration>,
+    /// How long a restore may take.
+    pub(crate) rto: Option<Duration>,
+}
+
+/// The kinds of datastore.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DatastoreKind {
+    /// A SQLite database file.
+    Sqlite,
+    /// A file or a folder.
+    Files,
+    /// What a command prints.
+    Command,
+    /// PostgreSQL.
+    Postgres,
+    /// MongoDB.
+    Mongodb,
+    /// Redis.
+    Redis,
+    /// MariaDB or MySQL.
+    Mariadb,
+    /// Kafka.
+    Kafka,
+    /// Objects of a Kubernetes cluster.
+    Kubernetes,
+}
+
+impl DatastoreKind {
+    /// Every kind, as written in the file.
+    pub(crate) const ALL: [(&'static str, Self); 9] = [
+        ("sqlite", Self::Sqlite),
+        ("files", Self::Files),
+        ("command", Self::Command),
+        ("postgres", Self::Postgres),
+        ("mongodb", Self::Mongodb),
+        ("redis", Self::Redis),
+        ("mariadb", Self::Mariadb),
+        ("kafka", Self::Kafka),
+        ("kubernetes", Self::Kubernetes),
+    ];
+
+    /// The kind as written in the file.
+    pub(crate) fn word(self) -> &'static str {
+        Self::ALL.iter().find(|(_, kind)| *kind == self).map_or("", |(word, _)| word)
+    }
+}
+
+/// Where backups are kept.
+#[derive(Debug, Clone)]
+pub(crate) struct Repository {
+    /// Its name.
+    pub(crate) name: String,
+    /// Where it is declared.
+    pub(crate) origin: Origin,
+    /// The store as written, for example `file:.opsctl/repo`.
+    pub(crate) store: String,
+    /// The folder of a `file:` store.
+    pub(crate) folder: Option<PathBuf>,
+    /// Its password.
+    pub(crate) password: SecretSource,
+}

@@ -1,0 +1,299 @@
+//! From tables to types: which keys each table has, what they must hold, and which names must exist.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use super::document::{Node, Origin, Value};
+use super::finding::Findings;
+use super::model::{
+    Datastore, DatastoreKind, Environment, LatencyObjective, Local, Notify, PlatformKind, Probe, Repository, Service, StoreUse,
+};
+use super::secret::SecretSource;
+use super::section::Section;
+use super::suggest::suggestion;
+use super::values::{FromNode as _, Percent, Rate, Span};
+
+/// `[env.NAME]`.
+pub(super) fn environment(name: &str, section: Section<'_>) -> Environment {
+    let platform = section.or("platform", "local".to_owned());
+    let platform = match platform.as_str() {
+        "local" => PlatformKind::Local,
+        "kubernetes" => PlatformKind::Kubernetes,
+        other => {
+            section.findings().error(section.place("platform"), format!("`{other}` is no platform: expected \"local\" or \"kubernetes\""));
+            PlatformKind::Local
+        }
+    };
+    let environment = Environment {
+        name: name.to_owned(),
+        platform,
+        protected: section.or("protected", false),
+        default_service: section.optional("default_service"),
+        repository: section.optional("repository"),
+        notify: notify(&section),
+    };
+    let _: Option<Vec<String>> = section.optional("clusters");
+    let _: Option<String> = section.optional("prometheus");
+    section.finish();
+    environment
+}
+
+/// `[cluster.NAME]`: read for its errors; clusters come with Kubernetes.
+pub(super) fn cluster(section: Section<'_>) {
+    let _: Option<String> = section.required("context");
+    let _: Option<String> = section.optional("server");
+    let _: Option<String> = section.optional("image");
+    section.finish();
+}
+
+/// `[team.NAME]`.
+pub(super) fn team(section: Section<'_>) -> Notify {
+    let notify = notify(&section);
+    section.finish();
+    notify
+}
+
+fn notify(section: &Section<'_>) -> Notify {
+    let Some(section) = section.section("notify") else { return Notify::default() };
+    let notify = Notify { webhook: section.optional("webhook") };
+    section.finish();
+    notify
+}
+
+/// `[repository.NAME]`.
+pub(super) fn repository(name: &str, section: Section<'_>) -> Option<Repository> {
+    let store: Option<String> = section.required("store");
+    let password: Option<SecretSource> = section.required("password");
+    let origin = section.origin().clone();
+    let folder = store.as_deref().and_then(|store| {
+        let Some(path) = store.strip_prefix("file:") else {
+            if !store.starts_with("s3:") {
+                section.findings().error(
+                    section.place("store"),
+                    format!("`{store}` is no store: expected \"file:FOLDER\" or \"s3://BUCKET/PREFIX\""),
+                );
+            }
+            return None;
+        };
+        let path = Path::new(path.strip_prefix("//").unwrap_or(path));
+        Some(section.place("store").folder().unwrap_or(Path::new("/")).join(path))
+    });
+    section.finish();
+    Some(Repository { name: name.to_owned(), origin, store: store?, folder, password: password? })
+}
+
+/// `[datastore.NAME]`, its environment's table merged in.
+pub(super) fn datastore(name: &str, section: Section<'_>) -> Option<Datastore> {
+    section.skip("env");
+    let kind: Option<String> = section.required("kind");
+    let kind = kind.and_then(|word| {
+        let kind = DatastoreKind::ALL.iter().find(|(known, _)| *known == word).map(|(_, kind)| *kind);
+        if kind.is_none() {
+            let near = suggestion(&word, DatastoreKind::ALL.iter().map(|(word, _)| *word));
+            let known = DatastoreKind::ALL.map(|(word, _)| word).join(", ");
+            let help = near.map_or_else(|| format!("known are {known}"), |near| format!("did you mean `{near}`?"));
+            section.findings().error(section.place("kind"), format!("`{word}` is no kind of datastore, {help}"));
+        }
+        kind
+    });
+    let needs_path = matches!(kind, Some(DatastoreKind::Sqlite | DatastoreKind::Files));
+    let path = if needs_path { section.required("path") } else { section.optional("path") };
+    let exclude = section.optional("exclude").unwrap_or_default();
+    let _: Option<SecretSource> = section.optional("dsn");
+    let _: Option<Vec<String>> = section.optional("command");
+    let (mut rpo, mut rto) = (None, None);
+    if let Some(objectives) = section.section("objectives") {
+        rpo = objectives.optional::<Span>("rpo").map(|span| span.0);
+        rto = objectives.optional::<Span>("rto").map(|span| span.0);
+        objectives.finish();
+    }
+    if let Some(backup) = section.section("backup") {
+        let _: Option<String> = backup.optional("schedule");
+        if let Some(keep) = backup.section("keep") {
+            let _: Option<Span> = keep.optional("within");
+            for key in ["last", "hourly", "daily", "weekly", "monthly", "yearly"] {
+                let _: Option<u32> = keep.optional(key);
+            }
+            keep.finish();
+        }
+        backup.finish();
+    }
+    let origin = section.origin().clone();
+    section.finish();
+    Some(Datastore { name: name.to_owned(), origin, kind: kind?, path, exclude, rpo, rto })
+}
+
+const LATENCY: [(&str, f64); 5] =
+    [("latency_p50", 0.5), ("latency_p90", 0.9), ("latency_p95", 0.95), ("latency_p99", 0.99), ("latency_p999", 0.999)];
+
+/// `[service.NAME]`, the defaults and its environment's table merged in.
+pub(super) fn service(name: &str, section: Section<'_>) -> Service {
+    section.skip("env");
+    let uses: Vec<String> = section.optional("uses").unwrap_or_default();
+    let (mut health_http, mut health_grpc) = (None, None);
+    if let Some(health) = section.section("health") {
+        health_http = health.optional("http");
+        health_grpc = health.optional("grpc");
+        health.finish();
+    }
+    let (mut availability, mut latency) = (None, None);
+    if let Some(objectives) = section.section("objectives") {
+        availability = objectives.optional::<Percent>("availability").map(|percent| percent.0);
+        for (key, quantile) in LATENCY {
+            // The strictest one is judged.
+            if let Some(Span(bound)) = objectives.optional(key) {
+                latency = Some(LatencyObjective { quantile, bound });
+            }
+        }
+        objectives.finish();
+    }
+    metrics(&section);
+    if let Some(kubernetes) = section.section("kubernetes") {
+        for key in ["namespace", "deployment", "image"] {
+            let _: Option<String> = kubernetes.optional(key);
+        }
+        kubernetes.finish();
+    }
+    let probe = section.section("probe").and_then(|probe| {
+        let http = probe.required("http");
+        let rate = probe.or("rate", Rate("20/s".to_owned())).0;
+        probe.finish();
+        Some(Probe { http: http?, rate })
+    });
+    let canary_command = section.section("canary").and_then(|canary| {
+        let command: Option<Vec<String>> = canary.required("command");
+        if command.as_ref().is_some_and(|command| !command.iter().any(|word| word.contains("{version}"))) {
+            canary.findings().error(canary.place("command"), "the canary's command does not say where the version stands: write `{version}`");
+        }
+        canary.finish();
+        command
+    });
+    let folder = section.origin().folder().unwrap_or(Path::new("/")).to_path_buf();
+    let service = Service {
+        name: name.to_owned(),
+        origin: section.origin().clone(),
+        local: section.section("local").and_then(|local| self::local(local, &folder)),
+        team: section.optional("team"),
+        uses: uses
+            .iter()
+            .map(|used| match used.split_once('/') {
+                Some((store, part)) => StoreUse { store: store.to_owned(), part: Some(part.to_owned()) },
+                None => StoreUse { store: used.clone(), part: None },
+            })
+            .collect(),
+        depends_on: section.optional("depends_on").unwrap_or_default(),
+        folder,
+        health_http,
+        health_grpc,
+        availability,
+        latency,
+        probe,
+        canary_command,
+    };
+    section.finish();
+    service
+}
+
+fn metrics(section: &Section<'_>) {
+    match section.table_or_value("metrics") {
+        Some(Ok(metrics)) => {
+            let _: Option<String> = metrics.optional("preset");
+            let _: Option<u16> = metrics.optional("port");
+            let _: Option<String> = metrics.optional("path");
+            metrics.finish();
+        }
+        Some(Err(node)) => {
+            let _ = String::from_node(node, section.findings());
+        }
+        None => {}
+    }
+    if let Some(sli) = section.section("sli") {
+        let _: Option<String> = sli.required("total");
+        let _: Option<String> = sli.required("errors");
+        sli.finish();
+    }
+}
+
+fn local(section: Section<'_>, folder: &Path) -> Option<Local> {
+    let unit: Option<String> = section.optional("unit");
+    let command: Option<Vec<String>> = if unit.is_some() { section.optional("command") } else { section.required("command") };
+    if command.as_ref().is_some_and(Vec::is_empty) {
+        section.findings().error(section.place("command"), "the command is empty: expected a program and its arguments");
+    }
+    let build = section.optional("build");
+    let cwd = section.optional("cwd").unwrap_or_else(|| folder.to_path_buf());
+    let replicas = section.or("replicas", 1_u32);
+    if !(1..=100).contains(&replicas) {
+        section.findings().error(section.place("replicas"), format!("{replicas} replicas cannot be run: expected 1 to 100"));
+    }
+    let env = section.optional("env").unwrap_or_default();
+    let data = section.optional("data");
+    let (mut http_port, mut grpc_port) = (None, None);
+    if let Some(ports) = section.section("ports") {
+        http_port = ports.optional("http");
+        grpc_port = ports.optional("grpc");
+        ports.finish();
+    }
+    section.finish();
+    Some(Local { command: command.filter(|command| !command.is_empty())?, build, cwd, replicas, env, http_port, grpc_port, data })
+}
+
+/// Names that point at something must find it.
+pub(super) fn check_names(
+    services: &BTreeMap<String, Service>,
+    datastores: &BTreeSet<String>,
+    teams: &BTreeSet<String>,
+    findings: &Findings,
+) {
+    for service in services.values() {
+        let place = &service.origin;
+        for used in &service.uses {
+            exists(&used.store, datastores.iter().map(String::as_str), "datastore", &format!("`{}` uses", service.name), place, findings);
+        }
+        for other in &service.depends_on {
+            exists(other, services.keys().map(String::as_str), "service", &format!("`{}` depends on", service.name), place, findings);
+        }
+        if let Some(team) = &service.team {
+            exists(team, teams.iter().map(String::as_str), "team", &format!("`{}` belongs to", service.name), place, findings);
+        }
+    }
+}
+
+/// One reference.
+pub(super) fn exists<'a>(
+    name: &str,
+    known: impl Iterator<Item = &'a str> + Clone,
+    what: &str,
+    who: &str,
+    place: &Origin,
+    findings: &Findings,
+) {
+    if known.clone().any(|known| known == name) {
+        return;
+    }
+    let help = suggestion(name, known).map_or_else(String::new, |near| format!(", did you mean `{near}`?"));
+    findings.error(place, format!("{who} the {what} `{name}`, which is not declared{help}"));
+}
+
+/// A name that becomes a path, a host name and a variable: lower case, digits, dashes.
+pub(super) fn check_name(name: &str, what: &str, place: &Origin, findings: &Findings) {
+    let good = name.len() <= 63
+        && name.starts_with(|first: char| first.is_ascii_lowercase())
+        && !name.ends_with('-')
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+    if !good {
+        findings.error(place, format!("`{name}` is no name for a {what}: expected lower-case letters, digits and dashes, a letter first, at most 63"));
+    }
+}
+
+/// `version = 1`.
+pub(super) fn check_version(node: Option<&Node>, file: &Origin, findings: &Findings) {
+    match node.map(|node| (&node.value, &node.origin)) {
+        Some((Value::Integer(1), _)) => {}
+        Some((Value::Integer(other), origin)) => {
+            findings.error(origin, format!("this opsctl reads version 1 of the file, not version {other}"));
+        }
+        Some((other, origin)) => findings.error(origin, format!("`version` is 1, found {}", other.kind())),
+        None => findings.error(file, "the file needs `version = 1`"),
+    }
+}

@@ -1,0 +1,81 @@
+//! Tables for people: columns by two spaces, no lines, headings in capitals. Scripts take `--json`.
+
+use super::{Paint, Style};
+
+/// Rows under a heading. Cells are plain text; a cell may carry one colour.
+#[derive(Debug)]
+pub(crate) struct Table {
+    heading: Vec<&'static str>,
+    rows: Vec<Vec<(String, Option<Style>)>>,
+}
+
+impl Table {
+    /// An empty table.
+    pub(crate) fn new(heading: &[&'static str]) -> Self {
+        Self { heading: heading.to_vec(), rows: Vec::new() }
+    }
+
+    /// Adds a row of plain cells.
+    pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
+        self.rows.push(cells.into_iter().map(|cell| (cell, None)).collect());
+    }
+
+    /// Adds a row whose cells may be coloured.
+    pub(crate) fn styled(&mut self, cells: Vec<(String, Option<Style>)>) {
+        self.rows.push(cells);
+    }
+
+    /// The lines. With a `width` the last column is cut so that no line is longer (unless the others alone are).
+    pub(crate) fn render(&self, paint: Paint, width: Option<usize>) -> String {
+        let columns = self.heading.len();
+        let mut widths: Vec<usize> = self.heading.iter().map(|cell| cell.chars().count()).collect();
+        for row in &self.rows {
+            for (column, (cell, _)) in row.iter().enumerate().take(columns) {
+                widths[column] = widths[column].max(cell.chars().count());
+            }
+        }
+        if let Some(width) = width {
+            let before: usize = widths[..columns - 1].iter().map(|width| width + 2).sum();
+            widths[columns - 1] = widths[columns - 1].min(width.saturating_sub(before).max(8));
+        }
+        let heading: Vec<_> =
+            self.heading.iter().map(|cell| (cell.to_uppercase(), Some(Style::Heading))).collect();
+        let mut text = String::new();
+        for row in std::iter::once(&heading).chain(&self.rows) {
+            let mut line = String::new();
+            for (column, (cell, style)) in row.iter().enumerate().take(columns) {
+                let cell = cut(cell, widths[column]);
+                let pad = widths[column] - cell.chars().count();
+                line.push_str(&style.map_or_else(|| cell.clone(), |style| paint.apply(style, &cell)));
+                if column + 1 < columns {
+                    line.extend(std::iter::repeat_n(' ', pad + 2));
+                }
+            }
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+        text
+    }
+}
+
+fn cut(cell: &str, width: usize) -> String {
+    if cell.chars().count() <= width {
+        return cell.to_owned();
+    }
+    let mut cut: String = cell.chars().take(width.saturating_sub(1)).collect();
+    cut.push('…');
+    cut
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Paint, Table};
+
+    #[test]
+    fn aligns_and_cuts_the_last_column() {
+        let mut table = Table::new(&["service", "state"]);
+        table.row(["orders".to_owned(), "2 of 2 ready, all of them".to_owned()]);
+        assert_eq!(table.render(Paint::Plain, Some(20)), "SERVICE  STATE\norders   2 of 2 rea…\n");
+        assert_eq!(table.render(Paint::Plain, None), "SERVICE  STATE\norders   2 of 2 ready, all of them\n");
+    }
+}
