@@ -11,6 +11,7 @@
 mod error;
 mod field;
 pub mod memory;
+pub mod process;
 pub mod run;
 mod state;
 

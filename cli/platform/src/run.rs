@@ -1,10 +1,23 @@
 //! What every run shares: whatever a drill, canary or restore could leave behind has a record, a lock, undo steps written
 //! before each change, and a watchdog in another process. It does not know what a drill or a canary is.
+//!
+//! A worker calls [`Run::begin`] or [`Run::take`], waits for its watchdog ([`Run::await_watchdog`]), changes fields with
+//! [`Run::change`] and [`Run::grant_weight`], listens to [`Run::stopped`], and ends with [`Run::undo`] or [`Run::keep`]
+//! and [`Run::close`]. Another process runs [`watch`]. [`orphans`] and [`recover`] deal with what both left.
 
 mod journal;
+pub mod lock;
+mod notify;
 mod record;
+mod recover;
+mod session;
 mod undo;
+mod watchdog;
 
 pub use journal::{Event, Journal, JournalError, Tail, read_events};
+pub use notify::{Notifier, NotifyError};
 pub use record::{Cancel, Kind, Notify, Outcome, Phase, Reason, RunRecord, Worker};
+pub use recover::{Loss, Orphan, Recovered, orphans, recover, this_process};
+pub use session::{Control, Run, RunError, request_cancel};
 pub use undo::{StepResult, UndoReport, UndoStep, undo};
+pub use watchdog::{WatchOptions, Watched, watch};

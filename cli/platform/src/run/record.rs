@@ -93,6 +93,8 @@ pub enum Outcome {
     Aborted,
     /// Its worker was lost; undone by somebody else.
     Lost,
+    /// Another run has the lock; nothing was changed.
+    Locked,
     /// It could not do its work; undone.
     Error,
     /// Something could not be undone; `undo` says what.
