@@ -1,8 +1,10 @@
 //! `cargo xtask bench`: ours beside its peers, in one run on one machine, written to docs/reference/benchmarks.md.
 
 mod backup;
+mod command_line;
 mod machine;
 mod page;
+mod program;
 mod proxy;
 
 use anyhow::Result;
@@ -20,6 +22,8 @@ pub struct Arguments {
 enum Area {
     /// Backup and restore beside restic
     Backup,
+    /// How long a person waits for `--help` and `status`
+    CommandLine,
     /// The traffic proxy: requests per CPU second, latency added
     Proxy,
 }
@@ -35,6 +39,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         }
         let section = match area {
             Area::Backup => backup::measure()?,
+            Area::CommandLine => command_line::measure()?,
             Area::Proxy => proxy::measure()?,
         };
         println!("{section}");

@@ -8,10 +8,10 @@ use std::{
     process::{Command, Stdio},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use nix::sys::resource::{UsageWho, getrusage};
 
-use super::{machine, page::Section};
+use super::{machine, page::Section, program};
 use crate::step;
 
 const MIB: usize = 1 << 20;
@@ -40,7 +40,7 @@ trait Tool {
 
 /// Measures both kinds of data with both programs.
 pub fn measure() -> Result<Section> {
-    step::run(&mut step::cargo(["build", "--release", "--package", "opsctl"]))?;
+    program::build(&["opsctl"])?;
     let restic = peers::PEERS
         .iter()
         .find(|peer| peer.name == "restic")
@@ -49,7 +49,7 @@ pub fn measure() -> Result<Section> {
     let restic_version = step::output(Command::new(&restic).arg("version").current_dir("/"))?;
     let tools: [Box<dyn Tool>; 2] = [
         Box::new(Opsctl {
-            program: release("opsctl")?,
+            program: program::release("opsctl")?,
         }),
         Box::new(Restic { program: restic }),
     ];
@@ -312,12 +312,4 @@ fn tree_size(folder: &Path) -> Result<u64> {
         };
     }
     Ok(size)
-}
-
-fn release(program: &str) -> Result<PathBuf> {
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| peers::workspace_root().join("target"), PathBuf::from);
-    let file = target.join("release").join(program);
-    ensure!(file.is_file(), "{} was not built", file.display());
-    Ok(file)
 }
