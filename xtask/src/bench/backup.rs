@@ -87,7 +87,7 @@ pub fn measure() -> Result<Section> {
                 if pick == 0 {
                     format!("{} / {}", costs[0].2 / MIB as u64, costs[1].2 / MIB as u64)
                 } else {
-                    "".to_owned()
+                    String::new()
                 },
             ]);
         }
