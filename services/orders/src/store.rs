@@ -325,31 +325,15 @@ pub struct Orphan {
 pub enum StoreError {
     /// The database said no.
     #[error("the orders database failed")]
-    Database(#[source] rusqlite::Error),
-    /// The file cannot be made or opened.
-    #[error("cannot open {}", path.display())]
-    File {
-        /// Which.
-        path: std::path::PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// More writes wait than fit.
-    #[error("too many writes wait for the orders database")]
-    Overloaded,
-    /// The store was shut down.
-    #[error("the orders database is closed")]
-    Closed,
+    Database(#[from] chassis::sqlite::SqliteError),
     /// A row holds what this version does not understand.
     #[error("the orders database holds a row that cannot be read: {0}")]
     Corrupt(String),
-    /// The file was written by a newer version.
-    #[error("the orders database has schema {found}, this version knows up to {known}")]
-    NewerSchema {
-        /// In the file.
-        found: i64,
-        /// Known.
-        known: i64,
-    },
+}
+
+impl StoreError {
+    /// Whether the same call may well succeed a little later.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Database(error) if error.is_transient())
+    }
 }
