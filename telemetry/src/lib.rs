@@ -1,1 +1,185 @@
 //! One-call set-up of logs, traces and metrics for a service.
+//!
+//! ```no_run
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::time::Duration;
+//! use telemetry::Telemetry;
+//!
+//! let telemetry = Telemetry::builder("orders").version("1.4.0").from_env().init()?;
+//! let app: axum::Router = axum::Router::new()
+//!     .route("/orders", axum::routing::get(|| async { "[]" }))
+//!     .layer(telemetry.http_layer())
+//!     .merge(telemetry.metrics_router());
+//! telemetry.metrics().counter(catalogue::ORDERS_CREATED_TOTAL, []).inc();
+//! # drop(app);
+//! let report = telemetry.shutdown(Duration::from_secs(4)).await;
+//! assert!(report.sinks.iter().all(|(_, counts)| counts.is_exact()));
+//! # Ok(()) }
+//! ```
+//!
+//! Logs are JSON lines on stdout, one per event, with trace and span ids; spans go to a collector when
+//! `OTEL_EXPORTER_OTLP_ENDPOINT` is set; metrics are scraped from `/metrics`. It serves nothing by itself but the
+//! [`Admin`] listener, and judges nothing: rules and boards are made elsewhere from `catalogue`.
+
+mod admin;
+#[cfg(any(feature = "health", feature = "resilience"))]
+mod bridge;
+mod builder;
+mod capture;
+mod level;
+mod log;
+pub mod metrics;
+mod otlp;
+mod panics;
+mod process;
+pub mod propagation;
+mod report;
+mod scrape;
+pub mod server;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+pub use admin::{Admin, AdminAddr, AdminError, AdminServer};
+pub use builder::{InitError, TelemetryBuilder};
+pub use capture::{CapturedSpan, TestTelemetry};
+pub use catalogue;
+pub use level::{FilterError, LevelStatus, LogLevel};
+pub use metrics::{Counter, Gauge, Histogram, Metrics};
+pub use propagation::{CorrelationId, inject, inject_metadata, interceptor};
+pub use report::{Report, SinkCounts};
+pub use server::{GrpcLayer, HttpLayer};
+
+/// What [`TelemetryBuilder::init`] set up. Clones share. Call [`Telemetry::shutdown`] at the end: the last handle that
+/// is dropped without it waits at most 200 ms for the log.
+#[derive(Clone)]
+#[must_use]
+pub struct Telemetry {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    metrics: Metrics,
+    level: LogLevel,
+    queue: Option<Arc<log::Queue>>,
+    otlp: Option<otlp::Otlp>,
+    report: Mutex<Option<Report>>,
+}
+
+impl std::fmt::Debug for Telemetry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Telemetry").field("level", &self.inner.level).finish_non_exhaustive()
+    }
+}
+
+impl Telemetry {
+    /// Starts the description of a service's telemetry.
+    pub fn builder(service: impl Into<String>) -> TelemetryBuilder {
+        TelemetryBuilder::new(service.into())
+    }
+
+    /// Telemetry that keeps lines and spans in memory, for the current thread and as long as the result lives.
+    pub fn test() -> TestTelemetry {
+        capture::start()
+    }
+
+    /// The registry.
+    pub fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
+    /// `GET /metrics`, for the service's HTTP port.
+    pub fn metrics_router<S: Clone + Send + Sync + 'static>(&self) -> axum::Router<S> {
+        scrape::router(self.inner.metrics.clone())
+    }
+
+    /// Span, trace context, correlation id and RED metrics for an axum router; put it on with `Router::layer` after the
+    /// routes.
+    pub fn http_layer(&self) -> HttpLayer {
+        HttpLayer { metrics: self.inner.metrics.clone() }
+    }
+
+    /// The same for a tonic server: `Server::builder().layer(telemetry.grpc_layer())`.
+    pub fn grpc_layer(&self) -> GrpcLayer {
+        GrpcLayer::new(self.inner.metrics.clone())
+    }
+
+    /// The filter of lines and spans.
+    pub fn log_level(&self) -> &LogLevel {
+        &self.inner.level
+    }
+
+    /// The admin listener with `/loglevel`; add the routes of others to it.
+    pub fn admin(&self) -> Admin {
+        Admin::new(self.inner.level.clone())
+    }
+
+    /// Exports a service's health as `health_*`.
+    #[cfg(feature = "health")]
+    pub fn watch_health(&self, health: &health::Health) {
+        bridge::health(&self.inner.metrics, health);
+    }
+
+    /// What became of everything emitted so far, by sink. While a sink works, the difference is what it has queued.
+    pub fn counts(&self) -> Report {
+        let mut sinks = Vec::new();
+        if let Some(queue) = &self.inner.queue {
+            sinks.push(("stdout", queue.counts()));
+        }
+        if let Some(otlp) = &self.inner.otlp {
+            sinks.push(("otlp_traces", otlp.counts()));
+        }
+        Report { sinks }
+    }
+
+    /// Sends and writes what is queued, all sinks at once, for at most `limit`; what is left then is counted as
+    /// dropped. Later calls return the same report.
+    pub async fn shutdown(&self, limit: Duration) -> Report {
+        let known = self.inner.report.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(report) = known {
+            return report;
+        }
+        let spans = async {
+            match &self.inner.otlp {
+                Some(otlp) => Some(otlp.close(limit).await),
+                None => None,
+            }
+        };
+        let lines = async {
+            let queue = Arc::clone(self.inner.queue.as_ref()?);
+            // The wait blocks, and a writer that hangs must not hold up anything else.
+            tokio::task::spawn_blocking(move || queue.close(limit)).await.ok()
+        };
+        let (spans, lines) = tokio::join!(spans, lines);
+        let mut report = Report::default();
+        if let Some(counts) = lines {
+            report.sinks.push(("stdout", counts));
+        }
+        if let Some(counts) = spans {
+            report.sinks.push(("otlp_traces", counts));
+        }
+        *self.inner.report.lock().unwrap_or_else(PoisonError::into_inner) = Some(report.clone());
+        report
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(queue) = &self.queue {
+            if self.report.get_mut().unwrap_or_else(PoisonError::into_inner).is_none() {
+                queue.flush(Duration::from_millis(200));
+            }
+        }
+    }
+}
+
+/// Chooses ring as the process's TLS provider, if none is chosen yet. Needed before any reqwest client is made.
+pub fn init_tls() {
+    // An error says that one is installed already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// The crate's one wall clock: log lines carry the time of day.
+fn wall_clock() -> jiff::Timestamp {
+    jiff::Timestamp::now()
+}
