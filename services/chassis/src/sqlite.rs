@@ -9,6 +9,7 @@
 //! - `BEGIN IMMEDIATE` with a busy timeout: two instances wait for each other instead of failing half-way.
 //! - Foreign keys on, double-quoted strings off.
 
+mod answers;
 mod migrations;
 mod writer;
 

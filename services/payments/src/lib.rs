@@ -1,1 +1,4 @@
-//! The reference service payments.
+//! The reference service payments: charges orders once, refunds charges once. It moves no real money.
+
+pub mod charge;
+pub mod store;
