@@ -15,14 +15,10 @@ mod values;
 use crate::context::Context;
 use crate::error::Failure;
 
-pub(crate) use document::Origin;
 pub(crate) use finding::{Diagnostic, Shown};
 pub(crate) use locate::check_trust;
-pub(crate) use model::{
-    Config, Datastore, DatastoreKind, Environment, LatencyObjective, Local, Notify, PlatformKind, Probe, Repository, Service,
-    StoreUse,
-};
-pub(crate) use secret::{Secret, SecretSource};
+pub(crate) use model::{Config, Datastore, DatastoreKind, PlatformKind, Repository, Service};
+pub(crate) use secret::SecretSource;
 pub(crate) use suggest::suggestion;
 
 /// The name of the file that is looked for.

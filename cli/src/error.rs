@@ -2,6 +2,7 @@
 //! The files below this one hold the exhaustive mapping of each crate's typed errors; nothing else in `opsctl`
 //! turns an error into words or a number.
 
+pub(crate) mod backups;
 mod config;
 
 use std::error::Error as StdError;

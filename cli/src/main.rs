@@ -9,6 +9,8 @@ mod context;
 mod error;
 mod exit;
 mod output;
+mod repository;
+mod target;
 
 use std::process::ExitCode;
 

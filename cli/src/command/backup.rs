@@ -1,0 +1,230 @@
+//! `opsctl backup`: saves datastores into the repository. Bare, it takes every store; one that fails does not keep the
+//! others from being saved.
+
+use backups::{BackupOptions, BackupReport, Parent, Repository as Engine};
+use serde::Serialize;
+
+use crate::config::{self, Config, Datastore};
+use crate::context::Context;
+use crate::error::{self, Failure, Outcome};
+use crate::exit::Exit;
+use crate::output::{bytes, plural, seconds};
+use crate::repository::{self, IfEmpty, Shown};
+use crate::target;
+
+/// Save datastores into the repository
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = help())]
+pub(crate) struct Args {
+    /// A datastore, or a service (the stores that it uses); without it every datastore
+    #[arg(value_name = "TARGET")]
+    target: Option<String>,
+
+    /// Read every file, also those that look unchanged since the last snapshot
+    #[arg(long)]
+    full: bool,
+
+    /// Add a tag to the snapshots
+    #[arg(long = "tag", value_name = "TAG")]
+    tags: Vec<String>,
+
+    /// Say what would be saved, and save nothing
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+}
+
+fn help() -> String {
+    format!(
+        "Examples:\n  # Every datastore, also from cron\n  opsctl backup\n\n  \
+         # The stores of one service\n  opsctl backup orders\n\n\
+         A snapshot appears once all its data is durable, never before. The first backup makes the repository;\n\
+         its password comes from where opsctl.toml says, and only `opsctl init` makes a password file.\n\
+         SQLite databases are copied while they are written to.\n\n{}",
+        Exit::section(&[Exit::Failed, Exit::Usage, Exit::Partial, Exit::Locked, Exit::Interrupted])
+    )
+}
+
+#[derive(Debug, Serialize)]
+struct Document<'a> {
+    schema: &'static str,
+    r#type: &'static str,
+    environment: &'a str,
+    repository: &'a str,
+    dry_run: bool,
+    datastores: Vec<Saved>,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Saved {
+    datastore: String,
+    kind: &'static str,
+    snapshot: Option<String>,
+    parent: Option<String>,
+    files: u64,
+    total_bytes: u64,
+    added_bytes: u64,
+    stored_bytes: u64,
+    elapsed_seconds: f64,
+    skipped: Vec<Skipped>,
+    error: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Skipped {
+    path: String,
+    reason: String,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
+    let config = config::load(context)?;
+    let stores = target::stores(&config, args.target.as_deref())?;
+    let declared = repository::declared(&config, None)?;
+    for store in &stores {
+        repository::path_of(store)?;
+    }
+    if args.dry_run {
+        return plan(context, &config, &stores, &declared.name);
+    }
+    repository::cancellable(context, async |cancel| {
+        let engine = repository::open(context, declared, IfEmpty::Make).await?;
+        let mut document = Document {
+            schema: "opsctl.backup/v1",
+            r#type: "backup",
+            environment: &config.environment.name,
+            repository: &declared.name,
+            dry_run: false,
+            datastores: Vec::new(),
+        };
+        let mut failures: Vec<Failure> = Vec::new();
+        for store in stores {
+            let (saved, failure) = match save(context, args, &config, store, &engine, &cancel).await {
+                Ok(saved) => (saved, None),
+                Err(failure) => (
+                    Saved {
+                        datastore: store.name.clone(),
+                        kind: store.kind.word(),
+                        error: Some(failure.message.clone()),
+                        ..Saved::default()
+                    },
+                    Some(failure),
+                ),
+            };
+            document.datastores.push(saved);
+            failures.extend(failure);
+            if cancel.is_cancelled() {
+                break;
+            }
+        }
+        finish(context, &document, failures)
+    })
+}
+
+fn plan(context: &Context, config: &Config, stores: &[&Datastore], repository: &str) -> Outcome {
+    let datastores: Vec<Saved> = stores
+        .iter()
+        .map(|store| Saved { datastore: store.name.clone(), kind: store.kind.word(), ..Saved::default() })
+        .collect();
+    let document = Document {
+        schema: "opsctl.backup/v1",
+        r#type: "backup_plan",
+        environment: &config.environment.name,
+        repository,
+        dry_run: true,
+        datastores,
+    };
+    context.out.answer(&document, |_| {
+        stores
+            .iter()
+            .map(|store| {
+                let path = store.path.as_deref().map(|path| context.shown(path)).unwrap_or_default();
+                format!("would back up {} ({}, {path}) to {repository}\n", store.name, store.kind.word())
+            })
+            .collect()
+    })?;
+    Ok(Exit::Done)
+}
+
+async fn save(
+    context: &Context,
+    args: &Args,
+    config: &Config,
+    store: &Datastore,
+    engine: &Engine,
+    cancel: &tokio_util::sync::CancellationToken,
+) -> Result<Saved, Failure> {
+    let source = repository::source(config, store)?;
+    let mut tags = vec![repository::store_tag(&store.name), repository::environment_tag(&config.environment.name)];
+    tags.extend(args.tags.iter().cloned());
+    let actor = context.actor();
+    let (user, host) = actor.split_once('@').unwrap_or((&actor, "localhost"));
+    let started = context.now();
+    let options = BackupOptions {
+        now: started,
+        host: host.to_owned(),
+        username: user.to_owned(),
+        tags,
+        parent: if args.full { Parent::None } else { Parent::Latest },
+    };
+    let progress = Shown::start(context, format!("backing up {}", store.name));
+    let report = backups::backup(engine, source.as_ref(), &options, &progress, cancel)
+        .await
+        .map_err(|error| error::backups::failure(format!("could not back up `{}`", store.name), &error));
+    drop(progress);
+    let report = report?;
+    let elapsed = context.now().duration_since(started).as_secs_f64();
+    tell(context, store, &report, elapsed);
+    Ok(Saved {
+        datastore: store.name.clone(),
+        kind: store.kind.word(),
+        snapshot: Some(report.snapshot.to_string()),
+        parent: report.parent.map(|parent| parent.to_string()),
+        files: report.summary.total_files_processed,
+        total_bytes: report.summary.total_bytes_processed,
+        added_bytes: report.summary.data_added,
+        stored_bytes: report.summary.data_added_packed,
+        elapsed_seconds: elapsed,
+        skipped: report
+            .skipped
+            .into_iter()
+            .map(|skipped| Skipped { path: skipped.path.display().to_string(), reason: skipped.reason })
+            .collect(),
+        error: None,
+    })
+}
+
+fn tell(context: &Context, store: &Datastore, report: &BackupReport, elapsed: f64) {
+    context.out.done(format!(
+        "backed up {}: {} of {} new, snapshot {}, {}",
+        store.name,
+        bytes(report.summary.data_added),
+        bytes(report.summary.total_bytes_processed),
+        report.snapshot.short(),
+        seconds(elapsed)
+    ));
+    for skipped in &report.skipped {
+        context.out.warn(format!("not saved: {}: {}", skipped.path.display(), skipped.reason));
+    }
+}
+
+fn finish(context: &Context, document: &Document<'_>, mut failures: Vec<Failure>) -> Outcome {
+    if context.out.json {
+        context.out.document(document)?;
+    } else {
+        for saved in document.datastores.iter().filter_map(|saved| saved.snapshot.as_ref().map(|id| (id, &saved.datastore))) {
+            context.out.line(&format!("{}  {}", &saved.0[..8.min(saved.0.len())], saved.1))?;
+        }
+    }
+    let saved = document.datastores.iter().filter(|saved| saved.error.is_none()).count();
+    if let Some(last) = failures.pop() {
+        for failure in failures {
+            context.out.failure(&failure);
+        }
+        return Err(if saved > 0 { last.cause(format!("{} saved all the same", plural(saved as u64, "datastore was", "datastores were"))) } else { last });
+    }
+    if document.datastores.iter().any(|saved| !saved.skipped.is_empty()) {
+        return Ok(Exit::Partial);
+    }
+    context.out.next("opsctl snapshot list");
+    Ok(Exit::Done)
+}

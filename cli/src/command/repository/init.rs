@@ -1,0 +1,61 @@
+//! `opsctl repository init`: makes the repository before the first backup would.
+
+use backups::{InitOptions, Repository as Engine};
+use serde::Serialize;
+
+use crate::config;
+use crate::context::Context;
+use crate::error::{self, Outcome};
+use crate::exit::Exit;
+use crate::repository;
+
+/// Make the repository
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = help())]
+pub(crate) struct Args {
+    /// Which one of opsctl.toml, instead of the environment's
+    #[arg(value_name = "NAME")]
+    name: Option<String>,
+}
+
+fn help() -> String {
+    format!(
+        "The first `opsctl backup` does the same. The format is restic's, version 2: `restic -r FOLDER snapshots` reads it.\n\n{}",
+        Exit::section(&[Exit::Failed, Exit::Usage])
+    )
+}
+
+#[derive(Serialize)]
+struct Document {
+    schema: &'static str,
+    r#type: &'static str,
+    repository: String,
+    id: String,
+    location: String,
+    format_version: u32,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
+    let config = config::load(context)?;
+    let declared = repository::declared(&config, args.name.as_deref())?;
+    let store = repository::store(declared)?;
+    let password = declared.password.fetch(context, &format!("the password of repository `{}`", declared.name))?;
+    context.block_on(async {
+        let engine = Engine::init(store, password.expose(), &InitOptions::default())
+            .await
+            .map_err(|error| error::backups::failure(format!("could not make repository `{}`", declared.name), &error))?;
+        let document = Document {
+            schema: "opsctl.repository/v1",
+            r#type: "repository",
+            repository: declared.name.clone(),
+            id: engine.id().to_string(),
+            location: engine.location(),
+            format_version: engine.version(),
+        };
+        context.out.answer(&document, |_| format!("{}\n", document.location))?;
+        context.out.done(format!("made repository `{}`", declared.name));
+        context.out.next("opsctl backup");
+        Ok(Exit::Done)
+    })
+}

@@ -1,0 +1,95 @@
+//! `opsctl snapshot diff`: what changed from one snapshot to another.
+
+use backups::snapshots::{self, ChangeKind, SnapshotFilter};
+use serde::Serialize;
+
+use super::{exit_section, find, with_repository};
+use crate::context::Context;
+use crate::error::{self, Outcome};
+use crate::exit::Exit;
+use crate::output::{Style, plural};
+
+/// Compare two snapshots
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = help())]
+pub(crate) struct Args {
+    /// Id, its first digits, or latest
+    #[arg(value_name = "BEFORE")]
+    before: String,
+
+    /// Id, its first digits, or latest
+    #[arg(value_name = "AFTER", default_value = "latest")]
+    after: String,
+}
+
+fn help() -> String {
+    format!("Marks: + added, - removed, M content, U mode or time alone, T another type.\n\n{}", exit_section())
+}
+
+#[derive(Serialize)]
+struct Document {
+    schema: &'static str,
+    r#type: &'static str,
+    before: String,
+    after: String,
+    changes: Vec<Change>,
+}
+
+#[derive(Serialize)]
+struct Change {
+    path: String,
+    change: &'static str,
+    before_bytes: Option<u64>,
+    after_bytes: Option<u64>,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
+    with_repository(context, async |_, engine| {
+        let before = find(&engine, &args.before, &SnapshotFilter::default()).await?;
+        let after = find(&engine, &args.after, &SnapshotFilter::default()).await?;
+        let changes = snapshots::diff(&engine, &before.snapshot, &after.snapshot)
+            .await
+            .map_err(|error| error::backups::failure("could not compare the snapshots", &error))?;
+        let told: Vec<Change> = changes
+            .iter()
+            .map(|change| Change {
+                path: change.path.display().to_string(),
+                change: match change.kind {
+                    ChangeKind::Added => "added",
+                    ChangeKind::Removed => "removed",
+                    ChangeKind::Modified => "modified",
+                    ChangeKind::Metadata => "metadata",
+                    ChangeKind::Type => "type",
+                },
+                before_bytes: change.size_bytes.0,
+                after_bytes: change.size_bytes.1,
+            })
+            .collect();
+        let document = Document {
+            schema: "opsctl.snapshot_diff/v1",
+            r#type: "snapshot_diff",
+            before: before.id.to_string(),
+            after: after.id.to_string(),
+            changes: told,
+        };
+        context.out.answer(&document, |paint| {
+            document
+                .changes
+                .iter()
+                .map(|change| {
+                    let (mark, style) = match change.change {
+                        "added" => ("+", Style::Done),
+                        "removed" => ("-", Style::Error),
+                        "modified" => ("M", Style::Warning),
+                        "metadata" => ("U", Style::Faint),
+                        _ => ("T", Style::Warning),
+                    };
+                    format!("{} {}\n", paint.apply(style, mark), change.path)
+                })
+                .collect()
+        })?;
+        context.out.note(plural(document.changes.len() as u64, "difference", "differences"));
+        Ok(Exit::Done)
+    })
+}

@@ -1,0 +1,93 @@
+//! What is told of a backup, restore or check that failed.
+
+use backups::source::SourceError;
+use backups::{Damage, Error, Object, StoreError};
+
+use crate::error::Failure;
+use crate::exit::Exit;
+
+/// The failure of doing `what`, for example ``could not back up `orders-db` ``.
+pub(crate) fn failure(what: impl Into<String>, error: &Error) -> Failure {
+    let what = what.into();
+    let told = |exit, code| Failure::new(exit, code, what.clone()).because(error);
+    match error {
+        Error::NoRepository { .. } => told(Exit::Usage, "no_repository")
+            .help("`opsctl repository init` makes one, and so does the first `opsctl backup`"),
+        Error::RepositoryExists { .. } => told(Exit::Usage, "repository_exists"),
+        Error::WrongPassword { .. } => told(Exit::Usage, "wrong_password")
+            .help("put the right password where `password` of the repository says; `opsctl config show repository` tells where that is"),
+        Error::UnsupportedVersion { .. } => {
+            told(Exit::Usage, "unsupported_version").help("this opsctl reads versions 1 and 2 of restic's format")
+        }
+        Error::ReadOnlyVersion => told(Exit::Usage, "unsupported_version")
+            .help("restore from it here, and back up into a new repository; restic's `migrate upgrade_repo_v2` converts it"),
+        Error::Damaged { object, damage } => damaged(told(Exit::Failed, "damaged"), *object, *damage),
+        Error::Locked(_) => told(Exit::Locked, "repository_locked")
+            .help("wait for it; the lock of a process that died on this machine is taken over by itself, one of another machine after 30 minutes"),
+        Error::LockLost => told(Exit::Failed, "lock_lost")
+            .help("the machine or the store stood still for too long; run the same command again"),
+        Error::SnapshotNotFound { .. } => told(Exit::Usage, "unknown_snapshot").help("opsctl snapshot list"),
+        Error::SnapshotAmbiguous { .. } => told(Exit::Usage, "ambiguous_snapshot").help("give more digits; `opsctl snapshot list` has them"),
+        Error::PathNotFound { .. } | Error::WrongType { .. } => told(Exit::Usage, "unknown_path").help("`opsctl snapshot ls` shows what a snapshot holds"),
+        Error::Source(source) => self::source(told(source_exit(source), "source_failed"), source),
+        Error::Store(store) => self::store(told(store_exit(store), "store_failed"), store),
+        Error::TargetFull { .. } => told(Exit::Failed, "disk_full").help("free some space, then run the same command again"),
+        Error::Target { .. } => told(Exit::Failed, "target_failed"),
+        Error::Output(_) => told(Exit::Failed, "io"),
+        Error::Invalid(_) => told(Exit::Usage, "usage"),
+        Error::Cancelled => Failure::new(Exit::Interrupted, "interrupted", format!("{what}: interrupted"))
+            .help("nothing is left half done; run the same command again"),
+        Error::Internal(_) => told(Exit::Failed, "bug").help("this is a bug in opsctl: report it with the command and `opsctl --version`"),
+    }
+}
+
+fn damaged(failure: Failure, object: Object, damage: Damage) -> Failure {
+    match (object, damage) {
+        (Object::Key(_), _) => failure.help(
+            "the key file is damaged, so the password cannot be tried: bring `keys/` back from a copy of the repository",
+        ),
+        (Object::Config, Damage::Missing) => failure.help("is this the right store? `opsctl config show repository`"),
+        (Object::Config | Object::Index(_) | Object::Pack(_) | Object::Tree(_) | Object::DataBlob(_) | Object::Snapshot(_) | Object::Lock(_), _) => {
+            failure.help("`opsctl repository check --read-data` lists everything that is damaged; other snapshots may be whole")
+        }
+    }
+}
+
+fn source_exit(source: &SourceError) -> Exit {
+    match source {
+        SourceError::Read { .. } | SourceError::NotA { .. } | SourceError::SameName { .. } => Exit::Usage,
+        SourceError::Database { .. }
+        | SourceError::DatabaseDamaged { .. }
+        | SourceError::StagingFull { .. }
+        | SourceError::Staging { .. } => Exit::Failed,
+    }
+}
+
+fn source(failure: Failure, source: &SourceError) -> Failure {
+    match source {
+        SourceError::Read { .. } | SourceError::NotA { .. } => failure.help("is the `path` in opsctl.toml right? `opsctl config show datastore`"),
+        SourceError::DatabaseDamaged { .. } => failure.help("the last good snapshot is untouched: `opsctl snapshot list`, then `opsctl restore`"),
+        SourceError::StagingFull { .. } => failure.help("a backup of a database needs as much free space as the database, beside opsctl.toml"),
+        SourceError::Database { .. } | SourceError::Staging { .. } | SourceError::SameName { .. } => failure,
+    }
+}
+
+fn store_exit(error: &StoreError) -> Exit {
+    match error {
+        StoreError::NotFound { .. }
+        | StoreError::Exists { .. }
+        | StoreError::Full { .. }
+        | StoreError::Denied { .. }
+        | StoreError::Io { .. }
+        | StoreError::InvalidKey { .. } => Exit::Failed,
+    }
+}
+
+fn store(failure: Failure, error: &StoreError) -> Failure {
+    match error {
+        StoreError::Full { .. } => Failure { code: "disk_full", ..failure }
+            .help("free some space in the store, then run the same command again; what was stored so far is used then"),
+        StoreError::Denied { .. } => failure.help("the store belongs to somebody else, or is read-only"),
+        StoreError::NotFound { .. } | StoreError::Exists { .. } | StoreError::Io { .. } | StoreError::InvalidKey { .. } => failure,
+    }
+}

@@ -1,0 +1,234 @@
+//! Opening the repository that the environment backs up to, and telling its progress. The engine is the crate
+//! `backups`; this file knows where, with which password, and in which words.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use backups::source::{Excludes, FilesSource, Source, SqliteSource};
+use backups::store::LocalStore;
+use backups::{InitOptions, Phase, Repository as Engine, Store};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{self, Config, Datastore, DatastoreKind};
+use crate::context::{Context, Signals, Stop};
+use crate::error::{self, Failure};
+use crate::exit::Exit;
+use crate::output::{Amount, ProgressLine};
+
+/// The repository's declaration: `--repository`, else the environment's, else the only one.
+pub(crate) fn declared<'a>(config: &'a Config, named: Option<&str>) -> Result<&'a config::Repository, Failure> {
+    if let Some(name) = named.or(config.environment.repository.as_deref()) {
+        return config.repositories.get(name).ok_or_else(|| {
+            let known: Vec<&str> = config.repositories.keys().map(String::as_str).collect();
+            Failure::usage("unknown_repository", format!("there is no repository `{name}`"))
+                .cause(format!("declared are {}", known.join(", ")))
+        });
+    }
+    let mut all = config.repositories.values();
+    match (all.next(), all.next()) {
+        (Some(only), None) => Ok(only),
+        (None, _) => Err(Failure::usage("nothing_declared", "there is no repository: none is declared")
+            .help("`opsctl init` declares one, see also `opsctl help config`")),
+        (Some(_), Some(_)) => Err(Failure::usage("ambiguous", "which repository is meant is not clear")
+            .details(config.repositories.keys().cloned())
+            .help(format!("set `repository` in `[env.{}]` of opsctl.toml", config.environment.name))),
+    }
+}
+
+/// Whether an empty store becomes a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum IfEmpty {
+    /// It does: the first backup.
+    Make,
+    /// It is an error.
+    Fail,
+}
+
+/// Opens the repository that was declared. The password is fetched before the store is touched.
+pub(crate) async fn open(
+    context: &Context,
+    declared: &config::Repository,
+    if_empty: IfEmpty,
+) -> Result<Engine, Failure> {
+    let what = format!("could not open repository `{}`", declared.name);
+    let store = store(declared)?;
+    if if_empty == IfEmpty::Fail {
+        // Before the password: an empty store needs none, and says more.
+        let exists = Engine::exists(store.as_ref()).await.map_err(|error| error::backups::failure(&what, &error))?;
+        if !exists {
+            let missing = backups::Error::NoRepository { location: store.location() };
+            return Err(error::backups::failure(what, &missing));
+        }
+    }
+    let password = declared.password.fetch(context, &format!("the password of repository `{}`", declared.name))?;
+    warn_same_disk(context, declared);
+    match if_empty {
+        IfEmpty::Fail => Engine::open(store, password.expose()).await.map_err(|error| error::backups::failure(what, &error)),
+        IfEmpty::Make => {
+            let (engine, made) = Engine::open_or_init(store, password.expose(), &InitOptions::default())
+                .await
+                .map_err(|error| error::backups::failure(what, &error))?;
+            if made {
+                context.out.done(format!("made repository `{}` at {}", declared.name, engine.location()));
+            }
+            Ok(engine)
+        }
+    }
+}
+
+/// The store that was declared.
+pub(crate) fn store(declared: &config::Repository) -> Result<Arc<dyn Store>, Failure> {
+    match &declared.folder {
+        Some(folder) => Ok(Arc::new(LocalStore::new(folder))),
+        None => Err(Failure::usage("not_built", format!("repository `{}` is at {}", declared.name, declared.store))
+            .cause("this opsctl keeps repositories in local folders only")
+            .help("use `store = \"file:FOLDER\"`")),
+    }
+}
+
+/// A password beside the repository is lost together with it.
+fn warn_same_disk(context: &Context, declared: &config::Repository) {
+    let (config::SecretSource::File(password), Some(folder)) = (&declared.password, &declared.folder) else { return };
+    let device = |path: &Path| path.ancestors().find_map(|path| path.metadata().ok()).map(|metadata| metadata.dev());
+    if device(password).is_some() && device(password) == device(folder) {
+        context.out.detail(format!(
+            "the password of repository `{}` is on the repository's own disk: keep a copy of `{}` elsewhere",
+            declared.name,
+            context.shown(password)
+        ));
+    }
+}
+
+/// What to save of a datastore. `staging` is where a database is copied to.
+pub(crate) fn source(config: &Config, store: &Datastore) -> Result<Box<dyn Source>, Failure> {
+    let path = path_of(store)?;
+    Ok(match store.kind {
+        DatastoreKind::Sqlite => Box::new(SqliteSource::new(path, staging(config))),
+        _ => {
+            let excludes = Excludes::new(&store.exclude).map_err(|error| {
+                Failure::usage("config_invalid", format!("datastore `{}` has an exclude that cannot be used", store.name)).because(&error)
+            })?;
+            Box::new(FilesSource::new(vec![path], excludes))
+        }
+    })
+}
+
+/// Where databases are copied to on their way.
+pub(crate) fn staging(config: &Config) -> PathBuf {
+    config.state().join("staging")
+}
+
+/// The file or folder that a datastore is; exit 2 for the kinds that cannot be backed up yet.
+pub(crate) fn path_of(store: &Datastore) -> Result<PathBuf, Failure> {
+    match (store.kind, &store.path) {
+        (DatastoreKind::Sqlite | DatastoreKind::Files, Some(path)) => Ok(path.clone()),
+        (kind, _) => Err(Failure::usage("not_built", format!("datastore `{}` is of kind `{}`", store.name, kind.word()))
+            .cause("this opsctl backs up the kinds sqlite and files only")
+            .help(format!("it is declared at {}", store.origin))),
+    }
+}
+
+/// The tag that says which datastore a snapshot is of.
+pub(crate) fn store_tag(store: &str) -> String {
+    format!("datastore:{store}")
+}
+
+/// The tag that says which environment a snapshot is of.
+pub(crate) fn environment_tag(environment: &str) -> String {
+    format!("environment:{environment}")
+}
+
+/// The datastore that a snapshot is of, if a tag says so.
+pub(crate) fn store_of(tags: &[String]) -> Option<&str> {
+    tags.iter().find_map(|tag| tag.strip_prefix("datastore:"))
+}
+
+/// Shows the engine's progress as one line.
+pub(crate) struct Shown {
+    line: ProgressLine,
+    bytes: AtomicU64,
+    files: AtomicU64,
+    total: Mutex<(Option<u64>, String)>,
+}
+
+impl Shown {
+    /// Starts a line for `subject`.
+    pub(crate) fn start(context: &Context, subject: impl Into<String>) -> Self {
+        Self {
+            line: context.out.progress(subject),
+            bytes: AtomicU64::new(0),
+            files: AtomicU64::new(0),
+            total: Mutex::new((None, String::new())),
+        }
+    }
+
+    fn tell(&self) {
+        let (total, item) = self.total.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.line.amount(Amount { done: self.bytes.load(Ordering::Relaxed), total, bytes: true, item });
+    }
+}
+
+impl backups::Progress for Shown {
+    fn phase(&self, phase: Phase, bytes: Option<u64>, _files: Option<u64>) {
+        self.bytes.store(0, Ordering::Relaxed);
+        *self.total.lock().unwrap_or_else(PoisonError::into_inner) = (bytes, String::new());
+        self.line.phase(match phase {
+            Phase::Copying => "copying the database",
+            Phase::Saving => "saving",
+            Phase::Restoring => "restoring",
+            Phase::CheckingStructure => "checking the structure",
+            Phase::CheckingData => "reading all data",
+        });
+    }
+
+    fn file(&self, path: &Path) {
+        self.total.lock().unwrap_or_else(PoisonError::into_inner).1 = path.display().to_string();
+        self.tell();
+    }
+
+    fn bytes(&self, count: u64) {
+        self.bytes.fetch_add(count, Ordering::Relaxed);
+        self.tell();
+    }
+
+    fn file_done(&self) {
+        self.files.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Runs work that can be cancelled: Ctrl-C and SIGTERM cancel it, and the process then ends with 130 or 143.
+pub(crate) fn cancellable<T, F>(context: &Context, work: impl FnOnce(CancellationToken) -> F) -> Result<T, Failure>
+where
+    F: Future<Output = Result<T, Failure>>,
+{
+    context.block_on(async {
+        let cancel = CancellationToken::new();
+        let mut signals = Signals::listen()?;
+        let work = work(cancel.clone());
+        tokio::pin!(work);
+        let mut stop = None;
+        loop {
+            tokio::select! {
+                result = &mut work => {
+                    return match (result, stop) {
+                        (Err(failure), Some(Stop::Terminate)) if failure.exit == Exit::Interrupted => {
+                            Err(Failure { exit: Exit::Terminated, code: "terminated", ..failure })
+                        }
+                        (result, _) => result,
+                    };
+                }
+                signal = signals.next() => {
+                    if stop.is_some() {
+                        return Err(Failure::new(Exit::Interrupted, "interrupted", "interrupted twice: stopped at once")
+                            .help("nothing is lost; run the same command again"));
+                    }
+                    context.out.note("stopping …");
+                    stop = Some(signal);
+                    cancel.cancel();
+                }
+            }
+        }
+    })
+}
