@@ -18,8 +18,7 @@ use tokio::process::Command;
 use crate::context::{Context, Signals};
 use crate::error::{Failure, Outcome};
 use crate::exit::Exit;
-use act::Act;
-use acts::Memory;
+use acts::{Memory, Part};
 use command::{Opsctl, Ran};
 use customer::Customer;
 use report::Report;
@@ -76,7 +75,7 @@ async fn build(context: &Context, stage: &Stage, signals: &mut Signals) -> Resul
         let typed = words.join(" ");
         progress.phase(typed.clone());
         let mut build = Command::new(program);
-        let ran = command::run(build.args(arguments).current_dir(folder), typed, signals).await?;
+        let ran = command::run(build.args(arguments).current_dir(folder), typed, signals.next()).await?;
         if !ran.ended(Exit::Done) {
             return Err(Failure::new(Exit::Failed, "build_failed", format!("`{}` failed", ran.typed)).cause(ran.complaint.trim()));
         }
@@ -87,51 +86,25 @@ async fn build(context: &Context, stage: &Stage, signals: &mut Signals) -> Resul
 async fn play(context: &Context, opsctl: &Opsctl, signals: &mut Signals) -> Result<Report, Failure> {
     let progress = context.out.progress("tour");
     progress.phase("starting the services");
-    let up = must(opsctl.run(&["up"], signals).await?)?;
-    let status = must(opsctl.run(&["status"], signals).await?)?;
+    let up = must(opsctl.run(&["up"], signals.next()).await?)?;
+    let status = must(opsctl.run(&["status"], signals.next()).await?)?;
     let orders = address(&status, stage::SERVICE)?;
     let customer = Customer::sign_in(&address(&status, "identity")?, &orders).await?;
     let rate: Rate = RATE.parse().map_err(|error| Failure::bug("the tour's rate cannot be read").because(&error))?;
     let traffic = Traffic::start(&orders, rate, &customer.token)?;
 
     let mut report = Report::new(context.now(), &opsctl.folder, RATE, up.took);
-    let mut memory = Memory::default();
-    let mut stage = acts::Stage { opsctl, customer: &customer, traffic: &traffic, signals };
-    // One after the other; the first that does not do what it should ends the tour.
-    macro_rules! play {
-        ($phase:literal, $act:expr) => {
-            progress.phase($phase);
-            let act: Act = $act.await?;
-            context.out.note(report::line(context.out.stderr, &act));
-            report.add(act);
-        };
-    }
-    'acts: {
-        play!("customers order", stage.calm());
+    let memory = Memory::default();
+    let mut stage = acts::Stage { opsctl, customer: &customer, traffic: &traffic, signals, memory };
+    for part in Part::ALL {
+        progress.phase(part.phase());
+        let act = stage.play(part).await?;
+        context.out.note(report::line(context.out.stderr, &act));
+        report.add(act);
+        // What comes later would be measured on a broken stage.
         if report.failed() {
-            break 'acts;
+            break;
         }
-        play!("backup while they order", stage.backup(&mut memory));
-        if report.failed() {
-            break 'acts;
-        }
-        play!("an instance is killed", stage.drill());
-        if report.failed() {
-            break 'acts;
-        }
-        play!("the database is destroyed and restored", stage.disaster(&mut memory));
-        if report.failed() {
-            break 'acts;
-        }
-        play!("a good version ships", stage.good_canary());
-        if report.failed() {
-            break 'acts;
-        }
-        play!("a bad version ships", stage.bad_canary());
-        if report.failed() {
-            break 'acts;
-        }
-        play!("is everything still there?", stage.reckoning(&memory));
     }
     drop(progress);
     report.samples = traffic.ledger().samples();
@@ -143,8 +116,7 @@ async fn play(context: &Context, opsctl: &Opsctl, signals: &mut Signals) -> Resu
 async fn take_down(context: &Context, opsctl: &Opsctl) -> Result<(), Failure> {
     let progress = context.out.progress("tour");
     progress.phase("taking the services down");
-    let mut deaf = Signals::none();
-    must(opsctl.run(&["down"], &mut deaf).await?).map(|_| ())
+    must(opsctl.run(&["down"], std::future::pending()).await?).map(|_| ())
 }
 
 fn tell(context: &Context, opsctl: &Opsctl, report: &Report, kept: bool) -> Outcome {

@@ -43,6 +43,45 @@ pub(super) struct Stage<'a> {
     pub(super) traffic: &'a Traffic,
     /// Asked to stop?
     pub(super) signals: &'a mut Signals,
+    /// What earlier acts left for later ones.
+    pub(super) memory: Memory,
+}
+
+/// The acts, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Orders,
+    Backup,
+    Drill,
+    Disaster,
+    GoodCanary,
+    BadCanary,
+    Reckoning,
+}
+
+impl Part {
+    pub(super) const ALL: [Self; 7] = [
+        Self::Orders,
+        Self::Backup,
+        Self::Drill,
+        Self::Disaster,
+        Self::GoodCanary,
+        Self::BadCanary,
+        Self::Reckoning,
+    ];
+
+    /// What is going on, for the progress line.
+    pub(super) const fn phase(self) -> &'static str {
+        match self {
+            Self::Orders => "customers order",
+            Self::Backup => "a backup while they order",
+            Self::Drill => "an instance is killed",
+            Self::Disaster => "the database is destroyed and restored",
+            Self::GoodCanary => "a good version ships",
+            Self::BadCanary => "a bad version ships",
+            Self::Reckoning => "is everything still there",
+        }
+    }
 }
 
 /// What later acts need to know of earlier ones.
@@ -55,8 +94,25 @@ pub(super) struct Memory {
 }
 
 impl Stage<'_> {
+    /// Plays one act.
+    ///
+    /// # Errors
+    /// When the tour cannot go on, or was asked to stop. An act that did something else than it should is no error: it
+    /// says so itself.
+    pub(super) async fn play(&mut self, part: Part) -> Result<Act, Failure> {
+        match part {
+            Part::Orders => self.calm().await,
+            Part::Backup => self.backup().await,
+            Part::Drill => self.drill().await,
+            Part::Disaster => self.disaster().await,
+            Part::GoodCanary => self.good_canary().await,
+            Part::BadCanary => self.bad_canary().await,
+            Part::Reckoning => self.reckoning().await,
+        }
+    }
+
     /// Watches the shop for a while.
-    pub(super) async fn calm(&mut self) -> Result<Act, Failure> {
+    async fn calm(&mut self) -> Result<Act, Failure> {
         let mut act = Act::new("orders", None);
         let from = self.traffic.ledger().now();
         self.wait(CALM).await?;
@@ -69,8 +125,8 @@ impl Stage<'_> {
     }
 
     /// Takes a backup while customers order.
-    pub(super) async fn backup(&mut self, memory: &mut Memory) -> Result<Act, Failure> {
-        memory.backup_began = self.traffic.ledger().now();
+    async fn backup(&mut self) -> Result<Act, Failure> {
+        self.memory.backup_began = self.traffic.ledger().now();
         let ran = self.run(&["backup", STORE]).await?;
         let mut act = Act::new("backup", Some(ran.typed.clone()));
         expect(&mut act, &ran, Exit::Done);
@@ -83,11 +139,11 @@ impl Stage<'_> {
             act.measure("stored", bytes(number("stored_bytes").unwrap_or_default() as u64));
             act.measure("took", seconds(number("elapsed_seconds").unwrap_or_default()));
         }
-        Ok(self.close(act, memory.backup_began))
+        Ok(self.close(act, self.memory.backup_began))
     }
 
     /// Kills an instance as a drill.
-    pub(super) async fn drill(&mut self) -> Result<Act, Failure> {
+    async fn drill(&mut self) -> Result<Act, Failure> {
         let from = self.traffic.ledger().now();
         let ran = self.run(&["drill", "pod-kill", SERVICE]).await?;
         let mut act = Act::new("pod-kill", Some(ran.typed.clone()));
@@ -102,7 +158,7 @@ impl Stage<'_> {
     }
 
     /// Destroys the orders database and restores it, and counts what customers had been promised and is gone.
-    pub(super) async fn disaster(&mut self, memory: &mut Memory) -> Result<Act, Failure> {
+    async fn disaster(&mut self) -> Result<Act, Failure> {
         let from = self.traffic.ledger().now();
         self.wait(BEFORE_DISASTER).await?;
         let disaster = self.traffic.ledger().now();
@@ -117,21 +173,21 @@ impl Stage<'_> {
             Some(served) => act.measure("customers without service", seconds((served - disaster).as_secs_f64())),
             None => act.fail("customers were not served again after the restore"),
         }
-        memory.restored = self.traffic.ledger().now();
+        self.memory.restored = self.traffic.ledger().now();
         if act.failed.is_none() {
-            self.count_losses(&mut act, memory, disaster).await?;
+            self.count_losses(&mut act, disaster).await?;
         }
         Ok(self.close(act, from))
     }
 
-    async fn count_losses(&mut self, act: &mut Act, memory: &Memory, disaster: Duration) -> Result<(), Failure> {
+    async fn count_losses(&mut self, act: &mut Act, disaster: Duration) -> Result<(), Failure> {
         let known = self.customer.known_orders().await?;
         let missing = |from, to| -> HashSet<String> {
             self.traffic.ledger().accepted(from, to).difference(&known).cloned().collect()
         };
-        let kept = missing(Duration::ZERO, memory.backup_began).len();
-        let lost = missing(memory.backup_began, memory.restored).len();
-        let promised = self.traffic.ledger().accepted(memory.backup_began, disaster).len();
+        let kept = missing(Duration::ZERO, self.memory.backup_began).len();
+        let lost = missing(self.memory.backup_began, self.memory.restored).len();
+        let promised = self.traffic.ledger().accepted(self.memory.backup_began, disaster).len();
         act.measure("promised between snapshot and disaster", promised.to_string());
         act.measure("orders lost", lost.to_string());
         if kept > 0 {
@@ -142,7 +198,7 @@ impl Stage<'_> {
     }
 
     /// Ships a version that is as good as the one that runs.
-    pub(super) async fn good_canary(&mut self) -> Result<Act, Failure> {
+    async fn good_canary(&mut self) -> Result<Act, Failure> {
         let (mut act, ran, from) = self.canary("good canary", GOOD).await?;
         expect(&mut act, &ran, Exit::Done);
         if ran.text("/status") != Some("promoted") {
@@ -152,7 +208,7 @@ impl Stage<'_> {
     }
 
     /// Ships a version that fails a part of its requests.
-    pub(super) async fn bad_canary(&mut self) -> Result<Act, Failure> {
+    async fn bad_canary(&mut self) -> Result<Act, Failure> {
         let (mut act, ran, from) = self.canary("bad canary", BAD).await?;
         act.measure("its fault", BAD_FAULT);
         expect(&mut act, &ran, Exit::No);
@@ -186,10 +242,10 @@ impl Stage<'_> {
     }
 
     /// Nothing that was promised since the restore is gone.
-    pub(super) async fn reckoning(&mut self, memory: &Memory) -> Result<Act, Failure> {
+    async fn reckoning(&mut self) -> Result<Act, Failure> {
         let mut act = Act::new("reckoning", None);
         let from = self.traffic.ledger().now();
-        let promised = self.traffic.ledger().accepted(memory.restored, from);
+        let promised = self.traffic.ledger().accepted(self.memory.restored, from);
         let known = self.customer.known_orders().await?;
         let lost = promised.difference(&known).count();
         act.measure("promised since the restore", promised.len().to_string());
@@ -228,7 +284,7 @@ impl Stage<'_> {
     }
 
     async fn run(&mut self, arguments: &[&str]) -> Result<Ran, Failure> {
-        self.opsctl.run(arguments, self.signals).await
+        self.opsctl.run(arguments, self.signals.next()).await
     }
 
     async fn wait(&mut self, time: Duration) -> Result<(), Failure> {

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, timeout};
 
-use crate::context::Signals;
+use crate::context::Stop;
 use crate::error::Failure;
 use crate::exit::Exit;
 
@@ -42,15 +42,15 @@ pub(crate) struct Ran {
 }
 
 impl Opsctl {
-    /// Runs `opsctl ARGUMENTS --json` to its end.
+    /// Runs `opsctl ARGUMENTS --json` to its end, or until `stop`.
     ///
     /// # Errors
-    /// When it cannot be started, or a signal asked the tour to stop; then the command was asked to stop too, and has.
-    pub(crate) async fn run(&self, arguments: &[&str], signals: &mut Signals) -> Result<Ran, Failure> {
+    /// When it cannot be started, or was stopped; then it has ended.
+    pub(crate) async fn run(&self, arguments: &[&str], stop: impl Future<Output = Stop>) -> Result<Ran, Failure> {
         let typed = format!("opsctl {}", arguments.join(" "));
         let mut command = Command::new(&self.program);
         command.args(arguments).args(["--json", "--no-input"]);
-        run(command.current_dir(&self.folder), typed, signals).await
+        run(command.current_dir(&self.folder), typed, stop).await
     }
 }
 
@@ -58,7 +58,7 @@ impl Opsctl {
 ///
 /// # Errors
 /// As [`Opsctl::run`].
-pub(crate) async fn run(command: &mut Command, typed: String, signals: &mut Signals) -> Result<Ran, Failure> {
+pub(crate) async fn run(command: &mut Command, typed: String, stop: impl Future<Output = Stop>) -> Result<Ran, Failure> {
     let started = Instant::now();
     // A group of its own: Ctrl-C reaches the tour alone, which then stops things in order.
     command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -68,7 +68,7 @@ pub(crate) async fn run(command: &mut Command, typed: String, signals: &mut Sign
     let stderr = collect(child.stderr.take());
     let status = tokio::select! {
         status = child.wait() => status.map_err(|error| Failure::io(format!("could not wait for `{typed}`"), &error))?,
-        stop = signals.next() => {
+        stop = stop => {
             stop_child(&mut child).await;
             return Err(Failure::new(stop.exit(), "interrupted", format!("interrupted during `{typed}`")));
         }
