@@ -1,4 +1,21 @@
 //! Canary releases: steps, traffic shares, and a verdict on evidence.
 //! It does not route traffic or start processes itself; that is the platform's.
+//!
+//! [`plan`](plan::plan) checks a [`Spec`] and says what would be done; [`record`](worker::record) makes the run's record;
+//! [`work`](worker::work) carries it through in a worker process, from the start or from where another worker was lost;
+//! [`Report::new`](report::Report::new) reads record and journal at any time.
 
 pub mod analysis;
+pub mod judge;
+pub mod plan;
+pub mod report;
+pub mod schedule;
+pub mod spec;
+pub mod worker;
+
+pub use judge::{Cause, Judge, Request, Stage};
+pub use plan::{Plan, PlanError, plan};
+pub use report::{Report, Status};
+pub use schedule::{Schedule, ScheduleError, parse_weight};
+pub use spec::{OnInconclusive, Spec};
+pub use worker::{Options, WorkError, record, request_promote, work};

@@ -1,0 +1,706 @@
+//! Canaries against the platform's twin in memory, on a paused clock: every way through the judge, and every place where
+//! a judge can be lost.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use opsctl_platform::memory::MemoryPlatform;
+use opsctl_platform::run::{
+    Cancel, Journal, Outcome, Phase, Reason, Recovered, Run, RunRecord, recover, request_cancel,
+};
+use opsctl_platform::{Counts, Field, LeaseHolder, Objectives, Platform, Traffic, VersionSpec, VersionTraffic, Weight};
+use opsctl_rollouts::analysis::Verdict;
+use opsctl_rollouts::report::Status;
+use opsctl_rollouts::{
+    Cause, OnInconclusive, Options, PlanError, Report, Schedule, Spec, WorkError, plan, record, request_promote, work,
+};
+use proptest::prelude::*;
+
+const TTL: Duration = Duration::from_secs(15);
+
+/// What the simulated clients and versions do.
+#[derive(Debug, Clone, Copy)]
+struct World {
+    requests_per_second: f64,
+    canary_errors: f64,
+    stable_errors: f64,
+    /// Share of the granted weight that really arrives.
+    honoured: f64,
+}
+
+impl World {
+    fn with_errors(canary_errors: f64) -> Self {
+        Self {
+            requests_per_second: 200.0,
+            canary_errors,
+            stable_errors: 0.0,
+            honoured: 1.0,
+        }
+    }
+}
+
+struct Scene {
+    platform: Arc<MemoryPlatform>,
+    world: Arc<Mutex<World>>,
+    journal: Journal,
+    spec: Spec,
+    pid: u32,
+}
+
+fn objectives() -> Objectives {
+    Objectives {
+        availability_ratio: Some(0.99),
+        latency_seconds: None,
+        latency_ratio: None,
+    }
+}
+
+fn v2() -> VersionSpec {
+    VersionSpec {
+        version: "v2".to_owned(),
+        command: vec!["/bin/orders".to_owned()],
+        image: None,
+        env: BTreeMap::new(),
+        replicas: 2,
+    }
+}
+
+impl Scene {
+    fn new(schedule: &str, world: World) -> Self {
+        let world = Arc::new(Mutex::new(world));
+        let shared = Arc::clone(&world);
+        let mut counts: BTreeMap<String, (f64, f64)> = BTreeMap::new();
+        let mut last = 0.0;
+        let platform = MemoryPlatform::new()
+            .with_service("orders", "v1", 2)
+            .with_objectives("orders", objectives())
+            .with_traffic("orders", move |view| {
+                let world = *shared.lock().unwrap();
+                let now = view.elapsed.as_secs_f64();
+                let all = world.requests_per_second * (now - last);
+                last = now;
+                let stable = view.service.stable_version.clone().unwrap();
+                let mut rest = all;
+                if let Some(weight) = &view.service.canary
+                    && weight.version != stable
+                {
+                    let part = all * f64::from(weight.percent) / 100.0 * world.honoured;
+                    rest -= part;
+                    count(&mut counts, &weight.version, part, &world);
+                }
+                count(&mut counts, &stable, rest, &world);
+                traffic(view.elapsed, &stable, &counts)
+            });
+        let spec = Spec::new("orders", "v1", v2(), schedule.parse().unwrap(), &objectives())
+            .looking_every(Duration::from_secs(1));
+        let spec = Spec {
+            bake: Duration::from_secs(5),
+            drain_timeout: Duration::from_secs(5),
+            ..spec
+        };
+        Self {
+            platform: Arc::new(platform),
+            world,
+            journal: Journal::memory("run-1"),
+            spec,
+            pid: 100,
+        }
+    }
+
+    fn platform(&self) -> Arc<dyn Platform> {
+        Arc::clone(&self.platform) as Arc<dyn Platform>
+    }
+
+    fn holder(&self) -> LeaseHolder {
+        LeaseHolder {
+            run: "run-1".to_owned(),
+            host: "here".to_owned(),
+            pid: self.pid,
+            start_ticks: 1,
+        }
+    }
+
+    async fn begin(&self) -> Run {
+        let record = record("run-1", &self.spec, self.platform.now());
+        Run::begin(self.platform(), record, self.holder(), TTL, self.journal.clone())
+            .await
+            .unwrap()
+    }
+
+    async fn take(&mut self) -> Run {
+        self.platform.bury(self.pid);
+        self.pid += 1;
+        Run::take(self.platform(), "run-1", self.holder(), TTL, self.journal.clone())
+            .await
+            .unwrap()
+    }
+
+    async fn work(&self) -> Report {
+        work(self.begin().await, Options::default()).await.unwrap()
+    }
+
+    async fn stored(&self) -> RunRecord {
+        self.platform.record("run-1").await.unwrap().unwrap()
+    }
+
+    async fn report(&self) -> Report {
+        Report::new(&self.stored().await, &self.journal.events().unwrap()).unwrap()
+    }
+
+    fn abort(&self, reason: Reason) -> Cancel {
+        Cancel {
+            by: "tester".to_owned(),
+            at: self.platform.now(),
+            reason,
+        }
+    }
+
+    /// Polls until the journal has an event of this kind.
+    async fn until(&self, kind: &str) {
+        let wait = async {
+            while !self.journal.events().unwrap().iter().any(|event| event.kind == kind) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let limit = Duration::from_hours(100);
+        assert!(
+            tokio::time::timeout(limit, wait).await.is_ok(),
+            "no `{kind}`: {:#?}",
+            self.kinds()
+        );
+    }
+
+    fn kinds(&self) -> Vec<String> {
+        let events = self.journal.events().unwrap();
+        events
+            .into_iter()
+            .map(|event| event.kind)
+            .filter(|kind| kind != "look")
+            .collect()
+    }
+
+    /// Exactly one version, stable, no share, no lock, run closed.
+    async fn assert_clean(&self) -> String {
+        let state = self.platform.service("orders").await.unwrap();
+        assert_eq!(state.canary, None);
+        let versions: Vec<String> = state.versions.iter().map(|v| v.version.clone()).collect();
+        let stable = state.stable_version.unwrap();
+        assert_eq!(versions, [stable.clone()], "events: {:#?}", self.kinds());
+        assert!(state.instances.iter().all(|instance| instance.version == stable));
+        assert_eq!(state.replicas, 2);
+        assert_eq!(self.platform.lease("service-orders").await.unwrap(), None);
+        assert_eq!(self.stored().await.phase, Phase::Closed);
+        stable
+    }
+}
+
+fn count(counts: &mut BTreeMap<String, (f64, f64)>, version: &str, requests: f64, world: &World) {
+    let errors = if version == "v2" {
+        world.canary_errors
+    } else {
+        world.stable_errors
+    };
+    let entry = counts.entry(version.to_owned()).or_default();
+    entry.0 += requests;
+    entry.1 += requests * errors;
+}
+
+fn traffic(elapsed: Duration, stable: &str, counts: &BTreeMap<String, (f64, f64)>) -> Traffic {
+    Traffic {
+        at: jiff::Timestamp::UNIX_EPOCH + elapsed,
+        boot_id: "boot".to_owned(),
+        stable_version: Some(stable.to_owned()),
+        versions: counts
+            .iter()
+            .map(|(version, (requests, errors))| VersionTraffic {
+                version: version.clone(),
+                counts: Counts {
+                    requests: requests.floor() as u64,
+                    errors: errors.floor() as u64,
+                    ..Counts::default()
+                },
+            })
+            .collect(),
+        instances: Vec::new(),
+        held_rejections: 0,
+        unrouted_errors: 0,
+        probe_held_rejections: 0,
+        probe_unrouted_errors: 0,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_good_canary_is_promoted_on_evidence() {
+    let scene = Scene::new("10:5s,50:15s,100", World::with_errors(0.0));
+    let report = scene.work().await;
+    assert_eq!((report.status, report.verdict), (Status::Promoted, Verdict::Pass));
+    assert_eq!(scene.assert_clean().await, "v2");
+    // Steps 5 s and 15 s, bake 5 s, start 1 s and a few looks.
+    assert!(
+        (25.0..35.0).contains(&report.elapsed_seconds),
+        "{}",
+        report.elapsed_seconds
+    );
+    let evidence = report.evidence.unwrap();
+    assert!(evidence.metrics[0].canary.requests >= 370, "{evidence:?}");
+    assert!(report.share.verified, "{:?}", report.share);
+    assert!(!report.bake.is_empty() && report.series.len() > 20);
+    assert_eq!(scene.stored().await.outcome, Some(Outcome::Passed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bad_canary_is_rolled_back_in_order() {
+    let scene = Scene::new("10:5s,50:15s,100", World::with_errors(0.2));
+    let report = scene.work().await;
+    assert_eq!((report.status, report.cause), (Status::RolledBack, Some(Cause::Worse)));
+    assert_eq!(report.verdict, Verdict::Fail);
+    assert!(report.elapsed_seconds < 15.0, "{}", report.elapsed_seconds);
+    assert_eq!(scene.assert_clean().await, "v1");
+    let kinds = scene.kinds();
+    let place = |kind: &str| {
+        kinds
+            .iter()
+            .position(|k| k == kind)
+            .unwrap_or_else(|| panic!("{kind} in {kinds:?}"))
+    };
+    assert!(place("rolling_back") < place("share_removed"));
+    assert!(place("share_removed") < place("drained"));
+    assert!(place("drained") < place("undone"));
+    assert!(
+        report.reasons.iter().any(|r| r.contains("worse than stable")),
+        "{:?}",
+        report.reasons
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shared_outage_does_not_roll_back() {
+    let world = World {
+        stable_errors: 0.3,
+        ..World::with_errors(0.3)
+    };
+    let scene = Scene::new("10:5s,50:15s,100", world);
+    let report = scene.work().await;
+    // As bad as the stable version: promoted by comparison, then judged by the objectives alone.
+    assert_eq!(report.cause, Some(Cause::ObjectiveMissed));
+    assert_eq!(scene.assert_clean().await, "v1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_canary_that_never_becomes_ready_is_taken_away() {
+    let scene = Scene::new("10:5s,100", World::with_errors(0.0));
+    let platform = scene.platform.as_ref().clone().with_restart_delay("orders", None);
+    let scene = Scene {
+        platform: Arc::new(platform),
+        ..scene
+    };
+    let report = scene.work().await;
+    assert_eq!((report.cause, report.verdict), (Some(Cause::NeverReady), Verdict::Fail));
+    assert!(
+        (60.0..75.0).contains(&report.elapsed_seconds),
+        "{}",
+        report.elapsed_seconds
+    );
+    assert_eq!(scene.assert_clean().await, "v1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_canary_that_dies_again_and_again_is_taken_away() {
+    let scene = Scene::new("10:60s,100", World::with_errors(0.0));
+    let running = tokio::spawn(work(scene.begin().await, Options::default()));
+    scene.until("share_granted").await;
+    for _ in 0..3 {
+        let state = scene.platform.service("orders").await.unwrap();
+        let canary = state.instances.iter().find(|i| i.version == "v2").unwrap();
+        scene.platform.crash_instance("orders", &canary.id);
+    }
+    let report = running.await.unwrap().unwrap();
+    assert_eq!((report.cause, report.verdict), (Some(Cause::Died), Verdict::Fail));
+    assert_eq!(scene.assert_clean().await, "v1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_traffic_nothing_is_promoted() {
+    let mut scene = Scene::new(
+        "10:5s,50:15s,100",
+        World {
+            requests_per_second: 0.0,
+            ..World::with_errors(0.0)
+        },
+    );
+    scene.spec.on_inconclusive = OnInconclusive::Rollback;
+    let report = scene.work().await;
+    assert_eq!(
+        (report.cause, report.verdict),
+        (Some(Cause::Inconclusive), Verdict::Inconclusive)
+    );
+    assert_eq!(scene.stored().await.outcome, Some(Outcome::Inconclusive));
+    assert!(
+        (40.0..50.0).contains(&report.elapsed_seconds),
+        "twice the steps: {}",
+        report.elapsed_seconds
+    );
+    assert_eq!(scene.assert_clean().await, "v1");
+    assert!(
+        report.reasons.contains(&"the canary had no requests".to_owned()),
+        "{:?}",
+        report.reasons
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_undecided_canary_is_held_and_ends_after_the_longest_hold() {
+    let mut scene = Scene::new(
+        "10:5s,100",
+        World {
+            requests_per_second: 5.0,
+            ..World::with_errors(0.0)
+        },
+    );
+    scene.spec.max_hold = Duration::from_hours(1);
+    let running = tokio::spawn(work(scene.begin().await, Options::default()));
+    scene.until("held").await;
+    let held = scene.report().await;
+    assert_eq!((held.status, held.verdict), (Status::Held, Verdict::Inconclusive));
+    assert!(
+        held.more_requests_needed.is_some_and(|more| (300..370).contains(&more)),
+        "{held:?}"
+    );
+    let report = running.await.unwrap().unwrap();
+    assert_eq!(report.cause, Some(Cause::HeldTooLong));
+    assert!(report.elapsed_seconds > 3600.0, "{}", report.elapsed_seconds);
+    assert!(report.series.len() <= 600);
+    assert_eq!(scene.assert_clean().await, "v1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_weight_holds_until_somebody_promotes() {
+    let mut scene = Scene::new("10:60s", World::with_errors(0.0));
+    scene.spec.schedule = Schedule::hold(10, Duration::from_mins(15)).unwrap();
+    scene.spec.max = Duration::from_mins(30);
+    let running = tokio::spawn(work(scene.begin().await, Options::default()));
+    scene.until("held").await;
+    let held = scene.report().await;
+    assert_eq!((held.status, held.verdict), (Status::Held, Verdict::Pass));
+    tokio::time::sleep(Duration::from_mins(20)).await;
+    assert_eq!(scene.report().await.status, Status::Held);
+    let asker = LeaseHolder {
+        pid: 9,
+        ..scene.holder()
+    };
+    request_promote(scene.platform.as_ref(), "run-1", &asker).await.unwrap();
+    let report = running.await.unwrap().unwrap();
+    assert_eq!(report.status, Status::Promoted);
+    assert_eq!(scene.assert_clean().await, "v2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_abort_takes_the_canary_away_at_once() {
+    let scene = Scene::new("10:10m,100", World::with_errors(0.0));
+    let running = tokio::spawn(work(scene.begin().await, Options::default()));
+    scene.until("share_granted").await;
+    request_cancel(scene.platform.as_ref(), "run-1", scene.abort(Reason::Abort))
+        .await
+        .unwrap();
+    let report = running.await.unwrap().unwrap();
+    assert_eq!((report.status, report.cause), (Status::Aborted, Some(Cause::Requested)));
+    assert_eq!(scene.assert_clean().await, "v1");
+    let again = request_cancel(scene.platform.as_ref(), "run-1", scene.abort(Reason::Abort))
+        .await
+        .unwrap();
+    assert_eq!(again, None, "nothing is left to abort");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_that_turns_bad_after_its_promotion_goes_back() {
+    let scene = Scene::new("10:5s,50:15s,100", World::with_errors(0.0));
+    let running = tokio::spawn(work(scene.begin().await, Options::default()));
+    scene.until("promoted").await;
+    scene.world.lock().unwrap().canary_errors = 0.1;
+    let report = running.await.unwrap().unwrap();
+    assert_eq!(
+        (report.cause, report.verdict),
+        (Some(Cause::ObjectiveMissed), Verdict::Fail)
+    );
+    assert_eq!(scene.assert_clean().await, "v1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_while_held_rolls_back() {
+    let scene = Scene::new("10:5s", World::with_errors(0.0));
+    let running = tokio::spawn(work(scene.begin().await, Options::default()));
+    scene.until("held").await;
+    scene.world.lock().unwrap().canary_errors = 0.2;
+    let report = running.await.unwrap().unwrap();
+    assert_eq!((report.status, report.cause), (Status::RolledBack, Some(Cause::Worse)));
+    assert_eq!(scene.assert_clean().await, "v1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_share_that_is_not_honoured_is_no_pass() {
+    let mut scene = Scene::new(
+        "10:5s,50:15s,100",
+        World {
+            honoured: 0.3,
+            ..World::with_errors(0.0)
+        },
+    );
+    scene.spec.on_inconclusive = OnInconclusive::Rollback;
+    let report = scene.work().await;
+    assert_eq!(report.cause, Some(Cause::Inconclusive));
+    assert!(!report.share.verified);
+    assert!(
+        report.reasons.iter().any(|r| r.contains("share of the traffic")),
+        "{:?}",
+        report.reasons
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_somebody_else_changed_is_left_alone_and_reported() {
+    let scene = Scene::new("10:10m,100", World::with_errors(0.0));
+    let running = tokio::spawn(work(scene.begin().await, Options::default()));
+    scene.until("share_granted").await;
+    let field = Field::canary("orders");
+    let now = scene.platform.get(&field).await.unwrap();
+    let theirs = Weight::value("v2", 77, "somebody");
+    let cas = scene
+        .platform
+        .compare_and_set(None, &field, now.as_ref(), theirs.as_ref())
+        .await
+        .unwrap();
+    assert!(cas.applied());
+    let report = running.await.unwrap().unwrap();
+    assert_eq!(
+        (report.cause, report.status),
+        (Some(Cause::Interference), Status::UndoIncomplete)
+    );
+    // Theirs stays for as long as its own lease does; ours is gone.
+    let record = scene.stored().await;
+    assert!(
+        record
+            .undo
+            .iter()
+            .any(|step| matches!(step.result, Some(opsctl_platform::run::StepResult::Conflict { .. })))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_platform_that_does_not_answer_for_a_while_is_a_gap_not_an_end() {
+    let scene = Scene::new("10:5s,50:15s,100", World::with_errors(0.0));
+    let running = tokio::spawn(work(scene.begin().await, Options::default()));
+    scene.until("share_granted").await;
+    scene.platform.fail("traffic", 3);
+    let report = running.await.unwrap().unwrap();
+    assert_eq!(report.status, Status::Promoted);
+    assert!(report.evidence.unwrap().skipped >= 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_judge_lets_the_share_lapse_and_another_goes_on_with_its_evidence() {
+    let mut scene = Scene::new("10:60s,50:15s,100", World::with_errors(0.0));
+    let running = tokio::spawn(work(scene.begin().await, Options::default()));
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    running.abort();
+    let _ = running.await;
+    let before = scene.report().await.evidence.unwrap();
+    assert!(before.metrics[0].canary.requests > 100);
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    assert_eq!(
+        scene.platform.service("orders").await.unwrap().canary,
+        None,
+        "the lease is over"
+    );
+    let report = work(scene.take().await, Options::default()).await.unwrap();
+    assert_eq!(report.status, Status::Promoted);
+    let after = report.evidence.unwrap();
+    assert!(after.looks > before.looks && after.skipped > 3, "{before:?} {after:?}");
+    // The minute of the first step was not shortened by the absence.
+    let first = report.series.iter().filter(|point| point.percent == 10).count();
+    assert!((50..65).contains(&first), "{first}");
+    assert_eq!(scene.assert_clean().await, "v2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_judge_lost_after_any_change_leaves_one_whole_version() {
+    for (schedule, errors) in [("10:5s,50:15s,100", 0.0), ("10:5s,50:15s,100", 0.3)] {
+        let mut stables = Vec::new();
+        for changes in 0.. {
+            let scene = Scene::new(schedule, World::with_errors(errors));
+            let run = scene.begin().await;
+            scene.platform.crash_after(Some(changes));
+            let worked = work(run, Options::default()).await;
+            scene.platform.crash_after(None);
+            if worked.is_ok() {
+                break;
+            }
+            scene.platform.bury(scene.pid);
+            let recovered = recover(scene.platform.as_ref(), "run-1", &scene.journal).await.unwrap();
+            match recovered {
+                Recovered::Closed { report, .. } => assert!(report.complete(), "after {changes}: {report:?}"),
+                Recovered::Nothing => {}
+                Recovered::Running(_) => panic!("its worker is dead"),
+            }
+            if scene.platform.lease("service-orders").await.unwrap().is_some() {
+                let holder = scene.holder();
+                scene.platform.release_lease("service-orders", &holder).await.unwrap();
+            }
+            stables.push(scene.assert_clean().await);
+        }
+        println!(
+            "{} places, v2 in {}",
+            stables.len(),
+            stables.iter().filter(|s| *s == "v2").count()
+        );
+        assert!(stables.len() > 20);
+        assert_eq!(stables.contains(&"v2".to_owned()), errors == 0.0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_judge_lost_after_any_change_can_be_followed_by_another() {
+    for changes in (0..200).step_by(3) {
+        let mut scene = Scene::new("10:5s,50:15s,100", World::with_errors(0.0));
+        let run = scene.begin().await;
+        scene.platform.crash_after(Some(changes));
+        let worked = work(run, Options::default()).await;
+        scene.platform.crash_after(None);
+        if worked.is_ok() || scene.stored().await.phase == Phase::Closed {
+            break;
+        }
+        let report = work(scene.take().await, Options::default()).await.unwrap();
+        assert_eq!(report.status, Status::Promoted, "after {changes}: {:?}", report.reasons);
+        assert_eq!(scene.assert_clean().await, "v2");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_was_replaced_changes_nothing_any_more() {
+    let mut scene = Scene::new("10:10m,100", World::with_errors(0.0));
+    let running = tokio::spawn(work(scene.begin().await, Options::default()));
+    scene.until("share_granted").await;
+    let second = scene.take().await;
+    let first = running.await.unwrap();
+    assert!(matches!(first, Err(WorkError::Run(_))), "{first:?}");
+    drop(second);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plan_checks_and_changes_nothing() {
+    let scene = Scene::new("10:15m,50:15m,100", World::with_errors(0.0));
+    let platform = scene.platform.as_ref();
+    let planned = plan(platform, scene.spec.clone()).await.unwrap();
+    assert_eq!(planned.changes.len(), 4);
+    assert!(!planned.nothing_to_do && planned.leftovers.is_empty());
+    assert_eq!(planned.requests_for_a_pass, [369, 646, 849]);
+    let same = Spec {
+        version: VersionSpec {
+            version: "v1".to_owned(),
+            ..v2()
+        },
+        ..scene.spec.clone()
+    };
+    assert!(plan(platform, same).await.unwrap().nothing_to_do);
+    let other = Spec {
+        stable: "v0".to_owned(),
+        ..scene.spec.clone()
+    };
+    assert!(matches!(
+        plan(platform, other).await,
+        Err(PlanError::StableChanged { .. })
+    ));
+    platform.crash_instance("orders", "orders-1");
+    assert!(matches!(
+        plan(platform, scene.spec.clone()).await,
+        Err(PlanError::StableNotReady { ready: 1, .. })
+    ));
+    assert!(platform.records().await.unwrap().is_empty());
+    let _run = scene.begin().await;
+    assert!(matches!(
+        plan(platform, scene.spec.clone()).await,
+        Err(PlanError::Locked { .. })
+    ));
+}
+
+/// Something that happens to a canary.
+#[derive(Debug, Clone)]
+enum Happening {
+    Wait(u64),
+    CanaryErrors(f64),
+    Requests(f64),
+    CrashCanary,
+    Abort,
+    Promote,
+    LoseJudge,
+    Unreachable(u32),
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    prop_oneof![
+        4 => (1_u64..20).prop_map(Happening::Wait),
+        2 => prop_oneof![Just(0.0), Just(0.01), Just(0.3), Just(1.0)].prop_map(Happening::CanaryErrors),
+        1 => prop_oneof![Just(0.0), Just(5.0), Just(200.0)].prop_map(Happening::Requests),
+        1 => Just(Happening::CrashCanary),
+        1 => Just(Happening::Abort),
+        1 => Just(Happening::Promote),
+        2 => Just(Happening::LoseJudge),
+        1 => (1_u32..6).prop_map(Happening::Unreachable),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    /// Whatever happens, in the end there is one version, whole, and no share.
+    #[test]
+    fn whatever_happens_nothing_is_left(happenings in proptest::collection::vec(happening(), 1..12)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let mut scene = Scene::new("10:5s,50:15s,100", World::with_errors(0.0));
+            let mut running = tokio::spawn(work(scene.begin().await, Options::default()));
+            for happening in happenings {
+                match happening {
+                    Happening::Wait(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
+                    Happening::CanaryErrors(ratio) => scene.world.lock().unwrap().canary_errors = ratio,
+                    Happening::Requests(rate) => scene.world.lock().unwrap().requests_per_second = rate,
+                    Happening::CrashCanary => {
+                        let state = scene.platform.service("orders").await;
+                        let canary = state.ok().and_then(|s| s.instances.into_iter().find(|i| i.version == "v2"));
+                        if let Some(instance) = canary {
+                            scene.platform.crash_instance("orders", &instance.id);
+                        }
+                    }
+                    Happening::Abort => {
+                        let _ = request_cancel(scene.platform.as_ref(), "run-1", scene.abort(Reason::Abort)).await;
+                    }
+                    Happening::Promote => {
+                        let asker = LeaseHolder { pid: 9, ..scene.holder() };
+                        let _ = request_promote(scene.platform.as_ref(), "run-1", &asker).await;
+                    }
+                    Happening::LoseJudge if !running.is_finished() => {
+                        running.abort();
+                        let _ = running.await;
+                        if scene.stored().await.phase == Phase::Closed {
+                            running = tokio::spawn(async { Err(WorkError::Run(opsctl_platform::run::RunError::Fenced { run: String::new() })) });
+                        } else {
+                            running = tokio::spawn(work(scene.take().await, Options::default()));
+                        }
+                    }
+                    Happening::LoseJudge => {}
+                    Happening::Unreachable(times) => scene.platform.fail("traffic", times),
+                }
+            }
+            scene.world.lock().unwrap().requests_per_second = 200.0;
+            let _ = tokio::time::timeout(Duration::from_hours(30), running).await;
+            scene.platform.fail("traffic", 0);
+            scene.platform.bury(scene.pid);
+            let recovered = recover(scene.platform.as_ref(), "run-1", &scene.journal).await.unwrap();
+            if let Recovered::Closed { report, .. } = recovered {
+                assert!(report.complete(), "{report:?}");
+            }
+            let _ = scene.platform.release_lease("service-orders", &scene.holder()).await;
+            scene.assert_clean().await;
+        });
+    }
+}
