@@ -34,7 +34,7 @@ pub trait Source: Send + Sync {
     }
 
     /// Writes everything. `Ok` means: read to its end, and proved complete by whatever the source has to prove it with.
-    async fn write(&self, into: &Writer) -> Result<Written, Error>;
+    async fn write(&self, into: &Writer<'_>) -> Result<Written, Error>;
 
     /// Proves a restored copy: `restored` is the folder that the snapshot was restored into.
     async fn verify(&self, restored: &Path) -> Result<Verification, Error>;

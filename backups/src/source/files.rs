@@ -35,7 +35,7 @@ impl Source for FilesSource {
         self.excludes.patterns().to_vec()
     }
 
-    async fn write(&self, into: &Writer) -> Result<Written, Error> {
+    async fn write(&self, into: &Writer<'_>) -> Result<Written, Error> {
         let _ = into;
         unimplemented!()
     }

@@ -32,7 +32,7 @@ impl Source for SqliteSource {
         vec![self.database.clone()]
     }
 
-    async fn write(&self, into: &Writer) -> Result<Written, Error> {
+    async fn write(&self, into: &Writer<'_>) -> Result<Written, Error> {
         let _ = (into, &self.staging);
         unimplemented!()
     }

@@ -1,0 +1,108 @@
+//! Zstandard, with limits on how far foreign bytes may grow. Contexts are kept and used again: making one costs more
+//! than compressing a small file.
+
+use zstd::bulk::{Compressor, Decompressor};
+
+/// The level for everything: measured, level 1 costs 60 % of level 3's time and 5 % more room on database dumps.
+const LEVEL: i32 = 1;
+
+/// No blob may become larger than this, whatever it claims: a hundred times restic's largest chunk, and room for the
+/// tree of a directory with a million entries.
+pub(crate) const BLOB_LIMIT: usize = 800 << 20;
+
+/// The first byte of a compressed index, snapshot or lock file.
+const UNPACKED_ZSTD: u8 = 2;
+
+/// Not zstd, or larger than allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NotDecompressible;
+
+/// Contexts for one worker at a time.
+pub(crate) struct Zstd {
+    compressor: Compressor<'static>,
+    decompressor: Decompressor<'static>,
+}
+
+impl Zstd {
+    /// Fresh contexts. Fails only for want of memory.
+    pub(crate) fn new() -> std::io::Result<Self> {
+        Ok(Self { compressor: Compressor::new(LEVEL)?, decompressor: Decompressor::new()? })
+    }
+
+    /// Compresses into `out`, replacing what is there.
+    pub(crate) fn compress(&mut self, plain: &[u8], out: &mut Vec<u8>) -> std::io::Result<()> {
+        out.clear();
+        out.reserve(zstd::zstd_safe::compress_bound(plain.len()));
+        self.compressor.compress_to_buffer(plain, out).map(drop)
+    }
+
+    /// Decompresses into `out`, which must become exactly `length` bytes.
+    pub(crate) fn decompress(&mut self, packed: &[u8], length: usize, out: &mut Vec<u8>) -> Result<(), NotDecompressible> {
+        if length > BLOB_LIMIT {
+            return Err(NotDecompressible);
+        }
+        out.clear();
+        out.reserve_exact(length);
+        let written = self.decompressor.decompress_to_buffer(packed, out).map_err(|_| NotDecompressible)?;
+        if written == length { Ok(()) } else { Err(NotDecompressible) }
+    }
+}
+
+/// Compresses an index, snapshot or lock file as format 2 has it.
+pub(crate) fn pack_file(json: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut out = Vec::new();
+    Zstd::new()?.compress(json, &mut out)?;
+    out.insert(0, UNPACKED_ZSTD);
+    Ok(out)
+}
+
+/// The JSON of an index, snapshot or lock file, compressed or (as in format 1) not.
+pub(crate) fn unpack_file(bytes: Vec<u8>) -> Result<Vec<u8>, NotDecompressible> {
+    match bytes.first() {
+        Some(b'{' | b'[') => Ok(bytes),
+        Some(&UNPACKED_ZSTD) => {
+            use std::io::Read;
+            let mut json = Vec::new();
+            let decoder = zstd::stream::read::Decoder::new(&bytes[1..]).map_err(|_| NotDecompressible)?;
+            let read = decoder.take(BLOB_LIMIT as u64 + 1).read_to_end(&mut json).map_err(|_| NotDecompressible)?;
+            if read <= BLOB_LIMIT { Ok(json) } else { Err(NotDecompressible) }
+        }
+        _ => Err(NotDecompressible),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_bomb_does_not_go_off() {
+        let mut zstd = Zstd::new().unwrap();
+        let mut bomb = Vec::new();
+        zstd.compress(&vec![0; 100 << 20], &mut bomb).unwrap();
+        let mut out = Vec::new();
+        assert_eq!(zstd.decompress(&bomb, 1000, &mut out), Err(NotDecompressible));
+        assert!(out.capacity() < 1 << 20, "no more room is made than was claimed");
+        assert_eq!(zstd.decompress(&bomb, usize::MAX, &mut out), Err(NotDecompressible));
+        assert_eq!(zstd.decompress(b"no zstd", 7, &mut out), Err(NotDecompressible));
+    }
+
+    #[test]
+    fn a_file_that_claims_too_much_is_refused() {
+        let frame = zstd::encode_all(std::io::repeat(b' ').take(BLOB_LIMIT as u64 + 10), 1).unwrap();
+        assert_eq!(unpack_file([&[UNPACKED_ZSTD][..], &frame].concat()), Err(NotDecompressible));
+    }
+
+    use std::io::Read;
+
+    proptest! {
+        #[test]
+        fn files_survive(json in proptest::collection::vec(any::<u8>(), 0..2000)) {
+            let json = [&b"{"[..], &json].concat();
+            prop_assert_eq!(unpack_file(pack_file(&json).unwrap()), Ok(json.clone()));
+            prop_assert_eq!(unpack_file(json.clone()), Ok(json));
+        }
+    }
+}

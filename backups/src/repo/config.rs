@@ -1,0 +1,28 @@
+//! The config file: which format, which repository, which secret for the chunker. Restic's JSON; sealed, never compressed.
+
+use serde::{Deserialize, Serialize};
+
+use super::Id;
+use super::polynomial::Polynomial;
+
+/// What a config file says.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Config {
+    /// The format version.
+    pub(crate) version: u32,
+    /// The repository's own name.
+    pub(crate) id: Id,
+    chunker_polynomial: String,
+}
+
+impl Config {
+    /// The config of a new repository.
+    pub(crate) fn new() -> Self {
+        Self { version: 2, id: Id::random(), chunker_polynomial: Polynomial::random().to_string() }
+    }
+
+    /// What the chunker is seeded with.
+    pub(crate) fn chunker_secret(&self) -> Option<[u8; 8]> {
+        self.chunker_polynomial.parse().ok().map(Polynomial::secret)
+    }
+}

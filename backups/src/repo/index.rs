@@ -1,0 +1,193 @@
+//! Which blob lies where. Index files are restic's JSON, also the older form of format 1; in memory it is one map.
+
+use std::collections::{HashMap, HashSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::Id;
+use super::pack::{BlobKind, PackedBlob};
+
+/// Where one blob lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Location {
+    pub(crate) pack: Id,
+    pub(crate) blob: PackedBlob,
+}
+
+/// Every blob that the index files name.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Index {
+    files: HashSet<Id>,
+    packs: Vec<Id>,
+    first: HashMap<(BlobKind, Id), Entry>,
+    /// Further copies of blobs that lie in several packs.
+    copies: HashMap<(BlobKind, Id), Vec<Entry>>,
+}
+
+/// A location, small: repositories have millions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Entry {
+    pack: u32,
+    offset: u32,
+    length: u32,
+    uncompressed: Option<std::num::NonZeroU32>,
+}
+
+impl Index {
+    /// The names of the index files that went into it.
+    pub(crate) fn files(&self) -> &HashSet<Id> {
+        &self.files
+    }
+
+    /// Adds what one index file says.
+    pub(crate) fn add_file(&mut self, id: Id, file: &IndexFile) {
+        if self.files.insert(id) {
+            for pack in &file.packs {
+                self.add_pack(pack.id, &pack.blobs());
+            }
+        }
+    }
+
+    /// Adds one pack.
+    pub(crate) fn add_pack(&mut self, pack: Id, blobs: &[PackedBlob]) {
+        let number = self.packs.len() as u32;
+        self.packs.push(pack);
+        for blob in blobs {
+            let entry = Entry {
+                pack: number,
+                offset: blob.offset,
+                length: blob.length,
+                uncompressed: blob.uncompressed.and_then(std::num::NonZeroU32::new),
+            };
+            match self.first.entry((blob.kind, blob.id)) {
+                std::collections::hash_map::Entry::Vacant(vacant) => {
+                    vacant.insert(entry);
+                }
+                std::collections::hash_map::Entry::Occupied(first) => {
+                    let same = |other: &Entry| self.packs[other.pack as usize] == pack && other.offset == entry.offset;
+                    let known = self.copies.entry((blob.kind, blob.id)).or_default();
+                    if !same(first.get()) && !known.iter().any(same) {
+                        known.push(entry);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether the blob lies anywhere.
+    pub(crate) fn contains(&self, kind: BlobKind, id: &Id) -> bool {
+        self.first.contains_key(&(kind, *id))
+    }
+
+    /// Where the blob lies: every copy.
+    pub(crate) fn find(&self, kind: BlobKind, id: &Id) -> impl Iterator<Item = Location> + '_ {
+        let handle = (kind, *id);
+        let copies = self.copies.get(&handle).into_iter().flatten();
+        self.first.get(&handle).into_iter().chain(copies).map(move |entry| self.location(handle, entry))
+    }
+
+    fn location(&self, (kind, id): (BlobKind, Id), entry: &Entry) -> Location {
+        let uncompressed = entry.uncompressed.map(std::num::NonZeroU32::get);
+        let blob = PackedBlob { kind, id, offset: entry.offset, length: entry.length, uncompressed };
+        Location { pack: self.packs[entry.pack as usize], blob }
+    }
+}
+
+/// One index file.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct IndexFile {
+    /// Index files whose content this one repeats, and which may be deleted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "super::json::null_is_default")]
+    pub(crate) supersedes: Vec<Id>,
+    /// The packs.
+    #[serde(deserialize_with = "super::json::null_is_default")]
+    pub(crate) packs: Vec<PackJson>,
+}
+
+/// One pack in an index file.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct PackJson {
+    pub(crate) id: Id,
+    #[serde(deserialize_with = "super::json::null_is_default")]
+    blobs: Vec<BlobJson>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct BlobJson {
+    id: Id,
+    #[serde(rename = "type")]
+    kind: BlobKind,
+    offset: u32,
+    length: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    uncompressed_length: Option<u32>,
+}
+
+impl PackJson {
+    pub(crate) fn new(id: Id, blobs: &[PackedBlob]) -> Self {
+        let json = |blob: &PackedBlob| BlobJson {
+            id: blob.id,
+            kind: blob.kind,
+            offset: blob.offset,
+            length: blob.length,
+            uncompressed_length: blob.uncompressed,
+        };
+        Self { id, blobs: blobs.iter().map(json).collect() }
+    }
+
+    pub(crate) fn blobs(&self) -> Vec<PackedBlob> {
+        let packed = |blob: &BlobJson| PackedBlob {
+            kind: blob.kind,
+            id: blob.id,
+            offset: blob.offset,
+            length: blob.length,
+            uncompressed: blob.uncompressed_length.filter(|&length| length > 0),
+        };
+        self.blobs.iter().map(packed).collect()
+    }
+}
+
+impl IndexFile {
+    /// Reads an index file, in today's form or as the bare list of packs that early versions of format 1 wrote.
+    pub(crate) fn parse(json: &[u8]) -> Result<Self, serde_json::Error> {
+        if json.first() == Some(&b'[') {
+            Ok(Self { supersedes: Vec::new(), packs: serde_json::from_slice(json)? })
+        } else {
+            serde_json::from_slice(json)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blob(id: Id, offset: u32) -> PackedBlob {
+        PackedBlob { kind: BlobKind::Data, id, offset, length: 100, uncompressed: None }
+    }
+
+    #[test]
+    fn every_copy_is_known_once() {
+        let (id, one, two) = (Id::of(b"blob"), Id::of(b"pack 1"), Id::of(b"pack 2"));
+        let mut index = Index::default();
+        for pack in [one, two, one] {
+            index.add_pack(pack, &[blob(id, 0)]);
+        }
+        let packs: Vec<Id> = index.find(BlobKind::Data, &id).map(|location| location.pack).collect();
+        assert_eq!(packs, [one, two]);
+        assert!(!index.contains(BlobKind::Tree, &id), "the same bytes as a tree are another blob");
+    }
+
+    #[test]
+    fn both_forms_are_read() {
+        let packs = r#"[{"id":"73d04e6125cf3c28a299cc2f3cca3b78ceac396e4fcf9575e34536b26782413c","blobs":[
+            {"id":"3ec79977ef0cf5de7b08cd12b874cd0f62bbaf7f07f3497a5b1bbcc8cb39b1ce","type":"data","offset":38,"length":112,"uncompressed_length":511}]}]"#;
+        let new = format!(r#"{{"supersedes":null,"packs":{packs},"later":1}}"#);
+        for form in [packs, &new] {
+            let file = IndexFile::parse(form.as_bytes()).unwrap();
+            let blobs = file.packs[0].blobs();
+            assert_eq!((blobs[0].offset, blobs[0].uncompressed), (38, Some(511)));
+        }
+        assert!(IndexFile::parse(b"{}").is_err());
+    }
+}

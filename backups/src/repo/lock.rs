@@ -1,0 +1,249 @@
+//! Locks, compatible with restic's: a file in `locks/` per holder, shared or exclusive, renewed every five minutes and
+//! stale after thirty.
+//!
+//! Who wants a lock writes it and then looks who else holds one: of two that exclude each other at least one sees the
+//! other. A lock whose process on this machine is dead is taken away; so is any that was not renewed for thirty minutes.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use tokio::task::AbortHandle;
+
+use super::layout::FileKind;
+use super::{Id, Repository, host};
+use crate::clock;
+use crate::error::{Error, LockHolder};
+use crate::store::{Store, StoreError, list_all};
+
+/// How often a lock is renewed: restic's interval.
+const RENEW_EVERY: Duration = Duration::from_secs(5 * 60);
+/// After a failed renewal it is tried again this often.
+const RETRY_EVERY: Duration = Duration::from_secs(20);
+/// When others may take a lock for dead: restic's limit.
+const STALE_AFTER: SignedDuration = SignedDuration::from_mins(30);
+/// When we stop trusting a lock that we could not renew: before others may take it away.
+const LOST_AFTER: Duration = Duration::from_secs(25 * 60);
+
+/// Who may hold a lock beside ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockMode {
+    /// Other shared locks: everything that only adds or reads.
+    Shared,
+    /// Nobody: whatever deletes.
+    Exclusive,
+}
+
+/// A lock that is held. Released by [`Lock::release`], or when it is dropped.
+pub struct Lock {
+    held: Arc<Held>,
+    renewal: AbortHandle,
+    released: bool,
+}
+
+/// What the renewal and the owner share.
+struct Held {
+    store: Arc<dyn Store>,
+    /// Our lock files: one, and during a renewal two.
+    files: Mutex<Vec<Id>>,
+    lost: AtomicBool,
+}
+
+impl Held {
+    fn files(&self) -> Vec<Id> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn remember(&self, id: Id) {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+    }
+
+    /// Deletes our lock files but `keep`.
+    async fn delete_all_but(&self, keep: Option<Id>) -> Result<(), StoreError> {
+        for id in self.files() {
+            if Some(id) != keep {
+                self.store.delete(&FileKind::Lock.key(&id)).await?;
+                self.files.lock().unwrap_or_else(PoisonError::into_inner).retain(|file| *file != id);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Lock {
+    /// Takes a lock, or says who holds one that excludes it.
+    pub async fn acquire(repository: &Repository, mode: LockMode, now: Timestamp) -> Result<Self, Error> {
+        refuse_conflicts(repository, mode, now, None).await?;
+        let held =
+            Arc::new(Held { store: repository.store(), files: Mutex::default(), lost: AtomicBool::new(false) });
+        let renewal = tokio::spawn(renew(repository.clone(), mode, Arc::clone(&held))).abort_handle();
+        // From here on dropping this value cleans up, also when the caller goes away in the middle of the next line.
+        let lock = Self { held, renewal, released: false };
+        let id = write(repository, mode, now, &lock.held).await?;
+        match refuse_conflicts(repository, mode, now, Some(id)).await {
+            Ok(()) => Ok(lock),
+            Err(error) => {
+                lock.release().await?;
+                Err(error)
+            }
+        }
+    }
+
+    /// A shared lock for reading. `None` where the store lets us read only: then nobody can delete there through it either.
+    pub async fn for_reading(repository: &Repository, now: Timestamp) -> Result<Option<Self>, Error> {
+        match Self::acquire(repository, LockMode::Shared, now).await {
+            Ok(lock) => Ok(Some(lock)),
+            Err(Error::Store(StoreError::Denied { .. })) => {
+                tracing::warn!(location = repository.location(), "reading without a lock: the store is read-only");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Fails once the lock could not be renewed for so long that others may take it away.
+    pub fn still_held(&self) -> Result<(), Error> {
+        if self.held.lost.load(Ordering::Acquire) { Err(Error::LockLost) } else { Ok(()) }
+    }
+
+    /// Gives the lock back.
+    pub async fn release(mut self) -> Result<(), Error> {
+        self.renewal.abort();
+        self.held.delete_all_but(None).await?;
+        self.released = true;
+        Ok(())
+    }
+}
+
+impl Drop for Lock {
+    /// Whoever drops the lock without releasing it was cancelled or failed. The runtime may be going down with it, so the
+    /// files are deleted from a thread of their own, which is waited for.
+    fn drop(&mut self) {
+        self.renewal.abort();
+        if self.released {
+            return;
+        }
+        let held = Arc::clone(&self.held);
+        let deletion = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(async {
+                let limit = tokio::time::timeout(Duration::from_secs(10), held.delete_all_but(None));
+                limit.await.map_err(std::io::Error::other)?.map_err(std::io::Error::other)
+            })
+        });
+        if !matches!(deletion.join(), Ok(Ok(()))) {
+            tracing::warn!("a lock could not be deleted; it counts as stale when this process is gone");
+        }
+    }
+}
+
+/// Renews a lock until it is aborted.
+async fn renew(repository: Repository, mode: LockMode, held: Arc<Held>) {
+    let mut renewed = tokio::time::Instant::now();
+    let mut pause = RENEW_EVERY;
+    loop {
+        tokio::time::sleep(pause).await;
+        let outcome = async {
+            let id = write(&repository, mode, clock::now(), &held).await?;
+            held.delete_all_but(Some(id)).await?;
+            Ok::<_, Error>(())
+        };
+        match outcome.await {
+            Ok(()) => {
+                renewed = tokio::time::Instant::now();
+                pause = RENEW_EVERY;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a lock could not be renewed");
+                pause = RETRY_EVERY;
+                if renewed.elapsed() > LOST_AFTER {
+                    held.lost.store(true, Ordering::Release);
+                }
+            }
+        }
+    }
+}
+
+/// A lock file, in restic's JSON.
+#[derive(Debug, Serialize, Deserialize)]
+struct LockFile {
+    time: Timestamp,
+    exclusive: bool,
+    #[serde(default)]
+    hostname: String,
+    #[serde(default)]
+    username: String,
+    #[serde(default)]
+    pid: u32,
+    #[serde(default)]
+    uid: u32,
+    #[serde(default)]
+    gid: u32,
+    /// Ours alone: what tells the process from a later one with the same number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    opsctl_process: Option<String>,
+}
+
+impl LockFile {
+    fn is_dead(&self, now: Timestamp) -> bool {
+        now.duration_since(self.time) > STALE_AFTER || (self.hostname == host::name() && !self.process_lives())
+    }
+
+    fn process_lives(&self) -> bool {
+        let same = |born: &String| host::process_birth(self.pid).is_none_or(|now| now == *born);
+        host::process_exists(self.pid) && self.opsctl_process.as_ref().is_none_or(same)
+    }
+}
+
+/// Writes a lock file; `held` knows of it before the store does.
+async fn write(repository: &Repository, mode: LockMode, now: Timestamp, held: &Held) -> Result<Id, Error> {
+    let pid = host::pid();
+    let (uid, gid) = host::user();
+    let file = LockFile {
+        time: now,
+        exclusive: mode == LockMode::Exclusive,
+        hostname: host::name(),
+        username: host::user_name(uid).unwrap_or_default(),
+        pid,
+        uid,
+        gid,
+        opsctl_process: host::process_birth(pid),
+    };
+    let (id, bytes) = repository.seal_file(&file)?;
+    held.remember(id);
+    repository.store().put(&FileKind::Lock.key(&id), bytes).await?;
+    Ok(id)
+}
+
+/// Takes away dead locks; fails if a living one excludes ours.
+async fn refuse_conflicts(repository: &Repository, mode: LockMode, now: Timestamp, own: Option<Id>) -> Result<(), Error> {
+    let store = repository.store();
+    for entry in list_all(&*store, FileKind::Lock.folder()).await? {
+        let Ok(id) = entry.key.file_name().parse::<Id>() else { continue };
+        if Some(id) == own {
+            continue;
+        }
+        let file: LockFile = match repository.load_file(FileKind::Lock, &id).await {
+            Ok(file) => file,
+            // Released since it was listed.
+            Err(Error::Damaged { damage: crate::Damage::Missing, .. }) => continue,
+            Err(error) => return Err(error),
+        };
+        if file.is_dead(now) {
+            tracing::info!(lock = %id, host = file.hostname, pid = file.pid, "taking away the lock of a dead process");
+            store.delete(&entry.key).await?;
+        } else if file.exclusive || mode == LockMode::Exclusive {
+            return Err(Error::Locked(LockHolder {
+                id,
+                host: file.hostname,
+                pid: file.pid,
+                username: file.username,
+                since: file.time,
+                exclusive: file.exclusive,
+            }));
+        }
+    }
+    Ok(())
+}
