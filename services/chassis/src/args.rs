@@ -1,5 +1,5 @@
 //! What every reference service is told, by flags or by the environment of the local platform. Nothing is done with it
-//! here.
+//! here. The admin listener is not among it: `telemetry` reads `ADMIN_ADDR` itself.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -15,9 +15,6 @@ pub struct Args {
     /// Where to answer gRPC [default: 127.0.0.1 and the service's own port]
     #[arg(long, env = "GRPC_ADDR", value_name = "IP:PORT")]
     pub grpc_addr: Option<SocketAddr>,
-    /// Where to listen for administration: unix:/path.sock, or 127.0.0.1:port with ADMIN_TOKEN_FILE [default: nowhere]
-    #[arg(long, env = "ADMIN_ADDR", value_name = "ADDR")]
-    pub admin_addr: Option<String>,
     /// Folder of the service's files, shared by its instances
     #[arg(long, env = "DATA_DIR", value_name = "DIR", default_value = "data")]
     pub data_dir: PathBuf,

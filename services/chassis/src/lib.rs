@@ -9,8 +9,15 @@ pub mod private;
 pub mod problem;
 pub mod sqlite;
 pub mod start;
+#[cfg(feature = "trial")]
+pub mod trial;
 
 pub use args::{Args, Ports};
 pub use fault::{Fault, FaultLayer};
 pub use listen::{ListenError, Listeners};
 pub use problem::Problem;
+
+/// What time it is: the services' one wall clock. Everything that decides takes the time as an argument.
+pub fn now() -> jiff::Timestamp {
+    jiff::Timestamp::now()
+}

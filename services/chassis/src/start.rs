@@ -24,6 +24,17 @@ pub fn exit(service: &str, result: anyhow::Result<()>) -> ExitCode {
     }
 }
 
+/// Tells on stderr what telemetry could not hand over, if anything: the log cannot tell it any more.
+pub fn tell_losses(service: &str, report: &telemetry::Report) {
+    if !report.is_lossless() {
+        // Nobody is left to tell when stderr is gone.
+        let _ = writeln!(
+            std::io::stderr(),
+            "{service}: log lines or spans were lost at the end: {report:?}"
+        );
+    }
+}
+
 /// The error and its causes on one line, whatever characters they hold.
 fn one_line(error: &anyhow::Error) -> String {
     format!("{error:#}")
@@ -36,6 +47,7 @@ fn code(error: &anyhow::Error) -> u8 {
     let usage = error.chain().any(|cause| {
         cause.is::<Misconfigured>()
             || cause.is::<health::DrainError>()
+            || cause.is::<telemetry::AdminError>()
             || matches!(
                 cause.downcast_ref(),
                 Some(ListenError::PortTaken { .. } | ListenError::Bind { .. })

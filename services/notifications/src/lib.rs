@@ -2,4 +2,6 @@
 //! nothing anywhere: a notification is a row that anybody may list.
 
 pub mod event;
+pub mod grpc;
 pub mod store;
+pub mod worker;

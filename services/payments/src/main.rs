@@ -1,2 +1,59 @@
-//! The `payments` service's process.
-fn main() {}
+//! The `payments` service's process: settings in, exit code out. What it does is the library's matter.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use chassis::{Listeners, Ports};
+use clap::Parser as _;
+use health::{Drain, Health, Lifecycle};
+use payments::store::{SqliteStore, Store as _};
+use telemetry::Telemetry;
+use tonic::service::Routes;
+
+/// Where it listens when nobody says.
+const PORTS: Ports = Ports { http: 8082, grpc: 9082 };
+
+/// Charges orders once and refunds charges once
+#[derive(Debug, clap::Parser)]
+#[command(name = "payments", version)]
+struct Arguments {
+    #[command(flatten)]
+    chassis: chassis::Args,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    chassis::start::exit("payments", run(Arguments::parse().chassis).await)
+}
+
+async fn run(args: chassis::Args) -> anyhow::Result<()> {
+    let telemetry = Telemetry::builder("payments")
+        .from_env()
+        .version(&args.version_label)
+        .init()?;
+    let listeners = Listeners::bind(&args, PORTS).await?;
+    let store = SqliteStore::open(args.data_dir.join("payments.db")).await?;
+
+    let probed = store.clone();
+    let health = Health::builder()
+        .critical("database", move || {
+            let store = probed.clone();
+            async move { store.ping().await }
+        })
+        .grpc_name("opsctl.payments.v1.Payments")
+        .build()?;
+    let life = Lifecycle::install(&health, Drain::from_env()?)?;
+    telemetry.watch_health(&health);
+    let _admin = telemetry.admin().merge(health.details_router()).serve_from_env()?;
+
+    let http = telemetry.metrics_router().merge(health.http_router());
+    let grpc = Routes::new(payments::grpc::server(store, telemetry.metrics()))
+        .add_service(health.grpc_service())
+        .into_axum_router()
+        .layer(args.fault.grpc())
+        .layer(telemetry.grpc_layer());
+    listeners.serve(http, grpc, &health, &life).await?;
+
+    chassis::start::tell_losses("payments", &telemetry.shutdown(Duration::from_secs(4)).await);
+    Ok(())
+}

@@ -1,0 +1,229 @@
+//! Two real instances on one file, racing clients, and `kill -9`: an order is charged exactly once, what was answered is
+//! never lost.
+#![expect(clippy::unwrap_used, reason = "a test ends where it is surprised")]
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use chassis::trial::{Instance, Trial, seed, until_async};
+use proto::payments::v1::payments_client::PaymentsClient;
+use proto::payments::v1::refund_payment_request::Target;
+use proto::payments::v1::{Charge, ChargeStatus, ListChargesRequest, ProcessPaymentRequest, RefundPaymentRequest};
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+
+const EXE: &str = env!("CARGO_BIN_EXE_payments");
+
+/// A client that connects when it is used, and again when its service was restarted.
+fn client(service: &Instance) -> PaymentsClient<Channel> {
+    let endpoint = Endpoint::from_shared(service.grpc_url()).unwrap();
+    PaymentsClient::new(
+        endpoint
+            .connect_timeout(Duration::from_secs(1))
+            .timeout(Duration::from_secs(10))
+            .connect_lazy(),
+    )
+}
+
+fn payment(order: &str, key: &str) -> ProcessPaymentRequest {
+    ProcessPaymentRequest {
+        order_id: order.into(),
+        idempotency_key: key.into(),
+        amount_cents: 1250,
+        currency: "EUR".into(),
+    }
+}
+
+fn refund(order: &str, key: String) -> RefundPaymentRequest {
+    RefundPaymentRequest {
+        target: Some(Target::OrderId(order.into())),
+        idempotency_key: key,
+    }
+}
+
+async fn all(client: &mut PaymentsClient<Channel>) -> Vec<Charge> {
+    let (mut token, mut charges) = (String::new(), Vec::new());
+    loop {
+        let request = ListChargesRequest {
+            page_size: 1000,
+            page_token: token,
+            ..Default::default()
+        };
+        let page = client.list_charges(request).await.unwrap().into_inner();
+        if page.charges.is_empty() {
+            return charges;
+        }
+        charges.extend(page.charges);
+        token = page.next_page_token;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_calls_with_one_key_over_two_instances_make_one_charge() {
+    let folder = tempfile::tempdir().unwrap();
+    let trial = Trial::new(EXE, folder.path());
+    let (one, two) = tokio::join!(trial.start(), trial.start());
+    let clients = [client(&one), client(&two)];
+    let tasks: Vec<_> = (0..200)
+        .map(|n| {
+            let mut client = clients[n % 2].clone();
+            tokio::spawn(async move {
+                let order = format!("o{}", n % 4);
+                let answer = client
+                    .process_payment(payment(&order, &order))
+                    .await
+                    .unwrap()
+                    .into_inner();
+                (answer.charge.unwrap().charge_id, answer.replayed)
+            })
+        })
+        .collect();
+    let (mut ids, mut first) = (HashSet::new(), 0);
+    for task in tasks {
+        let (id, replayed) = task.await.unwrap();
+        ids.insert(id);
+        first += usize::from(!replayed);
+    }
+    assert_eq!((ids.len(), first), (4, 4));
+    let charges = all(&mut clients[1].clone()).await;
+    assert_eq!(
+        charges
+            .iter()
+            .map(|charge| charge.charge_id.clone())
+            .collect::<HashSet<_>>(),
+        ids
+    );
+    assert_eq!(charges.len(), 4);
+
+    let tasks: Vec<_> = (0..100)
+        .map(|n| {
+            let mut client = clients[n % 2].clone();
+            tokio::spawn(async move {
+                !client
+                    .refund_payment(refund("o0", format!("r{}", n % 10)))
+                    .await
+                    .unwrap()
+                    .into_inner()
+                    .replayed
+            })
+        })
+        .collect();
+    let mut refunds = 0;
+    for task in tasks {
+        refunds += usize::from(task.await.unwrap());
+    }
+    assert_eq!(refunds, 1);
+}
+
+/// What a client was told of an order.
+#[derive(Debug, Default)]
+struct Told {
+    charge: Option<String>,
+    refunded: bool,
+}
+
+/// One client: calls for orders that it shares with others, repeats what failed, and keeps what was answered.
+async fn shop(
+    mut client: PaymentsClient<Channel>,
+    mut random: StdRng,
+    told: Arc<Mutex<HashMap<String, Told>>>,
+    stop: Arc<AtomicBool>,
+) {
+    while !stop.load(Ordering::SeqCst) {
+        let order = format!("o{}", random.random_range(0..400));
+        if random.random_bool(0.8) {
+            match client.process_payment(payment(&order, &format!("pay-{order}"))).await {
+                Ok(answer) => {
+                    let id = answer.into_inner().charge.unwrap().charge_id;
+                    let mut told = told.lock().await;
+                    let known = told.entry(order).or_default().charge.get_or_insert(id.clone());
+                    assert_eq!(*known, id, "one order, one charge, whoever asks");
+                }
+                Err(status) => assert!(passes(&status), "{status:?}"),
+            }
+        } else {
+            match client.refund_payment(refund(&order, format!("refund-{order}"))).await {
+                Ok(_) => told.lock().await.entry(order).or_default().refunded = true,
+                Err(status) => assert!(passes(&status) || status.code() == Code::NotFound, "{status:?}"),
+            }
+        }
+    }
+}
+
+/// An error of a service that is being killed, not a wrong answer.
+fn passes(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kill_9_under_load_loses_nothing_and_doubles_nothing() {
+    let kills = std::env::var("TEST_KILLS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(8);
+    let mut random = StdRng::seed_from_u64(seed());
+    let folder = tempfile::tempdir().unwrap();
+    let trial = Trial::new(EXE, folder.path());
+    let told = Arc::new(Mutex::new(HashMap::new()));
+    let mut steady = trial.start().await;
+    for round in 0..kills {
+        let mut victim = trial.start().await;
+        let stop = Arc::new(AtomicBool::new(false));
+        let tasks: Vec<_> = (0..8)
+            .map(|n| {
+                let client = client(if n % 2 == 0 { &steady } else { &victim });
+                let random = StdRng::seed_from_u64(random.random());
+                tokio::spawn(shop(client, random, Arc::clone(&told), Arc::clone(&stop)))
+            })
+            .collect();
+        let before = told.lock().await.len();
+        let moment = Instant::now() + Duration::from_millis(random.random_range(5..150));
+        until_async("the load has begun, and the moment has come", || async {
+            (told.lock().await.len() > before || round > 3)
+                .then_some(())
+                .filter(|()| Instant::now() >= moment)
+        })
+        .await;
+        victim.kill();
+        if round % 3 == 2 {
+            // Both at once: nobody is left who could know better.
+            steady.kill();
+            steady = trial.start().await;
+        }
+        stop.store(true, Ordering::SeqCst);
+        for task in tasks {
+            task.await.unwrap();
+        }
+        check(&steady, &*told.lock().await).await;
+    }
+    assert!(told.lock().await.len() > 50, "the load was real");
+}
+
+async fn check(service: &Instance, told: &HashMap<String, Told>) {
+    let charges = all(&mut client(service)).await;
+    let by_order: HashMap<&str, &Charge> = charges
+        .iter()
+        .map(|charge| (charge.order_id.as_str(), charge))
+        .collect();
+    assert_eq!(by_order.len(), charges.len(), "no order has two charges");
+    for (order, told) in told {
+        let stored = by_order
+            .get(order.as_str())
+            .unwrap_or_else(|| panic!("{order} was answered and is lost: {told:?}"));
+        if let Some(id) = &told.charge {
+            assert_eq!(*id, stored.charge_id, "{order}");
+        }
+        if told.refunded {
+            assert_eq!(stored.status(), ChargeStatus::Refunded, "{order}: the refund is lost");
+        }
+    }
+}
