@@ -25,5 +25,5 @@ pub use error::{Damage, Error, LockHolder, Object};
 pub use progress::{Phase, Progress, Silent};
 pub use repo::{Id, InitOptions, Repository};
 pub use restore::{DamagedFile, RestoreOptions, RestoreReport, restore};
-pub use snapshots::{SnapshotFilter, SnapshotRecord};
+pub use snapshots::{SnapshotFilter, SnapshotList, SnapshotRecord};
 pub use store::{Store, StoreError};

@@ -1,10 +1,20 @@
-//! Reading what snapshots hold: list, find, show, ls, diff, dump.
+//! Reading what snapshots hold: list and find here, then [`ls`], [`diff`] and [`dump`].
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
+mod diff;
+mod dump;
+mod ls;
+mod tar;
 
-use crate::error::Error;
-use crate::repo::{Id, Node, Repository, Snapshot};
+pub use diff::{Change, ChangeKind, diff};
+pub use dump::dump;
+pub use ls::{LsEntry, ls};
+pub(crate) use ls::{MAX_DEPTH, node_at};
+
+use futures::{StreamExt, stream};
+
+use crate::error::{Damage, Error};
+use crate::repo::layout::FileKind;
+use crate::repo::{Id, Repository, Snapshot};
 
 /// A snapshot and its name.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,67 +36,58 @@ pub struct SnapshotFilter {
     pub paths: Vec<String>,
 }
 
-/// One line of `ls`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LsEntry {
-    /// Its path inside the snapshot, without a leading `/`.
-    pub path: PathBuf,
-    /// What it is.
-    pub node: Node,
+impl SnapshotFilter {
+    /// Whether a snapshot fits.
+    pub fn fits(&self, snapshot: &Snapshot) -> bool {
+        self.host.as_ref().is_none_or(|host| *host == snapshot.hostname)
+            && self.tags.iter().all(|tag| snapshot.tags.contains(tag))
+            && self.paths.iter().all(|path| snapshot.paths.contains(path))
+    }
 }
 
-/// One difference between two snapshots.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
-    /// Its path inside the snapshots.
-    pub path: PathBuf,
-    /// What happened to it.
-    pub kind: ChangeKind,
-    /// Its size before and after, in bytes, for files.
-    pub size_bytes: (Option<u64>, Option<u64>),
+/// What [`list`] found.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SnapshotList {
+    /// Those that fit, oldest first.
+    pub snapshots: Vec<SnapshotRecord>,
+    /// Snapshot files that cannot be read, whatever they would fit.
+    pub damaged: Vec<(Id, Damage)>,
 }
 
-/// What happened to an item from one snapshot to another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ChangeKind {
-    /// It is only in the second.
-    Added,
-    /// It is only in the first.
-    Removed,
-    /// Its content differs.
-    Modified,
-    /// Only its mode, owner or time differ.
-    Metadata,
-    /// It became something else (a file a directory).
-    Type,
-}
-
-/// All snapshots that fit, oldest first.
-pub async fn list(repository: &Repository, filter: &SnapshotFilter) -> Result<Vec<SnapshotRecord>, Error> {
-    let _ = (repository, filter);
-    unimplemented!()
+/// All snapshots that fit. Damaged ones do not hide the others.
+pub async fn list(repository: &Repository, filter: &SnapshotFilter) -> Result<SnapshotList, Error> {
+    let ids = repository.list(FileKind::Snapshot).await?;
+    let mut loading = stream::iter(ids).map(|(id, _)| async move { (id, repository.snapshot(&id).await) }).buffered(16);
+    let mut list = SnapshotList::default();
+    while let Some((id, loaded)) = loading.next().await {
+        match loaded {
+            Ok(snapshot) if filter.fits(&snapshot) => list.snapshots.push(SnapshotRecord { id, snapshot }),
+            Ok(_) => {}
+            // Forgotten since it was listed.
+            Err(Error::Damaged { damage: Damage::Missing, .. }) => {}
+            Err(Error::Damaged { damage, .. }) => list.damaged.push((id, damage)),
+            Err(error) => return Err(error),
+        }
+    }
+    list.snapshots.sort_by(|a, b| (a.snapshot.time, a.id).cmp(&(b.snapshot.time, b.id)));
+    Ok(list)
 }
 
 /// The snapshot whose id begins with `wanted`, or the `latest` of those that fit.
 pub async fn find(repository: &Repository, wanted: &str, filter: &SnapshotFilter) -> Result<SnapshotRecord, Error> {
-    let _ = (repository, filter, wanted);
-    unimplemented!()
-}
-
-/// What lies under `path` (empty: everything), in order; directories before what they hold.
-pub async fn ls(repository: &Repository, snapshot: &Snapshot, path: &Path, recursive: bool) -> Result<Vec<LsEntry>, Error> {
-    let _ = (repository, snapshot, path, recursive);
-    unimplemented!()
-}
-
-/// What differs between two snapshots.
-pub async fn diff(repository: &Repository, before: &Snapshot, after: &Snapshot) -> Result<Vec<Change>, Error> {
-    let _ = (repository, before, after);
-    unimplemented!()
-}
-
-/// Writes a file's content, or a directory as a tar archive.
-pub async fn dump(repository: &Repository, snapshot: &Snapshot, path: &Path, out: &mut (dyn Write + Send)) -> Result<(), Error> {
-    let _ = (repository, snapshot, path, out);
-    unimplemented!()
+    let missing = || Error::SnapshotNotFound { wanted: wanted.to_owned() };
+    if wanted == "latest" {
+        return list(repository, filter).await?.snapshots.pop().ok_or_else(missing);
+    }
+    if wanted.is_empty() || !wanted.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return Err(missing());
+    }
+    let wanted_digits = wanted.to_ascii_lowercase();
+    let mut ids = repository.list(FileKind::Snapshot).await?;
+    ids.retain(|(id, _)| id.to_string().starts_with(&wanted_digits));
+    match ids.as_slice() {
+        [] => Err(missing()),
+        [(id, _)] => Ok(SnapshotRecord { id: *id, snapshot: repository.snapshot(id).await? }),
+        several => Err(Error::SnapshotAmbiguous { wanted: wanted.to_owned(), count: several.len() }),
+    }
 }

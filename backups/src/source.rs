@@ -47,6 +47,8 @@ pub struct Written {
     pub root: Tree,
     /// What could not be read, and is therefore missing.
     pub skipped: Vec<Skipped>,
+    /// What changed while it was read: saved, but perhaps half old and half new.
+    pub changed: Vec<PathBuf>,
 }
 
 /// An item that was not saved.
