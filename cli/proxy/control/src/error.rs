@@ -77,7 +77,10 @@ impl From<Refusal> for ControlError {
             actual,
         } = refusal;
         match (code, addr) {
-            (RefusalCode::Conflict, _) => Self::Conflict { message, actual },
+            (RefusalCode::Conflict, _) => Self::Conflict {
+                message,
+                actual: actual.map(|weight| *weight),
+            },
             (RefusalCode::PortTaken, Some(addr)) => Self::PortTaken { addr },
             (RefusalCode::UnknownService, _) => Self::UnknownService { message },
             (RefusalCode::Invalid, _) => Self::Invalid { message },

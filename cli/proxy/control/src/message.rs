@@ -58,7 +58,7 @@ pub struct RouteConfig {
     /// through [`Weight`], [`Rule`] or a canary token alone.
     pub stable_version: String,
     /// A response whose last byte was later than this many milliseconds after the request arrived counts in
-    /// `over_objective`; for streams the response headers count instead.
+    /// `over_objective`; for gRPC and event streams the response headers count instead of the last byte.
     pub latency_objective_ms: u64,
     /// Requests that go to one version whatever the weight; the first that matches wins, headers before cookies.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -176,7 +176,8 @@ pub struct Fault {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum FaultKind {
-    /// Delays the request, and every chunk of a body that is on its way, by `ms` ± up to `jitter_ms`.
+    /// Every part of the response (headers, each chunk of the body) reaches the client later by `ms` ± up to
+    /// `jitter_ms`: as on a longer line, parts do not wait for each other.
     Latency {
         /// Milliseconds of delay.
         ms: u64,
@@ -189,9 +190,10 @@ pub enum FaultKind {
         /// An HTTP status from 400 to 599.
         status: u16,
     },
-    /// Ends the client's connection with a TCP reset.
+    /// Ends the client's connection with a TCP reset, and with it whatever else is on that connection.
     Reset,
-    /// Swallows the request and everything on its connection; nothing is answered until the fault ends.
+    /// Swallows the request, or what is left of a response under way; nothing comes until the fault ends, and the
+    /// connection stays open. A client that goes away meanwhile counts as an error.
     Blackhole,
 }
 
@@ -213,10 +215,10 @@ pub struct Counters {
     pub instances: Vec<InstanceCounters>,
     /// Requests that were answered 503 because of a [`Hold`]; not contained in any version.
     pub held_rejections: u64,
-    /// Requests that failed before an instance had them (none ready, none reachable, or a fault that hits all
-    /// versions); not contained in any version. All of them are errors as clients see it.
+    /// Requests that failed because no instance was ready or reachable; not contained in any version. All of them
+    /// are errors as clients see it.
     pub unrouted_errors: u64,
-    /// The part of probes of which `held_rejections` does not know: probes answered 503 because of a hold.
+    /// Probes that were answered 503 because of a [`Hold`]; not contained in `held_rejections`.
     #[serde(default)]
     pub probe_held_rejections: u64,
     /// Probes that failed before an instance had them.
@@ -225,7 +227,7 @@ pub struct Counters {
 }
 
 /// What was counted for one version of a service. A request counts when it ends: the response's last byte went to
-/// the client, or it failed.
+/// the client, or it failed. What a [`Fault`] does to a request counts for the version that was chosen for it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VersionCounters {
     /// The version.
@@ -299,7 +301,7 @@ pub struct Refusal {
     pub addr: Option<SocketAddr>,
     /// With [`RefusalCode::Conflict`]: the weight that is set now, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub actual: Option<Weight>,
+    pub actual: Option<Box<Weight>>,
 }
 
 /// The kinds of [`Refusal`].

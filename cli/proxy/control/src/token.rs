@@ -1,12 +1,31 @@
 //! The canary token: proof that a request may ask for one version of a service. Not a session and not a login.
 //!
 //! Shape: `<service>:<version>:<expiry>:<mac>`, where `expiry` is a Unix time in seconds and `mac` the lower-case hex
-//! HMAC-SHA256 of `opsctl-canary/v1\n<service>:<version>:<expiry>` under the proxy's secret (32 random bytes in a
-//! file of mode 0600 in the proxy's state folder). It is good as header value and as cookie value.
+//! HMAC-SHA256 of `opsctl-canary/v1\n<service>:<version>:<expiry>` under the proxy's secret: 32 random bytes, as
+//! 64 hex digits in `proxy.secret` (mode 0600) in the proxy's state folder. It is good as header value and as cookie
+//! value.
+
+use std::io;
+use std::path::Path;
 
 use ring::hmac;
 
 const CONTEXT: &str = "opsctl-canary/v1\n";
+
+/// Reads a secret file.
+///
+/// # Errors
+/// What the operating system says, and `InvalidData` when the file does not hold 64 hex digits.
+pub fn read_secret(path: &Path) -> io::Result<Vec<u8>> {
+    let text = std::fs::read_to_string(path)?;
+    match hex::decode(text.trim()) {
+        Ok(secret) if secret.len() == 32 => Ok(secret),
+        _ => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the secret is not 64 hex digits",
+        )),
+    }
+}
 
 /// Signs a token that asks for `version` of `service` until `expires_unix_seconds`. Names must not hold a colon.
 pub fn sign(secret: &[u8], service: &str, version: &str, expires_unix_seconds: u64) -> String {
