@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::Serialize;
+use serde_json::Value;
 
 use super::traffic::Tally;
 
@@ -25,6 +26,9 @@ pub(crate) struct Act {
     pub(crate) p95_seconds: f64,
     /// What else was measured, in the order in which it is read.
     pub(crate) measured: Vec<Measure>,
+    /// The command's own document, for the report's pictures.
+    #[serde(skip)]
+    pub(crate) document: Value,
     /// Why the act did not do what it should; none when it did.
     pub(crate) failed: Option<String>,
 }
@@ -50,6 +54,7 @@ impl Act {
             errors: 0,
             p95_seconds: 0.0,
             measured: Vec::new(),
+            document: Value::Null,
             failed: None,
         }
     }

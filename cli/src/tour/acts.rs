@@ -238,6 +238,7 @@ impl Stage<'_> {
                 act.measure("its errors are at most", format!("{:.2} %", bound * 100.0));
             }
         }
+        act.document = ran.document.clone();
         Ok((act, ran, from))
     }
 

@@ -54,7 +54,7 @@ impl Customer {
             let orders = page.get("orders").and_then(Value::as_array).ok_or_else(|| malformed("orders"))?;
             let ids = orders.iter().filter_map(|order| order.get("id").and_then(Value::as_str));
             known.extend(ids.map(str::to_owned));
-            match page.get("next").and_then(Value::as_str) {
+            match page.get("next_after").and_then(Value::as_str) {
                 Some(next) => after = format!("&after={next}"),
                 None => return Ok(known),
             }
@@ -64,8 +64,7 @@ impl Customer {
     /// How many charges without an order the shop has found and refunded.
     pub(crate) async fn refunded_charges(&self) -> Result<u64, Failure> {
         let page = self.get("/reconciliation").await?;
-        let refunds = page.get("refunds").and_then(Value::as_array).ok_or_else(|| malformed("orders"))?;
-        Ok(refunds.len() as u64)
+        page.get("refunded").and_then(Value::as_u64).ok_or_else(|| malformed("orders"))
     }
 
     async fn get(&self, path: &str) -> Result<Value, Failure> {

@@ -1,11 +1,15 @@
 //! What a tour measured: as a table, as a document, and as a page with pictures that needs nothing but itself.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use opsctl_drills::report::canary;
+use opsctl_drills::report::chart::{LineChart, Marker, Series, Svg, Tone};
+use opsctl_drills::report::html::{Badge, Page};
 use opsctl_load::Summary;
 use serde::Serialize;
 
@@ -114,7 +118,116 @@ impl Report {
     }
 
     fn page(&self) -> String {
-        String::new()
+        let verdict = if self.failed() {
+            Badge::new("failed", Tone::Bad)
+        } else {
+            Badge::new("everything did what it should", Tone::Good)
+        };
+        let mut page = Page::new("opsctl tour")
+            .badge(verdict)
+            .lead(&format!(
+                "Four services, two instances each, {} from customers, {} to start. Every figure was measured in this run.",
+                self.rate,
+                seconds(self.up_took.as_secs_f64())
+            ))
+            .figure(&self.requests(), "What customers got, each second; the shaded acts are named above.")
+            .figure(&self.response_times(), "Response times of answered requests, from the moment at which they were due.");
+        let rows = self.acts.iter().map(|act| {
+            vec![act.name.to_owned(), act.requests.to_string(), act.errors.to_string(), seconds(act.p95_seconds)]
+        });
+        page = page.section("Acts").table(&["Act", "Requests", "Errors", "p95"], rows.collect());
+        for act in &self.acts {
+            page = self.act(page, act);
+        }
+        page.footer(&format!("{}, in {}", self.began, self.folder.display())).render()
+    }
+
+    fn act(&self, mut page: Page, act: &Act) -> Page {
+        let badge = if act.failed.is_some() { Badge::new("failed", Tone::Bad) } else { Badge::new("as it should", Tone::Good) };
+        page = page.section_with(act.name, &badge);
+        if let Some(command) = &act.command {
+            page = page.code(command);
+        }
+        if let Some(why) = &act.failed {
+            page = page.text(why);
+        }
+        let facts: Vec<_> = act.measured.iter().map(|measure| (measure.name, measure.value.as_str())).collect();
+        page = page.facts(&facts);
+        // Only canaries have pictures of their own; other documents are of another schema.
+        for (picture, caption) in canary::figures(&act.document).unwrap_or_default() {
+            page = page.figure(&picture, &caption);
+        }
+        page
+    }
+
+    fn requests(&self) -> Svg {
+        let count = |wanted: fn(&Sample) -> bool| {
+            self.by_second(|samples| samples.iter().filter(|sample| wanted(sample)).count() as f64)
+        };
+        LineChart {
+            title: "Requests and errors per second".to_owned(),
+            x_label: "seconds".to_owned(),
+            y_label: "requests per second".to_owned(),
+            series: vec![
+                Series::new("answered well", Tone::Good, count(|sample| sample.success)),
+                Series::new("errors", Tone::Bad, count(|sample| !sample.success)),
+            ],
+            markers: self.markers(),
+            bands: self.bands(),
+            stepped: true,
+            ..LineChart::default()
+        }
+        .render()
+    }
+
+    fn response_times(&self) -> Svg {
+        let quantile = |ratio: f64| {
+            self.by_second(|samples| {
+                let mut times: Vec<_> = samples.iter().filter(|s| s.success).map(|s| s.response_time).collect();
+                times.sort_unstable();
+                let index = (times.len() as f64 * ratio).ceil() as usize;
+                times.get(index.saturating_sub(1)).map_or(f64::NAN, |time| time.as_secs_f64() * 1000.0)
+            })
+        };
+        LineChart {
+            title: "Response times per second".to_owned(),
+            x_label: "seconds".to_owned(),
+            y_label: "milliseconds".to_owned(),
+            series: vec![
+                Series::new("median", Tone::Plain, quantile(0.5)),
+                Series::new("95th percentile", Tone::Other, quantile(0.95)),
+            ],
+            markers: self.markers(),
+            bands: self.bands(),
+            ..LineChart::default()
+        }
+        .render()
+    }
+
+    /// One point for each whole second in which requests were due.
+    fn by_second(&self, figure: impl Fn(&[Sample]) -> f64) -> Vec<(f64, f64)> {
+        let mut seconds: BTreeMap<u64, Vec<Sample>> = BTreeMap::new();
+        for sample in &self.samples {
+            seconds.entry(sample.due.as_secs()).or_default().push(*sample);
+        }
+        // The last second is cut short by the end of the tour and would look like a loss.
+        seconds.pop_last();
+        seconds.into_iter().map(|(second, samples)| (second as f64, figure(&samples))).collect()
+    }
+
+    fn markers(&self) -> Vec<Marker> {
+        self.acts
+            .iter()
+            .map(|act| {
+                let tone = if act.failed.is_some() { Tone::Bad } else { Tone::Plain };
+                Marker::new(act.from_seconds, act.name, tone)
+            })
+            .collect()
+    }
+
+    /// Every other act is shaded, so that one sees where one ends.
+    fn bands(&self) -> Vec<(f64, f64)> {
+        self.acts.iter().skip(1).step_by(2).map(|act| (act.from_seconds, act.to_seconds)).collect()
     }
 }
 
