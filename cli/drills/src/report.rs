@@ -1,0 +1,383 @@
+//! The report of a drill: the data, and how it reads as text and as a page. It measures and concludes nothing.
+
+pub mod canary;
+pub mod chart;
+pub mod html;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::figures::{Check, Figures, Verdict, duration, percent};
+use crate::kinds::Kind;
+use crate::observe::Sample;
+use crate::probe::ProbeReport;
+use chart::{LineChart, Marker, Series, Tone};
+use html::{Badge, Page};
+
+/// The `schema` of a drill's report.
+pub const SCHEMA: &str = "opsctl.drill/v1";
+
+/// How far a drill went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Status {
+    /// To its end.
+    Completed,
+    /// There was no steady state; nothing was done.
+    NotSteady,
+    /// A guard refused it at the last moment; nothing was done.
+    Refused,
+    /// What was done had no effect that could be seen.
+    NotEffective,
+    /// Somebody stopped it.
+    Aborted,
+}
+
+/// An instance that was killed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Killed {
+    /// Its name.
+    pub instance: String,
+    /// The process or pod that it was.
+    pub uid: String,
+    /// The version that it ran.
+    pub version: String,
+    /// When the kill was sent, seconds from the start of the observation.
+    pub at_seconds: f64,
+    /// When it was seen to be gone.
+    pub gone_seconds: Option<f64>,
+}
+
+/// How the service came back. Times are seconds from the start of the observation; each is late by at most the resolution.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Recovery {
+    /// When the effect was first seen.
+    pub effect_seconds: Option<f64>,
+    /// When as many instances were ready as before.
+    pub ready_back_seconds: Option<f64>,
+    /// When steady state began to hold again.
+    pub recovered_seconds: Option<f64>,
+    /// From the injection to `recovered_seconds`: the time to recovery.
+    pub time_to_recovery_seconds: Option<f64>,
+    /// Time between two samples.
+    pub resolution_seconds: f64,
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Moment {
+    /// Seconds from the start of the observation.
+    pub at_seconds: f64,
+    /// A word for machines.
+    pub kind: String,
+    /// A few words for people.
+    pub text: String,
+}
+
+/// What a drill was and what came of it, schema [`SCHEMA`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// The run's id.
+    pub run: String,
+    /// The kind of drill.
+    pub kind: Kind,
+    /// The service.
+    pub service: String,
+    /// The environment.
+    pub environment: String,
+    /// Who asked for it.
+    pub actor: String,
+    /// Why, in the actor's words.
+    pub reason: Option<String>,
+    /// How far it went.
+    pub status: Status,
+    /// What it says about the service.
+    pub verdict: Verdict,
+    /// One line each: why the verdict is not a pass, and what else is worth knowing.
+    pub reasons: Vec<String>,
+    /// The named expectations.
+    pub checks: Vec<Check>,
+    /// Who was killed.
+    pub killed: Vec<Killed>,
+    /// Ready instances before.
+    pub ready_before: u32,
+    /// Requests of clients before the injection.
+    pub steady_clients: Figures,
+    /// Requests of the probe before the injection.
+    pub steady_probe: Figures,
+    /// Requests of clients from the injection on.
+    pub clients: Figures,
+    /// Requests of the probe from the injection on.
+    pub probe_figures: Figures,
+    /// The probe over the whole time.
+    pub probe: Option<ProbeReport>,
+    /// When the injection was made.
+    pub injected_seconds: Option<f64>,
+    /// How the service came back.
+    pub recovery: Recovery,
+    /// What happened, in order.
+    pub timeline: Vec<Moment>,
+    /// Every sample.
+    pub samples: Vec<Sample>,
+    /// When the run was made, UTC.
+    pub started_at: Timestamp,
+    /// When it was closed, UTC.
+    pub ended_at: Option<Timestamp>,
+    /// How long the service was observed.
+    pub elapsed_seconds: f64,
+}
+
+impl Report {
+    /// Label and value, in the order in which they are to be read on a terminal.
+    pub fn rows(&self) -> Vec<(String, String)> {
+        let mut rows: Vec<(String, String)> = Vec::new();
+        let mut row = |label: &str, value: String| rows.push((label.to_owned(), value));
+        row("drill", format!("{} of {}", self.kind.as_str(), self.service));
+        row("verdict", self.verdict.as_str().to_owned());
+        for killed in &self.killed {
+            row("killed", format!("{} (version {})", killed.instance, killed.version));
+        }
+        for (who, before, after) in [
+            ("clients", self.steady_clients, self.clients),
+            ("probe", self.steady_probe, self.probe_figures),
+        ] {
+            if before.requests + after.requests > 0 {
+                row(
+                    &format!("requests ({who})"),
+                    format!("{} before, {} after", before.requests, after.requests),
+                );
+                row(
+                    &format!("errors ({who})"),
+                    format!(
+                        "{} before, {} after ({})",
+                        before.errors,
+                        after.errors,
+                        ratio(after.error_ratio())
+                    ),
+                );
+            }
+        }
+        if let Some(probe) = &self.probe {
+            row(
+                "probe response time",
+                format!(
+                    "p50 {}  p95 {}  p99 {}",
+                    duration(probe.p50_seconds),
+                    duration(probe.p95_seconds),
+                    duration(probe.p99_seconds)
+                ),
+            );
+        }
+        if self.status == Status::Completed {
+            row("time to recovery", self.recovery_text());
+        }
+        for check in &self.checks {
+            row(
+                &check.name,
+                format!("{}: {}, expected {}", met(check.met), check.observed, check.expected),
+            );
+        }
+        for reason in &self.reasons {
+            row("note", reason.clone());
+        }
+        rows
+    }
+
+    /// The time to recovery with its resolution, in words.
+    pub fn recovery_text(&self) -> String {
+        self.recovery.time_to_recovery_seconds.map_or_else(
+            || "not recovered".to_owned(),
+            |seconds| {
+                format!(
+                    "{} (± {})",
+                    duration(seconds),
+                    duration(self.recovery.resolution_seconds)
+                )
+            },
+        )
+    }
+
+    /// The time line: requests and errors a second, ready instances below, what happened marked.
+    pub fn chart(&self) -> chart::Svg {
+        let rate = |pick: &dyn Fn(&Sample) -> u64| -> Vec<(f64, f64)> {
+            chart::per_second(
+                self.samples
+                    .iter()
+                    .map(|s| (s.at_seconds, s.interval_seconds, pick(s) as f64)),
+            )
+        };
+        let markers = self
+            .timeline
+            .iter()
+            .filter(|moment| ["killed", "ready_again", "recovered"].contains(&moment.kind.as_str()))
+            .map(|moment| {
+                Marker::new(
+                    moment.at_seconds,
+                    &moment.text,
+                    if moment.kind == "killed" { Tone::Bad } else { Tone::Good },
+                )
+            })
+            .collect();
+        LineChart {
+            title: format!("Requests to {} and their errors", self.service),
+            x_label: "seconds".to_owned(),
+            y_label: "per second".to_owned(),
+            series: vec![
+                Series::new("requests", Tone::Plain, rate(&|s| s.clients.requests)),
+                Series::new("probes", Tone::Other, rate(&|s| s.probe.requests)),
+                Series::new("errors", Tone::Bad, rate(&|s| s.clients.errors + s.probe.errors)),
+            ]
+            .into_iter()
+            .filter(|series| series.name == "errors" || series.points.iter().any(|p| p.1 > 0.0))
+            .collect(),
+            markers,
+            bands: match (self.injected_seconds, self.recovery.recovered_seconds) {
+                (Some(from), Some(to)) => vec![(from, to)],
+                (Some(from), None) => vec![(from, self.elapsed_seconds)],
+                _ => Vec::new(),
+            },
+            ..LineChart::default()
+        }
+        .render()
+    }
+
+    /// Ready instances over time.
+    pub fn ready_chart(&self) -> chart::Svg {
+        LineChart {
+            title: "Ready instances".to_owned(),
+            x_label: "seconds".to_owned(),
+            y_label: "instances".to_owned(),
+            height: 140.0,
+            stepped: true,
+            series: vec![Series::new(
+                "ready",
+                Tone::Good,
+                self.samples
+                    .iter()
+                    .filter_map(|s| s.ready.map(|ready| (s.at_seconds, f64::from(ready))))
+                    .collect(),
+            )],
+            ..LineChart::default()
+        }
+        .render()
+    }
+
+    /// The whole report as one self-contained page.
+    pub fn page(&self) -> String {
+        let tone = match self.verdict {
+            Verdict::Pass => Tone::Good,
+            Verdict::Fail => Tone::Bad,
+            Verdict::Inconclusive => Tone::Other,
+        };
+        let mut page = Page::new(&format!("Drill: {} of {}", self.kind.as_str(), self.service))
+            .badge(Badge::new(self.verdict.as_str(), tone))
+            .lead(&self.lead());
+        let facts = vec![
+            ("Time to recovery", self.recovery_text()),
+            (
+                "Errors after the kill",
+                (self.clients.errors + self.probe_figures.errors).to_string(),
+            ),
+            (
+                "Requests after the kill",
+                (self.clients.requests + self.probe_figures.requests).to_string(),
+            ),
+            ("Ready instances before", self.ready_before.to_string()),
+        ];
+        page = page
+            .facts(&facts)
+            .section("What happened")
+            .figure(
+                &self.chart(),
+                "Requests and errors per second; shaded from the kill to the recovery.",
+            )
+            .figure(&self.ready_chart(), "Instances that take traffic.");
+        let moments = self
+            .timeline
+            .iter()
+            .map(|m| vec![format!("{:.1} s", m.at_seconds), m.text.clone()]);
+        page = page.table(&["When", "What"], moments.collect());
+        if !self.checks.is_empty() {
+            let rows = self.checks.iter().map(|check| {
+                vec![
+                    check.name.clone(),
+                    check.expected.clone(),
+                    check.observed.clone(),
+                    met(check.met).to_owned(),
+                ]
+            });
+            page = page
+                .section("Expectations")
+                .table(&["What", "Expected", "Observed", ""], rows.collect());
+        }
+        if !self.reasons.is_empty() {
+            page = page.section("Notes").list(&self.reasons);
+        }
+        let line = |who: &str, when: &str, f: Figures| {
+            vec![
+                who.to_owned(),
+                when.to_owned(),
+                f.requests.to_string(),
+                f.errors.to_string(),
+                ratio(f.error_ratio()),
+                f.slow.to_string(),
+            ]
+        };
+        page = page.section("Requests").table(
+            &["Who", "When", "Requests", "Errors", "Error ratio", "Slow"],
+            vec![
+                line("clients", "before", self.steady_clients),
+                line("clients", "after", self.clients),
+                line("probe", "before", self.steady_probe),
+                line("probe", "after", self.probe_figures),
+            ],
+        );
+        if let Some(probe) = &self.probe {
+            page = page.text(&format!(
+                "The probe sent {} to {}. Response time: median {}, 95th percentile {}, 99th percentile {}.",
+                probe.spec.rate,
+                probe.spec.url,
+                duration(probe.p50_seconds),
+                duration(probe.p95_seconds),
+                duration(probe.p99_seconds)
+            ));
+        }
+        page.footer(&format!("Run {}, {}, {}", self.run, self.environment, self.started_at))
+            .render()
+    }
+
+    fn lead(&self) -> String {
+        let killed: Vec<&str> = self.killed.iter().map(|killed| killed.instance.as_str()).collect();
+        let what = if killed.is_empty() {
+            "Nothing was killed".to_owned()
+        } else {
+            format!("{} was killed under traffic", killed.join(", "))
+        };
+        let who = if self.actor.is_empty() {
+            String::new()
+        } else {
+            format!(" by {}", self.actor)
+        };
+        let why = self
+            .reason
+            .as_ref()
+            .map(|reason| format!(": {reason}"))
+            .unwrap_or_default();
+        format!("{what}{who}{why}.")
+    }
+}
+
+fn met(met: Option<bool>) -> &'static str {
+    match met {
+        Some(true) => "met",
+        Some(false) => "not met",
+        None => "not known",
+    }
+}
+
+fn ratio(ratio: Option<f64>) -> String {
+    ratio.map_or_else(|| "no requests".to_owned(), percent)
+}

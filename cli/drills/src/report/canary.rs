@@ -1,0 +1,211 @@
+//! The page of a canary, made from its JSON document (schema `opsctl.canary/v1`): the document is the seam, so that this
+//! crate need not know how a canary is judged.
+
+use serde_json::Value;
+
+use super::chart::{self, EvidencePoint, LineChart, Marker, Series, Svg, Tone};
+use super::html::{Badge, Page};
+use crate::figures::percent;
+
+/// The schema that is read.
+const SCHEMA: &str = "opsctl.canary/v1";
+
+/// The document is of another kind or version.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("this is no document of schema {SCHEMA}")]
+pub struct NotACanary;
+
+/// The whole report as one self-contained page.
+pub fn page(report: &Value) -> Result<String, NotACanary> {
+    check(report)?;
+    let text = |key: &str| report[key].as_str().unwrap_or_default();
+    let verdict = text("verdict");
+    let mut page = Page::new(&format!("Canary of {}: {}", text("service"), text("canary_version")))
+        .badge(badge(report))
+        .lead(&lead(report))
+        .facts(&facts(report))
+        .section_with("Evidence", &Badge::new(verdict, tone(verdict)));
+    for (picture, caption) in figures(report)? {
+        page = page.figure(&picture, &caption);
+    }
+    let reasons: Vec<&str> = report["reasons"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    if !reasons.is_empty() {
+        page = page.section("Why").list(&reasons);
+    }
+    let moments = report["timeline"].as_array().into_iter().flatten().map(|moment| {
+        vec![
+            format!("{:.1} s", moment["at_seconds"].as_f64().unwrap_or_default()),
+            moment["text"].as_str().unwrap_or_default().to_owned(),
+        ]
+    });
+    page = page
+        .section("What happened")
+        .table(&["When", "What"], moments.collect());
+    Ok(page
+        .footer(&format!("Run {}, {}", text("run"), text("started_at")))
+        .render())
+}
+
+/// The pictures with their captions: traffic of both versions, and the evidence.
+pub fn figures(report: &Value) -> Result<Vec<(Svg, String)>, NotACanary> {
+    check(report)?;
+    Ok(vec![
+        (traffic(report), "Requests per second to each version, and the canary's errors.".to_owned()),
+        (
+            evidence(report),
+            "Evidence, in powers of ten: it takes 1.3 for a pass and 2 or more for a roll-back. It may be looked at at \
+             any time without raising the chance of an error."
+                .to_owned(),
+        ),
+    ])
+}
+
+/// The word for where the canary is, in its colour.
+pub fn badge(report: &Value) -> Badge {
+    let status = report["status"].as_str().unwrap_or_default();
+    let tone = match status {
+        "promoted" => Tone::Good,
+        "rolled_back" | "undo_incomplete" | "lost" => Tone::Bad,
+        _ => Tone::Other,
+    };
+    Badge::new(&status.replace('_', " "), tone)
+}
+
+fn check(report: &Value) -> Result<(), NotACanary> {
+    if report["schema"] == SCHEMA {
+        Ok(())
+    } else {
+        Err(NotACanary)
+    }
+}
+
+fn tone(verdict: &str) -> Tone {
+    match verdict {
+        "pass" => Tone::Good,
+        "fail" => Tone::Bad,
+        _ => Tone::Other,
+    }
+}
+
+fn lead(report: &Value) -> String {
+    let text = |key: &str| report[key].as_str().unwrap_or_default();
+    let message = report["message"]
+        .as_str()
+        .or(report["reasons"][0].as_str())
+        .unwrap_or_default();
+    format!(
+        "{} was sent through {} and judged against {}, which ran beside it. {message}",
+        text("canary_version"),
+        text("steps"),
+        text("stable_version"),
+    )
+    .trim_end()
+    .to_owned()
+}
+
+fn facts(report: &Value) -> Vec<(String, String)> {
+    let mut facts = Vec::new();
+    for metric in report["evidence"]["metrics"].as_array().into_iter().flatten() {
+        let name = match metric["metric"].as_str() {
+            Some("latency") => "Slow answers",
+            _ => "Errors",
+        };
+        let arm = |who: &str| format!("{} of {}", metric[who]["bad"], metric[who]["requests"]);
+        facts.push((format!("{name}, canary"), arm("canary")));
+        facts.push((format!("{name}, stable"), arm("stable")));
+        if let Some(bound) = metric["upper_bound_ratio"].as_f64().filter(|bound| *bound < 1.0) {
+            facts.push((format!("{name}, canary, at most (95 %)"), percent(bound)));
+        }
+    }
+    if let Some(share) = report["share"]["observed_ratio"].as_f64() {
+        let granted = report["share"]["granted_ratio"].as_f64().unwrap_or_default();
+        facts.push((
+            "Share observed / granted".to_owned(),
+            format!("{} / {}", percent(share), percent(granted)),
+        ));
+    }
+    if let Some(more) = report["more_requests_needed"].as_u64() {
+        facts.push(("Canary requests still needed".to_owned(), format!("about {more}")));
+    }
+    facts
+}
+
+fn points(report: &Value) -> impl Iterator<Item = &Value> {
+    report["series"].as_array().into_iter().flatten()
+}
+
+fn markers(report: &Value) -> Vec<Marker> {
+    let wanted = ["step_started", "held", "promoted", "rolling_back", "finishing"];
+    report["timeline"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|moment| moment["kind"].as_str().is_some_and(|kind| wanted.contains(&kind)))
+        .map(|moment| {
+            let tone = match moment["kind"].as_str() {
+                Some("rolling_back") => Tone::Bad,
+                Some("promoted") => Tone::Good,
+                _ => Tone::Plain,
+            };
+            let at = moment["at_seconds"].as_f64().unwrap_or_default();
+            Marker::new(at, &short(moment["text"].as_str().unwrap_or_default()), tone)
+        })
+        .collect()
+}
+
+/// A few words of a sentence, for a label.
+fn short(text: &str) -> String {
+    let part = text
+        .split([':', ','])
+        .next()
+        .unwrap_or_default()
+        .replace(" of the traffic", "");
+    if part.chars().count() <= 32 {
+        return part;
+    }
+    part.chars().take(31).chain(['…']).collect()
+}
+
+fn traffic(report: &Value) -> Svg {
+    let rate = |who: &'static str, what: &'static str| {
+        chart::per_second(points(report).map(move |point| {
+            (
+                point["at_seconds"].as_f64().unwrap_or_default(),
+                point["interval_seconds"].as_f64().unwrap_or_default(),
+                point[who][what].as_f64().unwrap_or_default(),
+            )
+        }))
+    };
+    LineChart {
+        title: "Traffic of canary and stable version".to_owned(),
+        x_label: "seconds".to_owned(),
+        y_label: "per second".to_owned(),
+        series: vec![
+            Series::new("stable", Tone::Plain, rate("stable", "requests")),
+            Series::new("canary", Tone::Other, rate("canary", "requests")),
+            Series::new("canary errors", Tone::Bad, rate("canary", "errors")),
+        ],
+        markers: markers(report),
+        ..LineChart::default()
+    }
+    .render()
+}
+
+fn evidence(report: &Value) -> Svg {
+    let points: Vec<EvidencePoint> = points(report)
+        .map(|point| EvidencePoint {
+            at_seconds: point["at_seconds"].as_f64().unwrap_or_default(),
+            worse_ln_e: point["worse_ln_e"].as_f64().unwrap_or_default(),
+            pass_ln_e: point["pass_ln_e"].as_f64().unwrap_or_default(),
+        })
+        .collect();
+    let metric = &report["evidence"]["metrics"][0];
+    let worse = metric["worse_threshold_ln_e"].as_f64().unwrap_or(100_f64.ln());
+    let pass = metric["pass_threshold_ln_e"].as_f64().unwrap_or(20_f64.ln());
+    chart::evidence(&points, worse, pass, markers(report))
+}

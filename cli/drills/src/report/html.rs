@@ -1,0 +1,319 @@
+//! A report as one HTML page: everything inline, nothing loaded, no script, readable on a phone, light and dark. Every
+//! text that goes in is escaped here; only [`Svg`] goes in as it is.
+
+use std::fmt::Write as _;
+
+use super::chart::{Svg, Tone};
+
+/// A word in a coloured frame: a verdict.
+#[derive(Debug, Clone)]
+pub struct Badge {
+    text: String,
+    tone: Tone,
+}
+
+impl Badge {
+    /// A badge; the colour only repeats what the word says.
+    pub fn new(text: &str, tone: Tone) -> Self {
+        Self {
+            text: text.to_owned(),
+            tone,
+        }
+    }
+
+    fn html(&self) -> String {
+        let sign = match self.tone {
+            Tone::Good => "✓ ",
+            Tone::Bad => "✗ ",
+            Tone::Other | Tone::Plain => "",
+        };
+        format!(
+            "<span class=\"badge {}\">{sign}{}</span>",
+            self.tone.class(),
+            escape(&self.text)
+        )
+    }
+}
+
+/// A page in the making; parts appear in the order in which they are added.
+#[derive(Debug, Clone)]
+pub struct Page {
+    title: String,
+    badge: Option<Badge>,
+    lead: Option<String>,
+    body: String,
+    footer: Option<String>,
+    open: bool,
+}
+
+impl Page {
+    /// A page with a title and nothing on it.
+    pub fn new(title: &str) -> Self {
+        Self {
+            title: title.to_owned(),
+            badge: None,
+            lead: None,
+            body: String::new(),
+            footer: None,
+            open: false,
+        }
+    }
+
+    /// The verdict beside the title.
+    #[must_use]
+    pub fn badge(mut self, badge: Badge) -> Self {
+        self.badge = Some(badge);
+        self
+    }
+
+    /// One paragraph under the title that says it all.
+    #[must_use]
+    pub fn lead(mut self, text: &str) -> Self {
+        self.lead = Some(text.to_owned());
+        self
+    }
+
+    /// A line at the very end.
+    #[must_use]
+    pub fn footer(mut self, text: &str) -> Self {
+        self.footer = Some(text.to_owned());
+        self
+    }
+
+    /// The few figures that matter, large: label and value.
+    #[must_use]
+    pub fn facts<L: AsRef<str>, V: AsRef<str>>(mut self, facts: &[(L, V)]) -> Self {
+        self.body.push_str("<dl class=\"facts\">\n");
+        for (label, value) in facts {
+            let _ = writeln!(
+                self.body,
+                "<div><dt>{}</dt><dd>{}</dd></div>",
+                escape(label.as_ref()),
+                escape(value.as_ref())
+            );
+        }
+        self.body.push_str("</dl>\n");
+        self
+    }
+
+    /// Begins a section.
+    #[must_use]
+    pub fn section(self, title: &str) -> Self {
+        self.begin(title, None)
+    }
+
+    /// Begins a section with a verdict beside its title.
+    #[must_use]
+    pub fn section_with(self, title: &str, badge: &Badge) -> Self {
+        self.begin(title, Some(badge))
+    }
+
+    fn begin(mut self, title: &str, badge: Option<&Badge>) -> Self {
+        if self.open {
+            self.body.push_str("</section>\n");
+        }
+        self.open = true;
+        let badge = badge.map(Badge::html).unwrap_or_default();
+        let _ = write!(self.body, "<section>\n<h2>{} {badge}</h2>\n", escape(title));
+        self
+    }
+
+    /// A paragraph.
+    #[must_use]
+    pub fn text(mut self, text: &str) -> Self {
+        let _ = writeln!(self.body, "<p>{}</p>", escape(text));
+        self
+    }
+
+    /// A list of short lines.
+    #[must_use]
+    pub fn list<T: AsRef<str>>(mut self, items: &[T]) -> Self {
+        self.body.push_str("<ul>\n");
+        for item in items {
+            let _ = writeln!(self.body, "<li>{}</li>", escape(item.as_ref()));
+        }
+        self.body.push_str("</ul>\n");
+        self
+    }
+
+    /// Lines to be copied into a terminal.
+    #[must_use]
+    pub fn code(mut self, text: &str) -> Self {
+        let _ = writeln!(self.body, "<pre><code>{}</code></pre>", escape(text));
+        self
+    }
+
+    /// A table. Cells that are numbers are set to the right.
+    #[must_use]
+    pub fn table<H: AsRef<str>>(mut self, head: &[H], rows: Vec<Vec<String>>) -> Self {
+        self.body.push_str("<div class=\"wide\"><table>\n<thead><tr>");
+        for cell in head {
+            let _ = write!(self.body, "<th scope=\"col\">{}</th>", escape(cell.as_ref()));
+        }
+        self.body.push_str("</tr></thead>\n<tbody>\n");
+        for row in rows {
+            self.body.push_str("<tr>");
+            for cell in row {
+                let class = if is_number(&cell) { " class=\"number\"" } else { "" };
+                let _ = write!(self.body, "<td{class}>{}</td>", escape(&cell));
+            }
+            self.body.push_str("</tr>\n");
+        }
+        self.body.push_str("</tbody>\n</table></div>\n");
+        self
+    }
+
+    /// A picture with a caption.
+    #[must_use]
+    pub fn figure(mut self, svg: &Svg, caption: &str) -> Self {
+        let _ = writeln!(
+            self.body,
+            "<figure><div class=\"wide\">{}</div><figcaption>{}</figcaption></figure>",
+            svg.as_str(),
+            escape(caption)
+        );
+        self
+    }
+
+    /// The page as text.
+    pub fn render(self) -> String {
+        let title = escape(&self.title);
+        let badge = self.badge.as_ref().map(Badge::html).unwrap_or_default();
+        let lead = self
+            .lead
+            .map(|text| format!("<p class=\"lead\">{}</p>\n", escape(&text)))
+            .unwrap_or_default();
+        let footer = self
+            .footer
+            .map(|text| format!("<footer>{}</footer>\n", escape(&text)))
+            .unwrap_or_default();
+        let close = if self.open { "</section>\n" } else { "" };
+        format!(
+            "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+             <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
+             <meta name=\"color-scheme\" content=\"light dark\">\n<title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n\
+             <body>\n<main>\n<header>\n<h1>{title} {badge}</h1>\n{lead}</header>\n{}{close}{footer}</main>\n</body>\n</html>\n",
+            self.body
+        )
+    }
+}
+
+/// Text that may stand between tags and in attributes.
+pub fn escape(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => safe.push_str("&amp;"),
+            '<' => safe.push_str("&lt;"),
+            '>' => safe.push_str("&gt;"),
+            '"' => safe.push_str("&quot;"),
+            '\'' => safe.push_str("&#39;"),
+            '\t' | '\n' => safe.push(c),
+            // Control characters are not allowed in HTML and hide what stands after them.
+            c if c.is_control() => safe.push('\u{fffd}'),
+            c => safe.push(c),
+        }
+    }
+    safe
+}
+
+/// A figure with or without a unit: it begins with a digit and has no words.
+fn is_number(cell: &str) -> bool {
+    let mut parts = cell.split(' ');
+    let first = parts.next().unwrap_or_default();
+    let digits = first.strip_prefix(['-', '+']).unwrap_or(first);
+    let number = digits.starts_with(|c: char| c.is_ascii_digit())
+        && digits
+            .chars()
+            .all(|c| c.is_ascii_digit() || matches!(c, '.' | ',' | '%'));
+    number && parts.next().is_none_or(|unit| unit.chars().count() <= 3) && parts.next().is_none()
+}
+
+const STYLE: &str = "\
+:root { color-scheme: light dark;
+  --paper: #ffffff; --panel: #f5f6f8; --line: #d8dce2; --ink: #1b1f24; --soft: #59636e;
+  --plain: #0b63c5; --good: #137a3c; --bad: #c42b1c; --other: #8a5a00; --band: rgba(196,43,28,.09); }
+@media (prefers-color-scheme: dark) { :root {
+  --paper: #14171b; --panel: #1d2127; --line: #353c45; --ink: #e8eaed; --soft: #a2abb6;
+  --plain: #6cb2ff; --good: #5bd28a; --bad: #ff8a7d; --other: #e7b84f; --band: rgba(255,138,125,.12); } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--paper); color: var(--ink);
+  font: 16px/1.5 system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif; }
+main { max-width: 60rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
+h1 { font-size: 1.7rem; line-height: 1.25; margin: .5rem 0; overflow-wrap: anywhere; }
+h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; padding-top: .9rem; border-top: 1px solid var(--line); }
+.lead { font-size: 1.08rem; color: var(--soft); max-width: 44rem; margin: .4rem 0 1.2rem; }
+.badge { display: inline-block; font-size: .8rem; font-weight: 600; line-height: 1; vertical-align: middle;
+  padding: .32em .6em; border: 1.5px solid currentColor; border-radius: 1em; white-space: nowrap; }
+.facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(10.5rem, 1fr)); gap: .7rem; margin: 1.2rem 0; }
+.facts div { background: var(--panel); border-radius: .5rem; padding: .7rem .9rem; }
+.facts dt { color: var(--soft); font-size: .85rem; }
+.facts dd { margin: .1rem 0 0; font-size: 1.25rem; font-weight: 600; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-size: .93rem; font-variant-numeric: tabular-nums; }
+th { text-align: left; color: var(--soft); font-weight: 600; }
+th, td { padding: .4rem .9rem .4rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+td.number { white-space: nowrap; }
+figure { margin: 1rem 0; }
+figcaption { color: var(--soft); font-size: .88rem; margin-top: .3rem; }
+svg { display: block; width: 100%; min-width: 32rem; height: auto; }
+pre { background: var(--panel); border-radius: .5rem; padding: .8rem 1rem; overflow-x: auto; font-size: .9rem; }
+ul { padding-left: 1.2rem; }
+footer { margin-top: 3rem; padding-top: .8rem; border-top: 1px solid var(--line); color: var(--soft); font-size: .85rem; overflow-wrap: anywhere; }
+.plain { color: var(--plain); } .good { color: var(--good); } .bad { color: var(--bad); } .other { color: var(--other); }
+svg text { fill: var(--ink); font: 12px system-ui, -apple-system, 'Segoe UI', Roboto, Arial, sans-serif; }
+svg .tick, svg .unit { fill: var(--soft); }
+svg .grid { stroke: var(--line); stroke-width: 1; }
+svg .axis { stroke: var(--soft); stroke-width: 1; }
+svg .band { fill: var(--band); }
+svg .curve { fill: none; stroke: currentColor; stroke-width: 2; stroke-linejoin: round; stroke-linecap: round; }
+svg .dash { stroke-dasharray: 6 4; } svg .dots { stroke-dasharray: 1 5; }
+svg .mark { stroke: currentColor; stroke-width: 1.5; stroke-dasharray: 3 3; }
+svg .bar, svg .dot { fill: currentColor; }
+svg .label { fill: currentColor; font-weight: 600; }
+@media print { main { max-width: none; } figure, table { break-inside: avoid; } }
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_goes_in_is_text() {
+        let evil = "<script>alert('x')</script>&\"\u{1b}[31m";
+        let page = Page::new(evil)
+            .badge(Badge::new(evil, Tone::Bad))
+            .lead(evil)
+            .facts(&[(evil, evil)])
+            .section(evil)
+            .text(evil)
+            .list(&[evil])
+            .code(evil)
+            .table(&[evil], vec![vec![evil.to_owned()]])
+            .footer(evil)
+            .render();
+        assert!(!page.contains("<script"));
+        assert!(!page.contains('\u{1b}'));
+        assert_eq!(page.matches("&lt;script&gt;").count(), 13);
+    }
+
+    #[test]
+    fn a_page_needs_nothing_from_elsewhere() {
+        let page = Page::new("x").section("y").text("z").render();
+        for foreign in ["http://", "https://", "src=", "url(", "@import", "<link"] {
+            assert!(!page.contains(foreign), "{foreign}");
+        }
+        assert_eq!(page.matches("<section>").count(), page.matches("</section>").count());
+    }
+
+    #[test]
+    fn numbers_are_told_from_words() {
+        for number in ["12", "1.5 s", "99.9 %", "-3"] {
+            assert!(is_number(number), "{number}");
+        }
+        for words in ["", "no data", "12 of 13", "orders-1", "2 instances ready"] {
+            assert!(!is_number(words), "{words}");
+        }
+    }
+}
