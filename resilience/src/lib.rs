@@ -1,1 +1,56 @@
-//! Policies that keep a service up when what it calls does not answer: retry, breaker, timeout, bulkhead.
+//! Policies that keep a service up when what it calls does not answer: retry with a budget, circuit breaker, time
+//! limits with deadline propagation, bulkhead.
+//!
+//! A policy owns its state; clones, `call` and layers are views of the same state.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use resilience::Pipeline;
+//!
+//! let policy = Pipeline::standard("payments").build()?;
+//! let charged = policy
+//!     .call(|attempt| async move {
+//!         // The attempt says how long it may take.
+//!         assert!(attempt.timeout().is_some());
+//!         Ok::<_, std::io::Error>(42)
+//!     })
+//!     .await?;
+//! assert_eq!(charged, 42);
+//! # Ok(()) }
+//! ```
+//!
+//! The order is fixed and this: fallback > total deadline > bulkhead > retry with budget > breaker > attempt timeout.
+//! The breaker sees every attempt, and time limits lie inside it, since what never ends must count as a failure.
+//! Nothing here knows metrics: [`Pipeline::snapshot`] and [`Listener`] are for those who do.
+
+mod breaker;
+mod budget;
+mod bulkhead;
+mod clock;
+#[cfg(feature = "config")]
+mod config;
+mod deadline;
+mod error;
+mod event;
+#[cfg(feature = "grpc")]
+pub mod grpc;
+#[cfg(feature = "http")]
+pub mod http;
+mod layer;
+mod pipeline;
+mod retry;
+mod verdict;
+mod window;
+
+pub use breaker::{Breaker, BreakerBuilder, BreakerCounts, BreakerSnapshot, Permit, State};
+pub use budget::{Budget, BudgetSnapshot};
+pub use bulkhead::{Bulkhead, BulkheadSnapshot, Place};
+#[cfg(feature = "config")]
+pub use config::ConfigError;
+pub use deadline::Deadline;
+pub use error::{BuildError, By, Error, Rejected, Scope};
+pub use event::{Event, Listener};
+pub use layer::{AnyError, PipelineFuture, PipelineLayer, PipelineService};
+pub use pipeline::{Attempt, Pipeline, PipelineBuilder, PipelineSnapshot};
+pub use retry::{Jitter, Retry, RetrySnapshot};
+pub use verdict::{Classify, Kind, Safety, SafetyOf, Verdict};

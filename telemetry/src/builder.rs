@@ -246,7 +246,15 @@ impl TelemetryBuilder {
         let subscriber = tracing_subscriber::registry().with(filter).with(log).with(spans);
         let level = LogLevel::new(handle, self.filter);
         let telemetry = Telemetry {
-            inner: Arc::new(Inner { metrics, level, queue, otlp, report: Mutex::new(None) }),
+            inner: Arc::new(Inner {
+                metrics,
+                level,
+                queue,
+                otlp,
+                report: Mutex::new(None),
+                #[cfg(feature = "resilience")]
+                policies: Mutex::default(),
+            }),
         };
         Ok((subscriber, telemetry))
     }

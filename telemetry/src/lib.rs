@@ -64,6 +64,8 @@ struct Inner {
     queue: Option<Arc<log::Queue>>,
     otlp: Option<otlp::Otlp>,
     report: Mutex<Option<Report>>,
+    #[cfg(feature = "resilience")]
+    policies: Mutex<Vec<resilience::Pipeline>>,
 }
 
 impl std::fmt::Debug for Telemetry {
@@ -109,15 +111,39 @@ impl Telemetry {
         &self.inner.level
     }
 
-    /// The admin listener with `/loglevel`; add the routes of others to it.
+    /// The admin listener with `/loglevel`, `/telemetry` (counts of the sinks) and `/policies`; add the routes of others
+    /// to it.
     pub fn admin(&self) -> Admin {
-        Admin::new(self.inner.level.clone())
+        let counts = self.clone();
+        let router = axum::Router::new()
+            .route("/telemetry", axum::routing::get(move || async move { axum::Json(counts.counts()) }));
+        #[cfg(feature = "resilience")]
+        let router = {
+            let telemetry = self.clone();
+            router.route("/policies", axum::routing::get(move || async move { axum::Json(telemetry.policies()) }))
+        };
+        Admin::new(self.inner.level.clone()).merge(router)
+    }
+
+    /// Figures of every policy given to [`Telemetry::watch_policy`].
+    #[cfg(feature = "resilience")]
+    fn policies(&self) -> Vec<resilience::PipelineSnapshot> {
+        let policies = self.inner.policies.lock().unwrap_or_else(PoisonError::into_inner);
+        policies.iter().map(resilience::Pipeline::snapshot).collect()
     }
 
     /// Exports a service's health as `health_*`.
     #[cfg(feature = "health")]
     pub fn watch_health(&self, health: &health::Health) {
         bridge::health(&self.inner.metrics, health);
+    }
+
+    /// Exports a policy as `circuit_breaker_*`, `retry_*`, `timeouts_total` and `bulkhead_*`, and shows it on the admin
+    /// listener's `/policies`.
+    #[cfg(feature = "resilience")]
+    pub fn watch_policy(&self, policy: &resilience::Pipeline) {
+        bridge::policy(&self.inner.metrics, policy);
+        self.inner.policies.lock().unwrap_or_else(PoisonError::into_inner).push(policy.clone());
     }
 
     /// What became of everything emitted so far, by sink. While a sink works, the difference is what it has queued.

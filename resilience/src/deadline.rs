@@ -1,0 +1,50 @@
+//! The moment by which an answer is of use, handed from server to client through the task. It cuts nothing off by
+//! itself: policies do.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+tokio::task_local! {
+    static CURRENT: Deadline;
+}
+
+/// A moment on tokio's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Deadline(Instant);
+
+impl Deadline {
+    /// In `duration` from now.
+    pub fn after(duration: Duration) -> Self {
+        let now = Instant::now();
+        // About 30 years stand for "never" where the sum does not fit.
+        Self(now.checked_add(duration).unwrap_or_else(|| now + Duration::from_secs(86_400 * 365 * 30)))
+    }
+
+    /// The deadline of the request that this task works on, if it has one.
+    pub fn current() -> Option<Self> {
+        CURRENT.try_with(|deadline| *deadline).ok()
+    }
+
+    /// Runs `future` with this deadline as the current one, or the one it is in if that is earlier. It is not cut off.
+    pub async fn scope<F: Future>(self, future: F) -> F::Output {
+        let deadline = Self::current().map_or(self, |outer| outer.min(self));
+        CURRENT.scope(deadline, future).await
+    }
+
+    /// Time left, zero when it is over.
+    pub fn remaining(self) -> Duration {
+        self.0.saturating_duration_since(Instant::now())
+    }
+
+    /// Whether it is over.
+    pub fn is_over(self) -> bool {
+        self.remaining().is_zero()
+    }
+
+    /// The moment.
+    pub fn instant(self) -> Instant {
+        self.0
+    }
+}
