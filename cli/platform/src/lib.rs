@@ -10,6 +10,7 @@
 
 mod error;
 mod field;
+pub mod local;
 pub mod memory;
 pub mod process;
 pub mod run;

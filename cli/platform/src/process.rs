@@ -127,6 +127,13 @@ fn parse_stat(text: &str) -> Option<Stat> {
     })
 }
 
+/// Leaves the terminal: a session of its own, so that neither its Ctrl-C nor its hang-up arrives. Does nothing when the
+/// process leads a group already. The first thing that a process started by [`crate::local::Launcher`] does.
+pub fn detach() {
+    // The only error is EPERM: it is a group leader, and no signal of the terminal's foreground group reaches it.
+    let _ = rustix::process::setsid();
+}
+
 /// This host's name.
 pub fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()

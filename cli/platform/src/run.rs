@@ -19,5 +19,6 @@ pub use notify::{Notifier, NotifyError};
 pub use record::{Cancel, Kind, Notify, Outcome, Phase, Reason, RunRecord, Worker};
 pub use recover::{Loss, Orphan, Recovered, orphans, recover, this_process};
 pub use session::{Control, Run, RunError, request_cancel};
+pub(crate) use undo::message_of;
 pub use undo::{StepResult, UndoReport, UndoStep, undo};
 pub use watchdog::{WatchOptions, Watched, watch};

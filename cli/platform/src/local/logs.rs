@@ -1,0 +1,130 @@
+//! Reading the logs of instances, also while they are written and cut. Lines are passed on as they are.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::StateDir;
+use super::state_dir::failed;
+use crate::Result;
+
+/// One line of an instance's log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LogLine {
+    /// The service.
+    pub service: String,
+    /// The instance.
+    pub instance: String,
+    /// The line without its end; bytes that are no UTF-8 are replaced.
+    pub line: String,
+}
+
+/// Follows the logs of some services.
+#[derive(Debug)]
+pub struct LogTail {
+    folder: PathBuf,
+    services: Vec<String>,
+    instance: Option<String>,
+    /// How much of each log was read, by path; with the file's inode.
+    read: BTreeMap<PathBuf, (u64, u64)>,
+}
+
+impl LogTail {
+    /// The logs of `services` (empty: all), of one instance if `instance` names it.
+    pub fn new(state: &StateDir, services: &[String], instance: Option<&str>) -> Self {
+        Self {
+            folder: state.path("logs"),
+            services: services.to_vec(),
+            instance: instance.map(str::to_owned),
+            read: BTreeMap::new(),
+        }
+    }
+
+    /// The last `count` lines of each log; what follows comes from [`LogTail::poll`].
+    pub fn last(&mut self, count: usize) -> Result<Vec<LogLine>> {
+        let mut all = Vec::new();
+        for (service, instance, path) in self.logs()? {
+            let lines = self.read_new(&path)?;
+            let from = lines.len().saturating_sub(count);
+            all.extend(lines[from..].iter().map(|line| line_of(&service, &instance, line)));
+        }
+        Ok(all)
+    }
+
+    /// Whole lines that were written since the last call, log by log. A log that was cut is read from its beginning.
+    pub fn poll(&mut self) -> Result<Vec<LogLine>> {
+        self.last(usize::MAX)
+    }
+
+    fn logs(&self) -> Result<Vec<(String, String, PathBuf)>> {
+        let mut logs = Vec::new();
+        for service in names(&self.folder)? {
+            let folder = self.folder.join(&service);
+            if !folder.is_dir() || !(self.services.is_empty() || self.services.contains(&service)) {
+                continue;
+            }
+            for file in names(&folder)? {
+                if let Some(instance) = file.strip_suffix(".log")
+                    && self.instance.as_deref().is_none_or(|wanted| wanted == instance)
+                {
+                    logs.push((service.clone(), instance.to_owned(), folder.join(&file)));
+                }
+            }
+        }
+        Ok(logs)
+    }
+
+    fn read_new(&mut self, path: &Path) -> Result<Vec<String>> {
+        let entry = self.read.entry(path.to_owned()).or_default();
+        let read = || -> io::Result<(Vec<u8>, u64, u64)> {
+            let mut file = File::open(path)?;
+            let meta = file.metadata()?;
+            let from = if meta.len() < entry.0 || meta.ino() != entry.1 {
+                0
+            } else {
+                entry.0
+            };
+            file.seek(SeekFrom::Start(from))?;
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes)?;
+            Ok((bytes, from, meta.ino()))
+        };
+        let (bytes, from, inode) = match read() {
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(failed("read", path)(error)),
+        };
+        let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+        *entry = (from + whole as u64, inode);
+        Ok(String::from_utf8_lossy(&bytes[..whole])
+            .lines()
+            .map(str::to_owned)
+            .collect())
+    }
+}
+
+fn names(folder: &Path) -> Result<Vec<String>> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed("read", folder)(error)),
+    };
+    let mut names: Vec<String> = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    names.sort();
+    Ok(names)
+}
+
+fn line_of(service: &str, instance: &str, line: &str) -> LogLine {
+    LogLine {
+        service: service.to_owned(),
+        instance: instance.to_owned(),
+        line: line.to_owned(),
+    }
+}
