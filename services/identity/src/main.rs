@@ -1,2 +1,127 @@
-//! The `identity` service's process.
-fn main() {}
+//! The `identity` service's process: settings in, exit code out. What it does is the library's matter.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use chassis::start::Misconfigured;
+use chassis::{Listeners, Ports};
+use clap::Parser as _;
+use health::{Drain, Health, Lifecycle};
+use identity::http::{Identity, router};
+use identity::keys::{self, KeyError, Keys};
+use identity::password::Hasher;
+use identity::store::{SqliteStore, Store as _};
+use identity::throttle::Throttle;
+use telemetry::{Telemetry, catalogue};
+use tonic::service::Routes;
+
+/// Where it listens when nobody says.
+const PORTS: Ports = Ports { http: 8081, grpc: 9081 };
+
+/// Registers users, checks passwords, issues tokens
+#[derive(Debug, clap::Parser)]
+#[command(name = "identity", version)]
+struct Arguments {
+    #[command(flatten)]
+    chassis: chassis::Args,
+    /// How long a token is good
+    #[arg(long, env = "TOKEN_LIFETIME", value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
+    token_lifetime: Duration,
+    /// Add a signing key to DATA_DIR/keys, say its file, and end: running instances publish it at once and sign with it
+    /// after a minute; remove the old file when its tokens have expired
+    #[arg(long)]
+    new_key: bool,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    chassis::start::exit("identity", run(Arguments::parse()).await)
+}
+
+async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let args = arguments.chassis;
+    let key_folder = args.data_dir.join("keys");
+    if arguments.new_key {
+        let path = keys::rotate(&key_folder)?;
+        return writeln!(std::io::stdout(), "{}", path.display()).context("cannot say where the key is");
+    }
+    let telemetry = Telemetry::builder("identity")
+        .from_env()
+        .version(&args.version_label)
+        .init()?;
+    let listeners = Listeners::bind(&args, PORTS).await?;
+    let keys = Keys::open(&key_folder).map_err(usage)?;
+    let store = SqliteStore::open(args.data_dir.join("identity.db")).await?;
+
+    let probed = store.clone();
+    let health = Health::builder()
+        .critical("database", move || {
+            let store = probed.clone();
+            async move { store.ping().await }
+        })
+        .build()?;
+    let life = Lifecycle::install(&health, Drain::from_env()?)?;
+    telemetry.watch_health(&health);
+    let _admin = telemetry.admin().merge(health.details_router()).serve_from_env()?;
+
+    let reloading = tokio::spawn(reload(keys.clone(), telemetry.metrics().clone()));
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let http = router(Identity {
+        store,
+        keys,
+        hasher: Hasher::new(processors)?,
+        lifetime: arguments.token_lifetime,
+        metrics: telemetry.metrics().clone(),
+        throttle: Mutex::new(Throttle::default()),
+    })
+    .layer(args.fault.http())
+    .layer(telemetry.http_layer())
+    .merge(telemetry.metrics_router())
+    .merge(health.http_router());
+    let grpc = Routes::new(health.grpc_service()).into_axum_router();
+    listeners.serve(http, grpc, &health, &life).await?;
+
+    reloading.abort();
+    chassis::start::tell_losses("identity", &telemetry.shutdown(Duration::from_secs(4)).await);
+    Ok(())
+}
+
+/// Reads the keys again and again. A mistake is told once, until it changes.
+async fn reload(keys: Keys, metrics: telemetry::Metrics) {
+    let mut told = None;
+    loop {
+        tokio::time::sleep(keys::RELOAD).await;
+        let keys = keys.clone();
+        let result = tokio::task::spawn_blocking(move || keys.reload()).await;
+        let outcome = match result {
+            Ok(Ok(changed)) => {
+                if changed {
+                    tracing::info!("the signing keys have changed");
+                }
+                told = None;
+                "ok"
+            }
+            Ok(Err(error)) => {
+                let text = error.to_string();
+                if told.as_ref() != Some(&text) {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "the keys stay as they were");
+                    told = Some(text);
+                }
+                "error"
+            }
+            Err(_) => "error",
+        };
+        metrics.counter(catalogue::IDENTITY_KEY_RELOADS_TOTAL, [outcome]).inc();
+    }
+}
+
+/// A key that somebody must repair is a wrong setting.
+fn usage(error: KeyError) -> anyhow::Error {
+    match error {
+        KeyError::Open { .. } | KeyError::Malformed { .. } => Misconfigured(error.to_string()).into(),
+        other => other.into(),
+    }
+}

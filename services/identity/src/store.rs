@@ -1,0 +1,60 @@
+//! Where users are kept. Every implementation gives the same answers: `contract` says which, for all of them.
+
+use async_trait::async_trait;
+use chassis::sqlite::SqliteError;
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::account::Email;
+
+mod memory;
+mod sqlite;
+
+#[cfg(test)]
+mod contract;
+
+pub use memory::MemoryStore;
+pub use sqlite::SqliteStore;
+
+/// Keeps users. What is answered is durable. Instances share what they store.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Adds a user. Errors: [`StoreError::Exists`].
+    async fn add(&self, user: User) -> Result<(), StoreError>;
+
+    /// The user with that address.
+    async fn find(&self, email: &Email) -> Result<Option<User>, StoreError>;
+
+    /// Answers when the store can be used.
+    async fn ping(&self) -> Result<(), StoreError>;
+}
+
+/// A registered user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// UUID version 7.
+    pub id: Uuid,
+    /// No two users have the same.
+    pub email: Email,
+    /// As `password::Hasher` makes it.
+    pub password_hash: String,
+    /// When, to the microsecond.
+    pub created_at: Timestamp,
+}
+
+/// Why a store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Somebody has that address.
+    #[error("this address is registered already")]
+    Exists,
+    /// The database failed.
+    #[error("the store failed")]
+    Database(#[source] SqliteError),
+}
+
+impl From<SqliteError> for StoreError {
+    fn from(error: SqliteError) -> Self {
+        Self::Database(error)
+    }
+}

@@ -1,0 +1,508 @@
+//! The real binary, spoken to as its clients do: every event takes effect exactly once, whatever is repeated, killed or
+//! made to fail.
+#![expect(clippy::unwrap_used, reason = "a test ends where it is surprised")]
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use chassis::trial::{Instance, Trial, seed, until_async};
+use proto::notifications::v1::notifications_client::NotificationsClient;
+use proto::notifications::v1::{
+    DeadLetter, Event, EventState, GetStatsRequest, GetStatsResponse, ListDeadLettersRequest, ListNotificationsRequest,
+    Notification, PublishEventRequest, PublishEventResponse, ReplayDeadLetterRequest,
+};
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use tokio::sync::Mutex;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+use uuid::Uuid;
+
+const EXE: &str = env!("CARGO_BIN_EXE_notifications");
+
+type Client = NotificationsClient<Channel>;
+
+fn client(service: &Instance) -> Client {
+    let endpoint = Endpoint::from_shared(service.grpc_url()).unwrap();
+    NotificationsClient::new(
+        endpoint
+            .connect_timeout(Duration::from_secs(1))
+            .timeout(Duration::from_secs(10))
+            .connect_lazy(),
+    )
+}
+
+fn event(subject: &str) -> Event {
+    Event {
+        event_id: Uuid::new_v4().to_string(),
+        r#type: "order.paid".into(),
+        version: 1,
+        subject: subject.into(),
+        source: "orders".into(),
+        occurred_at: "2026-11-21T10:00:00Z".into(),
+        payload: br#"{"total_cents":1250,"currency":"EUR"}"#.to_vec(),
+    }
+}
+
+async fn publish(client: &mut Client, event: &Event) -> Result<PublishEventResponse, Status> {
+    client
+        .publish_event(PublishEventRequest {
+            event: Some(event.clone()),
+        })
+        .await
+        .map(tonic::Response::into_inner)
+}
+
+async fn stats(client: &mut Client) -> GetStatsResponse {
+    client.get_stats(GetStatsRequest {}).await.unwrap().into_inner()
+}
+
+/// Waits until nothing is pending.
+async fn settled(client: &Client) -> GetStatsResponse {
+    until_async("nothing is pending", || {
+        let mut client = client.clone();
+        async move {
+            let stats = stats(&mut client).await;
+            assert_eq!(stats.events, stats.pending + stats.processed + stats.dead_letters);
+            assert_eq!(stats.notifications, stats.processed);
+            (stats.pending == 0).then_some(stats)
+        }
+    })
+    .await
+}
+
+async fn notifications(client: &mut Client) -> Vec<Notification> {
+    let (mut token, mut all) = (String::new(), Vec::new());
+    loop {
+        let request = ListNotificationsRequest {
+            page_size: 100,
+            page_token: token,
+            ..Default::default()
+        };
+        let page = client.list_notifications(request).await.unwrap().into_inner();
+        all.extend(page.notifications);
+        token = page.next_page_token;
+        if token.is_empty() {
+            return all;
+        }
+    }
+}
+
+async fn dead_letters(client: &mut Client) -> Vec<DeadLetter> {
+    client
+        .list_dead_letters(ListDeadLettersRequest::default())
+        .await
+        .unwrap()
+        .into_inner()
+        .dead_letters
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_becomes_one_notification() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Trial::new(EXE, folder.path())
+        .arg("--version-label")
+        .arg("v3")
+        .start()
+        .await;
+    let mut client = client(&service);
+    let event = event("o1");
+    let answer = client
+        .publish_event(PublishEventRequest {
+            event: Some(event.clone()),
+        })
+        .await
+        .unwrap();
+    assert_eq!(answer.metadata().get("x-service-version").unwrap(), "v3");
+    assert_eq!(
+        answer.into_inner(),
+        PublishEventResponse {
+            duplicate: false,
+            state: EventState::Pending.into()
+        }
+    );
+    settled(&client).await;
+    let again = publish(&mut client, &event).await.unwrap();
+    assert_eq!(
+        again,
+        PublishEventResponse {
+            duplicate: true,
+            state: EventState::Processed.into()
+        }
+    );
+    let shouted = Event {
+        event_id: event.event_id.to_uppercase(),
+        ..event.clone()
+    };
+    assert!(
+        publish(&mut client, &shouted).await.unwrap().duplicate,
+        "an id is the same in capitals"
+    );
+    let all = notifications(&mut client).await;
+    assert_eq!(
+        (all.len(), all[0].event_id.as_str(), all[0].subject.as_str()),
+        (1, event.event_id.as_str(), "o1")
+    );
+    assert_eq!(all[0].text, "Your order o1 (12.50 EUR) has been paid.");
+    let duplicate = "notifications_events_total{outcome=\"duplicate\"}";
+    assert!((service.metric(duplicate).await - 2.0).abs() < 1e-9);
+    for path in [
+        "/healthz",
+        "/readyz",
+        "/health",
+        "/health/live",
+        "/health/ready",
+        "/health/startup",
+    ] {
+        assert_eq!(service.get(path).await.unwrap().status, 200, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_error_has_its_own_code_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Trial::new(EXE, folder.path()).start().await;
+    let mut client = client(&service);
+    let good = event("o1");
+    publish(&mut client, &good).await.unwrap();
+    for (event, code) in [
+        (
+            Event {
+                subject: "o2".into(),
+                ..good.clone()
+            },
+            Code::AlreadyExists,
+        ),
+        (
+            Event {
+                event_id: "x'); DROP TABLE events; --".into(),
+                ..good.clone()
+            },
+            Code::InvalidArgument,
+        ),
+        (
+            Event {
+                event_id: String::new(),
+                ..good.clone()
+            },
+            Code::InvalidArgument,
+        ),
+        (
+            Event {
+                r#type: "a\nb".into(),
+                ..event("o")
+            },
+            Code::InvalidArgument,
+        ),
+        (
+            Event {
+                version: 0,
+                ..event("o")
+            },
+            Code::InvalidArgument,
+        ),
+        (
+            event("a\n{\"level\":\"ERROR\",\"message\":\"forged\"}"),
+            Code::InvalidArgument,
+        ),
+        (
+            Event {
+                occurred_at: "yesterday".into(),
+                ..event("o")
+            },
+            Code::InvalidArgument,
+        ),
+        (
+            Event {
+                payload: vec![b'x'; 65_537],
+                ..event("o")
+            },
+            Code::InvalidArgument,
+        ),
+        (
+            Event {
+                payload: vec![b'x'; 1 << 20],
+                ..event("o")
+            },
+            Code::OutOfRange,
+        ),
+    ] {
+        assert_eq!(publish(&mut client, &event).await.unwrap_err().code(), code);
+    }
+    let nothing = client
+        .publish_event(PublishEventRequest { event: None })
+        .await
+        .unwrap_err();
+    assert_eq!(nothing.code(), Code::InvalidArgument);
+    let replay = |id: &str| {
+        let (mut client, event_id) = (client.clone(), id.to_owned());
+        async move {
+            client
+                .replay_dead_letter(ReplayDeadLetterRequest { event_id })
+                .await
+                .unwrap_err()
+                .code()
+        }
+    };
+    assert_eq!(replay(&Uuid::new_v4().to_string()).await, Code::NotFound);
+    assert_eq!(replay(&good.event_id).await, Code::FailedPrecondition);
+    assert_eq!(replay("1 OR 1=1").await, Code::InvalidArgument);
+    let wrong = ListNotificationsRequest {
+        page_token: "n1.-1".into(),
+        ..Default::default()
+    };
+    assert_eq!(
+        client.list_notifications(wrong).await.unwrap_err().code(),
+        Code::InvalidArgument
+    );
+    let odd = event("'; DELETE FROM notifications; --");
+    publish(&mut client, &odd).await.unwrap();
+    let stats = settled(&client).await;
+    assert_eq!((stats.events, stats.notifications), (2, 2));
+    for line in service.lines() {
+        let line: serde_json::Value = serde_json::from_str(&line).expect("every line of the log is one JSON object");
+        assert_ne!(line["message"], "forged");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_understood_waits_as_a_dead_letter() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Trial::new(EXE, folder.path()).start().await;
+    let mut client = client(&service);
+    let newer = Event {
+        version: 2,
+        ..event("o1")
+    };
+    let unknown = Event {
+        r#type: "order.eaten".into(),
+        ..event("o2")
+    };
+    let broken = Event {
+        payload: b"{".to_vec(),
+        ..event("o3")
+    };
+    for event in [&newer, &unknown] {
+        assert_eq!(
+            publish(&mut client, event).await.unwrap().state(),
+            EventState::DeadLetter
+        );
+    }
+    assert_eq!(
+        publish(&mut client, &broken).await.unwrap().state(),
+        EventState::Pending
+    );
+    settled(&client).await;
+    let letters = dead_letters(&mut client).await;
+    let reasons: Vec<_> = letters.iter().map(|letter| letter.reason.as_str()).collect();
+    assert_eq!(reasons, ["unsupported_version", "unknown_type", "bad_payload"]);
+    assert_eq!(
+        letters[0].event.as_ref(),
+        Some(&newer),
+        "it is kept as it was published"
+    );
+    client
+        .replay_dead_letter(ReplayDeadLetterRequest {
+            event_id: newer.event_id.clone(),
+        })
+        .await
+        .unwrap();
+    let stats = settled(&client).await;
+    assert_eq!(
+        (stats.dead_letters, stats.notifications),
+        (3, 0),
+        "a replay that fails again is a dead letter again"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failures_are_retried_then_wait_for_a_replay() {
+    let folder = tempfile::tempdir().unwrap();
+    let trial = Trial::new(EXE, folder.path())
+        .env("MAX_ATTEMPTS", "3")
+        .env("RETRY_BASE", "5ms");
+    let service = trial.clone().env("CHANNEL_FAULT", "errors=100%").start().await;
+    let mut broken = client(&service);
+    let events: Vec<_> = (0..5).map(|n| event(&format!("o{n}"))).collect();
+    for event in &events {
+        publish(&mut broken, event).await.unwrap();
+    }
+    let stats = settled(&broken).await;
+    assert_eq!((stats.dead_letters, stats.notifications), (5, 0));
+    let letters = dead_letters(&mut broken).await;
+    assert!(
+        letters
+            .iter()
+            .all(|letter| letter.reason == "attempts_exhausted" && letter.attempts == 3),
+        "{letters:?}"
+    );
+    assert!((service.metric("notifications_sent_total{outcome=\"retry\"}").await - 10.0).abs() < 1e-9);
+    drop(service);
+
+    let service = trial
+        .clone()
+        .env("CHANNEL_FAULT", "errors=50%")
+        .env("MAX_ATTEMPTS", "100")
+        .start()
+        .await;
+    let mut flaky = client(&service);
+    for event in &events {
+        flaky
+            .replay_dead_letter(ReplayDeadLetterRequest {
+                event_id: event.event_id.clone(),
+            })
+            .await
+            .unwrap();
+    }
+    let stats = settled(&flaky).await;
+    assert_eq!((stats.dead_letters, stats.notifications), (0, 5));
+    let ids: HashSet<_> = notifications(&mut flaky)
+        .await
+        .into_iter()
+        .map(|n| n.event_id)
+        .collect();
+    assert_eq!(ids.len(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_publications_over_two_instances_have_one_effect_each() {
+    let folder = tempfile::tempdir().unwrap();
+    let trial = Trial::new(EXE, folder.path());
+    let (one, two) = tokio::join!(trial.start(), trial.start());
+    let clients = [client(&one), client(&two)];
+    let events: Arc<Vec<_>> = Arc::new((0..10).map(|n| event(&format!("o{n}"))).collect());
+    let tasks: Vec<_> = (0..200)
+        .map(|n| {
+            let (mut client, events) = (clients[n % 2].clone(), Arc::clone(&events));
+            tokio::spawn(async move { publish(&mut client, &events[n % 10]).await.unwrap().duplicate })
+        })
+        .collect();
+    let mut first = 0;
+    for task in tasks {
+        first += usize::from(!task.await.unwrap());
+    }
+    assert_eq!(first, 10);
+    let stats = settled(&clients[0]).await;
+    assert_eq!((stats.events, stats.notifications, stats.duplicates), (10, 10, 190));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kill_9_under_load_gives_every_event_exactly_one_effect() {
+    let kills = std::env::var("TEST_KILLS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(8);
+    let mut random = StdRng::seed_from_u64(seed());
+    let folder = tempfile::tempdir().unwrap();
+    let trial = Trial::new(EXE, folder.path())
+        .env("CHANNEL_FAULT", "errors=20%")
+        .env("RETRY_BASE", "1ms");
+    let acknowledged = Arc::new(Mutex::new(HashMap::<String, Event>::new()));
+    for round in 0..kills {
+        let (mut one, mut two) = tokio::join!(trial.start(), trial.start());
+        let stop = Arc::new(AtomicBool::new(false));
+        let before = acknowledged.lock().await.len();
+        let tasks: Vec<_> = (0..6)
+            .map(|n| {
+                let mut client = client(if n % 2 == 0 { &one } else { &two });
+                let mut random = StdRng::seed_from_u64(random.random());
+                let (acknowledged, stop) = (Arc::clone(&acknowledged), Arc::clone(&stop));
+                tokio::spawn(async move {
+                    let mut next = event(&format!("o{round}.{n}"));
+                    while !stop.load(Ordering::SeqCst) {
+                        // As a relay does: what was not acknowledged is sent again, and sometimes what was, too.
+                        if let Ok(answer) = publish(&mut client, &next).await {
+                            assert_ne!(answer.state(), EventState::Unspecified);
+                            acknowledged.lock().await.insert(next.event_id.clone(), next.clone());
+                            if random.random_bool(0.8) {
+                                next = event(&format!("o{round}.{n}"));
+                            }
+                        }
+                    }
+                })
+            })
+            .collect();
+        let wanted = before + random.random_range(5..60);
+        until_async("the load is real", || async {
+            (acknowledged.lock().await.len() >= wanted).then_some(())
+        })
+        .await;
+        one.kill();
+        if random.random_bool(0.5) {
+            two.kill();
+        }
+        stop.store(true, Ordering::SeqCst);
+        for task in tasks {
+            task.await.unwrap();
+        }
+    }
+    let service = trial.start().await;
+    let mut client = client(&service);
+    let stats = settled(&client).await;
+    let effects = notifications(&mut client).await;
+    let by_event: HashSet<&str> = effects.iter().map(|effect| effect.event_id.as_str()).collect();
+    assert_eq!(by_event.len(), effects.len(), "an event has two effects");
+    assert_eq!(effects.len() as u64, stats.notifications);
+    let dead: HashSet<String> = dead_letters(&mut client)
+        .await
+        .into_iter()
+        .filter_map(|letter| Some(letter.event?.event_id))
+        .collect();
+    for id in acknowledged.lock().await.keys() {
+        assert!(
+            by_event.contains(id.as_str()) || dead.contains(id),
+            "{id} was acknowledged and is lost"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_loses_no_publication_and_ends_with_0() {
+    let folder = tempfile::tempdir().unwrap();
+    let trial = Trial::new(EXE, folder.path());
+    let mut service = trial
+        .clone()
+        .env("SERVICE_FAULT", "latency=400ms")
+        .env("DRAIN_DELAY", "100ms")
+        .start()
+        .await;
+    let clients = client(&service);
+    let mut probe = clients.clone();
+    stats(&mut probe).await;
+    let tasks: Vec<_> = (0..20)
+        .map(|n| {
+            let mut client = clients.clone();
+            tokio::spawn(async move { publish(&mut client, &event(&format!("o{n}"))).await })
+        })
+        .collect();
+    until_async("the calls have begun", || async {
+        let begun = service.metric("grpc_server_started_total").await;
+        (begun >= 21.0).then_some(())
+    })
+    .await;
+    service.terminate();
+    for task in tasks {
+        task.await.unwrap().expect("a call under way is answered");
+    }
+    assert_eq!(service.until_ended().await.code(), Some(0));
+    let service = trial.start().await;
+    let stats = settled(&client(&service)).await;
+    assert_eq!((stats.events, stats.notifications), (20, 20));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_settings_end_it_with_code_2() {
+    let folder = tempfile::tempdir().unwrap();
+    let trial = Trial::new(EXE, folder.path());
+    for (trial, words) in [
+        (trial.clone().env("MAX_ATTEMPTS", "0"), "--max-attempts"),
+        (trial.clone().env("RETRY_BASE", "fast"), "--retry-base"),
+        (trial.clone().env("CHANNEL_FAULT", "errors=1"), "percent"),
+    ] {
+        let (code, _, stderr) = trial.run_to_end().await;
+        assert_eq!(code, Some(2), "{stderr}");
+        assert!(stderr.contains(words), "{words} in {stderr}");
+    }
+}
