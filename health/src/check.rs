@@ -71,7 +71,10 @@ pub struct Failure {
 impl Failure {
     /// A failure with its reason and a detail for the log.
     pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { reason, detail: detail.into() }
+        Self {
+            reason,
+            detail: detail.into(),
+        }
     }
 }
 

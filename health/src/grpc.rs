@@ -39,7 +39,10 @@ enum Subject {
 
 impl GrpcHealth {
     pub(crate) fn new(health: Health) -> Self {
-        Self { health, watchers: Arc::new(Semaphore::new(WATCHERS)) }
+        Self {
+            health,
+            watchers: Arc::new(Semaphore::new(WATCHERS)),
+        }
     }
 
     fn subject(&self, service: &str) -> Subject {
@@ -60,7 +63,11 @@ fn status_of(health: &Health, subject: Subject) -> ServingStatus {
         Subject::Startup => health.inner().started(),
         Subject::Unknown => return ServingStatus::ServiceUnknown,
     };
-    if good { ServingStatus::Serving } else { ServingStatus::NotServing }
+    if good {
+        ServingStatus::Serving
+    } else {
+        ServingStatus::NotServing
+    }
 }
 
 fn reply(status: ServingStatus) -> HealthCheckResponse {

@@ -23,7 +23,9 @@ pub(crate) fn public<S: Clone + Send + Sync + 'static>(health: &Health) -> Route
 
 /// Routes with details, for the admin listener.
 pub(crate) fn details<S: Clone + Send + Sync + 'static>(health: &Health) -> Router<S> {
-    Router::new().route("/health/details", get(all)).with_state(health.clone())
+    Router::new()
+        .route("/health/details", get(all))
+        .with_state(health.clone())
 }
 
 async fn live(Extract(health): Extract<Health>) -> Response {
@@ -39,12 +41,18 @@ async fn startup(Extract(health): Extract<Health>) -> Response {
 }
 
 async fn aggregate(Extract(health): Extract<Health>) -> Response {
-    answer(if health.is_alive() { word(health.state()) } else { "fail" })
+    answer(if health.is_alive() {
+        word(health.state())
+    } else {
+        "fail"
+    })
 }
 
 async fn all(Extract(health): Extract<Health>) -> Response {
     let mut response = axum::Json(health.snapshot()).into_response();
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 
@@ -64,7 +72,10 @@ fn answer(status: &'static str) -> Response {
         _ => (StatusCode::SERVICE_UNAVAILABLE, r#"{"status":"fail"}"#),
     };
     let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static("application/health+json")),
+        (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/health+json"),
+        ),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];
     (code, headers, body).into_response()

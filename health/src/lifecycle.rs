@@ -20,7 +20,10 @@ pub struct Drain {
 
 impl Default for Drain {
     fn default() -> Self {
-        Self { delay: Duration::from_secs(5), timeout: Duration::from_secs(18) }
+        Self {
+            delay: Duration::from_secs(5),
+            timeout: Duration::from_secs(18),
+        }
     }
 }
 
@@ -116,7 +119,11 @@ impl Lifecycle {
 
     /// A life that only [`Lifecycle::drain`] ends: for tests, and for programs with their own signal handling.
     pub fn without_signals(health: &Health, times: Drain) -> Self {
-        Self { health: health.clone(), phase: watch::Sender::new(Phase::Running), times }
+        Self {
+            health: health.clone(),
+            phase: watch::Sender::new(Phase::Running),
+            times,
+        }
     }
 
     /// Starts the drain as SIGTERM does. Needs a runtime. Later calls change nothing.

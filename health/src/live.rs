@@ -37,12 +37,20 @@ struct Shared {
 impl Heartbeat {
     /// A heartbeat that has just beaten, dead after `limit` without another.
     pub fn new(limit: Duration) -> Self {
-        Self { shared: Arc::new(Shared { born: Instant::now(), last_ms: AtomicU64::new(0), limit }) }
+        Self {
+            shared: Arc::new(Shared {
+                born: Instant::now(),
+                last_ms: AtomicU64::new(0),
+                limit,
+            }),
+        }
     }
 
     /// Says that the worker made progress.
     pub fn beat(&self) {
-        self.shared.last_ms.store(self.shared.born.elapsed().as_millis() as u64, Ordering::Relaxed);
+        self.shared
+            .last_ms
+            .store(self.shared.born.elapsed().as_millis() as u64, Ordering::Relaxed);
     }
 
     /// Whether the last beat is recent enough.

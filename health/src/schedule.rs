@@ -23,7 +23,7 @@ const STARTING_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Health {
     inner: Arc<Inner>,
-    _tasks: Arc<Tasks>,
+    tasks: Arc<Tasks>,
 }
 
 pub(crate) struct Inner {
@@ -71,7 +71,9 @@ impl Drop for Tasks {
 
 impl fmt::Debug for Health {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Health").field("state", &self.state()).finish_non_exhaustive()
+        f.debug_struct("Health")
+            .field("state", &self.state())
+            .finish_non_exhaustive()
     }
 }
 
@@ -115,7 +117,7 @@ impl Health {
     pub fn stop(&self) {
         self.end(State::Stopped);
         self.inner.close_streams();
-        for task in self._tasks.0.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        for task in self.tasks.0.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             task.abort();
         }
     }
@@ -141,9 +143,17 @@ impl Health {
             .inner
             .liveness
             .iter()
-            .map(|(name, check)| LivenessSnapshot { name: name.clone(), alive: check() == Beat::Alive })
+            .map(|(name, check)| LivenessSnapshot {
+                name: name.clone(),
+                alive: check() == Beat::Alive,
+            })
             .collect();
-        Snapshot { schema: "opsctl.health/v1", state: self.state(), checks, liveness }
+        Snapshot {
+            schema: "opsctl.health/v1",
+            state: self.state(),
+            checks,
+            liveness,
+        }
     }
 
     /// `/healthz /readyz /health /health/live /health/ready /health/startup` for the service's HTTP port: 200 or 503
@@ -177,7 +187,9 @@ pub struct HealthBuilder {
 
 impl fmt::Debug for HealthBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HealthBuilder").field("checks", &self.specs.len()).finish_non_exhaustive()
+        f.debug_struct("HealthBuilder")
+            .field("checks", &self.specs.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -272,7 +284,10 @@ impl HealthBuilder {
             .map(|index| runtime.spawn(run_check(Arc::clone(&inner), index, Arc::clone(&permits))))
             .collect();
         tasks.push(runtime.spawn(watch_staleness(Arc::clone(&inner))));
-        Ok(Health { inner, _tasks: Arc::new(Tasks(Mutex::new(tasks))) })
+        Ok(Health {
+            inner,
+            tasks: Arc::new(Tasks(Mutex::new(tasks))),
+        })
     }
 }
 
@@ -313,12 +328,19 @@ async fn run_check(inner: Arc<Inner>, index: usize, permits: Arc<Semaphore>) {
             match tokio::time::timeout(entry.timeout, run).await {
                 Ok(Ok(outcome)) => outcome,
                 Ok(Err(_panic)) => Outcome::Fail(Failure::new(Reason::Panic, "the check panicked")),
-                Err(_) => Outcome::Fail(Failure::new(Reason::Timeout, format!("no answer in {:?}", entry.timeout))),
+                Err(_) => Outcome::Fail(Failure::new(
+                    Reason::Timeout,
+                    format!("no answer in {:?}", entry.timeout),
+                )),
             }
         };
         let passed_once = entry.take(&outcome, started);
         inner.publish();
-        let interval = if passed_once { entry.interval } else { entry.interval.min(STARTING_INTERVAL) };
+        let interval = if passed_once {
+            entry.interval
+        } else {
+            entry.interval.min(STARTING_INTERVAL)
+        };
         let spread: f64 = rand::random_range(0.8..=1.2);
         tokio::time::sleep(interval.mul_f64(spread)).await;
     }
@@ -326,7 +348,9 @@ async fn run_check(inner: Arc<Inner>, index: usize, permits: Arc<Semaphore>) {
 
 /// Turns checks without an answer for too long into failures (a starved runtime, a full semaphore).
 async fn watch_staleness(inner: Arc<Inner>) {
-    let Some(period) = inner.entries.iter().map(|entry| entry.interval).min() else { return };
+    let Some(period) = inner.entries.iter().map(|entry| entry.interval).min() else {
+        return;
+    };
     loop {
         tokio::time::sleep(period).await;
         let now = Instant::now();

@@ -25,8 +25,14 @@ pub enum State {
 
 impl State {
     /// All states, in the order of a life.
-    pub const ALL: [Self; 6] =
-        [Self::Starting, Self::Ready, Self::Degraded, Self::NotReady, Self::Draining, Self::Stopped];
+    pub const ALL: [Self; 6] = [
+        Self::Starting,
+        Self::Ready,
+        Self::Degraded,
+        Self::NotReady,
+        Self::Draining,
+        Self::Stopped,
+    ];
 
     /// Whether traffic should come.
     pub const fn takes_traffic(self) -> bool {
@@ -156,7 +162,11 @@ impl Record {
 
 /// State of a service that is not told to stop, from its checks. `started` says that it was ready before.
 pub(crate) fn aggregate<'a>(records: impl Iterator<Item = &'a Record> + Clone, started: bool) -> State {
-    if !started && records.clone().any(|record| record.role == Role::Critical && !record.passed_once) {
+    if !started
+        && records
+            .clone()
+            .any(|record| record.role == Role::Critical && !record.passed_once)
+    {
         return State::Starting;
     }
     let mut state = State::Ready;

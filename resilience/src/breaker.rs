@@ -2,6 +2,8 @@
 //! It does not retry, and does not time out: what it is told to record is what it knows.
 
 mod core;
+#[cfg(test)]
+mod model;
 
 use std::fmt;
 use std::future::Future;
@@ -32,7 +34,13 @@ pub enum State {
 
 impl State {
     /// All states.
-    pub const ALL: [Self; 5] = [Self::Closed, Self::Open, Self::HalfOpen, Self::ForcedOpen, Self::ForcedClosed];
+    pub const ALL: [Self; 5] = [
+        Self::Closed,
+        Self::Open,
+        Self::HalfOpen,
+        Self::ForcedOpen,
+        Self::ForcedClosed,
+    ];
 
     /// The name in JSON and metrics.
     pub const fn as_str(self) -> &'static str {
@@ -70,7 +78,10 @@ struct Guarded {
 
 impl fmt::Debug for Breaker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Breaker").field("name", &self.inner.name).field("state", &self.state()).finish_non_exhaustive()
+        f.debug_struct("Breaker")
+            .field("name", &self.inner.name)
+            .field("state", &self.state())
+            .finish_non_exhaustive()
     }
 }
 
@@ -153,10 +164,22 @@ impl Breaker {
         }
         self.tell(guarded, now);
         match result {
-            Ok(token) => Ok(Permit { breaker: self.clone(), token, started: now, ended: false }),
+            Ok(token) => Ok(Permit {
+                breaker: self.clone(),
+                token,
+                started: now,
+                ended: false,
+            }),
             Err(retry_after) => {
-                let rejected = Rejected { by: By::Breaker, name: Arc::clone(&self.inner.name), retry_after };
-                self.event(&Event::Rejected { name: &self.inner.name, by: By::Breaker });
+                let rejected = Rejected {
+                    by: By::Breaker,
+                    name: Arc::clone(&self.inner.name),
+                    retry_after,
+                };
+                self.event(&Event::Rejected {
+                    name: &self.inner.name,
+                    by: By::Breaker,
+                });
                 Err(rejected)
             }
         }
@@ -166,11 +189,7 @@ impl Breaker {
     ///
     /// # Errors
     /// [`Error::Rejected`], or the operation's own error.
-    pub async fn call<T, E, Fut>(
-        &self,
-        classify: &impl Classify<T, E>,
-        op: impl FnOnce() -> Fut,
-    ) -> Result<T, Error<E>>
+    pub async fn call<T, E, Fut>(&self, classify: &impl Classify<T, E>, op: impl FnOnce() -> Fut) -> Result<T, Error<E>>
     where
         Fut: Future<Output = Result<T, E>>,
     {
@@ -228,8 +247,17 @@ impl Breaker {
         guarded.told = to;
         guarded.transitions[from as usize][to as usize] += 1;
         drop(guarded);
-        tracing::debug!(name = &*self.inner.name, from = from.as_str(), to = to.as_str(), "circuit breaker");
-        self.event(&Event::Transition { name: &self.inner.name, from, to });
+        tracing::debug!(
+            name = &*self.inner.name,
+            from = from.as_str(),
+            to = to.as_str(),
+            "circuit breaker"
+        );
+        self.event(&Event::Transition {
+            name: &self.inner.name,
+            from,
+            to,
+        });
     }
 
     fn event(&self, event: &Event<'_>) {
@@ -302,7 +330,9 @@ pub struct BreakerBuilder {
 
 impl fmt::Debug for BreakerBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BreakerBuilder").field("settings", &self.settings).finish_non_exhaustive()
+        f.debug_struct("BreakerBuilder")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
     }
 }
 
@@ -397,7 +427,10 @@ impl BreakerBuilder {
         let ratio = |ratio: f64| ratio > 0.0 && ratio <= 1.0;
         let problem = if !ratio(settings.failure_ratio) {
             Some("breaker.failure_ratio must be above 0 and at most 1")
-        } else if settings.slow.is_some_and(|(limit, share)| limit.is_zero() || !ratio(share)) {
+        } else if settings
+            .slow
+            .is_some_and(|(limit, share)| limit.is_zero() || !ratio(share))
+        {
             Some("breaker.slow needs a time above zero and a ratio above 0 and at most 1")
         } else if settings.probes == 0 || settings.lease.is_zero() {
             Some("breaker.half_open needs at least one probe and a lease above zero")

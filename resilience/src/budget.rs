@@ -62,8 +62,16 @@ impl Budget {
     pub fn snapshot(&self) -> BudgetSnapshot {
         let counts = self.lock();
         let [requests, retries] = counts.0.sums(clock::now());
-        let ratio = if requests == 0 { 0.0 } else { retries as f64 / requests as f64 };
-        BudgetSnapshot { limit_ratio: self.inner.ratio, ratio, exhausted: counts.1 }
+        let ratio = if requests == 0 {
+            0.0
+        } else {
+            retries as f64 / requests as f64
+        };
+        BudgetSnapshot {
+            limit_ratio: self.inner.ratio,
+            ratio,
+            exhausted: counts.1,
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, (Window<2>, u64)> {

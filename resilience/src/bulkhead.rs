@@ -58,12 +58,18 @@ impl Bulkhead {
         let permit = Arc::clone(&self.inner.places).acquire_owned().await;
         drop(waiting);
         // The semaphore is never closed.
-        permit.map(|permit| Place { _permit: permit }).map_err(|_| self.refuse())
+        permit
+            .map(|permit| Place { _permit: permit })
+            .map_err(|_| self.refuse())
     }
 
     fn refuse(&self) -> Rejected {
         self.inner.rejected.fetch_add(1, Ordering::Relaxed);
-        Rejected { by: By::Bulkhead, name: Arc::clone(&self.inner.name), retry_after: None }
+        Rejected {
+            by: By::Bulkhead,
+            name: Arc::clone(&self.inner.name),
+            retry_after: None,
+        }
     }
 
     /// What is inside, waiting and was refused.
@@ -90,7 +96,9 @@ impl<'a> Waiting<'a> {
     fn join(inner: &'a Inner) -> Option<Self> {
         inner
             .queued
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |queued| (queued < inner.queue).then_some(queued + 1))
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |queued| {
+                (queued < inner.queue).then_some(queued + 1)
+            })
             .ok()
             .map(|_| Self(inner))
     }

@@ -131,7 +131,9 @@ struct Length(Duration);
 impl<'de> Deserialize<'de> for Length {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        humantime::parse_duration(&text).map(Self).map_err(serde::de::Error::custom)
+        humantime::parse_duration(&text)
+            .map(Self)
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -142,10 +144,13 @@ impl Pipeline {
     /// # Errors
     /// Text of the wrong form or with unknown keys, no such policy, settings that make no sense.
     pub fn from_toml(text: &str, name: &str) -> Result<Self, ConfigError> {
-        let mut document: Document =
-            toml::from_str(text).map_err(|source| ConfigError::Text { source: Box::new(source) })?;
-        let policy =
-            document.policy.remove(name).ok_or_else(|| ConfigError::Missing { name: name.to_owned() })?;
+        let mut document: Document = toml::from_str(text).map_err(|source| ConfigError::Text {
+            source: Box::new(source),
+        })?;
+        let policy = document
+            .policy
+            .remove(name)
+            .ok_or_else(|| ConfigError::Missing { name: name.to_owned() })?;
         Ok(builder(name, policy)?.build()?)
     }
 }
@@ -200,7 +205,9 @@ fn builder(name: &str, policy: Policy) -> Result<PipelineBuilder, BuildError> {
         }
         if table.open.is_some() || table.open_max.is_some() {
             let first = table.open.map_or(Duration::from_secs(5), |length| length.0);
-            let longest = table.open_max.map_or(first.max(Duration::from_secs(60)), |length| length.0);
+            let longest = table
+                .open_max
+                .map_or(first.max(Duration::from_secs(60)), |length| length.0);
             breaker = breaker.open(first, longest);
         }
         if let Some(half_open) = table.half_open {

@@ -19,7 +19,10 @@ impl Deadline {
     pub fn after(duration: Duration) -> Self {
         let now = Instant::now();
         // About 30 years stand for "never" where the sum does not fit.
-        Self(now.checked_add(duration).unwrap_or_else(|| now + Duration::from_secs(86_400 * 365 * 30)))
+        Self(
+            now.checked_add(duration)
+                .unwrap_or_else(|| now + Duration::from_secs(86_400 * 365 * 30)),
+        )
     }
 
     /// The deadline of the request that this task works on, if it has one.

@@ -112,6 +112,9 @@ pub struct BuildError {
 
 impl BuildError {
     pub(crate) fn new(name: &str, problem: impl Into<String>) -> Self {
-        Self { name: name.to_owned(), problem: problem.into() }
+        Self {
+            name: name.to_owned(),
+            problem: problem.into(),
+        }
     }
 }

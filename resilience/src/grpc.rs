@@ -130,7 +130,6 @@ impl From<Error<Status>> for Status {
 ///
 /// # Errors
 /// DEADLINE_EXCEEDED when it is over already.
-#[expect(clippy::result_large_err, reason = "tonic's interceptor has this type")]
 pub fn deadline_out<T>(mut request: Request<T>) -> Result<Request<T>, Status> {
     if let Some(deadline) = Deadline::current() {
         let remaining = deadline.remaining();

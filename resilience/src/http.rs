@@ -23,7 +23,9 @@ pub struct HttpClassify;
 /// The verdict on a status with its headers.
 pub fn verdict(status: StatusCode, headers: &HeaderMap) -> Verdict {
     match status.as_u16() {
-        429 => Verdict::Overload { hint: retry_after(headers) },
+        429 => Verdict::Overload {
+            hint: retry_after(headers),
+        },
         503 => match retry_after(headers) {
             Some(hint) => Verdict::Overload { hint: Some(hint) },
             None => Verdict::Failure(Kind::Transient),
@@ -37,7 +39,14 @@ pub fn verdict(status: StatusCode, headers: &HeaderMap) -> Verdict {
 
 /// Whether a request may be repeated.
 pub fn safety(method: &Method, headers: &HeaderMap) -> Safety {
-    let safe = [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE, Method::PUT, Method::DELETE];
+    let safe = [
+        Method::GET,
+        Method::HEAD,
+        Method::OPTIONS,
+        Method::TRACE,
+        Method::PUT,
+        Method::DELETE,
+    ];
     if safe.contains(method) || headers.contains_key("idempotency-key") {
         Safety::Idempotent
     } else {

@@ -43,7 +43,11 @@ pub struct PipelineLayer<C> {
 
 impl PipelineLayer<AnyError> {
     pub(crate) fn new(policy: Pipeline) -> Self {
-        Self { policy, classify: Arc::new(AnyError), idempotent: false }
+        Self {
+            policy,
+            classify: Arc::new(AnyError),
+            idempotent: false,
+        }
     }
 }
 
@@ -51,7 +55,11 @@ impl<C> PipelineLayer<C> {
     /// Lets `classify` tell what results mean and which requests may be repeated.
     #[must_use]
     pub fn classify<D>(self, classify: D) -> PipelineLayer<D> {
-        PipelineLayer { policy: self.policy, classify: Arc::new(classify), idempotent: self.idempotent }
+        PipelineLayer {
+            policy: self.policy,
+            classify: Arc::new(classify),
+            idempotent: self.idempotent,
+        }
     }
 
     /// Says that every request may be repeated.
@@ -117,7 +125,11 @@ where
         let clone = self.inner.clone();
         let ready = std::mem::replace(&mut self.inner, clone);
         let (policy, classify) = (self.policy.clone(), Arc::clone(&self.classify));
-        let safety = if self.idempotent { Safety::Idempotent } else { classify.safety(&request) };
+        let safety = if self.idempotent {
+            Safety::Idempotent
+        } else {
+            classify.safety(&request)
+        };
         PipelineFuture(Box::pin(async move {
             let spare = ready.clone();
             let mut ready = Some(ready);

@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::breaker::{Breaker, BreakerBuilder, BreakerSnapshot};
@@ -36,7 +36,9 @@ struct Inner {
 
 impl fmt::Debug for Pipeline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pipeline").field("name", &self.inner.name).finish_non_exhaustive()
+        f.debug_struct("Pipeline")
+            .field("name", &self.inner.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -134,8 +136,16 @@ impl Pipeline {
         };
         let limit = deadline.remaining();
         if limit.is_zero() {
-            self.event(&Event::Rejected { name: &self.inner.name, by: By::Deadline });
-            return Err(Rejected { by: By::Deadline, name: Arc::clone(&self.inner.name), retry_after: None }.into());
+            self.event(&Event::Rejected {
+                name: &self.inner.name,
+                by: By::Deadline,
+            });
+            return Err(Rejected {
+                by: By::Deadline,
+                name: Arc::clone(&self.inner.name),
+                retry_after: None,
+            }
+            .into());
         }
         let attempts = self.attempts(safety, classify, op, Some(deadline));
         match tokio::time::timeout_at(deadline.instant(), attempts).await {
@@ -206,7 +216,10 @@ impl Pipeline {
         let inner = &*self.inner;
         let _place = match &inner.bulkhead {
             Some(bulkhead) => Some(bulkhead.enter().await.inspect_err(|rejected| {
-                self.event(&Event::Rejected { name: &inner.name, by: rejected.by });
+                self.event(&Event::Rejected {
+                    name: &inner.name,
+                    by: rejected.by,
+                });
             })?),
             None => None,
         };
@@ -231,19 +244,16 @@ impl Pipeline {
             if let Some(permit) = permit {
                 permit.record(verdict);
             }
-            let Some(delay) = self.next(verdict, safety, number, deadline) else { return result };
+            let Some(delay) = self.next(verdict, safety, number, deadline) else {
+                return result;
+            };
             tokio::time::sleep(delay).await;
             last = Some(result);
             number += 1;
         }
     }
 
-    async fn attempt<F, Fut, T, E>(
-        &self,
-        number: u32,
-        deadline: Option<Deadline>,
-        op: &mut F,
-    ) -> Result<T, Error<E>>
+    async fn attempt<F, Fut, T, E>(&self, number: u32, deadline: Option<Deadline>, op: &mut F) -> Result<T, Error<E>>
     where
         F: FnMut(Attempt) -> Fut,
         Fut: Future<Output = Result<T, E>>,
@@ -255,7 +265,9 @@ impl Pipeline {
         };
         let ends = if own_is_earlier { own } else { deadline };
         let attempt = Attempt { number, deadline: ends };
-        let Some(ends) = ends else { return op(attempt).await.map_err(Error::Inner) };
+        let Some(ends) = ends else {
+            return op(attempt).await.map_err(Error::Inner);
+        };
         let future = ends.scope(op(attempt));
         if !own_is_earlier {
             // The total limit is around all attempts already.
@@ -287,13 +299,21 @@ impl Pipeline {
             return None;
         }
         self.inner.retries[reason as usize].fetch_add(1, Ordering::Relaxed);
-        self.event(&Event::Retry { name: &self.inner.name, attempt: number, reason: reason.as_str(), delay });
+        self.event(&Event::Retry {
+            name: &self.inner.name,
+            attempt: number,
+            reason: reason.as_str(),
+            delay,
+        });
         Some(delay)
     }
 
     fn timed_out<E>(&self, scope: Scope, limit: Duration) -> Error<E> {
         self.inner.timeouts[scope as usize].fetch_add(1, Ordering::Relaxed);
-        self.event(&Event::Timeout { name: &self.inner.name, scope });
+        self.event(&Event::Timeout {
+            name: &self.inner.name,
+            scope,
+        });
         Error::Timeout { scope, limit }
     }
 
@@ -338,7 +358,9 @@ pub struct PipelineBuilder {
 
 impl fmt::Debug for PipelineBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PipelineBuilder").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("PipelineBuilder")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -425,7 +447,12 @@ impl PipelineBuilder {
         }
         let breaker = self
             .breaker
-            .map(|breaker| breaker.shared_listener(self.listener.clone()).attempt_limit(self.attempt).build())
+            .map(|breaker| {
+                breaker
+                    .shared_listener(self.listener.clone())
+                    .attempt_limit(self.attempt)
+                    .build()
+            })
             .transpose()?;
         let bulkhead = self
             .bulkhead

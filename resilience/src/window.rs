@@ -22,7 +22,13 @@ struct Bucket<const N: usize> {
 impl<const N: usize> Window<N> {
     pub(crate) fn new(length: Duration) -> Self {
         let bucket_nanos = (length.as_nanos() / BUCKETS as u128).max(1);
-        Self { bucket_nanos, buckets: [Bucket { turn: 0, counts: [0; N] }; BUCKETS] }
+        Self {
+            bucket_nanos,
+            buckets: [Bucket {
+                turn: 0,
+                counts: [0; N],
+            }; BUCKETS],
+        }
     }
 
     /// Adds one of `which`.

@@ -43,8 +43,9 @@ impl AdminAddr {
         if let Some(path) = text.strip_prefix("unix:") {
             return Ok(Self::Unix(PathBuf::from(path)));
         }
-        let addr: SocketAddr =
-            text.parse().map_err(|_| AdminError::Address { text: text.to_owned() })?;
+        let addr: SocketAddr = text
+            .parse()
+            .map_err(|_| AdminError::Address { text: text.to_owned() })?;
         if !addr.ip().is_loopback() {
             return Err(AdminError::NotLoopback { addr });
         }
@@ -62,7 +63,9 @@ pub struct Admin {
 
 impl Admin {
     pub(crate) fn new(level: LogLevel) -> Self {
-        let router = Router::new().route("/loglevel", get(show_level).put(set_level)).with_state(level);
+        let router = Router::new()
+            .route("/loglevel", get(show_level).put(set_level))
+            .with_state(level);
         Self { router, writes: false }
     }
 
@@ -86,7 +89,9 @@ impl Admin {
     /// # Errors
     /// As [`AdminAddr::parse`] and [`Admin::serve`].
     pub fn serve_from_env(mut self) -> Result<Option<AdminServer>, AdminError> {
-        let Ok(text) = std::env::var("ADMIN_ADDR") else { return Ok(None) };
+        let Ok(text) = std::env::var("ADMIN_ADDR") else {
+            return Ok(None);
+        };
         let token_file = std::env::var_os("ADMIN_TOKEN_FILE").map(PathBuf::from);
         if let Ok(writes) = std::env::var("ADMIN_WRITES") {
             self.writes = matches!(writes.as_str(), "1" | "true");
@@ -101,8 +106,10 @@ impl Admin {
     pub fn serve(self, addr: &AdminAddr) -> Result<AdminServer, AdminError> {
         match addr {
             AdminAddr::Unix(path) => {
-                let listener = bind_private(path)
-                    .map_err(|source| AdminError::Listen { addr: path.display().to_string(), source })?;
+                let listener = bind_private(path).map_err(|source| AdminError::Listen {
+                    addr: path.display().to_string(),
+                    source,
+                })?;
                 let inode = std::fs::symlink_metadata(path).map(|meta| meta.ino()).ok();
                 let app = self.guarded(None);
                 let task = tokio::spawn(async move {
@@ -110,11 +117,18 @@ impl Admin {
                         tracing::error!(error = &error as &dyn std::error::Error, "admin listener ended");
                     }
                 });
-                Ok(AdminServer { task, socket: Some((path.clone(), inode)), addr: None })
+                Ok(AdminServer {
+                    task,
+                    socket: Some((path.clone(), inode)),
+                    addr: None,
+                })
             }
             AdminAddr::Tcp { addr, token_file } => {
                 let token = read_token(token_file)?;
-                let listen = |source| AdminError::Listen { addr: addr.to_string(), source };
+                let listen = |source| AdminError::Listen {
+                    addr: addr.to_string(),
+                    source,
+                };
                 let listener = std::net::TcpListener::bind(addr).map_err(listen)?;
                 listener.set_nonblocking(true).map_err(listen)?;
                 let local = listener.local_addr().map_err(listen)?;
@@ -125,13 +139,20 @@ impl Admin {
                         tracing::error!(error = &error as &dyn std::error::Error, "admin listener ended");
                     }
                 });
-                Ok(AdminServer { task, socket: None, addr: Some(local) })
+                Ok(AdminServer {
+                    task,
+                    socket: None,
+                    addr: Some(local),
+                })
             }
         }
     }
 
     fn guarded(self, token: Option<Arc<str>>) -> Router {
-        let guard = Guard { token, writes: self.writes };
+        let guard = Guard {
+            token,
+            writes: self.writes,
+        };
         self.router.layer(middleware::from_fn_with_state(guard, guard_request))
     }
 }
@@ -207,7 +228,10 @@ pub enum AdminError {
 /// Binds a Unix socket that never has a wider mode than 0600: it is made in a folder of mode 0700 and then moved, which
 /// also replaces the socket of a dead predecessor.
 fn bind_private(path: &Path) -> io::Result<UnixListener> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     if !parent.exists() {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
     }
@@ -226,7 +250,10 @@ fn bind_private(path: &Path) -> io::Result<UnixListener> {
 }
 
 fn read_token(path: &Path) -> Result<String, AdminError> {
-    let refuse = |reason| AdminError::Token { path: path.to_owned(), reason };
+    let refuse = |reason| AdminError::Token {
+        path: path.to_owned(),
+        reason,
+    };
     let meta = std::fs::metadata(path).map_err(|_| refuse("it cannot be read"))?;
     if meta.permissions().mode() & 0o077 != 0 {
         return Err(refuse("others may read it"));
@@ -274,7 +301,9 @@ async fn guard_request(State(guard): State<Guard>, request: Request, next: Next)
 }
 
 fn no_store(mut response: Response) -> Response {
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 

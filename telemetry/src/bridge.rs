@@ -22,7 +22,9 @@ mod of_resilience {
             if let Some(breaker) = &snapshot.breaker {
                 for state in State::ALL {
                     let value = f64::from(u8::from(state == breaker.state));
-                    metrics.gauge(catalogue::CIRCUIT_BREAKER_STATE, [name, state.as_str()]).set(value);
+                    metrics
+                        .gauge(catalogue::CIRCUIT_BREAKER_STATE, [name, state.as_str()])
+                        .set(value);
                     for to in State::ALL {
                         let count = breaker.transitions[state as usize][to as usize];
                         if count > 0 {
@@ -49,11 +51,15 @@ mod of_resilience {
                         .counter(catalogue::CIRCUIT_BREAKER_CALLS_TOTAL, [name, outcome])
                         .set_total(count as f64);
                 }
-                metrics.gauge(catalogue::CIRCUIT_BREAKER_FAILURE_RATIO, [name]).set(breaker.failure_ratio);
+                metrics
+                    .gauge(catalogue::CIRCUIT_BREAKER_FAILURE_RATIO, [name])
+                    .set(breaker.failure_ratio);
             }
             if let Some(retry) = &snapshot.retry {
                 for (reason, count) in &retry.retries {
-                    metrics.counter(catalogue::RETRY_ATTEMPTS_TOTAL, [name, reason]).set_total(*count as f64);
+                    metrics
+                        .counter(catalogue::RETRY_ATTEMPTS_TOTAL, [name, reason])
+                        .set_total(*count as f64);
                 }
                 if let Some(budget) = &retry.budget {
                     metrics
@@ -62,14 +68,27 @@ mod of_resilience {
                     metrics.gauge(catalogue::RETRY_BUDGET_RATIO, [name]).set(budget.ratio);
                 }
             }
-            for (scope, count) in [("attempt", snapshot.attempt_timeouts), ("total", snapshot.total_timeouts)] {
-                metrics.counter(catalogue::TIMEOUTS_TOTAL, [name, scope]).set_total(count as f64);
+            for (scope, count) in [
+                ("attempt", snapshot.attempt_timeouts),
+                ("total", snapshot.total_timeouts),
+            ] {
+                metrics
+                    .counter(catalogue::TIMEOUTS_TOTAL, [name, scope])
+                    .set_total(count as f64);
             }
             if let Some(bulkhead) = &snapshot.bulkhead {
-                metrics.gauge(catalogue::BULKHEAD_IN_FLIGHT, [name]).set(bulkhead.in_flight as f64);
-                metrics.gauge(catalogue::BULKHEAD_QUEUED, [name]).set(bulkhead.queued as f64);
-                metrics.gauge(catalogue::BULKHEAD_LIMIT, [name]).set(bulkhead.limit as f64);
-                metrics.counter(catalogue::BULKHEAD_REJECTED_TOTAL, [name]).set_total(bulkhead.rejected as f64);
+                metrics
+                    .gauge(catalogue::BULKHEAD_IN_FLIGHT, [name])
+                    .set(bulkhead.in_flight as f64);
+                metrics
+                    .gauge(catalogue::BULKHEAD_QUEUED, [name])
+                    .set(bulkhead.queued as f64);
+                metrics
+                    .gauge(catalogue::BULKHEAD_LIMIT, [name])
+                    .set(bulkhead.limit as f64);
+                metrics
+                    .counter(catalogue::BULKHEAD_REJECTED_TOTAL, [name])
+                    .set_total(bulkhead.rejected as f64);
             }
         });
     }
@@ -94,10 +113,17 @@ mod of_health {
             for check in &snapshot.checks {
                 let up = f64::from(u8::from(check.status != Status::Fail));
                 metrics.gauge(catalogue::HEALTH_CHECK_UP, [&check.name]).set(up);
-                metrics.gauge(catalogue::HEALTH_CHECK_DURATION_SECONDS, [&check.name]).set(check.duration_seconds);
+                metrics
+                    .gauge(catalogue::HEALTH_CHECK_DURATION_SECONDS, [&check.name])
+                    .set(check.duration_seconds);
                 let last = check.last_success.map_or(0.0, |at| at.as_millisecond() as f64 / 1e3);
-                metrics.gauge(catalogue::HEALTH_CHECK_LAST_SUCCESS_TIMESTAMP_SECONDS, [&check.name]).set(last);
-                for (to, count) in [Status::Pass, Status::Warn, Status::Fail].into_iter().zip(check.transitions) {
+                metrics
+                    .gauge(catalogue::HEALTH_CHECK_LAST_SUCCESS_TIMESTAMP_SECONDS, [&check.name])
+                    .set(last);
+                for (to, count) in [Status::Pass, Status::Warn, Status::Fail]
+                    .into_iter()
+                    .zip(check.transitions)
+                {
                     metrics
                         .counter(catalogue::HEALTH_TRANSITIONS_TOTAL, [&check.name, to.as_str()])
                         .set_total(count as f64);

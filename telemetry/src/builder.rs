@@ -71,9 +71,18 @@ impl TelemetryBuilder {
             filter: "info".to_owned(),
             ratio: 1.0,
             trust_remote: true,
-            redact: ["authorization", "password", "passwd", "secret", "token", "cookie", "api_key", "apikey"]
-                .map(str::to_owned)
-                .to_vec(),
+            redact: [
+                "authorization",
+                "password",
+                "passwd",
+                "secret",
+                "token",
+                "cookie",
+                "api_key",
+                "apikey",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
             queue_bytes: 16 * 1024 * 1024,
             otlp: None,
         }
@@ -130,13 +139,21 @@ impl TelemetryBuilder {
 
     /// Exports spans to a collector over OTLP, HTTP with protobuf (`http://host:4318`).
     pub fn otlp_http(mut self, endpoint: impl Into<String>) -> Self {
-        self.otlp = Some(OtlpConfig { endpoint: endpoint.into(), grpc: false, timeout: Duration::from_secs(10) });
+        self.otlp = Some(OtlpConfig {
+            endpoint: endpoint.into(),
+            grpc: false,
+            timeout: Duration::from_secs(10),
+        });
         self
     }
 
     /// Exports spans to a collector over OTLP, gRPC (`http://host:4317`).
     pub fn otlp_grpc(mut self, endpoint: impl Into<String>) -> Self {
-        self.otlp = Some(OtlpConfig { endpoint: endpoint.into(), grpc: true, timeout: Duration::from_secs(10) });
+        self.otlp = Some(OtlpConfig {
+            endpoint: endpoint.into(),
+            grpc: true,
+            timeout: Duration::from_secs(10),
+        });
         self
     }
 
@@ -144,10 +161,10 @@ impl TelemetryBuilder {
     /// `OTEL_EXPORTER_OTLP_ENDPOINT`, `_PROTOCOL`, `_TIMEOUT`, `OTEL_TRACES_SAMPLER_ARG`. What is unset or cannot be
     /// read changes nothing. Without a ratio, `staging` samples 25 % and `production` 5 %.
     pub fn from_env(self) -> Self {
-        self.from_lookup(|name| std::env::var(name).ok())
+        self.read_lookup(|name| std::env::var(name).ok())
     }
 
-    fn from_lookup(mut self, lookup: impl Fn(&str) -> Option<String>) -> Self {
+    fn read_lookup(mut self, lookup: impl Fn(&str) -> Option<String>) -> Self {
         let lookup = |name: &str| lookup(name).filter(|value| !value.is_empty());
         if let Some(name) = lookup("OTEL_SERVICE_NAME") {
             self.service = name;
@@ -178,7 +195,11 @@ impl TelemetryBuilder {
             let timeout = lookup("OTEL_EXPORTER_OTLP_TIMEOUT")
                 .and_then(|text| text.parse().ok())
                 .map_or(Duration::from_secs(10), Duration::from_millis);
-            self.otlp = Some(OtlpConfig { endpoint, grpc, timeout });
+            self.otlp = Some(OtlpConfig {
+                endpoint,
+                grpc,
+                timeout,
+            });
         }
         self
     }
@@ -193,10 +214,17 @@ impl TelemetryBuilder {
             return Err(InitError::AlreadyInitialised);
         }
         let queue = Queue::new(self.queue_bytes);
-        let otlp = self.otlp.clone().map(|config| Otlp::start(config, self.resource())).transpose()?;
-        let (subscriber, telemetry) = self.assemble(Output::Queue(Arc::clone(&queue)), Some(Arc::clone(&queue)), otlp, None)?;
+        let otlp = self
+            .otlp
+            .clone()
+            .map(|config| Otlp::start(config, self.resource()))
+            .transpose()?;
+        let (subscriber, telemetry) =
+            self.assemble(Output::Queue(Arc::clone(&queue)), Some(Arc::clone(&queue)), otlp, None)?;
         tracing::subscriber::set_global_default(subscriber).map_err(|_| InitError::AlreadyInitialised)?;
-        queue.start(std::io::stdout()).map_err(|source| InitError::Thread { source })?;
+        queue
+            .start(std::io::stdout())
+            .map_err(|source| InitError::Thread { source })?;
         crate::panics::install(telemetry.metrics(), &queue);
         Ok(telemetry)
     }
@@ -209,7 +237,10 @@ impl TelemetryBuilder {
         if let Some(instance) = &self.instance {
             attributes.push(KeyValue::new("service.instance.id", instance.clone()));
         }
-        Resource::builder().with_service_name(self.service.clone()).with_attributes(attributes).build()
+        Resource::builder()
+            .with_service_name(self.service.clone())
+            .with_attributes(attributes)
+            .build()
     }
 
     /// Puts the layers together: one filter over all, then the log, then spans. Filters inside would lose data.
@@ -218,11 +249,18 @@ impl TelemetryBuilder {
         output: Output,
         queue: Option<Arc<Queue>>,
         otlp: Option<Otlp>,
-        captured: Option<Box<dyn FnOnce(opentelemetry_sdk::trace::TracerProviderBuilder) -> opentelemetry_sdk::trace::TracerProviderBuilder>>,
+        captured: Option<
+            Box<
+                dyn FnOnce(
+                    opentelemetry_sdk::trace::TracerProviderBuilder,
+                ) -> opentelemetry_sdk::trace::TracerProviderBuilder,
+            >,
+        >,
     ) -> Result<(impl tracing::Subscriber + Send + Sync + use<>, Telemetry), InitError> {
         let filter = level::parse(&self.filter).map_err(|source| InitError::Filter { source })?;
         let (filter, handle) = reload::Layer::<EnvFilter, Registry>::new(filter);
-        let mut provider = SdkTracerProvider::builder().with_sampler(self.sampler(otlp.is_some() || captured.is_some()));
+        let mut provider =
+            SdkTracerProvider::builder().with_sampler(self.sampler(otlp.is_some() || captured.is_some()));
         if let Some(otlp) = otlp.clone() {
             provider = provider.with_span_processor(otlp);
         }
@@ -238,7 +276,9 @@ impl TelemetryBuilder {
             .with_tracked_inactivity(false);
         let log = LogLayer::new(output, &self.service, &self.environment, self.redact);
         let metrics = Metrics::new();
-        metrics.gauge(catalogue::BUILD_INFO, [&self.service, &self.version]).set(1.0);
+        metrics
+            .gauge(catalogue::BUILD_INFO, [&self.service, &self.version])
+            .set(1.0);
         metrics.counter(catalogue::PANICS_TOTAL, []);
         crate::process::watch(&metrics);
         let levels = log.levels();
@@ -261,7 +301,11 @@ impl TelemetryBuilder {
 
     fn sampler(&self, exported: bool) -> Sampler {
         // Without anybody to send to, spans exist for their ids alone.
-        let root = if exported { Sampler::TraceIdRatioBased(self.ratio) } else { Sampler::AlwaysOff };
+        let root = if exported {
+            Sampler::TraceIdRatioBased(self.ratio)
+        } else {
+            Sampler::AlwaysOff
+        };
         let mut sampler = Sampler::parent_based(root.clone());
         if !self.trust_remote {
             sampler = sampler.with_remote_parent_sampled(root);
@@ -273,6 +317,7 @@ impl TelemetryBuilder {
 /// A processor that is given to the provider in tests.
 pub(crate) fn with_processor(
     processor: impl SpanProcessor + 'static,
-) -> Box<dyn FnOnce(opentelemetry_sdk::trace::TracerProviderBuilder) -> opentelemetry_sdk::trace::TracerProviderBuilder> {
+) -> Box<dyn FnOnce(opentelemetry_sdk::trace::TracerProviderBuilder) -> opentelemetry_sdk::trace::TracerProviderBuilder>
+{
     Box::new(move |builder| builder.with_span_processor(processor))
 }

@@ -38,7 +38,10 @@ impl TestTelemetry {
     /// Every line so far, parsed.
     pub fn lines(&self) -> Vec<serde_json::Value> {
         let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.iter().map(|line| serde_json::from_str(line).unwrap_or(serde_json::Value::Null)).collect()
+        lines
+            .iter()
+            .map(|line| serde_json::from_str(line).unwrap_or(serde_json::Value::Null))
+            .collect()
     }
 
     /// Every line so far, as it would be written.
@@ -64,9 +67,19 @@ pub(crate) fn start() -> TestTelemetry {
     let spans = Arc::new(Mutex::new(Vec::new()));
     let (subscriber, telemetry) = Telemetry::builder("test")
         .filter("trace")
-        .assemble(Output::Capture(Arc::clone(&lines)), None, None, Some(with_processor(Keep(Arc::clone(&spans)))))
+        .assemble(
+            Output::Capture(Arc::clone(&lines)),
+            None,
+            None,
+            Some(with_processor(Keep(Arc::clone(&spans)))),
+        )
         .expect("the filter is a constant and nothing else can fail");
-    TestTelemetry { telemetry, lines, spans, _guard: tracing::subscriber::set_default(subscriber) }
+    TestTelemetry {
+        telemetry,
+        lines,
+        spans,
+        _guard: tracing::subscriber::set_default(subscriber),
+    }
 }
 
 #[derive(Debug)]

@@ -50,15 +50,22 @@ pub struct FilterError {
 }
 
 pub(crate) fn parse(filter: &str) -> Result<EnvFilter, FilterError> {
-    EnvFilter::builder()
-        .parse(filter)
-        .map_err(|error| FilterError { filter: filter.to_owned(), reason: error.to_string() })
+    EnvFilter::builder().parse(filter).map_err(|error| FilterError {
+        filter: filter.to_owned(),
+        reason: error.to_string(),
+    })
 }
 
 impl LogLevel {
     pub(crate) fn new(handle: reload::Handle<EnvFilter, Registry>, base: String) -> Self {
-        let now = Mutex::new(Now { filter: base.clone(), until: None, generation: 0 });
-        Self { inner: Arc::new(Inner { handle, base, now }) }
+        let now = Mutex::new(Now {
+            filter: base.clone(),
+            until: None,
+            generation: 0,
+        });
+        Self {
+            inner: Arc::new(Inner { handle, base, now }),
+        }
     }
 
     /// What is in force.
@@ -68,7 +75,9 @@ impl LogLevel {
             schema: "opsctl.loglevel/v1",
             filter: now.filter.clone(),
             base: self.inner.base.clone(),
-            ttl_seconds: now.until.map(|until| until.saturating_duration_since(Instant::now()).as_secs_f64()),
+            ttl_seconds: now
+                .until
+                .map(|until| until.saturating_duration_since(Instant::now()).as_secs_f64()),
         }
     }
 
@@ -98,21 +107,21 @@ impl LogLevel {
         if now.generation != generation {
             return;
         }
-        if let Ok(base) = parse(&self.inner.base) {
-            if self.reload(base, &self.inner.base).is_ok() {
-                now.filter.clone_from(&self.inner.base);
-                now.until = None;
-            }
+        if let Ok(base) = parse(&self.inner.base)
+            && self.reload(base, &self.inner.base).is_ok()
+        {
+            now.filter.clone_from(&self.inner.base);
+            now.until = None;
         }
         drop(now);
         tracing::warn!(target: "audit", filter = self.inner.base, "log level returned");
     }
 
     fn reload(&self, filter: EnvFilter, text: &str) -> Result<(), FilterError> {
-        self.inner
-            .handle
-            .reload(filter)
-            .map_err(|error| FilterError { filter: text.to_owned(), reason: error.to_string() })
+        self.inner.handle.reload(filter).map_err(|error| FilterError {
+            filter: text.to_owned(),
+            reason: error.to_string(),
+        })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Now> {

@@ -70,7 +70,9 @@ struct Inner {
 
 impl std::fmt::Debug for Telemetry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Telemetry").field("level", &self.inner.level).finish_non_exhaustive()
+        f.debug_struct("Telemetry")
+            .field("level", &self.inner.level)
+            .finish_non_exhaustive()
     }
 }
 
@@ -98,7 +100,9 @@ impl Telemetry {
     /// Span, trace context, correlation id and RED metrics for an axum router; put it on with `Router::layer` after the
     /// routes.
     pub fn http_layer(&self) -> HttpLayer {
-        HttpLayer { metrics: self.inner.metrics.clone() }
+        HttpLayer {
+            metrics: self.inner.metrics.clone(),
+        }
     }
 
     /// The same for a tonic server: `Server::builder().layer(telemetry.grpc_layer())`.
@@ -115,12 +119,17 @@ impl Telemetry {
     /// to it.
     pub fn admin(&self) -> Admin {
         let counts = self.clone();
-        let router = axum::Router::new()
-            .route("/telemetry", axum::routing::get(move || async move { axum::Json(counts.counts()) }));
+        let router = axum::Router::new().route(
+            "/telemetry",
+            axum::routing::get(move || async move { axum::Json(counts.counts()) }),
+        );
         #[cfg(feature = "resilience")]
         let router = {
             let telemetry = self.clone();
-            router.route("/policies", axum::routing::get(move || async move { axum::Json(telemetry.policies()) }))
+            router.route(
+                "/policies",
+                axum::routing::get(move || async move { axum::Json(telemetry.policies()) }),
+            )
         };
         Admin::new(self.inner.level.clone()).merge(router)
     }
@@ -143,7 +152,11 @@ impl Telemetry {
     #[cfg(feature = "resilience")]
     pub fn watch_policy(&self, policy: &resilience::Pipeline) {
         bridge::policy(&self.inner.metrics, policy);
-        self.inner.policies.lock().unwrap_or_else(PoisonError::into_inner).push(policy.clone());
+        self.inner
+            .policies
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(policy.clone());
     }
 
     /// What became of everything emitted so far, by sink. While a sink works, the difference is what it has queued.
@@ -191,10 +204,10 @@ impl Telemetry {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if let Some(queue) = &self.queue {
-            if self.report.get_mut().unwrap_or_else(PoisonError::into_inner).is_none() {
-                queue.flush(Duration::from_millis(200));
-            }
+        if let Some(queue) = &self.queue
+            && self.report.get_mut().unwrap_or_else(PoisonError::into_inner).is_none()
+        {
+            queue.flush(Duration::from_millis(200));
         }
     }
 }

@@ -26,7 +26,16 @@ const VALUE_LIMIT: usize = 8 * 1024;
 const LINE_LIMIT: usize = 128 * 1024;
 /// Keys that the line itself uses; a field of that name gets the prefix `field.`.
 const RESERVED: [&str; 10] = [
-    "timestamp", "level", "message", "target", "service", "env", "trace_id", "span_id", "trace_flags", "correlation_id",
+    "timestamp",
+    "level",
+    "message",
+    "target",
+    "service",
+    "env",
+    "trace_id",
+    "span_id",
+    "trace_flags",
+    "correlation_id",
 ];
 
 /// Where finished lines go.
@@ -65,7 +74,12 @@ impl LogLayer {
         string(&mut fixed, service);
         fixed.push_str(",\"env\":");
         string(&mut fixed, environment);
-        Self { output, fixed, redact, lines: Levels::default() }
+        Self {
+            output,
+            fixed,
+            redact,
+            lines: Levels::default(),
+        }
     }
 
     /// The counts by level.
@@ -80,16 +94,16 @@ struct SpanFields(Vec<(&'static str, String)>);
 struct Fields<'a> {
     redact: &'a [String],
     message: Option<String>,
-    fields: Vec<(&'static str, String)>,
+    pairs: Vec<(&'static str, String)>,
 }
 
 impl Fields<'_> {
     fn put(&mut self, field: &Field, json: String) {
         let name = field.name().strip_prefix("r#").unwrap_or(field.name());
-        if let Some(old) = self.fields.iter_mut().find(|(known, _)| *known == name) {
+        if let Some(old) = self.pairs.iter_mut().find(|(known, _)| *known == name) {
             old.1 = json;
         } else {
-            self.fields.push((name, json));
+            self.pairs.push((name, json));
         }
     }
 
@@ -113,7 +127,11 @@ impl Fields<'_> {
     }
 
     fn number(&mut self, field: &Field, value: String) {
-        let value = if self.is_secret(field.name()) { "\"[redacted]\"".to_owned() } else { value };
+        let value = if self.is_secret(field.name()) {
+            "\"[redacted]\"".to_owned()
+        } else {
+            value
+        };
         self.put(field, value);
     }
 }
@@ -164,23 +182,38 @@ where
 {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
         let Some(span) = context.span(id) else { return };
-        let mut fields = Fields { redact: &self.redact, message: None, fields: Vec::new() };
+        let mut fields = Fields {
+            redact: &self.redact,
+            message: None,
+            pairs: Vec::new(),
+        };
         attributes.record(&mut fields);
-        span.extensions_mut().insert(SpanFields(fields.fields));
+        span.extensions_mut().insert(SpanFields(fields.pairs));
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
         let Some(span) = context.span(id) else { return };
         let mut extensions = span.extensions_mut();
-        let known = extensions.get_mut::<SpanFields>().map(|known| std::mem::take(&mut known.0)).unwrap_or_default();
-        let mut fields = Fields { redact: &self.redact, message: None, fields: known };
+        let known = extensions
+            .get_mut::<SpanFields>()
+            .map(|known| std::mem::take(&mut known.0))
+            .unwrap_or_default();
+        let mut fields = Fields {
+            redact: &self.redact,
+            message: None,
+            pairs: known,
+        };
         values.record(&mut fields);
-        extensions.replace(SpanFields(fields.fields));
+        extensions.replace(SpanFields(fields.pairs));
     }
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let metadata = event.metadata();
-        let mut fields = Fields { redact: &self.redact, message: None, fields: Vec::new() };
+        let mut fields = Fields {
+            redact: &self.redact,
+            message: None,
+            pairs: Vec::new(),
+        };
         event.record(&mut fields);
         let mut line = String::with_capacity(256);
         let timestamp = format!("{:.9}", crate::wall_clock());
@@ -189,7 +222,10 @@ where
         line.push_str("\",\"level\":\"");
         line.push_str(metadata.level().as_str());
         line.push_str("\",\"message\":");
-        string(&mut line, &without_user_info(limited(fields.message.as_deref().unwrap_or_default())));
+        string(
+            &mut line,
+            &without_user_info(limited(fields.message.as_deref().unwrap_or_default())),
+        );
         line.push_str(",\"target\":");
         string(&mut line, metadata.target());
         line.push_str(&self.fixed);
@@ -208,7 +244,7 @@ where
             line.push_str("\":");
             line.push_str(json);
         };
-        for (name, json) in &fields.fields {
+        for (name, json) in &fields.pairs {
             put(&mut line, name, json);
         }
         // From the inside out: the event wins over its span, the inner span over the outer one.
@@ -223,7 +259,7 @@ where
         }
         line.push('}');
         if line.len() > LINE_LIMIT {
-            line = shortened(&timestamp, line.len(), &fields, metadata.level(), &self.fixed);
+            line = shortened(&timestamp, line.len(), &fields, *metadata.level(), &self.fixed);
         }
         let level = match *metadata.level() {
             Level::ERROR => 0,
@@ -265,8 +301,11 @@ fn ids(line: &mut String) {
 }
 
 /// A line that was too long, with its message and ids alone.
-fn shortened(timestamp: &str, bytes: usize, fields: &Fields<'_>, level: &Level, fixed: &str) -> String {
-    let mut short = format!("{{\"timestamp\":\"{timestamp}\",\"level\":\"{}\",\"message\":", level.as_str());
+fn shortened(timestamp: &str, bytes: usize, fields: &Fields<'_>, level: Level, fixed: &str) -> String {
+    let mut short = format!(
+        "{{\"timestamp\":\"{timestamp}\",\"level\":\"{}\",\"message\":",
+        level.as_str()
+    );
     string(&mut short, limited(fields.message.as_deref().unwrap_or_default()));
     short.push_str(fixed);
     ids(&mut short);
@@ -288,7 +327,9 @@ fn limited(text: &str) -> &str {
 
 /// Takes `user:password@` out of URLs.
 fn without_user_info(text: &str) -> std::borrow::Cow<'_, str> {
-    let Some(first) = text.find("://") else { return text.into() };
+    let Some(first) = text.find("://") else {
+        return text.into();
+    };
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     let mut next = Some(first);
@@ -371,7 +412,10 @@ impl Queue {
     /// Starts the thread that writes to `out`.
     pub(crate) fn start(self: &Arc<Self>, out: impl Write + Send + 'static) -> std::io::Result<()> {
         let queue = Arc::clone(self);
-        std::thread::Builder::new().name("telemetry-stdout".to_owned()).spawn(move || queue.write_to(out)).map(drop)
+        std::thread::Builder::new()
+            .name("telemetry-stdout".to_owned())
+            .spawn(move || queue.write_to(out))
+            .map(drop)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -431,8 +475,11 @@ impl Queue {
                         (None, Some(_)) => false,
                         (None, None) => break,
                     };
-                    let line =
-                        if first_important { state.important.pop_front() } else { state.ordinary.pop_front() };
+                    let line = if first_important {
+                        state.important.pop_front()
+                    } else {
+                        state.ordinary.pop_front()
+                    };
                     if let Some((_, line)) = line {
                         state.bytes -= line.len();
                         batch.extend_from_slice(line.as_bytes());
@@ -443,7 +490,11 @@ impl Queue {
             }
             // A reader that went away must not end the service: the lines are counted as dropped.
             let written = out.write_all(&batch).and_then(|()| out.flush());
-            let count = if written.is_ok() { &self.delivered } else { &self.dropped };
+            let count = if written.is_ok() {
+                &self.delivered
+            } else {
+                &self.dropped
+            };
             count.fetch_add(lines as u64, Ordering::Relaxed);
             self.lock().taken = 0;
             self.wake.notify_all();

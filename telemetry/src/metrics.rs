@@ -133,7 +133,12 @@ struct Known {
 impl Known {
     /// Whether a series of these labels is there or may be made.
     fn admits(&self, labels: &Labels) -> bool {
-        if self.labels.read().unwrap_or_else(PoisonError::into_inner).contains(labels) {
+        if self
+            .labels
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(labels)
+        {
             return true;
         }
         let mut known = self.labels.write().unwrap_or_else(PoisonError::into_inner);
@@ -204,7 +209,11 @@ impl Metrics {
 
     /// Runs `hook` before every scrape: for gauges that are read rather than counted.
     pub fn on_scrape(&self, hook: impl Fn(&Self) + Send + Sync + 'static) {
-        self.inner.hooks.write().unwrap_or_else(PoisonError::into_inner).push(Box::new(hook));
+        self.inner
+            .hooks
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Box::new(hook));
     }
 
     /// The family of a metric and the labels under which to count.
@@ -227,13 +236,20 @@ impl Metrics {
             }
         }
         if overflow {
-            self.counter(catalogue::TELEMETRY_METRIC_CARDINALITY_OVERFLOW_TOTAL, []).inc();
+            self.counter(catalogue::TELEMETRY_METRIC_CARDINALITY_OVERFLOW_TOTAL, [])
+                .inc();
         }
         (family, labels)
     }
 
     fn family(&self, metric: &'static Metric) -> Arc<Known> {
-        if let Some(family) = self.inner.families.read().unwrap_or_else(PoisonError::into_inner).get(metric.name) {
+        if let Some(family) = self
+            .inner
+            .families
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(metric.name)
+        {
             return Arc::clone(family);
         }
         let mut families = self.inner.families.write().unwrap_or_else(PoisonError::into_inner);
@@ -266,7 +282,10 @@ impl Metrics {
                 Series::Histogram(family)
             }
         };
-        let family = Arc::new(Known { series, labels: RwLock::default() });
+        let family = Arc::new(Known {
+            series,
+            labels: RwLock::default(),
+        });
         families.insert(metric.name, Arc::clone(&family));
         family
     }
@@ -297,7 +316,11 @@ fn classic(openmetrics: &str) -> String {
             let word = &line[..7];
             let (name, tail) = rest.split_once(' ').unwrap_or((rest, ""));
             let total = format!("{name}_total");
-            let name = if catalogue::find(name).is_none() && catalogue::find(&total).is_some() { &total } else { name };
+            let name = if catalogue::find(name).is_none() && catalogue::find(&total).is_some() {
+                &total
+            } else {
+                name
+            };
             let _ = writeln!(text, "{word}{name} {tail}");
         } else if line.starts_with('#') {
             // `# EOF` and `# UNIT` are OpenMetrics' own.

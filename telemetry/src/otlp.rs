@@ -52,7 +52,9 @@ pub(crate) struct Otlp {
 
 impl std::fmt::Debug for Otlp {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Otlp").field("counts", &self.counts).finish_non_exhaustive()
+        f.debug_struct("Otlp")
+            .field("counts", &self.counts)
+            .finish_non_exhaustive()
     }
 }
 
@@ -80,7 +82,10 @@ impl Otlp {
             .name("telemetry-otlp".to_owned())
             .spawn(run)
             .map_err(|source| InitError::Thread { source })?;
-        Ok(Self { queue: Arc::new(Mutex::new(Some(sender))), counts })
+        Ok(Self {
+            queue: Arc::new(Mutex::new(Some(sender))),
+            counts,
+        })
     }
 
     fn sender(&self) -> Option<mpsc::Sender<Message>> {
@@ -125,7 +130,9 @@ impl SpanProcessor for Otlp {
             return;
         }
         self.counts.emitted.fetch_add(1, Ordering::Relaxed);
-        let sent = self.sender().is_some_and(|sender| sender.try_send(Message::Span(Box::new(span))).is_ok());
+        let sent = self
+            .sender()
+            .is_some_and(|sender| sender.try_send(Message::Span(Box::new(span))).is_ok());
         if !sent {
             self.counts.dropped.fetch_add(1, Ordering::Relaxed);
         }
@@ -196,7 +203,11 @@ impl Exporter {
 fn exporter(config: &OtlpConfig, resource: Resource) -> Result<Exporter, opentelemetry_otlp::ExporterBuildError> {
     let builder = opentelemetry_otlp::SpanExporter::builder();
     let mut exporter = if config.grpc {
-        builder.with_tonic().with_endpoint(&config.endpoint).with_timeout(config.timeout).build()?
+        builder
+            .with_tonic()
+            .with_endpoint(&config.endpoint)
+            .with_timeout(config.timeout)
+            .build()?
     } else {
         crate::init_tls();
         builder

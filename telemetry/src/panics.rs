@@ -23,7 +23,12 @@ pub(crate) fn install(metrics: &Metrics, queue: &Arc<Queue>) {
         panics.inc();
         // A panic while this one is being written must not come back here.
         if !INSIDE.replace(true) {
-            let payload = info.payload_as_str().unwrap_or("(no text)");
+            let payload = info.payload();
+            let payload = payload
+                .downcast_ref::<&str>()
+                .copied()
+                .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+                .unwrap_or("(no text)");
             let mut end = payload.len().min(PAYLOAD_LIMIT);
             while !payload.is_char_boundary(end) {
                 end -= 1;

@@ -10,12 +10,18 @@ pub(crate) fn watch(metrics: &Metrics) {
             metrics.gauge(catalogue::PROCESS_START_TIME_SECONDS, []).set(seconds);
         }
         if let Some((cpu_seconds, resident_bytes)) = usage() {
-            metrics.counter(catalogue::PROCESS_CPU_SECONDS_TOTAL, []).set_total(cpu_seconds);
-            metrics.gauge(catalogue::PROCESS_RESIDENT_MEMORY_BYTES, []).set(resident_bytes);
+            metrics
+                .counter(catalogue::PROCESS_CPU_SECONDS_TOTAL, [])
+                .set_total(cpu_seconds);
+            metrics
+                .gauge(catalogue::PROCESS_RESIDENT_MEMORY_BYTES, [])
+                .set(resident_bytes);
         }
         if let Ok(entries) = std::fs::read_dir("/proc/self/fd") {
             // One of them is the listing itself.
-            metrics.gauge(catalogue::PROCESS_OPEN_FDS, []).set(entries.count().saturating_sub(1) as f64);
+            metrics
+                .gauge(catalogue::PROCESS_OPEN_FDS, [])
+                .set(entries.count().saturating_sub(1) as f64);
         }
         if let Some(limit) = rustix::process::getrlimit(rustix::process::Resource::Nofile).current {
             metrics.gauge(catalogue::PROCESS_MAX_FDS, []).set(limit as f64);
@@ -43,6 +49,11 @@ fn usage() -> Option<(f64, f64)> {
 fn started() -> Option<f64> {
     let ticks = *stat()?.get(19)? as f64 / rustix::param::clock_ticks_per_second() as f64;
     let text = std::fs::read_to_string("/proc/stat").ok()?;
-    let boot: f64 = text.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
+    let boot: f64 = text
+        .lines()
+        .find_map(|line| line.strip_prefix("btime "))?
+        .trim()
+        .parse()
+        .ok()?;
     Some(boot + ticks)
 }

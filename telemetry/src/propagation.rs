@@ -24,7 +24,9 @@ impl CorrelationId {
     /// The id if it has the right form.
     pub fn parse(text: &str) -> Option<Self> {
         let good = (1..=128).contains(&text.len())
-            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b':' | b'-'));
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b':' | b'-'));
         good.then(|| Self(text.to_owned()))
     }
 
@@ -76,7 +78,11 @@ pub fn extract(headers: &HeaderMap) -> Extracted {
             CorrelationId::generate()
         }),
     };
-    Extracted { context: context.with_value(correlation_id.clone()), correlation_id, refused }
+    Extracted {
+        context: context.with_value(correlation_id.clone()),
+        correlation_id,
+        refused,
+    }
 }
 
 fn remote(headers: &HeaderMap) -> Result<SpanContext, &'static str> {
@@ -116,8 +122,12 @@ pub(crate) fn traceparent(text: &str) -> Option<(TraceId, SpanId, TraceFlags)> {
     if longer && (version == b"00" || bytes[55] != b'-') {
         return None;
     }
-    let trace = TraceId::from_hex(&text[3..35]).ok().filter(|id| *id != TraceId::INVALID)?;
-    let span = SpanId::from_hex(&text[36..52]).ok().filter(|id| *id != SpanId::INVALID)?;
+    let trace = TraceId::from_hex(&text[3..35])
+        .ok()
+        .filter(|id| *id != TraceId::INVALID)?;
+    let span = SpanId::from_hex(&text[36..52])
+        .ok()
+        .filter(|id| *id != SpanId::INVALID)?;
     let flags = u8::from_str_radix(&text[53..55], 16).ok()?;
     Some((trace, span, TraceFlags::new(flags & 1)))
 }
@@ -129,21 +139,26 @@ pub fn inject(headers: &mut HeaderMap) {
     let span = context.span();
     let span = span.span_context();
     if span.is_valid() {
-        let text = format!("00-{}-{}-{:02x}", span.trace_id(), span.span_id(), span.trace_flags().to_u8());
+        let text = format!(
+            "00-{}-{}-{:02x}",
+            span.trace_id(),
+            span.span_id(),
+            span.trace_flags().to_u8()
+        );
         if let Ok(value) = HeaderValue::from_str(&text) {
             headers.insert(TRACEPARENT, value);
         }
         let state = span.trace_state().header();
-        if !state.is_empty() {
-            if let Ok(value) = HeaderValue::from_str(&state) {
-                headers.insert(TRACESTATE, value);
-            }
+        if !state.is_empty()
+            && let Ok(value) = HeaderValue::from_str(&state)
+        {
+            headers.insert(TRACESTATE, value);
         }
     }
-    if let Some(id) = CorrelationId::current() {
-        if let Ok(value) = HeaderValue::from_str(id.as_str()) {
-            headers.insert(CORRELATION_ID, value);
-        }
+    if let Some(id) = CorrelationId::current()
+        && let Ok(value) = HeaderValue::from_str(id.as_str())
+    {
+        headers.insert(CORRELATION_ID, value);
     }
 }
 
@@ -158,7 +173,6 @@ pub fn inject_metadata(metadata: &mut tonic::metadata::MetadataMap) {
 ///
 /// # Errors
 /// Never; the type is tonic's.
-#[expect(clippy::result_large_err, reason = "tonic's interceptor has this type")]
 pub fn interceptor<T>(mut request: tonic::Request<T>) -> Result<tonic::Request<T>, tonic::Status> {
     inject_metadata(request.metadata_mut());
     Ok(request)

@@ -33,11 +33,16 @@ pub struct Report {
 impl Report {
     /// The counts of a sink, if it was in use.
     pub fn sink(&self, name: &str) -> Option<SinkCounts> {
-        self.sinks.iter().find(|(known, _)| *known == name).map(|(_, counts)| *counts)
+        self.sinks
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, counts)| *counts)
     }
 
     /// Whether nothing was rejected or dropped.
     pub fn is_lossless(&self) -> bool {
-        self.sinks.iter().all(|(_, counts)| counts.rejected == 0 && counts.dropped == 0)
+        self.sinks
+            .iter()
+            .all(|(_, counts)| counts.rejected == 0 && counts.dropped == 0)
     }
 }

@@ -25,7 +25,10 @@ async fn scrape(State(metrics): State<Metrics>, headers: HeaderMap) -> impl Into
         .filter_map(|value| value.to_str().ok())
         .any(|value| value.contains("application/openmetrics-text"));
     let (kind, text) = if openmetrics {
-        ("application/openmetrics-text; version=1.0.0; charset=utf-8", metrics.encode_openmetrics())
+        (
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            metrics.encode_openmetrics(),
+        )
     } else {
         ("text/plain; version=0.0.4; charset=utf-8", metrics.encode())
     };
@@ -37,11 +40,15 @@ pub(crate) fn watch_sinks(metrics: &Metrics, levels: Levels, queue: Option<Arc<Q
     metrics.on_scrape(move |metrics| {
         const NAMES: [&str; 5] = ["ERROR", "WARN", "INFO", "DEBUG", "TRACE"];
         for (name, count) in NAMES.into_iter().zip(levels.read()) {
-            metrics.counter(catalogue::TELEMETRY_LOG_LINES_TOTAL, [name]).set_total(count as f64);
+            metrics
+                .counter(catalogue::TELEMETRY_LOG_LINES_TOTAL, [name])
+                .set_total(count as f64);
         }
         if let Some(queue) = &queue {
             show(metrics, "stdout", queue.counts());
-            metrics.gauge(catalogue::TELEMETRY_QUEUE_BYTES, ["stdout"]).set(queue.bytes() as f64);
+            metrics
+                .gauge(catalogue::TELEMETRY_QUEUE_BYTES, ["stdout"])
+                .set(queue.bytes() as f64);
         }
         if let Some(otlp) = &otlp {
             show(metrics, "otlp_traces", otlp.counts());
@@ -50,8 +57,16 @@ pub(crate) fn watch_sinks(metrics: &Metrics, levels: Levels, queue: Option<Arc<Q
 }
 
 fn show(metrics: &Metrics, sink: &str, counts: SinkCounts) {
-    metrics.counter(catalogue::TELEMETRY_EMITTED_TOTAL, [sink]).set_total(counts.emitted as f64);
-    metrics.counter(catalogue::TELEMETRY_DELIVERED_TOTAL, [sink]).set_total(counts.delivered as f64);
-    metrics.counter(catalogue::TELEMETRY_REJECTED_TOTAL, [sink]).set_total(counts.rejected as f64);
-    metrics.counter(catalogue::TELEMETRY_DROPPED_TOTAL, [sink]).set_total(counts.dropped as f64);
+    metrics
+        .counter(catalogue::TELEMETRY_EMITTED_TOTAL, [sink])
+        .set_total(counts.emitted as f64);
+    metrics
+        .counter(catalogue::TELEMETRY_DELIVERED_TOTAL, [sink])
+        .set_total(counts.delivered as f64);
+    metrics
+        .counter(catalogue::TELEMETRY_REJECTED_TOTAL, [sink])
+        .set_total(counts.rejected as f64);
+    metrics
+        .counter(catalogue::TELEMETRY_DROPPED_TOTAL, [sink])
+        .set_total(counts.dropped as f64);
 }

@@ -20,7 +20,14 @@ use crate::propagation::{CORRELATION_ID, CorrelationId, extract};
 
 /// Paths that are neither measured nor traced: probes and scrapes.
 const EXCLUDED: [&str; 8] = [
-    "/healthz", "/readyz", "/health", "/health/live", "/health/ready", "/health/startup", "/metrics", "/favicon.ico",
+    "/healthz",
+    "/readyz",
+    "/health",
+    "/health/live",
+    "/health/ready",
+    "/health/startup",
+    "/metrics",
+    "/favicon.ico",
 ];
 
 /// Status that stands for a request whose future or body was dropped before its end.
@@ -47,14 +54,22 @@ impl GrpcLayer {
 impl<S> Layer<S> for HttpLayer {
     type Service = ServerService<S>;
     fn layer(&self, inner: S) -> Self::Service {
-        ServerService { inner, metrics: self.metrics.clone(), grpc: false }
+        ServerService {
+            inner,
+            metrics: self.metrics.clone(),
+            grpc: false,
+        }
     }
 }
 
 impl<S> Layer<S> for GrpcLayer {
     type Service = ServerService<S>;
     fn layer(&self, inner: S) -> Self::Service {
-        ServerService { inner, metrics: self.metrics.clone(), grpc: true }
+        ServerService {
+            inner,
+            metrics: self.metrics.clone(),
+            grpc: true,
+        }
     }
 }
 
@@ -82,21 +97,36 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let path = request.uri().path();
         if !self.grpc && EXCLUDED.contains(&path) || self.grpc && path.starts_with("/grpc.health.v1.") {
-            return ResponseFuture { inner: self.inner.call(request), span: Span::none(), pending: None, id: None };
+            return ResponseFuture {
+                inner: self.inner.call(request),
+                span: Span::none(),
+                pending: None,
+                id: None,
+            };
         }
         let extracted = extract(request.headers());
         for name in &extracted.refused {
-            self.metrics.counter(catalogue::TELEMETRY_PROPAGATION_INVALID_TOTAL, [name]).inc();
+            self.metrics
+                .counter(catalogue::TELEMETRY_PROPAGATION_INVALID_TOTAL, [name])
+                .inc();
         }
-        let (span, pending) =
-            if self.grpc { self.begin_grpc(&request) } else { self.begin_http(&request) };
+        let (span, pending) = if self.grpc {
+            self.begin_grpc(&request)
+        } else {
+            self.begin_http(&request)
+        };
         // Fails only when the span is disabled or was entered before, neither of which loses the request.
         let _ = span.set_parent(extracted.context);
         let inner = {
             let _entered = span.enter();
             self.inner.call(request)
         };
-        ResponseFuture { inner, span, pending: Some(pending), id: Some(extracted.correlation_id) }
+        ResponseFuture {
+            inner,
+            span,
+            pending: Some(pending),
+            id: Some(extracted.correlation_id),
+        }
     }
 }
 
@@ -122,7 +152,11 @@ impl<S> ServerService<S> {
             metrics: self.metrics.clone(),
             span: span.clone(),
             started: Instant::now(),
-            what: What::Http { method, route, status: None },
+            what: What::Http {
+                method,
+                route,
+                status: None,
+            },
             done: false,
         };
         (span, pending)
@@ -147,7 +181,11 @@ impl<S> ServerService<S> {
             metrics: self.metrics.clone(),
             span: span.clone(),
             started: Instant::now(),
-            what: What::Grpc { service, method, code: None },
+            what: What::Grpc {
+                service,
+                method,
+                code: None,
+            },
             done: false,
         };
         (span, pending)
@@ -181,8 +219,16 @@ struct Pending {
 
 #[derive(Debug)]
 enum What {
-    Http { method: &'static str, route: String, status: Option<u16> },
-    Grpc { service: String, method: String, code: Option<u16> },
+    Http {
+        method: &'static str,
+        route: String,
+        status: Option<u16>,
+    },
+    Grpc {
+        service: String,
+        method: String,
+        code: Option<u16>,
+    },
 }
 
 impl Pending {
@@ -217,10 +263,15 @@ impl Pending {
                     self.span.record("otel.status_code", "ERROR");
                 }
                 self.metrics
-                    .histogram(catalogue::HTTP_SERVER_REQUEST_DURATION_SECONDS, [method, route, &status])
+                    .histogram(
+                        catalogue::HTTP_SERVER_REQUEST_DURATION_SECONDS,
+                        [method, route, &status],
+                    )
                     .observe_duration(elapsed);
             }
-            What::Grpc { service, method, code, .. } => {
+            What::Grpc {
+                service, method, code, ..
+            } => {
                 let code = match code {
                     Some(code) => *code,
                     // The end of the body without a status is a broken reply.
@@ -233,7 +284,11 @@ impl Pending {
                     self.span.record("otel.status_code", "ERROR");
                 }
                 // Unknown paths come from outside and must not make series.
-                let (service, method) = if code == 12 { ("_unmatched", "_unmatched") } else { (&**service, &**method) };
+                let (service, method) = if code == 12 {
+                    ("_unmatched", "_unmatched")
+                } else {
+                    (&**service, &**method)
+                };
                 self.metrics
                     .counter(catalogue::GRPC_SERVER_STARTED_TOTAL, ["unary", service, method])
                     .inc();
@@ -315,10 +370,10 @@ where
                 Err(error)
             }
             Ok(mut response) => {
-                if let Some(id) = this.id.take() {
-                    if let Ok(value) = HeaderValue::from_str(id.as_str()) {
-                        response.headers_mut().insert(CORRELATION_ID, value);
-                    }
+                if let Some(id) = this.id.take()
+                    && let Ok(value) = HeaderValue::from_str(id.as_str())
+                {
+                    response.headers_mut().insert(CORRELATION_ID, value);
                 }
                 if let Some(pending) = &mut pending {
                     pending.response_head(response.status().as_u16(), response.headers());

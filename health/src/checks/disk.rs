@@ -17,7 +17,11 @@ pub struct DiskCheck {
 impl DiskCheck {
     /// At least `min_free_bytes` bytes free where `path` lies, and 100 inodes where the file system counts them.
     pub fn new(path: impl Into<PathBuf>, min_free_bytes: u64) -> Self {
-        Self { path: path.into(), min_free_bytes, min_free_inodes: 100 }
+        Self {
+            path: path.into(),
+            min_free_bytes,
+            min_free_inodes: 100,
+        }
     }
 
     /// Least number of free inodes; file systems without a limit pass.

@@ -4,9 +4,9 @@ use std::future::Future;
 use std::pin::Pin;
 
 use tonic::transport::{Channel, Endpoint};
+use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
-use tonic_health::pb::HealthCheckRequest;
 
 use crate::check::{Check, Failure, Outcome, Reason};
 
@@ -20,7 +20,10 @@ pub struct GrpcCheck {
 impl GrpcCheck {
     /// Asks over the application's own channel for `service` (empty: the server as a whole).
     pub fn new(channel: Channel, service: impl Into<String>) -> Self {
-        Self { channel, service: service.into() }
+        Self {
+            channel,
+            service: service.into(),
+        }
     }
 
     /// Asks `uri` (`http://host:port`) over one lazily opened channel. Needs a runtime.
@@ -28,7 +31,10 @@ impl GrpcCheck {
     /// # Errors
     /// When `uri` is no URI.
     pub fn connect(uri: &str, service: impl Into<String>) -> Result<Self, tonic::transport::Error> {
-        Ok(Self::new(Endpoint::from_shared(uri.to_owned())?.connect_lazy(), service))
+        Ok(Self::new(
+            Endpoint::from_shared(uri.to_owned())?.connect_lazy(),
+            service,
+        ))
     }
 }
 
@@ -36,11 +42,17 @@ impl Check for GrpcCheck {
     fn run(&self) -> Pin<Box<dyn Future<Output = Outcome> + Send + '_>> {
         Box::pin(async move {
             let mut client = HealthClient::new(self.channel.clone());
-            match client.check(HealthCheckRequest { service: self.service.clone() }).await {
+            match client
+                .check(HealthCheckRequest {
+                    service: self.service.clone(),
+                })
+                .await
+            {
                 Ok(reply) if reply.get_ref().status() == ServingStatus::Serving => Outcome::Pass,
-                Ok(reply) => {
-                    Outcome::Fail(Failure::new(Reason::Protocol, format!("status {:?}", reply.get_ref().status())))
-                }
+                Ok(reply) => Outcome::Fail(Failure::new(
+                    Reason::Protocol,
+                    format!("status {:?}", reply.get_ref().status()),
+                )),
                 Err(status) => {
                     let reason = match status.code() {
                         tonic::Code::Unauthenticated | tonic::Code::PermissionDenied => Reason::Auth,

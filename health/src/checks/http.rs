@@ -25,9 +25,14 @@ impl HttpCheck {
     /// # Errors
     /// A failure of kind `protocol` when `uri` is no absolute `http://` URI.
     pub fn get(uri: &str) -> Result<Self, Failure> {
-        let uri: Uri = uri.parse().map_err(|error: http::uri::InvalidUri| Failure::from(error))?;
+        let uri: Uri = uri
+            .parse()
+            .map_err(|error: http::uri::InvalidUri| Failure::from(error))?;
         if uri.scheme_str() != Some("http") || uri.host().is_none() {
-            return Err(Failure::new(Reason::Protocol, format!("not an absolute http:// URI: {uri}")));
+            return Err(Failure::new(
+                Reason::Protocol,
+                format!("not an absolute http:// URI: {uri}"),
+            ));
         }
         Ok(Self { uri, expect: None })
     }
@@ -48,7 +53,10 @@ impl HttpCheck {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         let path = self.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
         let request = Request::get(path)
-            .header(http::header::HOST, self.uri.authority().map_or(host, http::uri::Authority::as_str))
+            .header(
+                http::header::HOST,
+                self.uri.authority().map_or(host, http::uri::Authority::as_str),
+            )
             .header(http::header::CONNECTION, "close")
             .body(Empty::<Bytes>::new())?;
         // The connection is polled beside the request and dropped with it, so nothing outlives the check.

@@ -61,21 +61,30 @@ pub(super) struct Core {
 #[derive(Debug)]
 enum Phase {
     Closed,
-    Open { until: Duration },
-    HalfOpen { out: Vec<(u64, Duration)>, succeeded: u32, failed: u32 },
+    Open {
+        until: Duration,
+    },
+    HalfOpen {
+        out: Vec<(u64, Duration)>,
+        succeeded: u32,
+        failed: u32,
+    },
 }
 
 #[derive(Debug)]
 enum Calls {
-    Time(Window<3>),
+    Time(Box<Window<3>>),
     Last { size: usize, ring: VecDeque<(bool, bool)> },
 }
 
 impl Calls {
     fn new(kind: WindowKind) -> Self {
         match kind {
-            WindowKind::Time(length) => Self::Time(Window::new(length)),
-            WindowKind::Calls(size) => Self::Last { size, ring: VecDeque::with_capacity(size) },
+            WindowKind::Time(length) => Self::Time(Box::new(Window::new(length))),
+            WindowKind::Calls(size) => Self::Last {
+                size,
+                ring: VecDeque::with_capacity(size),
+            },
         }
     }
 
@@ -146,18 +155,27 @@ impl Core {
         }
     }
 
-    /// Asks for a call. `spread` in 0..1 is the jitter of the next break. Refused: when to come back, if known.
+    /// Asks for a call. Refused: when to come back, if known.
     pub(super) fn acquire(&mut self, now: Duration) -> Result<Token, Option<Duration>> {
         match self.forced {
             Some(State::ForcedOpen) => return Err(None),
-            Some(_) => return Ok(Token { generation: self.generation, probe: None }),
+            Some(_) => {
+                return Ok(Token {
+                    generation: self.generation,
+                    probe: None,
+                });
+            }
             None => {}
         }
         if let Phase::Open { until } = self.phase {
             if now < until {
-                return Err(Some(until - now));
+                return Err(Some(until.saturating_sub(now)));
             }
-            self.enter(Phase::HalfOpen { out: Vec::new(), succeeded: 0, failed: 0 });
+            self.enter(Phase::HalfOpen {
+                out: Vec::new(),
+                succeeded: 0,
+                failed: 0,
+            });
         }
         let (generation, lease) = (self.generation, self.settings.lease);
         match &mut self.phase {
@@ -165,14 +183,20 @@ impl Core {
                 // A probe that hangs loses its place when its lease is over.
                 out.retain(|(_, until)| *until > now);
                 if out.len() as u32 + *succeeded + *failed >= self.settings.probes {
-                    return Err(out.iter().map(|(_, until)| *until - now).min());
+                    return Err(out.iter().map(|(_, until)| until.saturating_sub(now)).min());
                 }
                 let id = self.next_probe;
                 self.next_probe += 1;
                 out.push((id, now + lease));
-                Ok(Token { generation, probe: Some(id) })
+                Ok(Token {
+                    generation,
+                    probe: Some(id),
+                })
             }
-            Phase::Closed | Phase::Open { .. } => Ok(Token { generation, probe: None }),
+            Phase::Closed | Phase::Open { .. } => Ok(Token {
+                generation,
+                probe: None,
+            }),
         }
     }
 
@@ -184,7 +208,9 @@ impl Core {
         }
         let slow = self.settings.slow.is_some_and(|(limit, _)| took >= limit);
         if let Phase::HalfOpen { out, succeeded, failed } = &mut self.phase {
-            let Some(place) = out.iter().position(|(id, _)| Some(*id) == token.probe) else { return false };
+            let Some(place) = out.iter().position(|(id, _)| Some(*id) == token.probe) else {
+                return false;
+            };
             out.swap_remove(place);
             match ending {
                 Ending::Success if !slow => *succeeded += 1,
@@ -216,7 +242,11 @@ impl Core {
     }
 
     fn is_too_much(&self, now: Duration) -> bool {
-        if self.settings.consecutive.is_some_and(|limit| self.consecutive_failures >= limit) {
+        if self
+            .settings
+            .consecutive
+            .is_some_and(|limit| self.consecutive_failures >= limit)
+        {
             return true;
         }
         let (all, failed, slow) = self.calls.sums(now);
@@ -224,13 +254,21 @@ impl Core {
             return false;
         }
         failed as f64 >= self.settings.failure_ratio * all as f64 - 1e-9 && failed > 0
-            || self.settings.slow.is_some_and(|(_, ratio)| slow as f64 >= ratio * all as f64 - 1e-9 && slow > 0)
+            || self
+                .settings
+                .slow
+                .is_some_and(|(_, ratio)| slow as f64 >= ratio * all as f64 - 1e-9 && slow > 0)
     }
 
     /// Opens for the base time doubled with each trip in a row, spread by up to a quarter.
     fn trip(&mut self, now: Duration, spread: f64) {
-        let doubled = self.settings.open.saturating_mul(2_u32.saturating_pow(self.trips.min(16)));
-        let break_for = doubled.min(self.settings.open_max).mul_f64(1.0 + 0.25 * spread.clamp(0.0, 1.0));
+        let doubled = self
+            .settings
+            .open
+            .saturating_mul(2_u32.saturating_pow(self.trips.min(16)));
+        let break_for = doubled
+            .min(self.settings.open_max)
+            .mul_f64(1.0 + 0.25 * spread.clamp(0.0, 1.0));
         self.trips = self.trips.saturating_add(1);
         self.enter(Phase::Open { until: now + break_for });
     }

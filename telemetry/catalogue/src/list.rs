@@ -4,8 +4,9 @@
 use crate::{Counter, Gauge, Histogram, Kind, Label, Metric, Unit, Values};
 
 /// Bounds of request durations in seconds, 5 ms to 10 s.
-pub const DURATION_BUCKETS: &[f64] =
-    &[0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.3, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+pub const DURATION_BUCKETS: &[f64] = &[
+    0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.3, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+];
 
 const NO_BUCKETS: &[f64] = &[];
 
@@ -67,16 +68,39 @@ macro_rules! metrics {
     };
 }
 
-const METHODS: &[&str] =
-    &["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "_OTHER"];
+const METHODS: &[&str] = &[
+    "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "_OTHER",
+];
 const GRPC_TYPES: &[&str] = &["unary", "client_stream", "server_stream", "bidi_stream"];
 const GRPC_CODES: &[&str] = &[
-    "OK", "Canceled", "Unknown", "InvalidArgument", "DeadlineExceeded", "NotFound", "AlreadyExists",
-    "PermissionDenied", "ResourceExhausted", "FailedPrecondition", "Aborted", "OutOfRange", "Unimplemented",
-    "Internal", "Unavailable", "DataLoss", "Unauthenticated",
+    "OK",
+    "Canceled",
+    "Unknown",
+    "InvalidArgument",
+    "DeadlineExceeded",
+    "NotFound",
+    "AlreadyExists",
+    "PermissionDenied",
+    "ResourceExhausted",
+    "FailedPrecondition",
+    "Aborted",
+    "OutOfRange",
+    "Unimplemented",
+    "Internal",
+    "Unavailable",
+    "DataLoss",
+    "Unauthenticated",
 ];
 const BREAKER_STATES: &[&str] = &["closed", "open", "half_open", "forced_open", "forced_closed"];
-const BREAKER_OUTCOMES: &[&str] = &["success", "failure", "slow", "ignored", "cancelled", "stale", "rejected"];
+const BREAKER_OUTCOMES: &[&str] = &[
+    "success",
+    "failure",
+    "slow",
+    "ignored",
+    "cancelled",
+    "stale",
+    "rejected",
+];
 const RETRY_REASONS: &[&str] = &["not_sent", "transient", "timeout", "overload"];
 const TIMEOUT_SCOPES: &[&str] = &["attempt", "total"];
 const SINKS: &[&str] = &["stdout", "otlp_traces", "loki", "otlp_logs"];
