@@ -86,9 +86,7 @@ pub async fn backup(
         Ok(stored) => stored.conclude(repository, &lock).await,
         Err(error) => Err(error),
     };
-    if let Err(error) = lock.release().await {
-        tracing::warn!(%error, "the lock could not be given back; it counts as stale when this process is gone");
-    }
+    lock.release().await;
     report
 }
 

@@ -1,11 +1,15 @@
 //! Looks for damage: the structure always, the data if asked to. It changes nothing, and one damaged object does not
 //! keep it from finding the next.
 
+mod data;
+mod structure;
+
 use tokio_util::sync::CancellationToken;
 
+use crate::clock;
 use crate::error::{Damage, Error, Object};
-use crate::progress::Progress;
-use crate::repo::{Id, Repository};
+use crate::progress::{Phase, Progress};
+use crate::repo::{Id, Lock, Repository};
 
 /// What to look at beyond the structure.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -93,13 +97,47 @@ pub enum Problem {
     InSeveralIndexes,
 }
 
-/// Checks a repository.
+/// Checks a repository. Findings are no error; an error means that the check itself could not be done.
 pub async fn check(
     repository: &Repository,
     options: &CheckOptions,
     progress: &dyn Progress,
     cancel: &CancellationToken,
 ) -> Result<CheckReport, Error> {
-    let _ = (repository, options, progress, cancel);
-    unimplemented!()
+    let work = async {
+        let lock = Lock::for_reading(repository, clock::now()).await?;
+        let report = unlocked(repository, *options, progress).await;
+        if let Some(lock) = lock {
+            lock.release().await;
+        }
+        report
+    };
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => Err(Error::Cancelled),
+        report = work => report,
+    }
+}
+
+async fn unlocked(repository: &Repository, options: CheckOptions, progress: &dyn Progress) -> Result<CheckReport, Error> {
+    let mut report = CheckReport::default();
+    progress.phase(Phase::CheckingStructure, None, None);
+    structure::keys(repository, &mut report).await?;
+    let catalogue = structure::indexes(repository, &mut report).await?;
+    structure::packs(&catalogue, &mut report);
+    structure::snapshots(repository, &catalogue, &mut report, progress).await?;
+    data::packs(repository, &catalogue, options.read_data, &mut report, progress).await?;
+    report.findings.sort_by_key(|finding| (std::cmp::Reverse(finding.severity), finding.object));
+    report.findings.dedup();
+    Ok(report)
+}
+
+impl CheckReport {
+    fn add(&mut self, severity: Severity, object: Object, problem: Problem) {
+        self.findings.push(Finding { severity, object, problem, snapshots: Vec::new() });
+    }
+
+    fn damaged(&mut self, object: Object, damage: Damage) {
+        self.add(Severity::Error, object, Problem::Damaged(damage));
+    }
 }

@@ -266,6 +266,11 @@ impl Repository {
     pub async fn reader(&self) -> Result<Reader, Error> {
         Ok(Reader::new(self.clone(), self.load_index().await?))
     }
+
+    /// What reads blobs, with an index of the caller's.
+    pub(crate) fn reader_with(&self, index: Index) -> Reader {
+        Reader::new(self.clone(), Arc::new(index))
+    }
 }
 
 /// The first master key that the password opens.

@@ -85,7 +85,7 @@ impl Lock {
         match refuse_conflicts(repository, mode, now, Some(id)).await {
             Ok(()) => Ok(lock),
             Err(error) => {
-                lock.release().await?;
+                lock.release().await;
                 Err(error)
             }
         }
@@ -108,12 +108,13 @@ impl Lock {
         if self.held.lost.load(Ordering::Acquire) { Err(Error::LockLost) } else { Ok(()) }
     }
 
-    /// Gives the lock back.
-    pub async fn release(mut self) -> Result<(), Error> {
+    /// Gives the lock back. If that fails, it counts as dead once this process is gone.
+    pub async fn release(mut self) {
         self.renewal.abort();
-        self.held.delete_all_but(None).await?;
+        if let Err(error) = self.held.delete_all_but(None).await {
+            tracing::warn!(%error, "a lock could not be given back");
+        }
         self.released = true;
-        Ok(())
     }
 }
 

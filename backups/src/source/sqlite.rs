@@ -1,17 +1,61 @@
-//! A SQLite database, copied while it is written to.
+//! A SQLite database, copied while others write to it.
+//!
+//! The copy is made by SQLite's backup API inside one read transaction, page by page. For a database in WAL mode that
+//! is a consistent state which no writer waits for, and which takes as long as copying takes, however much is written
+//! meanwhile. (Without the transaction the backup starts anew at every write of another process; `VACUUM INTO` reads
+//! the same state, but lays every page out anew, which costs more and undoes deduplication.) In rollback-journal mode a
+//! reader excludes writers, so there the copy first tries to go between the writes and holds them off only if it cannot.
+//!
+//! A copy counts once `integrity_check` found nothing. What is stored is that file and a `manifest.json` beside it.
 
+mod copy;
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 
-use super::{Source, Verification, Written};
-use crate::Error;
-use crate::repo::Writer;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
-/// One database, saved as a single file and a `manifest.json` beside it.
+use super::{Source, SourceError, Verification, VerifiedCheck, Written};
+use crate::progress::Phase;
+use crate::repo::{Content, Node, NodeKind, ReadFailure, Tree, Writer, host};
+use crate::{Error, clock};
+
+/// The name of the manifest in the snapshot.
+pub const MANIFEST: &str = "manifest.json";
+
+/// One database.
 pub struct SqliteSource {
     database: PathBuf,
     staging: PathBuf,
+}
+
+/// What the manifest of a stream says: enough to prove a restored copy without the repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// `opsctl.source/v1`.
+    pub schema: String,
+    /// The kind of source.
+    pub kind: String,
+    /// The file that it describes.
+    pub name: String,
+    /// Its length.
+    pub length_bytes: u64,
+    /// Its SHA-256, in hexadecimal digits.
+    pub sha256: String,
+    /// The program that wrote it.
+    pub tool_version: String,
+    /// The version of SQLite that made the copy.
+    pub sqlite_version: String,
+    /// The state that was saved is not older than this.
+    pub taken_at: Timestamp,
 }
 
 impl SqliteSource {
@@ -19,6 +63,11 @@ impl SqliteSource {
     /// database, and is created if need be.
     pub fn new(database: impl Into<PathBuf>, staging: impl Into<PathBuf>) -> Self {
         Self { database: database.into(), staging: staging.into() }
+    }
+
+    fn name(&self) -> Result<&OsStr, SourceError> {
+        let not_a_file = || SourceError::NotA { path: self.database.clone(), expected: "file" };
+        self.database.file_name().ok_or_else(not_a_file)
     }
 }
 
@@ -33,12 +82,158 @@ impl Source for SqliteSource {
     }
 
     async fn write(&self, into: &Writer<'_>) -> Result<Written, Error> {
-        let _ = (into, &self.staging);
-        unimplemented!()
+        let name = self.name()?.to_owned();
+        let taken_at = clock::now();
+        let length = fs::metadata(&self.database).map_or(None, |metadata| Some(metadata.len()));
+        into.progress().phase(Phase::Copying, length, Some(1));
+        into.progress().file(&self.database);
+
+        let (database, staging, cancel) = (self.database.clone(), self.staging.clone(), into.cancellation().child_token());
+        // Tells the thread to stop when this future is dropped.
+        let guard = cancel.clone().drop_guard();
+        let copying = tokio::task::spawn_blocking(move || {
+            let staging = Staging::make(&staging)?;
+            copy::copy(&database, &staging.file, &cancel)?;
+            let problem = copy::first_problem(&staging.file).map_err(|source| copy::failed(&database, source))?;
+            match problem {
+                Some(problem) => Err(Error::from(SourceError::DatabaseDamaged { path: database, problem })),
+                None => Ok(staging),
+            }
+        });
+        let staging: Staging = copying.await.map_err(|_| Error::Cancelled)??;
+        drop(guard);
+
+        into.progress().phase(Phase::Saving, fs::metadata(&staging.file).map_or(None, |copy| Some(copy.len())), Some(1));
+        let failed = |source| SourceError::Staging { path: staging.file.clone(), source };
+        let hash = Arc::new(Mutex::new(Sha256::new()));
+        let copy = File::open(&staging.file).map_err(failed)?;
+        let content = match into.save(Hashing { inner: copy, hash: Arc::clone(&hash) }).await {
+            Ok(content) => content,
+            Err(ReadFailure::Engine(error)) => return Err(error),
+            Err(ReadFailure::Reader(error)) => return Err(failed(error).into()),
+        };
+        let sha256 = hex::encode(hash.lock().unwrap_or_else(PoisonError::into_inner).clone().finalize());
+        let manifest = Manifest {
+            schema: "opsctl.source/v1".to_owned(),
+            kind: self.kind().to_owned(),
+            name: name.to_string_lossy().into_owned(),
+            length_bytes: content.size,
+            sha256,
+            tool_version: concat!("opsctl ", env!("CARGO_PKG_VERSION")).to_owned(),
+            sqlite_version: rusqlite::version().to_owned(),
+            taken_at,
+        };
+        let json = serde_json::to_vec_pretty(&manifest).map_err(|_| Error::Internal("a manifest is always valid JSON"))?;
+        let manifest = into.save_bytes(json).await?;
+        into.count(|summary| {
+            summary.files_new += 2;
+            summary.total_files_processed += 2;
+            summary.total_bytes_processed += content.size + manifest.size;
+        });
+        into.progress().file_done();
+        let nodes = vec![stream_node(name, content, taken_at), stream_node(MANIFEST.into(), manifest, taken_at)];
+        Ok(Written { root: Tree::new(nodes), skipped: Vec::new(), changed: Vec::new() })
     }
 
     async fn verify(&self, restored: &Path) -> Result<Verification, Error> {
-        let _ = restored;
-        unimplemented!()
+        let (file, manifest) = (restored.join(self.name()?), restored.join(MANIFEST));
+        let verifying = tokio::task::spawn_blocking(move || verify(&file, &manifest));
+        Ok(Verification { checks: verifying.await.map_err(|_| Error::Cancelled)? })
     }
+}
+
+/// The node of a stream, made after its end: true size, mode 0600.
+fn stream_node(name: OsString, content: Content, time: Timestamp) -> Node {
+    let mut node = Node::new(name, NodeKind::File, 0o600);
+    let (uid, gid) = host::user();
+    (node.uid, node.gid) = (uid, gid);
+    (node.user, node.group) = (host::user_name(uid).unwrap_or_default(), host::group_name(gid).unwrap_or_default());
+    (node.mtime, node.atime, node.ctime) = (time, time, time);
+    (node.size, node.links) = (content.size, 1);
+    node.content = Some(content.blobs);
+    node
+}
+
+/// A reader that hashes what passes.
+struct Hashing<R> {
+    inner: R,
+    hash: Arc<Mutex<Sha256>>,
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.hash.lock().unwrap_or_else(PoisonError::into_inner).update(&buffer[..count]);
+        Ok(count)
+    }
+}
+
+fn verify(file: &Path, manifest: &Path) -> Vec<VerifiedCheck> {
+    let check = |name, outcome: Result<Option<String>, String>| VerifiedCheck { name, problem: outcome.unwrap_or_else(Some) };
+    vec![
+        check("manifest", compare(file, manifest).map_err(|error| error.to_string())),
+        check("integrity_check", copy::first_problem(file).map_err(|error| error.to_string())),
+        check("foreign_key_check", foreign_keys(file).map_err(|error| error.to_string())),
+    ]
+}
+
+fn compare(file: &Path, manifest: &Path) -> io::Result<Option<String>> {
+    let manifest: Manifest = serde_json::from_slice(&fs::read(manifest)?)?;
+    let mut hash = Sha256::new();
+    let length = io::copy(&mut File::open(file)?, &mut hash)?;
+    let same = length == manifest.length_bytes && hex::encode(hash.finalize()) == manifest.sha256;
+    Ok((!same).then(|| "the file is not the one that was saved".to_owned()))
+}
+
+fn foreign_keys(file: &Path) -> rusqlite::Result<Option<String>> {
+    let connection = copy::open_still(file)?;
+    let violations = connection.prepare("PRAGMA foreign_key_check")?.query_map([], |_| Ok(()))?.count();
+    Ok((violations > 0).then(|| format!("{violations} rows refer to rows that do not exist")))
+}
+
+/// A folder for one temporary copy, removed when dropped. What killed processes left is removed by the next one.
+struct Staging {
+    folder: PathBuf,
+    file: PathBuf,
+}
+
+const STAGED: &str = ".opsctl-copy-";
+
+impl Staging {
+    fn make(parent: &Path) -> Result<Self, Error> {
+        let made = || {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+            sweep(parent)?;
+            let folder = parent.join(format!("{STAGED}{}-{:08x}", host::pid(), rand::random::<u32>()));
+            fs::DirBuilder::new().mode(0o700).create(&folder)?;
+            Ok(Self { file: folder.join("copy.db"), folder })
+        };
+        made().map_err(|source: io::Error| {
+            let path = parent.to_owned();
+            match source.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => SourceError::StagingFull { path },
+                _ => SourceError::Staging { path, source },
+            }
+            .into()
+        })
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn sweep(parent: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(parent)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix(STAGED)?.split('-').next()?.parse().ok());
+        let ours = entry.metadata().is_ok_and(|metadata| metadata.is_dir() && metadata.uid() == host::user().0);
+        if ours && pid.is_some_and(|pid| !host::process_exists(pid)) {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
 }

@@ -1,0 +1,185 @@
+//! The structure: key files, indexes, packs by name and size, snapshots and their trees.
+
+use std::collections::{HashMap, HashSet};
+
+use futures::{StreamExt, stream};
+
+use super::{CheckReport, Finding, Problem, Severity};
+use crate::error::{Damage, Error, Object};
+use crate::progress::Progress;
+use crate::repo::index::Index;
+use crate::repo::layout::FileKind;
+use crate::repo::pack::{PackedBlob, expected_size};
+use crate::repo::{BlobKind, Id, NodeKind, Reader, Repository, Tree};
+
+/// What the indexes and the store say of packs.
+pub(super) struct Catalogue {
+    /// From the indexes: each pack's blobs.
+    pub(super) indexed: HashMap<Id, Vec<PackedBlob>>,
+    /// From the store: each pack's size.
+    pub(super) present: HashMap<Id, u64>,
+    reader: Reader,
+}
+
+/// Key files are named after their content.
+pub(super) async fn keys(repository: &Repository, report: &mut CheckReport) -> Result<(), Error> {
+    for (id, _) in repository.list(FileKind::Key).await? {
+        let bytes = repository.store().get(&FileKind::Key.key(&id)).await?;
+        if Id::of(&bytes) != id {
+            report.damaged(Object::Key(id), Damage::WrongHash);
+        }
+    }
+    Ok(())
+}
+
+/// Reads every index file, the damaged ones apart.
+pub(super) async fn indexes(repository: &Repository, report: &mut CheckReport) -> Result<Catalogue, Error> {
+    let mut index = Index::default();
+    let mut indexed: HashMap<Id, Vec<PackedBlob>> = HashMap::new();
+    let files = repository.list(FileKind::Index).await?;
+    let mut loading =
+        stream::iter(files).map(|(id, _)| async move { (id, repository.load_index_file(&id).await) }).buffered(8);
+    while let Some((id, loaded)) = loading.next().await {
+        let file = match loaded {
+            Ok(file) => file,
+            Err(Error::Damaged { object, damage }) => {
+                report.damaged(object, damage);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        index.add_file(id, &file);
+        for pack in &file.packs {
+            let known = indexed.entry(pack.id).or_default();
+            if !known.is_empty() {
+                report.add(Severity::Note, Object::Pack(pack.id), Problem::InSeveralIndexes);
+            }
+            for blob in pack.blobs() {
+                if !known.contains(&blob) {
+                    known.push(blob);
+                }
+            }
+        }
+    }
+    for blobs in indexed.values_mut() {
+        blobs.sort_unstable_by_key(|blob| blob.offset);
+    }
+    let present = repository.list(FileKind::Pack).await?.into_iter().collect();
+    Ok(Catalogue { indexed, present, reader: repository.reader_with(index) })
+}
+
+/// Compares what the indexes name with what is there.
+pub(super) fn packs(catalogue: &Catalogue, report: &mut CheckReport) {
+    report.packs = catalogue.present.len() as u64;
+    for (id, blobs) in &catalogue.indexed {
+        match catalogue.present.get(id) {
+            None => report.damaged(Object::Pack(*id), Damage::Missing),
+            Some(size) if *size != expected_size(blobs) => report.damaged(Object::Pack(*id), Damage::WrongSize),
+            Some(_) => {}
+        }
+    }
+    for id in catalogue.present.keys().filter(|id| !catalogue.indexed.contains_key(id)) {
+        report.add(Severity::Note, Object::Pack(*id), Problem::Orphan);
+    }
+}
+
+/// Reads every snapshot and every tree that one of them leads to.
+pub(super) async fn snapshots(
+    repository: &Repository,
+    catalogue: &Catalogue,
+    report: &mut CheckReport,
+    progress: &dyn Progress,
+) -> Result<(), Error> {
+    let lost = |kind: BlobKind, id: &Id| {
+        let mut copies = catalogue.reader.index().find(kind, id);
+        !copies.any(|location| catalogue.present.contains_key(&location.pack))
+    };
+    let mut trees = Trees { reader: &catalogue.reader, seen: HashMap::new() };
+    let mut affected: HashMap<(Object, Damage), Vec<Id>> = HashMap::new();
+    for (id, _) in repository.list(FileKind::Snapshot).await? {
+        let snapshot = match repository.snapshot(&id).await {
+            Ok(snapshot) => snapshot,
+            Err(Error::Damaged { object, damage }) => {
+                report.damaged(object, damage);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        report.snapshots += 1;
+        for problem in trees.problems(snapshot.tree, &lost, progress).await? {
+            affected.entry(problem).or_default().push(id);
+        }
+    }
+    report.trees = trees.seen.len() as u64;
+    for ((object, damage), snapshots) in affected {
+        let (severity, problem) = (Severity::Error, Problem::Damaged(damage));
+        report.findings.push(Finding { severity, object, problem, snapshots });
+    }
+    Ok(())
+}
+
+/// What one tree is found to be, without what lies under it.
+struct Seen {
+    subtrees: Vec<Id>,
+    problems: Vec<(Object, Damage)>,
+}
+
+/// The trees that were read; each is read once.
+struct Trees<'a> {
+    reader: &'a Reader,
+    seen: HashMap<Id, Seen>,
+}
+
+impl Trees<'_> {
+    /// Every problem at or under a tree. No tree is visited twice for one snapshot, however trees refer to each other.
+    async fn problems(
+        &mut self,
+        root: Id,
+        lost: &impl Fn(BlobKind, &Id) -> bool,
+        progress: &dyn Progress,
+    ) -> Result<HashSet<(Object, Damage)>, Error> {
+        let (mut visited, mut found) = (HashSet::new(), HashSet::new());
+        let mut open = vec![root];
+        while let Some(id) = open.pop() {
+            if !visited.insert(id) {
+                continue;
+            }
+            if !self.seen.contains_key(&id) {
+                let seen = match self.reader.tree(&id).await {
+                    Ok(tree) => look_at(id, &tree, lost),
+                    Err(Error::Damaged { object, damage }) => Seen { subtrees: Vec::new(), problems: vec![(object, damage)] },
+                    Err(error) => return Err(error),
+                };
+                progress.file_done();
+                self.seen.insert(id, seen);
+            }
+            if let Some(seen) = self.seen.get(&id) {
+                open.extend(&seen.subtrees);
+                found.extend(seen.problems.iter().copied());
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Judges one tree by itself.
+fn look_at(id: Id, tree: &Tree, lost: &impl Fn(BlobKind, &Id) -> bool) -> Seen {
+    let (mut subtrees, mut problems) = (Vec::new(), Vec::new());
+    let mut names = HashSet::new();
+    for node in &tree.nodes {
+        let complete = match node.kind {
+            NodeKind::Dir => node.subtree.is_some(),
+            NodeKind::File => node.content.is_some(),
+            _ => true,
+        };
+        if !complete || !node.has_safe_name() || !names.insert(&node.name) {
+            problems.push((Object::Tree(id), Damage::Malformed));
+        }
+        if node.kind == NodeKind::Dir {
+            subtrees.extend(node.subtree);
+        }
+        let missing = node.content.iter().flatten().filter(|blob| lost(BlobKind::Data, blob));
+        problems.extend(missing.map(|blob| (Object::DataBlob(*blob), Damage::Missing)));
+    }
+    Seen { subtrees, problems }
+}

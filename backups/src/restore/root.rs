@@ -1,0 +1,226 @@
+//! The directory that a restore writes into, and nothing outside it.
+//!
+//! Every path is resolved by the kernel beneath the directory's descriptor, following no symbolic link at all
+//! (`openat2` with `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS`), so that neither the snapshot nor somebody who changes the
+//! target meanwhile can lead a write elsewhere.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid};
+use rustix::io::Errno;
+
+use crate::repo::{Node, NodeKind, host};
+
+/// How the names of files begin that are not complete yet.
+const TEMPORARY: &str = ".opsctl-restore-";
+
+/// What of the metadata is restored.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rights {
+    pub(super) setuid: bool,
+    pub(super) owners: bool,
+}
+
+/// An open directory to write into.
+pub(super) struct Root {
+    folder: OwnedFd,
+    path: PathBuf,
+}
+
+impl Root {
+    /// Opens the directory; it is created with its parents (mode 0700) if need be.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        if !path.is_dir() {
+            use std::os::unix::fs::DirBuilderExt;
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        }
+        let folder = rustix::fs::open(path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(Self { folder, path: path.to_owned() })
+    }
+
+    /// The path as people see it.
+    pub(super) fn display(&self, path: &Path) -> PathBuf {
+        self.path.join(path)
+    }
+
+    fn open_beneath(&self, path: &Path, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        match rustix::fs::openat2(&self.folder, path, flags, mode, resolve) {
+            Err(Errno::NOSYS) => self.open_step_by_step(path, flags, mode),
+            opened => Ok(opened?),
+        }
+    }
+
+    /// The same on kernels without `openat2` (before 5.6): one directory after the other, each without following.
+    fn open_step_by_step(&self, path: &Path, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
+        let mut folder = self.folder.try_clone()?;
+        let mut steps = path.components().peekable();
+        while let Some(step) = steps.next() {
+            let name = match step {
+                Component::Normal(name) => name,
+                Component::CurDir => OsStr::new("."),
+                _ => return Err(io::ErrorKind::InvalidInput.into()),
+            };
+            if steps.peek().is_none() {
+                return Ok(rustix::fs::openat(&folder, name, flags, mode)?);
+            }
+            let through = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            folder = rustix::fs::openat(&folder, name, through, Mode::empty())?;
+        }
+        Ok(folder)
+    }
+
+    /// The directory that a path lies in, and the path's last name.
+    fn parent<'a>(&self, path: &'a Path) -> io::Result<(OwnedFd, &'a OsStr)> {
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        Ok((self.open_beneath(folder, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?, name))
+    }
+
+    /// Makes a directory, for us alone until its metadata is set. One that is there stays; what a killed restore left
+    /// unfinished in it is removed.
+    pub(super) fn make_folder(&self, path: &Path) -> io::Result<()> {
+        let (folder, name) = self.parent(path)?;
+        match rustix::fs::mkdirat(&folder, name, Mode::RWXU) {
+            Err(Errno::EXIST) => self.sweep(path),
+            made => Ok(made?),
+        }
+    }
+
+    /// Removes what a killed restore left in a directory. Fails if it is no directory.
+    pub(super) fn sweep(&self, path: &Path) -> io::Result<()> {
+        let folder = self.open_beneath(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
+        for entry in rustix::fs::Dir::read_from(&folder)? {
+            let entry = entry?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            let left = name.to_str().and_then(|name| name.strip_prefix(TEMPORARY)?.split('-').next()?.parse().ok());
+            if left.is_some_and(|pid| !host::process_exists(pid)) {
+                rustix::fs::unlinkat(&folder, name, AtFlags::empty())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where a file is written until it is complete: beside its place.
+    pub(super) fn temporary_beside(path: &Path) -> PathBuf {
+        static COUNTER: AtomicU64 = AtomicU64::new(0);
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        path.with_file_name(OsString::from(format!("{TEMPORARY}{}-{number}", host::pid())))
+    }
+
+    /// Opens a temporary file, made by whoever comes first.
+    pub(super) fn open_temporary(&self, path: &Path) -> io::Result<File> {
+        Ok(self.open_beneath(path, OFlags::CREATE | OFlags::RDWR, Mode::RUSR | Mode::WUSR)?.into())
+    }
+
+    /// Opens what is there for reading, if it is a regular file.
+    pub(super) fn open_existing(&self, path: &Path) -> io::Result<File> {
+        let file = File::from(self.open_beneath(path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?);
+        if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::InvalidInput.into()) }
+    }
+
+    /// Puts a complete file into its place, over whatever file was there.
+    pub(super) fn put_in_place(&self, temporary: &Path, path: &Path) -> io::Result<()> {
+        let ((folder, name), (_, temporary)) = (self.parent(path)?, self.parent(temporary)?);
+        Ok(rustix::fs::renameat(&folder, temporary, &folder, name)?)
+    }
+
+    /// Removes a temporary file, if it is there.
+    pub(super) fn remove(&self, temporary: &Path) -> io::Result<()> {
+        let (folder, name) = self.parent(temporary)?;
+        match rustix::fs::unlinkat(&folder, name, AtFlags::empty()) {
+            Err(Errno::NOENT) => Ok(()),
+            removed => Ok(removed?),
+        }
+    }
+
+    /// Gives a restored file a second name.
+    pub(super) fn link(&self, existing: &Path, path: &Path) -> io::Result<()> {
+        let temporary = Self::temporary_beside(path);
+        let ((from, old), (to, new)) = (self.parent(existing)?, self.parent(&temporary)?);
+        rustix::fs::linkat(&from, old, &to, new, AtFlags::empty())?;
+        let placed = self.put_in_place(&temporary, path);
+        // Renaming onto the same inode does nothing and leaves the temporary name.
+        self.remove(&temporary)?;
+        placed
+    }
+
+    /// Makes a symbolic link, pipe or device node.
+    pub(super) fn make_special(&self, path: &Path, node: &Node, rights: Rights) -> io::Result<()> {
+        let temporary = Self::temporary_beside(path);
+        let (folder, name) = self.parent(&temporary)?;
+        let kind = match node.kind {
+            NodeKind::Fifo => Some(FileType::Fifo),
+            NodeKind::Dev => Some(FileType::BlockDevice),
+            NodeKind::Chardev => Some(FileType::CharacterDevice),
+            _ => None,
+        };
+        match kind {
+            Some(kind) => rustix::fs::mknodat(&folder, name, kind, permissions(node, rights), node.device)?,
+            None => rustix::fs::symlinkat(node.link_target(), &folder, name)?,
+        }
+        let finished = (|| {
+            if rights.owners {
+                let (user, group) = owners(node);
+                rustix::fs::chownat(&folder, name, user, group, AtFlags::SYMLINK_NOFOLLOW)?;
+            }
+            if kind.is_some() {
+                rustix::fs::chmodat(&folder, name, permissions(node, rights), AtFlags::empty())?;
+            }
+            rustix::fs::utimensat(&folder, name, &times(node), AtFlags::SYMLINK_NOFOLLOW)?;
+            self.put_in_place(&temporary, path)
+        })();
+        if finished.is_err() {
+            self.remove(&temporary)?;
+        }
+        finished
+    }
+
+    /// Gives a directory its metadata, after everything in it was written.
+    pub(super) fn finish_folder(&self, path: &Path, node: &Node, rights: Rights) -> io::Result<()> {
+        set_metadata(&self.open_beneath(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?, node, rights)
+    }
+
+    /// Makes everything durable that was written to this file system.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(&self.folder)?)
+    }
+}
+
+/// Owner, permissions and times, in the order in which one does not undo the other.
+pub(super) fn set_metadata(file: impl AsFd, node: &Node, rights: Rights) -> io::Result<()> {
+    if rights.owners {
+        let (user, group) = owners(node);
+        rustix::fs::fchown(&file, user, group)?;
+    }
+    rustix::fs::fchmod(&file, permissions(node, rights))?;
+    rustix::fs::futimens(&file, &times(node))?;
+    Ok(())
+}
+
+fn permissions(node: &Node, rights: Rights) -> Mode {
+    let kept = if rights.setuid { 0o7777 } else { 0o1777 };
+    Mode::from_raw_mode(node.permissions() & kept)
+}
+
+fn owners(node: &Node) -> (Option<Uid>, Option<Gid>) {
+    (Some(Uid::from_raw(node.uid)), Some(Gid::from_raw(node.gid)))
+}
+
+fn times(node: &Node) -> Timestamps {
+    let time = |time: jiff::Timestamp| {
+        // The system counts nanoseconds upwards, also before the epoch.
+        let nanoseconds = time.as_nanosecond();
+        let (seconds, rest) = (nanoseconds.div_euclid(1_000_000_000), nanoseconds.rem_euclid(1_000_000_000));
+        Timespec { tv_sec: seconds as i64, tv_nsec: rest as i64 }
+    };
+    Timestamps { last_access: time(node.atime), last_modification: time(node.mtime) }
+}
