@@ -120,13 +120,13 @@ pub fn steady(sample: &Sample, wanted: u32, objectives: &Objectives) -> bool {
     sample.ready.is_some_and(|ready| ready >= wanted) && good(sample.clients) && good(sample.probe)
 }
 
-/// When the service was whole again after `from`: the end of the last sample that was not in steady state, provided that
-/// at least `hold` samples in a row are after it. Absent while it is not.
+/// When the service was whole again after `from`: the end of the first sample of the steady state that lasts, provided that
+/// it has at least `hold` samples. Absent while it is not.
 pub fn recovered_at(samples: &[Sample], from: f64, wanted: u32, hold: usize, objectives: &Objectives) -> Option<f64> {
     let after: Vec<&Sample> = samples.iter().filter(|sample| sample.at_seconds > from).collect();
     let broken = after.iter().rposition(|sample| !steady(sample, wanted, objectives));
     let first_good = broken.map_or(0, |index| index + 1);
-    (after.len() >= first_good + hold).then(|| broken.map_or(from, |index| after[index].at_seconds))
+    (after.len() >= first_good + hold.max(1)).then(|| after[first_good].at_seconds)
 }
 
 #[cfg(test)]
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn recovery_is_where_the_last_trouble_ended() {
+    fn recovery_is_where_lasting_steady_state_begins() {
         let objectives = Objectives::default();
         let mut samples = vec![
             sample(1.0, 2, 0),
@@ -162,7 +162,7 @@ mod tests {
             "not held long enough"
         );
         samples.extend([sample(5.0, 2, 0), sample(6.0, 2, 0)]);
-        assert_eq!(recovered_at(&samples, 1.0, 2, 3, &objectives), Some(3.0));
+        assert_eq!(recovered_at(&samples, 1.0, 2, 3, &objectives), Some(4.0));
         samples.push(sample(7.0, 2, 1));
         assert_eq!(recovered_at(&samples, 1.0, 2, 3, &objectives), None, "errors came back");
     }

@@ -328,12 +328,19 @@ impl Report {
         };
         page = page.section("Requests").table(
             &["Who", "When", "Requests", "Errors", "Error ratio", "Slow"],
-            vec![
-                line("clients", "before", self.steady_clients),
-                line("clients", "after", self.clients),
-                line("probe", "before", self.steady_probe),
-                line("probe", "after", self.probe_figures),
-            ],
+            [
+                ("clients", "before", self.steady_clients),
+                ("clients", "after", self.clients),
+                ("probe", "before", self.steady_probe),
+                ("probe", "after", self.probe_figures),
+            ]
+            .into_iter()
+            .filter(|(who, _, _)| match *who {
+                "clients" => self.steady_clients.and(self.clients).requests > 0,
+                _ => self.steady_probe.and(self.probe_figures).requests > 0,
+            })
+            .map(|(who, when, figures)| line(who, when, figures))
+            .collect(),
         );
         if let Some(probe) = &self.probe {
             page = page.text(&format!(
@@ -345,8 +352,21 @@ impl Report {
                 duration(probe.p99_seconds)
             ));
         }
-        page.footer(&format!("Run {}, {}, {}", self.run, self.environment, self.started_at))
-            .render()
+        page.footer(&self.origin()).render()
+    }
+
+    /// Which run this is, and where and when it was.
+    fn origin(&self) -> String {
+        let place = if self.environment.is_empty() {
+            String::new()
+        } else {
+            format!(" in {}", self.environment)
+        };
+        format!(
+            "Run {}{place}, {}",
+            self.run,
+            self.started_at.strftime("%Y-%m-%d %H:%M:%S UTC")
+        )
     }
 
     fn lead(&self) -> String {

@@ -220,7 +220,7 @@ impl Judge {
                 Request::Promote => self.promote_requested = true,
             }
         }
-        if seen.fleet.is_some_and(|fleet| given_up(fleet)) {
+        if seen.fleet.is_some_and(given_up) {
             return self.roll_back(now, Cause::Died);
         }
         let has_traffic = matches!(

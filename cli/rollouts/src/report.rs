@@ -255,7 +255,6 @@ fn moment(record: &RunRecord, event: &Event) -> Option<Moment> {
     let words = match event.kind.as_str() {
         "started" => format!("{} started, {} instances", text("version"), number("replicas")),
         "step_started" => format!("{} % of the traffic", number("percent")),
-        "share_granted" => format!("share of {} % granted", number("percent")),
         "held" => format!("held at {} %, {}", number("percent"), text("verdict")),
         "promotion_requested" => "promotion asked for".to_owned(),
         "promoted" => format!("{} is the stable version", text("version")),

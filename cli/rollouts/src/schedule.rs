@@ -214,7 +214,7 @@ mod tests {
         let schedule: Schedule = "10:15m, 50:15m ,100".parse().unwrap();
         assert!(schedule.promote);
         assert_eq!(schedule.steps[1].percent, 50);
-        assert_eq!(schedule.total(), Duration::from_secs(1800));
+        assert_eq!(schedule.total(), Duration::from_mins(30));
         assert_eq!(schedule.to_string(), "10:15m,50:15m,100");
         let held: Schedule = "5%:90s".parse().unwrap();
         assert!(!held.promote);

@@ -5,7 +5,7 @@
 //! stored after every look: another worker goes on by calling [`work`] with the same run, taken over. While it lives it
 //! renews the canary's share; when it does not, the share lapses.
 
-mod finish;
+pub(crate) mod finish;
 mod roll_back;
 
 use crate::analysis::Traffic as Counted;
@@ -105,7 +105,8 @@ pub async fn work(run: Run, options: Options) -> Result<Report, WorkError> {
         options,
     };
     worker.prepare(resumed).await?;
-    worker.carry_through().await
+    // On the heap: whoever awaits it need not hold all of it.
+    Box::pin(worker.carry_through()).await
 }
 
 struct Worker {
@@ -467,4 +468,12 @@ const NOTE_LIFE: Duration = Duration::from_hours(1);
 pub async fn request_promote(platform: &dyn Platform, id: &str, by: &LeaseHolder) -> Result<(), PlatformError> {
     platform.acquire_lease(&promote_note(id), by, NOTE_LIFE).await?;
     Ok(())
+}
+
+/// The records of canaries, of one service or of all, newest first; the first that is not closed is the one that runs.
+pub async fn history(platform: &dyn Platform, service: Option<&str>) -> Result<Vec<RunRecord>, PlatformError> {
+    let mut records = platform.records().await?;
+    records.retain(|record| record.kind == KIND && service.is_none_or(|service| record.service() == Some(service)));
+    records.reverse();
+    Ok(records)
 }

@@ -1,6 +1,8 @@
 //! Canaries against the platform's twin in memory, on a paused clock: every way through the judge, and every place where
 //! a judge can be lost.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,7 +15,8 @@ use opsctl_platform::{Counts, Field, LeaseHolder, Objectives, Platform, Traffic,
 use opsctl_rollouts::analysis::Verdict;
 use opsctl_rollouts::report::Status;
 use opsctl_rollouts::{
-    Cause, OnInconclusive, Options, PlanError, Report, Schedule, Spec, WorkError, plan, record, request_promote, work,
+    Cause, OnInconclusive, Options, PlanError, Report, Schedule, Spec, WorkError, history, plan, record,
+    request_promote, rollback, work,
 };
 use proptest::prelude::*;
 
@@ -186,7 +189,7 @@ impl Scene {
         assert_eq!(state.canary, None);
         let versions: Vec<String> = state.versions.iter().map(|v| v.version.clone()).collect();
         let stable = state.stable_version.unwrap();
-        assert_eq!(versions, [stable.clone()], "events: {:#?}", self.kinds());
+        assert_eq!(versions, std::slice::from_ref(&stable), "events: {:#?}", self.kinds());
         assert!(state.instances.iter().all(|instance| instance.version == stable));
         assert_eq!(state.replicas, 2);
         assert_eq!(self.platform.lease("service-orders").await.unwrap(), None);
@@ -247,6 +250,8 @@ async fn a_good_canary_is_promoted_on_evidence() {
     assert!(report.share.verified, "{:?}", report.share);
     assert!(!report.bake.is_empty() && report.series.len() > 20);
     assert_eq!(scene.stored().await.outcome, Some(Outcome::Passed));
+    let known = history(scene.platform.as_ref(), Some("orders")).await.unwrap();
+    assert_eq!(known.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -621,6 +626,77 @@ async fn a_plan_checks_and_changes_nothing() {
         plan(platform, scene.spec.clone()).await,
         Err(PlanError::Locked { .. })
     ));
+}
+
+fn back(scene: &Scene, to: &str) -> rollback::Spec {
+    let to = VersionSpec {
+        version: to.to_owned(),
+        ..v2()
+    };
+    rollback::Spec {
+        drain_timeout: Duration::from_secs(5),
+        ..rollback::Spec::new(&scene.spec.service, "v1", to)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn going_back_waits_for_capacity_before_traffic() {
+    let scene = Scene::new("10:5s,100", World::with_errors(0.0));
+    let record = rollback::record("run-1", &back(&scene, "v0"), scene.platform.now());
+    let run = Run::begin(scene.platform(), record, scene.holder(), TTL, scene.journal.clone())
+        .await
+        .unwrap();
+    let report = rollback::work(run, None, None).await.unwrap();
+    assert_eq!(report.outcome, Some(Outcome::Passed));
+    assert_eq!(scene.assert_clean().await, "v0");
+    let events = scene.journal.events().unwrap();
+    let at = |kind: &str| events.iter().find(|event| event.kind == kind).unwrap().ts;
+    let waited = at("switched").duration_since(at("started")).as_secs_f64();
+    assert!(waited >= 0.9, "instances take a second: {waited}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn going_back_to_what_does_not_start_changes_nothing() {
+    let scene = Scene::new("10:5s,100", World::with_errors(0.0));
+    let platform = scene.platform.as_ref().clone().with_restart_delay("orders", None);
+    let scene = Scene {
+        platform: Arc::new(platform),
+        ..scene
+    };
+    let record = rollback::record("run-1", &back(&scene, "v0"), scene.platform.now());
+    let run = Run::begin(scene.platform(), record, scene.holder(), TTL, scene.journal.clone())
+        .await
+        .unwrap();
+    let report = rollback::work(run, None, None).await.unwrap();
+    assert_eq!(report.outcome, Some(Outcome::Failed));
+    assert_eq!(scene.assert_clean().await, "v1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn going_back_can_be_lost_after_any_change() {
+    let mut stables = Vec::new();
+    for changes in 0.. {
+        let scene = Scene::new("10:5s,100", World::with_errors(0.0));
+        let record = rollback::record("run-1", &back(&scene, "v0"), scene.platform.now());
+        let run = Run::begin(scene.platform(), record, scene.holder(), TTL, scene.journal.clone())
+            .await
+            .unwrap();
+        scene.platform.crash_after(Some(changes));
+        let worked = rollback::work(run, None, None).await;
+        scene.platform.crash_after(None);
+        if worked.is_ok() {
+            break;
+        }
+        scene.platform.bury(scene.pid);
+        if let Recovered::Closed { report, .. } =
+            recover(scene.platform.as_ref(), "run-1", &scene.journal).await.unwrap()
+        {
+            assert!(report.complete(), "after {changes}: {report:?}");
+        }
+        let _ = scene.platform.release_lease("service-orders", &scene.holder()).await;
+        stables.push(scene.assert_clean().await);
+    }
+    assert!(stables.len() > 5 && stables.contains(&"v1".to_owned()), "{stables:?}");
 }
 
 /// Something that happens to a canary.

@@ -1,10 +1,12 @@
 //! The judgement against simulated streams whose truth is known: false aborts, power, wrong promotions.
 
+#![expect(clippy::print_stdout, reason = "seeds and figures, for whoever reads a failure")]
+
 use opsctl_rollouts::analysis::{Analysis, Look, Settings, Traffic, Verdict};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-const STREAMS: usize = 1500;
+const STREAMS: usize = 1000;
 
 fn settings() -> Settings {
     Settings::default()
@@ -190,10 +192,10 @@ fn bad_canaries_fail_soon() {
             stable: 90,
             looks: 1000,
         };
-        let results = run(14, 400, &shape, &failed, 0.01, |_, _| Rates { canary, stable });
+        let results = run(14, 300, &shape, &failed, 0.01, |_, _| Rates { canary, stable });
         let mut requests: Vec<u64> = results.iter().map(|(_, n)| *n).collect();
         requests.sort_unstable();
-        let (m, p) = (requests[200], requests[380]);
+        let (m, p) = (requests[150], requests[285]);
         println!("{stable} -> {canary}: median {m} (expected {median}), p95 {p} (expected {p95})");
         let near =
             |got: u64, wanted: u64, tolerance: f64| (got as f64 - wanted as f64).abs() <= tolerance * wanted as f64;
@@ -247,7 +249,7 @@ fn good_canaries_pass() {
             stable: 180,
             looks: 2000,
         };
-        let results = run(16, 300, &shape, &|v| v != Verdict::Inconclusive, allowed, |_, _| {
+        let results = run(16, 100, &shape, &|v| v != Verdict::Inconclusive, allowed, |_, _| {
             Rates {
                 canary: rate,
                 stable: rate,
@@ -258,11 +260,11 @@ fn good_canaries_pass() {
         println!(
             "good {rate}, allowed {allowed}: passed {}, median {} p95 {}",
             share(&results, Verdict::Pass),
-            requests[150],
-            requests[285]
+            requests[50],
+            requests[95]
         );
         assert!(share(&results, Verdict::Pass) >= 0.97);
-        assert!((requests[150] as f64 / f64::from(median) - 1.0).abs() < 0.2);
+        assert!((requests[50] as f64 / f64::from(median) - 1.0).abs() < 0.2);
     }
 }
 

@@ -58,8 +58,8 @@ pub fn figures(report: &Value) -> Result<Vec<(Svg, String)>, NotACanary> {
         (traffic(report), "Requests per second to each version, and the canary's errors.".to_owned()),
         (
             evidence(report),
-            "Evidence, in powers of ten: it takes 1.3 for a pass and 2 or more for a roll-back. It may be looked at at \
-             any time without raising the chance of an error."
+            "Evidence in powers of ten. It may be looked at after every interval without raising the chance of an error. \
+             Upper bounds above are with 95 % confidence."
                 .to_owned(),
         ),
     ])
@@ -98,14 +98,16 @@ fn lead(report: &Value) -> String {
         .as_str()
         .or(report["reasons"][0].as_str())
         .unwrap_or_default();
+    let mut letters = message.chars();
+    let sentence = letters.next().map_or_else(String::new, |first| {
+        format!(" {}{}.", first.to_uppercase(), letters.as_str().trim_end_matches('.'))
+    });
     format!(
-        "{} was sent through {} and judged against {}, which ran beside it. {message}",
+        "Version {} went through {}, judged against {}, which ran beside it.{sentence}",
         text("canary_version"),
         text("steps"),
         text("stable_version"),
     )
-    .trim_end()
-    .to_owned()
 }
 
 fn facts(report: &Value) -> Vec<(String, String)> {
@@ -119,7 +121,7 @@ fn facts(report: &Value) -> Vec<(String, String)> {
         facts.push((format!("{name}, canary"), arm("canary")));
         facts.push((format!("{name}, stable"), arm("stable")));
         if let Some(bound) = metric["upper_bound_ratio"].as_f64().filter(|bound| *bound < 1.0) {
-            facts.push((format!("{name}, canary, at most (95 %)"), percent(bound)));
+            facts.push((format!("{name}, upper bound"), percent(bound)));
         }
     }
     if let Some(share) = report["share"]["observed_ratio"].as_f64() {

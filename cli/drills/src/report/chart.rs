@@ -194,10 +194,10 @@ impl LineChart {
             let _ = write!(
                 out,
                 "<g class=\"{}\"><line class=\"mark\" x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>\
-                 <text class=\"label\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text></g>",
+                 <text class=\"label\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"start\">{}</text></g>",
                 tone.class(),
                 WIDTH - RIGHT,
-                WIDTH - RIGHT - 2.0,
+                LEFT + 4.0,
                 y - 5.0,
                 escape(words)
             );

@@ -6,7 +6,7 @@
 //! weights below need about 370, 650 and 860 requests with 0, 1 and 2 errors to show 1 % at α = 0.05, and scale with `p0`.
 
 /// Rates bet on, as parts of the allowed rate, in eighths: 0/8 to 7/8.
-const BETS: usize = 8;
+const BETS: i32 = 8;
 /// Weight of the bet that there is no error at all.
 const PERFECT: f64 = 0.2;
 /// How the weight of the other bets falls from one to the next.
@@ -22,17 +22,17 @@ pub fn ln_evidence_under(allowed: f64, requests: u64, bad: u64) -> f64 {
     }
     let bad = bad.min(requests) as f64;
     let good = requests as f64 - bad;
-    let mut terms = [f64::NEG_INFINITY; BETS];
-    let scale: f64 = (0..BETS as i32 - 1).map(|i| FALL.powi(i)).sum();
-    for (i, term) in terms.iter_mut().enumerate() {
-        let part = i as f64 / BETS as f64;
+    let mut terms = [f64::NEG_INFINITY; BETS as usize];
+    let scale: f64 = (0..BETS - 1).map(|i| FALL.powi(i)).sum();
+    for (i, term) in (0..BETS).zip(&mut terms) {
+        let part = f64::from(i) / f64::from(BETS);
         let gain = good * ((-part * allowed).ln_1p() - (-allowed).ln_1p());
         if i == 0 {
             if bad == 0.0 {
                 *term = PERFECT.ln() + gain;
             }
         } else {
-            let weight = (1.0 - PERFECT) * FALL.powi(i as i32 - 1) / scale;
+            let weight = (1.0 - PERFECT) * FALL.powi(i - 1) / scale;
             *term = weight.ln() + bad * part.ln() + gain;
         }
     }

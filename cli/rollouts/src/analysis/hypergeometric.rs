@@ -76,16 +76,20 @@ impl Margins {
     }
 }
 
-/// `ln` of the likelihood ratio of odds ratio `psi` against `psi0` when the canary has `x` of the errors.
+/// `ln` of the likelihood ratios of each odds ratio of `grid` against `psi0` when the canary has `x` of the errors.
 ///
-/// `x` outside the support is moved to its nearest end, so the result is always finite.
-pub(crate) fn ln_likelihood_ratio(margins: Margins, x: u64, psi: f64, psi0: f64) -> f64 {
+/// `x` outside the support is moved to its nearest end, so the results are always finite.
+pub(crate) fn ln_likelihood_ratios(margins: Margins, x: u64, psi0: f64, grid: &[f64]) -> impl Iterator<Item = f64> {
     let (low, high) = margins.support();
-    if low == high {
-        return 0.0;
-    }
+    let certain = low == high;
     let x = x.clamp(low, high) as f64;
-    x * (psi.ln() - psi0.ln()) - margins.ln_normaliser(psi) + margins.ln_normaliser(psi0)
+    let null = if certain { 0.0 } else { margins.ln_normaliser(psi0) };
+    grid.iter().map(move |psi| {
+        if certain {
+            return 0.0;
+        }
+        x * (psi.ln() - psi0.ln()) - margins.ln_normaliser(*psi) + null
+    })
 }
 
 fn ln_choose(n: u64, k: u64) -> f64 {
@@ -107,6 +111,10 @@ fn ln_factorial(n: u64) -> f64 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    fn ln_likelihood_ratio(margins: Margins, x: u64, psi: f64, psi0: f64) -> f64 {
+        ln_likelihood_ratios(margins, x, psi0, &[psi]).next().unwrap()
+    }
 
     fn brute(margins: Margins, psi: f64) -> f64 {
         let (low, high) = margins.support();

@@ -7,7 +7,7 @@
 //! on one side the boundary is the worst case, since the family has a monotone likelihood ratio.
 
 use super::Interval;
-use super::hypergeometric::{Margins, ln_likelihood_ratio};
+use super::hypergeometric::{Margins, ln_likelihood_ratios};
 use serde::{Deserialize, Serialize};
 
 /// Odds ratio that a canary is allowed before it counts as worse: rates that merely wander stay below it.
@@ -56,8 +56,9 @@ impl OddsProcess {
             stable: interval.stable.requests,
             errors: interval.canary.bad + interval.stable.bad,
         };
-        for (product, psi) in self.ln_products.iter_mut().zip(&self.grid) {
-            *product += ln_likelihood_ratio(margins, interval.canary.bad, *psi, self.null);
+        let ratios = ln_likelihood_ratios(margins, interval.canary.bad, self.null, &self.grid);
+        for (product, ratio) in self.ln_products.iter_mut().zip(ratios) {
+            *product += ratio;
         }
     }
 

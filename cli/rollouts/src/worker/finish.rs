@@ -5,19 +5,28 @@
 //! the old version away, so that no instant leaves two versions or none.
 
 use super::WorkError;
-use crate::spec::Spec;
 use opsctl_platform::run::{Notifier, Outcome, Phase, Run, RunError, RunRecord, StepResult};
 use opsctl_platform::{Cas, Field, Platform, PlatformError};
 use serde_json::json;
 
+/// A switch that was made and is to stay.
+pub(crate) struct Switch<'a> {
+    /// The service.
+    pub(crate) service: &'a str,
+    /// The version that is stable now.
+    pub(crate) new: &'a str,
+    /// The version that was, and goes.
+    pub(crate) old: &'a str,
+}
+
 /// Takes the old version away and closes the run as passed.
-pub(super) async fn promoted(run: Run, spec: &Spec, notifier: Option<&Notifier>) -> Result<RunRecord, WorkError> {
+pub(crate) async fn finish(run: Run, switch: &Switch<'_>, notifier: Option<&Notifier>) -> Result<RunRecord, WorkError> {
     let platform = run.platform().clone();
     let platform = platform.as_ref();
-    let old = Field::version(&spec.service, &spec.stable);
+    let old = Field::version(switch.service, switch.old);
     let value = platform.get(&old).await?;
-    let mut record = commit(platform, run.record().clone(), spec, &old, value.as_ref()).await?;
-    run.event("finishing", json!({ "version": spec.stable }))?;
+    let mut record = commit(platform, run.record().clone(), switch, &old, value.as_ref()).await?;
+    run.event("finishing", json!({ "version": switch.old }))?;
     if value.is_some() {
         let cas = platform
             .compare_and_set(Some(&record.fence()), &old, value.as_ref(), None)
@@ -33,12 +42,9 @@ pub(super) async fn promoted(run: Run, spec: &Spec, notifier: Option<&Notifier>)
         step.result = Some(StepResult::Undone);
     }
     record.phase = Phase::Closed;
-    "promoted".clone_into(&mut record.step);
+    "finished".clone_into(&mut record.step);
     record.outcome = Some(Outcome::Passed);
-    record.message = Some(format!(
-        "{} is the stable version of {}",
-        spec.version.version, spec.service
-    ));
+    record.message = Some(format!("{} is the stable version of {}", switch.new, switch.service));
     record.ended_at = Some(platform.now());
     let record = store(platform, record).await?;
     for name in &record.locks {
@@ -62,13 +68,13 @@ pub(super) async fn promoted(run: Run, spec: &Spec, notifier: Option<&Notifier>)
 async fn commit(
     platform: &dyn Platform,
     mut record: RunRecord,
-    spec: &Spec,
+    switch: &Switch<'_>,
     old: &Field,
     value: Option<&serde_json::Value>,
 ) -> Result<RunRecord, WorkError> {
     for field in [
-        Field::stable_version(&spec.service),
-        Field::version(&spec.service, &spec.version.version),
+        Field::stable_version(switch.service),
+        Field::version(switch.service, switch.new),
     ] {
         record.keep(&field);
     }

@@ -5,6 +5,7 @@ use super::{WorkError, Worker, finish};
 use crate::analysis::Verdict;
 use crate::judge::Cause;
 use crate::report::Report;
+use crate::rollback::drained;
 use opsctl_platform::Field;
 use opsctl_platform::run::{Outcome, RunError};
 use serde_json::json;
@@ -52,31 +53,11 @@ impl Worker {
 
     /// Waits until the canary has no requests under way and gets no new ones; not longer than the drain limit.
     async fn drain(&self) -> Result<(), WorkError> {
-        let version = &self.spec.version.version;
-        let limit = tokio::time::Instant::now() + self.spec.drain_timeout;
-        let mut last = None;
-        loop {
-            let counts = self
-                .platform()
-                .traffic(&self.spec.service)
-                .await
-                .ok()
-                .map(|t| t.version(version));
-            if let Some(counts) = counts {
-                if counts.in_flight == 0 && last == Some(counts.requests + counts.probe_requests) {
-                    self.run.event("drained", json!({ "complete": true }))?;
-                    return Ok(());
-                }
-                last = Some(counts.requests + counts.probe_requests);
-            }
-            if tokio::time::Instant::now() >= limit {
-                let left = counts.map(|c| c.in_flight);
-                self.run
-                    .event("drained", json!({ "complete": false, "in_flight": left }))?;
-                return Ok(());
-            }
-            tokio::time::sleep(POLL).await;
-        }
+        let (service, version) = (&self.spec.service, &self.spec.version.version);
+        let left = drained(self.platform(), service, version, self.spec.drain_timeout).await;
+        self.run
+            .event("drained", json!({ "complete": left == Some(0), "in_flight": left }))?;
+        Ok(())
     }
 
     /// Waits until no instance of the canary is left; the platform takes them away by itself.
@@ -101,7 +82,14 @@ impl Worker {
         } = self;
         let journal = run.journal().clone();
         let record = match end {
-            End::Promoted => finish::promoted(run, &spec, options.notifier.as_ref()).await?,
+            End::Promoted => {
+                let switch = finish::Switch {
+                    service: &spec.service,
+                    new: &spec.version.version,
+                    old: &spec.stable,
+                };
+                finish::finish(run, &switch, options.notifier.as_ref()).await?
+            }
             End::RolledBack(cause) => {
                 let outcome = match cause {
                     Cause::Worse | Cause::ObjectiveMissed | Cause::NeverReady | Cause::Died => Outcome::Failed,
