@@ -32,6 +32,8 @@ pub enum Status {
     NotEffective,
     /// Somebody stopped it.
     Aborted,
+    /// Its worker was lost, and with it what it had seen.
+    Lost,
 }
 
 /// An instance that was killed.

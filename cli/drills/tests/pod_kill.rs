@@ -347,6 +347,33 @@ async fn a_worker_lost_after_any_change_leaves_a_whole_service_and_no_lock() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_drill_whose_worker_was_lost_is_not_done_again() {
+    let scene = Scene::new(3, 0.0);
+    let running = tokio::spawn(work(scene.begin().await, None));
+    scene.until("killed").await;
+    running.abort();
+    let _ = running.await;
+    scene.platform.bury(100);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let second = LeaseHolder {
+        pid: 101,
+        ..Scene::holder()
+    };
+    let run = Run::take(scene.platform(), "run-1", second, TTL, scene.journal.clone())
+        .await
+        .unwrap();
+    let report = work(run, None).await.unwrap();
+    assert_eq!((report.status, report.verdict), (Status::Lost, Verdict::Inconclusive));
+    let state = scene.platform.service("orders").await.unwrap();
+    assert_eq!(
+        state.instances.iter().map(|i| i.restarts).sum::<u32>(),
+        1,
+        "killed once"
+    );
+    assert_eq!(scene.outcome().await, Some(Outcome::Inconclusive));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_record_keeps_the_victims_by_name() {
     let scene = Scene::new(3, 0.0);
     let planned = scene.plan().await.unwrap();

@@ -72,8 +72,16 @@ pub struct Spec {
 const DEFAULT_AVAILABILITY: f64 = 0.999;
 
 impl Spec {
-    /// A specification with the defaults: looks every 10 s, bake 10 min, hold up to 24 h, max twice the steps.
+    /// A specification with the defaults: looks five times in the shortest step but every 1 to 10 s, bake 10 min, hold up to
+    /// 24 h, max twice the steps.
     pub fn new(service: &str, stable: &str, version: VersionSpec, schedule: Schedule, objectives: &Objectives) -> Self {
+        let shortest = schedule
+            .steps
+            .iter()
+            .map(|step| step.duration)
+            .min()
+            .unwrap_or_default();
+        let interval = (shortest / 5).clamp(Duration::from_secs(1), Duration::from_secs(10));
         Self {
             service: service.to_owned(),
             stable: stable.to_owned(),
@@ -83,8 +91,8 @@ impl Spec {
             on_inconclusive: OnInconclusive::Hold,
             bake: Duration::from_mins(10),
             max_hold: Duration::from_hours(24),
-            interval: Duration::from_secs(10),
-            warm_up: Duration::from_secs(10),
+            interval,
+            warm_up: interval,
             ready_timeout: Duration::from_mins(1),
             drain_timeout: Duration::from_secs(30),
             lease: Duration::from_secs(30),

@@ -153,6 +153,11 @@ struct Drill<'a> {
 impl Drill<'_> {
     async fn carry_through(&mut self) -> Result<Story, WorkError> {
         let mut story = Story::default();
+        if !self.run.record().step.is_empty() {
+            self.note("lost", "the worker before this one was lost".to_owned());
+            story.status = Some(Status::Lost);
+            return Ok(story);
+        }
         self.step("steady state").await?;
         let Some(state) = self.watch_until_steady(&mut story).await? else {
             return Ok(story);
@@ -438,6 +443,7 @@ fn assemble(
             .collect(),
         Status::Aborted => vec!["it was aborted".to_owned()],
         Status::NotEffective => vec!["the kill had no effect that could be seen".to_owned()],
+        Status::Lost => vec!["its worker was lost, and with it what it had seen".to_owned()],
         Status::NotSteady | Status::Refused => story.refused.into_iter().collect(),
     };
     reasons.extend(notes);

@@ -208,7 +208,7 @@ impl LineChart {
         for (marker, row) in self.markers.iter().zip(&rows) {
             frame.marker(&mut out, marker, *row);
         }
-        legend(&mut out, &self.series);
+        legend(&mut out, &self.series, &self.y_label);
         out.push_str("</svg>");
         Svg(out)
     }
@@ -356,12 +356,13 @@ impl Frame {
     }
 }
 
-fn legend(out: &mut String, series: &[Series]) {
+/// The legend stands to the left, where a narrow screen shows it without scrolling.
+fn legend(out: &mut String, series: &[Series], y_label: &str) {
     let widths: Vec<f64> = series
         .iter()
         .map(|series| series.name.chars().count() as f64 * LETTER + 42.0)
         .collect();
-    let mut x = WIDTH - RIGHT - widths.iter().sum::<f64>() + 12.0;
+    let mut x = 4.0 + y_label.chars().count() as f64 * LETTER + 26.0;
     for (series, width) in series.iter().zip(widths) {
         let _ = write!(
             out,

@@ -89,7 +89,7 @@ impl Page {
                 self.body,
                 "<div><dt>{}</dt><dd>{}</dd></div>",
                 escape(label.as_ref()),
-                escape(value.as_ref())
+                escape(&unbroken(value.as_ref()))
             );
         }
         self.body.push_str("</dl>\n");
@@ -216,6 +216,19 @@ pub fn escape(text: &str) -> String {
         }
     }
     safe
+}
+
+/// A large figure stays on one line with its unit.
+fn unbroken(value: &str) -> String {
+    let mut text = value.to_owned();
+    for unit in ["%", "ms", "s", "min"] {
+        for end in ["", ")"] {
+            if let Some(number) = text.strip_suffix(&format!(" {unit}{end}")) {
+                text = format!("{number}\u{a0}{unit}{end}");
+            }
+        }
+    }
+    text.replace(" % ", "\u{a0}% ").replace("± ", "±\u{a0}")
 }
 
 /// A figure with or without a unit: it begins with a digit and has no words.

@@ -44,7 +44,7 @@ pub(crate) async fn finish(run: Run, switch: &Switch<'_>, notifier: Option<&Noti
     record.phase = Phase::Closed;
     "finished".clone_into(&mut record.step);
     record.outcome = Some(Outcome::Passed);
-    record.message = Some(format!("{} is the stable version of {}", switch.new, switch.service));
+    record.message = Some(format!("the stable version of {} is {}", switch.service, switch.new));
     record.ended_at = Some(platform.now());
     let record = store(platform, record).await?;
     for name in &record.locks {
