@@ -99,6 +99,9 @@ pub enum SqliteError {
     /// So many writes wait that another one would not be done in time.
     #[error("too many writes wait for the database")]
     Overloaded,
+    /// The caller's deadline was over before its turn came; nothing was begun.
+    #[error("the deadline was over before the database's turn")]
+    Expired,
     /// The database was closed, or the work given to it panicked.
     #[error("the work was not finished: the database was closed, or the work failed in an unforeseen way")]
     Gone,
@@ -176,8 +179,8 @@ impl Database {
     ///
     /// All who wait at that moment share one transaction, each within a savepoint of its own: work that answers an error
     /// leaves no trace and does not touch the others. So many small writes cost one flush of the disk together. Should the
-    /// common transaction fail, everybody gets [`SqliteError::Commit`] and nothing is stored. Work whose caller has gone
-    /// before its turn is not begun; once begun it is finished.
+    /// common transaction fail, everybody gets [`SqliteError::Commit`] and nothing is stored. Work whose caller has gone,
+    /// or whose [`resilience::Deadline`] is over, is not begun; once begun it is finished.
     ///
     /// `work` must not begin or end transactions itself. It sees the writes that went before it in the same transaction.
     pub async fn write<T, E, F>(&self, work: F) -> Result<T, E>

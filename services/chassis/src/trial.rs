@@ -317,13 +317,19 @@ pub async fn until_async<T, F: Future<Output = Option<T>>>(what: &str, mut ask: 
     }
 }
 
-/// The seed of a test with chance in it: `TEST_SEED`, or a new one; printed, so that a failure can be repeated.
+/// The seed of a test with chance in it: `OPSCTL_SEED`, or a new one; printed, so that a failure can be repeated.
 #[expect(clippy::print_stdout, reason = "a failed test shows what it printed")]
 pub fn seed() -> u64 {
-    let seed = std::env::var("TEST_SEED")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or_else(rand::random);
-    println!("TEST_SEED={seed}");
+    let seed = variable("OPSCTL_SEED").unwrap_or_else(rand::random);
+    println!("OPSCTL_SEED={seed}");
     seed
+}
+
+/// How often a test kills: `OPSCTL_KILLS`, or `usual`.
+pub fn kills(usual: u32) -> u32 {
+    variable("OPSCTL_KILLS").unwrap_or(usual)
+}
+
+fn variable<T: std::str::FromStr>(name: &str) -> Option<T> {
+    std::env::var(name).ok()?.parse().ok()
 }

@@ -1,7 +1,6 @@
-//! The real binary, spoken to as its clients do: accounts, tokens, keys, bad input, two instances, `kill -9`, drains.
+//! The real binary, spoken to as its clients do: accounts, tokens, keys, bad input, two instances, drains.
 #![expect(clippy::unwrap_used, reason = "a test ends where it is surprised")]
 
-use std::collections::HashSet;
 use std::os::unix::fs::PermissionsExt as _;
 
 use chassis::trial::{Instance, Reply, Trial, until_async};
@@ -312,51 +311,6 @@ async fn a_key_that_others_can_read_is_refused_with_code_2() {
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
     let (code, _, stderr) = trial.run_to_end().await;
     assert!(code == Some(2) && stderr.contains("PKCS #8"), "{stderr}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn kill_9_under_load_loses_no_account() {
-    let folder = tempfile::tempdir().unwrap();
-    let trial = Trial::new(EXE, folder.path());
-    let mut registered = HashSet::new();
-    for round in 0..3 {
-        let mut service = trial.start().await;
-        let address = service.http;
-        let (sender, mut answers) = tokio::sync::mpsc::unbounded_channel();
-        for client in 0..4 {
-            let sender = sender.clone();
-            tokio::spawn(async move {
-                for n in 0.. {
-                    let email = format!("u{round}.{client}.{n}@example.org");
-                    let body = credentials(&email, "correct horse");
-                    let length = body.len();
-                    let request = format!(
-                        "POST /register HTTP/1.1\r\nhost: t\r\nconnection: close\r\ncontent-type: application/json\r\n\
-                         content-length: {length}\r\n\r\n{body}"
-                    );
-                    match chassis::trial::request(address, request.as_bytes()).await {
-                        Ok(reply) if reply.status == 201 => sender.send(email).unwrap(),
-                        Ok(reply) => panic!("{reply:?}"),
-                        Err(_) => return,
-                    }
-                }
-            });
-        }
-        drop(sender);
-        registered.insert(answers.recv().await.unwrap());
-        service.kill();
-        while let Some(email) = answers.recv().await {
-            registered.insert(email);
-        }
-    }
-    let service = trial.start().await;
-    for email in &registered {
-        assert_eq!(
-            login(&service, email, "correct horse").await.status,
-            200,
-            "{email} is lost"
-        );
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

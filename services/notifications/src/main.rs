@@ -10,6 +10,7 @@ use health::{Drain, Health, Heartbeat, Lifecycle};
 use notifications::event::Retry;
 use notifications::store::{SqliteStore, Store as _};
 use notifications::worker::{self, Bell, Faulty};
+use resilience::grpc::DeadlineLayer;
 use telemetry::{Telemetry, catalogue};
 use tonic::service::Routes;
 
@@ -86,6 +87,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         .add_service(health.grpc_service())
         .into_axum_router()
         .layer(args.fault.grpc())
+        .layer(DeadlineLayer)
         .layer(telemetry.grpc_layer());
     listeners.serve(http, grpc, &health, &life).await?;
 

@@ -7,6 +7,7 @@ use chassis::{Listeners, Ports};
 use clap::Parser as _;
 use health::{Drain, Health, Lifecycle};
 use payments::store::{SqliteStore, Store as _};
+use resilience::grpc::DeadlineLayer;
 use telemetry::Telemetry;
 use tonic::service::Routes;
 
@@ -51,6 +52,7 @@ async fn run(args: chassis::Args) -> anyhow::Result<()> {
         .add_service(health.grpc_service())
         .into_axum_router()
         .layer(args.fault.grpc())
+        .layer(DeadlineLayer)
         .layer(telemetry.grpc_layer());
     listeners.serve(http, grpc, &health, &life).await?;
 

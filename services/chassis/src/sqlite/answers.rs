@@ -13,10 +13,11 @@ use crate::problem::Problem;
 const SOON: Duration = Duration::from_secs(1);
 
 impl From<SqliteError> for tonic::Status {
-    /// RESOURCE_EXHAUSTED for a full queue or disk, UNAVAILABLE for a lock that was held too long, else INTERNAL.
+    /// DEADLINE_EXCEEDED as it says, RESOURCE_EXHAUSTED for a full queue or disk, UNAVAILABLE for a lock that was held too long, else INTERNAL.
     fn from(error: SqliteError) -> Self {
         log(&error);
         match error {
+            SqliteError::Expired => Self::deadline_exceeded("the deadline was over before the work began"),
             SqliteError::Overloaded => Self::resource_exhausted("too many requests wait for the database"),
             SqliteError::Full(_) => Self::resource_exhausted("the disk of the database is full"),
             error if error.is_transient() => Self::unavailable("the database is busy"),
@@ -26,7 +27,7 @@ impl From<SqliteError> for tonic::Status {
 }
 
 impl From<SqliteError> for Problem {
-    /// 503 with `Retry-After` for what passes, 507 for a full disk, else 500.
+    /// 503 with `Retry-After` for what passes, 504 for a deadline that was over, 507 for a full disk, else 500.
     fn from(error: SqliteError) -> Self {
         log(&error);
         match error {
@@ -35,6 +36,7 @@ impl From<SqliteError> for Problem {
                 "disk_full",
                 "the disk of the database is full",
             ),
+            SqliteError::Expired => Self::new(StatusCode::GATEWAY_TIMEOUT, "too_late", "there was no time left"),
             error if error.is_transient() => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "the database is busy").retry_after(SOON)
             }
@@ -45,7 +47,7 @@ impl From<SqliteError> for Problem {
 
 fn log(error: &SqliteError) {
     let cause = error.source().map(ToString::to_string).unwrap_or_default();
-    if error.is_transient() {
+    if error.is_transient() || matches!(error, SqliteError::Expired) {
         tracing::warn!(%error, cause, "database");
     } else {
         tracing::error!(%error, cause, "database");

@@ -112,6 +112,21 @@ async fn work_whose_caller_has_gone_is_not_begun() {
     assert_eq!(count(&database).await, (1, 1));
 }
 
+#[tokio::test]
+async fn work_whose_deadline_is_over_is_not_begun() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::open(folder.path().join("a.db"), MIGRATIONS).await.unwrap();
+    let late = resilience::Deadline::after(Duration::ZERO)
+        .scope(add(&database, "late"))
+        .await;
+    assert!(matches!(late, Err(SqliteError::Expired)), "{late:?}");
+    resilience::Deadline::after(Duration::from_mins(1))
+        .scope(add(&database, "early"))
+        .await
+        .unwrap();
+    assert_eq!(count(&database).await, (1, 1));
+}
+
 /// Polls once; true when it is still pending.
 async fn futures_poll_once<F: Future + Unpin>(mut future: F) -> bool {
     std::future::poll_fn(|context| std::task::Poll::Ready(std::pin::Pin::new(&mut future).poll(context).is_pending()))

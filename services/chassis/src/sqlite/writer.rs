@@ -5,6 +5,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use resilience::Deadline;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
@@ -23,7 +24,7 @@ pub(super) struct Writer {
 
 /// Work on its way through the thread.
 trait Job: Send {
-    /// True when the caller is still there.
+    /// True when the caller is still there and has time left.
     fn is_wanted(&self) -> bool;
     /// Does the work; false when its writes are to be undone.
     fn run(&mut self, connection: &Connection) -> bool;
@@ -34,6 +35,7 @@ trait Job: Send {
 struct Task<T, E, F> {
     work: Option<F>,
     result: Option<Result<T, E>>,
+    deadline: Option<Deadline>,
     reply: oneshot::Sender<Result<T, E>>,
 }
 
@@ -44,7 +46,7 @@ where
     F: FnOnce(&Connection) -> Result<T, E> + Send,
 {
     fn is_wanted(&self) -> bool {
-        !self.reply.is_closed()
+        !self.reply.is_closed() && self.deadline.is_none_or(|deadline| !deadline.is_over())
     }
 
     fn run(&mut self, connection: &Connection) -> bool {
@@ -95,6 +97,7 @@ impl Writer {
         let job = Box::new(Task {
             work: Some(work),
             result: None,
+            deadline: Deadline::current(),
             reply,
         });
         self.queue.try_send(job).map_err(|error| match error {
@@ -107,7 +110,9 @@ impl Writer {
 
 /// Runs all of `batch` in one transaction and answers everybody.
 fn commit(connection: &mut Connection, batch: &mut Vec<Box<dyn Job>>) {
-    batch.retain(|job| job.is_wanted());
+    for job in batch.extract_if(.., |job| !job.is_wanted()) {
+        job.finish(Err(SqliteError::Expired));
+    }
     if batch.is_empty() {
         return;
     }

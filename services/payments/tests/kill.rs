@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use chassis::trial::{Instance, Trial, seed, until_async};
+use chassis::trial::{Instance, Trial, kills, seed, until_async};
 use proto::payments::v1::payments_client::PaymentsClient;
 use proto::payments::v1::refund_payment_request::Target;
 use proto::payments::v1::{Charge, ChargeStatus, ListChargesRequest, ProcessPaymentRequest, RefundPaymentRequest};
@@ -166,10 +166,7 @@ fn passes(status: &Status) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_9_under_load_loses_nothing_and_doubles_nothing() {
-    let kills = std::env::var("TEST_KILLS")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(8);
+    let kills = kills(8);
     let mut random = StdRng::seed_from_u64(seed());
     let folder = tempfile::tempdir().unwrap();
     let trial = Trial::new(EXE, folder.path());
