@@ -528,13 +528,12 @@ impl Queue {
         state.important.clear();
         state.ordinary.clear();
         state.bytes = 0;
-        let in_writing = state.taken as u64;
         self.dropped.fetch_add(left as u64, Ordering::Relaxed);
         drop(state);
         self.wake.notify_all();
         let mut counts = self.counts();
         // Lines inside a write that does not return are lost for this process, whatever the kernel does with them.
-        counts.dropped += in_writing;
+        counts.dropped = counts.emitted.saturating_sub(counts.delivered);
         counts
     }
 

@@ -2,13 +2,13 @@
 //! runtime, never waits on the service's, and what the exporter itself logs is not exported again. Every span is counted
 //! as delivered, rejected or dropped. Which spans exist and are sampled is decided elsewhere.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use opentelemetry_otlp::{Protocol, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
+use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{Span, SpanData, SpanExporter, SpanProcessor};
 use tokio::sync::{mpsc, oneshot};
 
@@ -176,8 +176,8 @@ async fn export(exporter: Exporter, mut queue: mpsc::Receiver<Message>, counts: 
             let sent = tokio::time::timeout(timeout, exporter.export(std::mem::take(&mut batch))).await;
             let count = match sent {
                 Ok(Ok(())) => &counts.delivered,
-                // The collector answered and did not take them; a retry is the exporter's own matter.
-                Ok(Err(OTelSdkError::InternalFailure(_))) => &counts.rejected,
+                // Retries are the exporter's own matter and are over.
+                Ok(Err(_)) if exporter.was_refused() => &counts.rejected,
                 Ok(Err(_)) | Err(_) => &counts.dropped,
             };
             count.fetch_add(spans, Ordering::Relaxed);
@@ -192,15 +192,24 @@ async fn export(exporter: Exporter, mut queue: mpsc::Receiver<Message>, counts: 
 }
 
 #[derive(Debug)]
-struct Exporter(opentelemetry_otlp::SpanExporter);
+struct Exporter {
+    inner: opentelemetry_otlp::SpanExporter,
+    last_status: Arc<AtomicU16>,
+}
 
 impl Exporter {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        self.0.export(batch).await
+        self.inner.export(batch).await
+    }
+
+    /// Whether the collector answered and refused for good.
+    fn was_refused(&self) -> bool {
+        matches!(self.last_status.load(Ordering::Relaxed), 400..=407 | 409..=428 | 430..=499)
     }
 }
 
 fn exporter(config: &OtlpConfig, resource: Resource) -> Result<Exporter, opentelemetry_otlp::ExporterBuildError> {
+    let last_status = Arc::new(AtomicU16::new(0));
     let builder = opentelemetry_otlp::SpanExporter::builder();
     let mut exporter = if config.grpc {
         builder
@@ -212,28 +221,35 @@ fn exporter(config: &OtlpConfig, resource: Resource) -> Result<Exporter, opentel
         crate::init_tls();
         builder
             .with_http()
-            .with_http_client(HttpClient::new(config.timeout))
+            .with_http_client(HttpClient::new(config.timeout, Arc::clone(&last_status)))
             .with_protocol(Protocol::HttpBinary)
             .with_endpoint(format!("{}/v1/traces", config.endpoint.trim_end_matches('/')))
             .with_timeout(config.timeout)
             .build()?
     };
     exporter.set_resource(&resource);
-    Ok(Exporter(exporter))
+    Ok(Exporter {
+        inner: exporter,
+        last_status,
+    })
 }
 
-/// The HTTP client of the exporter.
+/// The HTTP client of the exporter. It remembers the last status, since the exporter's errors do not tell a collector
+/// that refused from one that was not there.
 #[derive(Debug)]
-struct HttpClient(reqwest::Client);
+struct HttpClient {
+    client: reqwest::Client,
+    last_status: Arc<AtomicU16>,
+}
 
 impl HttpClient {
-    fn new(timeout: Duration) -> Self {
+    fn new(timeout: Duration, last_status: Arc<AtomicU16>) -> Self {
         let client = reqwest::Client::builder()
             .timeout(timeout)
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .unwrap_or_default();
-        Self(client)
+        Self { client, last_status }
     }
 }
 
@@ -243,7 +259,9 @@ impl opentelemetry_http::HttpClient for HttpClient {
         &self,
         request: http::Request<bytes::Bytes>,
     ) -> Result<http::Response<bytes::Bytes>, opentelemetry_http::HttpError> {
-        let response = self.0.execute(request.try_into()?).await?;
+        self.last_status.store(0, Ordering::Relaxed);
+        let response = self.client.execute(request.try_into()?).await?;
+        self.last_status.store(response.status().as_u16(), Ordering::Relaxed);
         let mut answer = http::Response::builder().status(response.status());
         if let Some(headers) = answer.headers_mut() {
             headers.clone_from(response.headers());
