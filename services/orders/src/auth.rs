@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::service::Customer;
 
 /// How long fetched keys count as fresh.
-pub const TTL: Duration = Duration::from_secs(300);
+pub const TTL: Duration = Duration::from_mins(5);
 /// Between two fetches, whatever asks for them.
 pub const MIN_INTERVAL: Duration = Duration::from_secs(2);
 /// How long a fetch may take.
@@ -141,7 +141,14 @@ impl Verifier {
             return Err(AuthError::Invalid("its subject is empty or too long"));
         }
         let customer: Arc<str> = claims.sub.into();
-        self.remember(token, Verified { customer: customer.clone(), expires_at: claims.exp, generation });
+        self.remember(
+            token,
+            Verified {
+                customer: customer.clone(),
+                expires_at: claims.exp,
+                generation,
+            },
+        );
         Ok(Customer(customer))
     }
 
@@ -169,8 +176,18 @@ impl Verifier {
             tracing::warn!(error = %crate::orchestrator::chain(&error), "cannot fetch identity's keys");
         }
         self.cached(id).ok_or_else(|| {
-            let never = self.inner.keys.read().unwrap_or_else(PoisonError::into_inner).fetched_at.is_none();
-            if never { AuthError::Unavailable } else { AuthError::Invalid("its key is unknown") }
+            let never = self
+                .inner
+                .keys
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .fetched_at
+                .is_none();
+            if never {
+                AuthError::Unavailable
+            } else {
+                AuthError::Invalid("its key is unknown")
+            }
         })
     }
 
@@ -196,7 +213,12 @@ impl Verifier {
     }
 
     fn remembered(&self, token: &str, now: i64) -> Option<Customer> {
-        let generation = self.inner.keys.read().unwrap_or_else(PoisonError::into_inner).generation;
+        let generation = self
+            .inner
+            .keys
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .generation;
         let verified = self.inner.verified.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = verified.get(token)?;
         let holds = entry.generation == generation && entry.expires_at >= now;
@@ -225,13 +247,19 @@ impl Inner {
         let set: JwkSet = serde_json::from_slice(&body).map_err(|_| FetchError::Unusable("it is no JWKS"))?;
         let usable = set.keys.iter().filter_map(|jwk| {
             let id = jwk.common.key_id.clone()?;
-            let AlgorithmParameters::EllipticCurve(curve) = &jwk.algorithm else { return None };
+            let AlgorithmParameters::EllipticCurve(curve) = &jwk.algorithm else {
+                return None;
+            };
             if curve.curve != EllipticCurve::P256 {
                 return None;
             }
             Some((id, Arc::new(DecodingKey::from_jwk(jwk).ok()?)))
         });
         let keys: HashMap<_, _> = usable.collect();
-        if keys.is_empty() { Err(FetchError::Unusable("it holds no P-256 key")) } else { Ok(keys) }
+        if keys.is_empty() {
+            Err(FetchError::Unusable("it holds no P-256 key"))
+        } else {
+            Ok(keys)
+        }
     }
 }

@@ -23,10 +23,14 @@ impl Warehouse {
 impl Delivery for Warehouse {
     async fn deliver(&self, order: &Order) -> Outcome {
         if order.address.to_lowercase().contains("nowhere") {
-            return Outcome::Refused { reason: "no way leads to this address".into() };
+            return Outcome::Refused {
+                reason: "no way leads to this address".into(),
+            };
         }
         match order.items.iter().find(|item| item.quantity > self.stock) {
-            Some(item) => Outcome::Refused { reason: format!("only {} of {} in stock", self.stock, item.sku) },
+            Some(item) => Outcome::Refused {
+                reason: format!("only {} of {} in stock", self.stock, item.sku),
+            },
             None => Outcome::Delivered,
         }
     }

@@ -117,20 +117,37 @@ impl OrderRequest {
         let mut total: u64 = 0;
         for (index, item) in self.items.into_iter().take(MAX_ITEMS).enumerate() {
             if !is_token(&item.sku, 64) {
-                wrong(format!("/items/{index}/sku"), "must be 1 to 64 of A-Z a-z 0-9 . _ -".into());
+                wrong(
+                    format!("/items/{index}/sku"),
+                    "must be 1 to 64 of A-Z a-z 0-9 . _ -".into(),
+                );
             }
-            let quantity = u32::try_from(item.quantity).ok().filter(|q| (1..=MAX_QUANTITY).contains(q));
+            let quantity = u32::try_from(item.quantity)
+                .ok()
+                .filter(|q| (1..=MAX_QUANTITY).contains(q));
             if quantity.is_none() {
-                wrong(format!("/items/{index}/quantity"), format!("must be 1 to {MAX_QUANTITY}"));
+                wrong(
+                    format!("/items/{index}/quantity"),
+                    format!("must be 1 to {MAX_QUANTITY}"),
+                );
             }
-            let price = u64::try_from(item.unit_price_cents).ok().filter(|p| *p <= MAX_PRICE_CENTS);
+            let price = u64::try_from(item.unit_price_cents)
+                .ok()
+                .filter(|p| *p <= MAX_PRICE_CENTS);
             if price.is_none() {
-                wrong(format!("/items/{index}/unit_price_cents"), format!("must be 0 to {MAX_PRICE_CENTS}"));
+                wrong(
+                    format!("/items/{index}/unit_price_cents"),
+                    format!("must be 0 to {MAX_PRICE_CENTS}"),
+                );
             }
             if let (Some(quantity), Some(unit_price_cents)) = (quantity, price) {
                 // At most 100 * 1e5 * 1e8 = 1e15: no overflow.
                 total += u64::from(quantity) * unit_price_cents;
-                items.push(Item { sku: item.sku, quantity, unit_price_cents });
+                items.push(Item {
+                    sku: item.sku,
+                    quantity,
+                    unit_price_cents,
+                });
             }
         }
         if self.currency.len() != 3 || !self.currency.bytes().all(|b| b.is_ascii_uppercase()) {
@@ -138,18 +155,32 @@ impl OrderRequest {
         }
         let chars = self.address.chars().count();
         if self.address.trim().is_empty() || chars > MAX_ADDRESS_CHARS {
-            wrong("/address".into(), format!("must have 1 to {MAX_ADDRESS_CHARS} characters"));
+            wrong(
+                "/address".into(),
+                format!("must have 1 to {MAX_ADDRESS_CHARS} characters"),
+            );
         } else if self.address.chars().any(|c| c.is_control() && c != '\n') {
             wrong("/address".into(), "must not contain control characters".into());
         }
         if errors.is_empty() && total == 0 {
-            errors.push(FieldError { pointer: "/items".into(), detail: "the total must be at least one cent".into() });
+            errors.push(FieldError {
+                pointer: "/items".into(),
+                detail: "the total must be at least one cent".into(),
+            });
         }
         if errors.is_empty() && total > MAX_TOTAL_CENTS {
-            errors.push(FieldError { pointer: "/items".into(), detail: format!("the total must be at most {MAX_TOTAL_CENTS} cents") });
+            errors.push(FieldError {
+                pointer: "/items".into(),
+                detail: format!("the total must be at most {MAX_TOTAL_CENTS} cents"),
+            });
         }
         if errors.is_empty() {
-            Ok(NewOrder { items, currency: self.currency, address: self.address, total_cents: total })
+            Ok(NewOrder {
+                items,
+                currency: self.currency,
+                address: self.address,
+                total_cents: total,
+            })
         } else {
             Err(errors)
         }
@@ -257,8 +288,14 @@ pub enum Status {
 
 impl Status {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Pending, Self::Paid, Self::Delivered, Self::Cancelled, Self::Refunded, Self::Failed];
+    pub const ALL: [Self; 6] = [
+        Self::Pending,
+        Self::Paid,
+        Self::Delivered,
+        Self::Cancelled,
+        Self::Refunded,
+        Self::Failed,
+    ];
 
     /// As in JSON and in the database.
     pub fn as_str(self) -> &'static str {
@@ -282,7 +319,10 @@ impl FromStr for Status {
     type Err = UnknownWord;
 
     fn from_str(text: &str) -> Result<Self, UnknownWord> {
-        Self::ALL.into_iter().find(|s| s.as_str() == text).ok_or_else(|| UnknownWord(text.to_owned()))
+        Self::ALL
+            .into_iter()
+            .find(|s| s.as_str() == text)
+            .ok_or_else(|| UnknownWord(text.to_owned()))
     }
 }
 
@@ -308,7 +348,13 @@ pub enum EventKind {
 
 impl EventKind {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Created, Self::Paid, Self::Delivered, Self::Cancelled, Self::Refunded];
+    pub const ALL: [Self; 5] = [
+        Self::Created,
+        Self::Paid,
+        Self::Delivered,
+        Self::Cancelled,
+        Self::Refunded,
+    ];
 
     /// The event's type on the wire.
     pub fn as_str(self) -> &'static str {
@@ -335,7 +381,10 @@ impl FromStr for EventKind {
     type Err = UnknownWord;
 
     fn from_str(text: &str) -> Result<Self, UnknownWord> {
-        Self::ALL.into_iter().find(|k| k.as_str() == text).ok_or_else(|| UnknownWord(text.to_owned()))
+        Self::ALL
+            .into_iter()
+            .find(|k| k.as_str() == text)
+            .ok_or_else(|| UnknownWord(text.to_owned()))
     }
 }
 
@@ -375,21 +424,38 @@ mod tests {
         }))
         .unwrap_err();
         let pointers: Vec<_> = errors.iter().map(|e| e.pointer.as_str()).collect();
-        assert_eq!(pointers, ["/items/0/sku", "/items/0/quantity", "/items/0/unit_price_cents", "/currency", "/address"]);
+        assert_eq!(
+            pointers,
+            [
+                "/items/0/sku",
+                "/items/0/quantity",
+                "/items/0/unit_price_cents",
+                "/currency",
+                "/address"
+            ]
+        );
     }
 
     #[test]
     fn limits_hold_at_their_edges() {
         let with = |quantity: i64, price: i64| {
-            request(serde_json::json!({"items": [{"sku": "a", "quantity": quantity, "unit_price_cents": price}], "currency": "EUR", "address": "x"}))
+            request(
+                serde_json::json!({"items": [{"sku": "a", "quantity": quantity, "unit_price_cents": price}], "currency": "EUR", "address": "x"}),
+            )
         };
         assert!(with(10, i64::try_from(MAX_PRICE_CENTS).unwrap()).is_ok());
-        assert_eq!(with(11, i64::try_from(MAX_PRICE_CENTS).unwrap()).unwrap_err()[0].pointer, "/items");
+        assert_eq!(
+            with(11, i64::try_from(MAX_PRICE_CENTS).unwrap()).unwrap_err()[0].pointer,
+            "/items"
+        );
         assert!(with(i64::from(MAX_QUANTITY), 1).is_ok());
         assert!(with(i64::from(MAX_QUANTITY) + 1, 1).is_err());
         assert!(with(1, i64::MAX).is_err());
         assert_eq!(with(1, 0).unwrap_err()[0].pointer, "/items");
-        assert_eq!(request(serde_json::json!({"items": [], "currency": "EUR", "address": "x"})).unwrap_err()[0].pointer, "/items");
+        assert_eq!(
+            request(serde_json::json!({"items": [], "currency": "EUR", "address": "x"})).unwrap_err()[0].pointer,
+            "/items"
+        );
     }
 
     #[test]

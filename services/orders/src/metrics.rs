@@ -34,14 +34,17 @@ impl OrderMetrics {
                 registry.counter(catalogue::SAGA_STEPS_TOTAL, [step, outcome]);
             }
         }
-        let durations = Status::ALL.into_iter().filter(|status| status.is_final()).map(|status| {
-            let word = status.as_str();
-            (
-                status,
-                registry.histogram(catalogue::SAGA_DURATION_SECONDS, [word]),
-                registry.counter(catalogue::ORDERS_FINISHED_TOTAL, [word]),
-            )
-        });
+        let durations = Status::ALL
+            .into_iter()
+            .filter(|status| status.is_final())
+            .map(|status| {
+                let word = status.as_str();
+                (
+                    status,
+                    registry.histogram(catalogue::SAGA_DURATION_SECONDS, [word]),
+                    registry.counter(catalogue::ORDERS_FINISHED_TOTAL, [word]),
+                )
+            });
         Self {
             created: registry.counter(catalogue::ORDERS_CREATED_TOTAL, []),
             replayed: registry.counter(catalogue::ORDERS_REPLAYED_TOTAL, []),
@@ -73,12 +76,16 @@ impl OrderMetrics {
             Step::Done => return,
         };
         let outcome = match outcome {
-            Outcome::Charged { .. } | Outcome::ChargedAndRefunded { .. } | Outcome::Delivered | Outcome::Refunded => "ok",
+            Outcome::Charged { .. } | Outcome::ChargedAndRefunded { .. } | Outcome::Delivered | Outcome::Refunded => {
+                "ok"
+            }
             Outcome::Declined { .. } | Outcome::Refused { .. } => "refused",
             Outcome::Unknown { .. } => "retry",
             Outcome::Impossible { .. } => "failed",
         };
-        self.registry.counter(catalogue::SAGA_STEPS_TOTAL, [step, outcome]).inc();
+        self.registry
+            .counter(catalogue::SAGA_STEPS_TOTAL, [step, outcome])
+            .inc();
     }
 
     pub(crate) fn finished(&self, order: &Order) {

@@ -76,7 +76,17 @@ impl Orchestrator {
         events: Arc<Notify>,
     ) -> Self {
         let slots = Arc::new(Semaphore::new(settings.concurrency));
-        Self { inner: Arc::new(Inner { settings, store, payments, delivery, metrics, slots, events }) }
+        Self {
+            inner: Arc::new(Inner {
+                settings,
+                store,
+                payments,
+                delivery,
+                metrics,
+                slots,
+                events,
+            }),
+        }
     }
 
     /// A slot and the lease to claim a saga with, if there is room now.
@@ -145,7 +155,11 @@ impl Orchestrator {
 
 impl Inner {
     fn lease(&self) -> Lease {
-        Lease { owner: self.settings.instance.clone(), now: clock::now(), ttl: self.settings.lease }
+        Lease {
+            owner: self.settings.instance.clone(),
+            now: clock::now(),
+            ttl: self.settings.lease,
+        }
     }
 
     async fn drive(&self, mut claimed: Claimed) {
@@ -178,7 +192,9 @@ impl Inner {
             Step::Deliver => self.delivery.deliver(&claimed.order).await,
             Step::Refund => self.payments.refund(&claimed.order).await,
             // Never claimed.
-            Step::Done => Outcome::Unknown { reason: "nothing to do".into() },
+            Step::Done => Outcome::Unknown {
+                reason: "nothing to do".into(),
+            },
         }
     }
 
@@ -187,7 +203,11 @@ impl Inner {
     async fn record(&self, claimed: &Claimed, outcome: Outcome) -> Option<Recorded> {
         let retry_after = backoff(claimed.order.saga.attempts, rand::rng().random());
         for attempt in 1..=RECORD_ATTEMPTS {
-            match self.store.record(claimed.claim, outcome.clone(), self.lease(), retry_after).await {
+            match self
+                .store
+                .record(claimed.claim, outcome.clone(), self.lease(), retry_after)
+                .await
+            {
                 Ok(recorded) => return Some(recorded),
                 Err(error) if attempt < RECORD_ATTEMPTS && error.is_transient() => {
                     tracing::debug!(error = %chain(&error), attempt, "cannot record yet");

@@ -36,11 +36,12 @@ pub fn policy(name: &str) -> Result<Pipeline, BuildError> {
 
 /// A channel that connects when it is used, and again after a loss. Needs a runtime.
 pub fn channel(url: &str) -> Result<Channel, tonic::transport::Error> {
-    let endpoint = Endpoint::from_shared(url.to_owned())?.connect_timeout(Duration::from_secs(1)).tcp_nodelay(true);
+    let endpoint = Endpoint::from_shared(url.to_owned())?
+        .connect_timeout(Duration::from_secs(1))
+        .tcp_nodelay(true);
     Ok(endpoint.connect_lazy())
 }
 
-#[expect(clippy::result_large_err, reason = "tonic's interceptor has this type")]
 fn outgoing(request: Request<()>) -> Result<Request<()>, Status> {
     resilience::grpc::deadline_out(telemetry::interceptor(request)?)
 }
@@ -55,7 +56,10 @@ pub struct GrpcPayments {
 impl GrpcPayments {
     /// Calls over `channel` under `policy`.
     pub fn new(channel: Channel, policy: Pipeline) -> Self {
-        Self { client: PaymentsClient::with_interceptor(channel, outgoing), policy }
+        Self {
+            client: PaymentsClient::with_interceptor(channel, outgoing),
+            policy,
+        }
     }
 
     async fn process(&self, order: &Order) -> Result<wire::ProcessPaymentResponse, Error<Status>> {
@@ -99,7 +103,10 @@ impl GrpcPayments {
     /// Whether a charge was refunded meanwhile. An answer that repeats an old one shows the charge as it was then; so
     /// after a restore of orders, only the list says what became of it.
     async fn was_refunded(&self, order: &Order, charge_id: &str) -> Result<bool, Error<Status>> {
-        let request = wire::ListChargesRequest { order_id: order.id.to_string(), ..Default::default() };
+        let request = wire::ListChargesRequest {
+            order_id: order.id.to_string(),
+            ..Default::default()
+        };
         let charges = self.list(request).await?.charges;
         let charge = charges.iter().find(|charge| charge.charge_id == charge_id);
         Ok(charge.is_some_and(|charge| charge.status() == wire::ChargeStatus::Refunded))
@@ -108,7 +115,9 @@ impl GrpcPayments {
     async fn try_charge(&self, order: &Order) -> Result<Outcome, Error<Status>> {
         let answer = self.process(order).await?;
         let Some(charge) = answer.charge else {
-            return Ok(Outcome::Unknown { reason: "payments answered without a charge".into() });
+            return Ok(Outcome::Unknown {
+                reason: "payments answered without a charge".into(),
+            });
         };
         let charge_id = charge.charge_id.clone();
         Ok(match charge.status() {
@@ -117,8 +126,12 @@ impl GrpcPayments {
             }
             wire::ChargeStatus::Charged => Outcome::Charged { charge_id },
             wire::ChargeStatus::Refunded => Outcome::ChargedAndRefunded { charge_id },
-            wire::ChargeStatus::Declined => Outcome::Declined { reason: charge.decline_reason },
-            wire::ChargeStatus::Unspecified => Outcome::Unknown { reason: "payments sent no status".into() },
+            wire::ChargeStatus::Declined => Outcome::Declined {
+                reason: charge.decline_reason,
+            },
+            wire::ChargeStatus::Unspecified => Outcome::Unknown {
+                reason: "payments sent no status".into(),
+            },
         })
     }
 }
@@ -127,21 +140,25 @@ impl GrpcPayments {
 impl Payments for GrpcPayments {
     async fn charge(&self, order: &Order) -> Outcome {
         self.try_charge(order).await.unwrap_or_else(|error| match error {
-            Error::Inner(status) if status.code() == Code::InvalidArgument => {
-                Outcome::Impossible { reason: status.message().to_owned() }
-            }
+            Error::Inner(status) if status.code() == Code::InvalidArgument => Outcome::Impossible {
+                reason: status.message().to_owned(),
+            },
             error => Outcome::Unknown { reason: told(&error) },
         })
     }
 
     async fn refund(&self, order: &Order) -> Outcome {
         let Some(charge_id) = &order.saga.charge_id else {
-            return Outcome::Impossible { reason: "the order has no charge".into() };
+            return Outcome::Impossible {
+                reason: "the order has no charge".into(),
+            };
         };
         match self.refund_by_key(charge_id, order.id.refund_key()).await {
             Ok(()) => Outcome::Refunded,
             Err(Error::Inner(status)) if matches!(status.code(), Code::NotFound | Code::FailedPrecondition) => {
-                Outcome::Impossible { reason: status.message().to_owned() }
+                Outcome::Impossible {
+                    reason: status.message().to_owned(),
+                }
             }
             Err(error) => Outcome::Unknown { reason: told(&error) },
         }
@@ -154,7 +171,10 @@ impl Payments for GrpcPayments {
             status: wire::ChargeStatus::Charged.into(),
             ..Default::default()
         };
-        let page = self.list(request).await.map_err(|error| peer_error("payments", &error))?;
+        let page = self
+            .list(request)
+            .await
+            .map_err(|error| peer_error("payments", &error))?;
         let charges = page.charges.into_iter().map(|charge| Charge {
             id: charge.charge_id,
             order_id: charge.order_id,
@@ -162,12 +182,18 @@ impl Payments for GrpcPayments {
             currency: charge.currency,
             created_at: charge.created_at,
         });
-        Ok(ChargePage { charges: charges.collect(), next: page.next_page_token, more: page.has_more })
+        Ok(ChargePage {
+            charges: charges.collect(),
+            next: page.next_page_token,
+            more: page.has_more,
+        })
     }
 
     async fn refund_charge(&self, charge: &Charge) -> Result<(), PeerError> {
         let key = format!("order:{}:refund", charge.order_id);
-        self.refund_by_key(&charge.id, key).await.map_err(|error| peer_error("payments", &error))
+        self.refund_by_key(&charge.id, key)
+            .await
+            .map_err(|error| peer_error("payments", &error))
     }
 }
 
@@ -181,7 +207,10 @@ pub struct GrpcNotifications {
 impl GrpcNotifications {
     /// Calls over `channel` under `policy`.
     pub fn new(channel: Channel, policy: Pipeline) -> Self {
-        Self { client: NotificationsClient::with_interceptor(channel, outgoing), policy }
+        Self {
+            client: NotificationsClient::with_interceptor(channel, outgoing),
+            policy,
+        }
     }
 }
 
@@ -206,9 +235,11 @@ impl Publisher for GrpcNotifications {
         });
         match call.await {
             Ok(_) => Ok(()),
-            Err(Error::Inner(status)) if is_refusal(status.code()) => {
-                Err(PublishError::Refused(format!("{:?}: {}", status.code(), status.message())))
-            }
+            Err(Error::Inner(status)) if is_refusal(status.code()) => Err(PublishError::Refused(format!(
+                "{:?}: {}",
+                status.code(),
+                status.message()
+            ))),
             Err(error) => Err(PublishError::Unreachable(told(&error))),
         }
     }
@@ -223,7 +254,10 @@ fn is_refusal(code: Code) -> bool {
 }
 
 fn peer_error(peer: &'static str, error: &Error<Status>) -> PeerError {
-    PeerError { peer, reason: told(error) }
+    PeerError {
+        peer,
+        reason: told(error),
+    }
 }
 
 /// One line for people.

@@ -25,7 +25,12 @@ pub struct Problem {
 impl Problem {
     /// An error answer about the request as a whole.
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into(), errors: Vec::new() }
+        Self {
+            status,
+            code,
+            detail: detail.into(),
+            errors: Vec::new(),
+        }
     }
 }
 
@@ -62,16 +67,26 @@ impl From<ServiceError> for Problem {
             },
             ServiceError::NotFound => Self::new(StatusCode::NOT_FOUND, "not_found", error.to_string()),
             ServiceError::TooLate(_) => Self::new(StatusCode::CONFLICT, "too_late", error.to_string()),
-            ServiceError::KeyReused => {
-                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", error.to_string())
-            }
+            ServiceError::KeyReused => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "idempotency_key_reused",
+                error.to_string(),
+            ),
             ServiceError::Store(store) if store.is_transient() => {
                 tracing::warn!(error = %chain(&error), "a request was turned away");
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "too much to do, try again")
+                Self::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "overloaded",
+                    "too much to do, try again",
+                )
             }
             ServiceError::Store(_) => {
                 tracing::error!(error = %chain(&error), "a request failed");
-                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the request failed, and not by your fault")
+                Self::new(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "internal",
+                    "the request failed, and not by your fault",
+                )
             }
         }
     }

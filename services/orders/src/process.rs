@@ -39,13 +39,28 @@ pub struct Arguments {
     #[arg(long, env = "INSTANCE_ID", value_name = "NAME")]
     instance_id: Option<String>,
     /// Where identity answers HTTP: its keys verify access tokens
-    #[arg(long, env = "IDENTITY_URL", value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    #[arg(
+        long,
+        env = "IDENTITY_URL",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8080"
+    )]
     identity_url: String,
     /// Where payments answers gRPC
-    #[arg(long, env = "PAYMENTS_GRPC_URL", value_name = "URL", default_value = "http://127.0.0.1:9082")]
+    #[arg(
+        long,
+        env = "PAYMENTS_GRPC_URL",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:9082"
+    )]
     payments_grpc_url: String,
     /// Where notifications answers gRPC
-    #[arg(long, env = "NOTIFICATIONS_GRPC_URL", value_name = "URL", default_value = "http://127.0.0.1:9083")]
+    #[arg(
+        long,
+        env = "NOTIFICATIONS_GRPC_URL",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:9083"
+    )]
     notifications_grpc_url: String,
     /// Pieces of one article that delivery has for one order; it refuses more
     #[arg(long, env = "ORDERS_STOCK", value_name = "PIECES", default_value_t = Warehouse::STOCK)]
@@ -56,9 +71,16 @@ pub struct Arguments {
 }
 
 fn lease(text: &str) -> Result<Duration, String> {
-    let time: Duration = text.parse::<humantime::Duration>().map_err(|error| error.to_string())?.into();
-    let bounds = Duration::from_secs(1)..=Duration::from_secs(600);
-    if bounds.contains(&time) { Ok(time) } else { Err("a lease lasts between 1s and 10m".to_owned()) }
+    let time: Duration = text
+        .parse::<humantime::Duration>()
+        .map_err(|error| error.to_string())?
+        .into();
+    let bounds = Duration::from_secs(1)..=Duration::from_mins(10);
+    if bounds.contains(&time) {
+        Ok(time)
+    } else {
+        Err("a lease lasts between 1s and 10m".to_owned())
+    }
 }
 
 /// How long sagas and events that were begun may take after the last request was answered.
@@ -66,12 +88,20 @@ const LAST_STEPS: Duration = Duration::from_secs(5);
 
 /// Runs the service until it is told to stop.
 pub async fn run(args: Arguments) -> anyhow::Result<()> {
-    let instance = args.instance_id.clone().unwrap_or_else(|| format!("orders-{}", uuid::Uuid::new_v4()));
-    let telemetry =
-        Telemetry::builder("orders").from_env().version(&args.chassis.version_label).instance(&instance).init()?;
+    let instance = args
+        .instance_id
+        .clone()
+        .unwrap_or_else(|| format!("orders-{}", uuid::Uuid::new_v4()));
+    let telemetry = Telemetry::builder("orders")
+        .from_env()
+        .version(&args.chassis.version_label)
+        .instance(&instance)
+        .init()?;
     telemetry::init_tls();
     let listeners = Listeners::bind(&args.chassis, PORTS).await?;
-    let store = SqliteStore::open(&args.chassis.data_dir.join("orders.db")).await.context("open orders.db")?;
+    let store = SqliteStore::open(&args.chassis.data_dir.join("orders.db"))
+        .await
+        .context("open orders.db")?;
 
     let payments_channel = connect("PAYMENTS_GRPC_URL", &args.payments_grpc_url)?;
     let notifications_channel = connect("NOTIFICATIONS_GRPC_URL", &args.notifications_grpc_url)?;
@@ -91,7 +121,10 @@ pub async fn run(args: Arguments) -> anyhow::Result<()> {
         })
         .degraded("identity", identity)
         .degraded("payments", GrpcCheck::new(payments_channel.clone(), "liveness"))
-        .degraded("notifications", GrpcCheck::new(notifications_channel.clone(), "liveness"))
+        .degraded(
+            "notifications",
+            GrpcCheck::new(notifications_channel.clone(), "liveness"),
+        )
         .grpc_name("opsctl.orders.v1.Orders")
         .build()?;
     let life = Lifecycle::install(&health, Drain::from_env()?)?;
@@ -103,7 +136,10 @@ pub async fn run(args: Arguments) -> anyhow::Result<()> {
     let payments: Arc<dyn Payments> = Arc::new(GrpcPayments::new(payments_channel, payments_policy));
     let wake = Arc::new(Notify::new());
     let orchestrator = Orchestrator::new(
-        Settings { lease: args.lease, ..Settings::new(&instance) },
+        Settings {
+            lease: args.lease,
+            ..Settings::new(&instance)
+        },
         store.clone(),
         payments.clone(),
         Arc::new(Warehouse { stock: args.stock }),
@@ -120,18 +156,24 @@ pub async fn run(args: Arguments) -> anyhow::Result<()> {
     };
     let orders = Orders::new(store, orchestrator.clone(), reconciler.clone(), metrics, wake);
 
-    let http = rest::router(App { orders: orders.clone(), verifier: verifier.clone() })
-        .fallback(rest::not_found)
-        .layer(args.chassis.fault.http())
-        .layer(telemetry.http_layer())
-        .merge(telemetry.metrics_router())
-        .merge(health.http_router());
-    let grpc = Routes::new(OrdersServer::new(Rpc { orders: orders.clone(), verifier: verifier.clone() }))
-        .add_service(health.grpc_service())
-        .into_axum_router()
-        .layer(resilience::grpc::DeadlineLayer)
-        .layer(args.chassis.fault.grpc())
-        .layer(telemetry.grpc_layer());
+    let http = rest::router(App {
+        orders: orders.clone(),
+        verifier: verifier.clone(),
+    })
+    .fallback(rest::not_found)
+    .layer(args.chassis.fault.http())
+    .layer(telemetry.http_layer())
+    .merge(telemetry.metrics_router())
+    .merge(health.http_router());
+    let grpc = Routes::new(OrdersServer::new(Rpc {
+        orders: orders.clone(),
+        verifier: verifier.clone(),
+    }))
+    .add_service(health.grpc_service())
+    .into_axum_router()
+    .layer(resilience::grpc::DeadlineLayer)
+    .layer(args.chassis.fault.grpc())
+    .layer(telemetry.grpc_layer());
 
     // While draining, requests still come in and are answered; what they begin, another instance goes on with.
     let background = {

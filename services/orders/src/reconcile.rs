@@ -40,7 +40,7 @@ pub struct Seen {
 }
 
 /// Between two passes.
-const INTERVAL: Duration = Duration::from_secs(60);
+const INTERVAL: Duration = Duration::from_mins(1);
 /// Until the next try after one that failed.
 const RETRY: Duration = Duration::from_secs(5);
 /// Passes that look at new charges only, before one that looks at everything again.
@@ -60,7 +60,12 @@ pub enum ReconcileError {
 impl Reconciler {
     /// Makes one that has seen nothing.
     pub fn new(store: Arc<dyn Store>, payments: Arc<dyn Payments>, metrics: OrderMetrics) -> Self {
-        Self { store, payments, metrics, seen: Arc::default() }
+        Self {
+            store,
+            payments,
+            metrics,
+            seen: Arc::default(),
+        }
     }
 
     /// What was seen so far.
@@ -118,7 +123,13 @@ impl Reconciler {
     }
 
     async fn try_pass(&self, refunds: &mut u64) -> Result<(), ReconcileError> {
-        let waiting: Vec<Orphan> = self.store.orphans().await?.into_iter().filter(|o| o.refunded_at.is_none()).collect();
+        let waiting: Vec<Orphan> = self
+            .store
+            .orphans()
+            .await?
+            .into_iter()
+            .filter(|o| o.refunded_at.is_none())
+            .collect();
         self.refund(waiting, refunds).await?;
         loop {
             let after = self.lock().after.clone();
@@ -144,12 +155,20 @@ impl Reconciler {
     }
 
     async fn missing(&self, charges: Vec<Charge>) -> Result<Vec<Orphan>, StoreError> {
-        let ids = charges.iter().filter_map(|charge| charge.order_id.parse().ok()).collect();
+        let ids = charges
+            .iter()
+            .filter_map(|charge| charge.order_id.parse().ok())
+            .collect();
         let known = self.store.known(ids).await?;
         let found_at = clock::now();
         let missing = charges
             .into_iter()
-            .filter(|charge| charge.order_id.parse::<OrderId>().map_or(true, |id| !known.contains(&id)))
+            .filter(|charge| {
+                charge
+                    .order_id
+                    .parse::<OrderId>()
+                    .map_or(true, |id| !known.contains(&id))
+            })
             .map(|charge| Orphan {
                 charge_id: charge.id,
                 order_id: charge.order_id,
@@ -176,7 +195,11 @@ impl Reconciler {
             };
             match self.payments.refund_charge(&charge).await {
                 Ok(()) => {
-                    tracing::info!(charge_id = charge.id, order_id = charge.order_id, "refunded a charge without order");
+                    tracing::info!(
+                        charge_id = charge.id,
+                        order_id = charge.order_id,
+                        "refunded a charge without order"
+                    );
                     *refunds += 1;
                     orphan.refunded_at = Some(clock::now());
                     orphan.error = None;

@@ -66,13 +66,12 @@ impl Relay {
                 }
             };
             let pause = async {
-                match wait {
-                    Some(wait) => tokio::time::sleep(wait).await,
-                    None => {
-                        // An error says that nobody told within the time, which is as good.
-                        drop(tokio::time::timeout(POLL, self.wake.notified()).await);
-                        tokio::time::sleep(GATHER).await;
-                    }
+                if let Some(wait) = wait {
+                    tokio::time::sleep(wait).await;
+                } else {
+                    // An error says that nobody told within the time, which is as good.
+                    drop(tokio::time::timeout(POLL, self.wake.notified()).await);
+                    tokio::time::sleep(GATHER).await;
                 }
             };
             tokio::select! {
@@ -84,12 +83,19 @@ impl Relay {
 
     /// Claims one batch, publishes it, records what became of it.
     pub async fn pass(&self) -> Result<Pass, StoreError> {
-        let lease = Lease { owner: self.instance.clone(), now: clock::now(), ttl: LEASE };
+        let lease = Lease {
+            owner: self.instance.clone(),
+            now: clock::now(),
+            ttl: LEASE,
+        };
         let claimed = self.store.claim_events(lease, BATCH).await?;
         if claimed.is_empty() {
             return Ok(Pass::default());
         }
-        let mut pass = Pass { claimed: claimed.len(), ..Pass::default() };
+        let mut pass = Pass {
+            claimed: claimed.len(),
+            ..Pass::default()
+        };
         let mut by_order: HashMap<OrderId, Vec<ClaimedEvent>> = HashMap::new();
         for event in claimed {
             by_order.entry(event.event.order).or_default().push(event);
@@ -107,7 +113,8 @@ impl Relay {
                 Fate::Retry { .. } | Fate::Dead { .. } => {}
             }
         }
-        self.metrics.relayed(pass.published as u64, (settled.len() - pass.published) as u64);
+        self.metrics
+            .relayed(pass.published as u64, (settled.len() - pass.published) as u64);
         self.store.settle_events(settled, clock::now()).await?;
         Ok(pass)
     }
@@ -118,13 +125,21 @@ impl Relay {
         let mut held: Option<Duration> = None;
         for event in events {
             let fate = match held {
-                Some(after) => Fate::Retry { after, refused: false, error: "an earlier event waits".into() },
+                Some(after) => Fate::Retry {
+                    after,
+                    refused: false,
+                    error: "an earlier event waits".into(),
+                },
                 None => self.publish_one(&event).await,
             };
             if let Fate::Retry { after, .. } = &fate {
                 held = Some(*after);
             }
-            settled.push(Settled { seq: event.seq, number: event.number, fate });
+            settled.push(Settled {
+                seq: event.seq,
+                number: event.number,
+                fate,
+            });
         }
         settled
     }
@@ -134,7 +149,11 @@ impl Relay {
             Ok(()) => Fate::Published,
             Err(PublishError::Unreachable(error)) => {
                 tracing::warn!(event_id = %event.event.id, %error, "event waits");
-                Fate::Retry { after: backoff(2, rand::rng().random()), refused: false, error }
+                Fate::Retry {
+                    after: backoff(2, rand::rng().random()),
+                    refused: false,
+                    error,
+                }
             }
             Err(PublishError::Refused(error)) if event.refusals + 1 >= MAX_REFUSALS => {
                 tracing::error!(event_id = %event.event.id, order_id = %event.event.order, %error, "event is dead");
@@ -142,7 +161,11 @@ impl Relay {
             }
             Err(PublishError::Refused(error)) => {
                 tracing::warn!(event_id = %event.event.id, %error, refusals = event.refusals + 1, "event was refused");
-                Fate::Retry { after: backoff(event.refusals + 1, rand::rng().random()), refused: true, error }
+                Fate::Retry {
+                    after: backoff(event.refusals + 1, rand::rng().random()),
+                    refused: true,
+                    error,
+                }
             }
         }
     }

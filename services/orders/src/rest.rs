@@ -75,7 +75,11 @@ pub fn router(app: App) -> Router {
     }
     router
         .method_not_allowed_fallback(async || {
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path does not take this method")
+            Problem::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method_not_allowed",
+                "this path does not take this method",
+            )
         })
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(app)
@@ -126,9 +130,10 @@ async fn list(
     let Query(query) =
         query.map_err(|rejection| Problem::new(StatusCode::BAD_REQUEST, "bad_query", rejection.body_text()))?;
     let after = query.after.filter(|after| !after.is_empty());
-    let after = after.map(|after| after.parse::<OrderId>()).transpose().map_err(|error| {
-        Problem::new(StatusCode::BAD_REQUEST, "bad_query", format!("`after` is {error}"))
-    })?;
+    let after = after
+        .map(|after| after.parse::<OrderId>())
+        .transpose()
+        .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "bad_query", format!("`after` is {error}")))?;
     let page = orders.orders(&customer, after, query.limit).await?;
     Ok(Json(ListView {
         schema: "opsctl.orders/v1",
@@ -159,7 +164,11 @@ async fn steps(
         ended_at: step.ended_at.map(|at| at.to_string()),
         outcome: step.outcome,
     });
-    Ok(Json(StepsView { schema: "opsctl.order_steps/v1", order_id: id, steps: steps.collect() }))
+    Ok(Json(StepsView {
+        schema: "opsctl.order_steps/v1",
+        order_id: id,
+        steps: steps.collect(),
+    }))
 }
 
 async fn cancel(
@@ -168,13 +177,21 @@ async fn cancel(
     Path(id): Path<String>,
 ) -> Result<(StatusCode, Json<OrderView>), Problem> {
     let order = orders.cancel(&customer, order_id(&id)?).await?;
-    let status = if order.saga.status.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    let status = if order.saga.status.is_final() {
+        StatusCode::OK
+    } else {
+        StatusCode::ACCEPTED
+    };
     Ok((status, Json(OrderView::from(&order))))
 }
 
 async fn reconciliation(State(orders): State<Orders>) -> Result<Json<ReconciliationView>, Problem> {
     let found = orders.reconciliation().await?;
-    let refunded = found.orphans.iter().filter(|orphan| orphan.refunded_at.is_some()).count();
+    let refunded = found
+        .orphans
+        .iter()
+        .filter(|orphan| orphan.refunded_at.is_some())
+        .count();
     let orphans = found.orphans.into_iter().map(|orphan| OrphanView {
         charge_id: orphan.charge_id,
         order_id: orphan.order_id,
@@ -208,7 +225,10 @@ async fn dead_events(State(orders): State<Orders>) -> Result<Json<DeadEventsView
         refusals: dead.refusals,
         error: dead.error,
     });
-    Ok(Json(DeadEventsView { schema: "opsctl.outbox_dead/v1", events: events.collect() }))
+    Ok(Json(DeadEventsView {
+        schema: "opsctl.outbox_dead/v1",
+        events: events.collect(),
+    }))
 }
 
 async fn openapi() -> Response {
@@ -223,20 +243,28 @@ where
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let header = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        Ok(Verifier::from_ref(state).verify(header, clock::now().as_second()).await?)
+        let header = parts
+            .headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok());
+        Ok(Verifier::from_ref(state)
+            .verify(header, clock::now().as_second())
+            .await?)
     }
 }
 
 fn order_id(text: &str) -> Result<OrderId, Problem> {
-    text.parse().map_err(|_| Problem::new(StatusCode::NOT_FOUND, "not_found", "no such order"))
+    text.parse()
+        .map_err(|_| Problem::new(StatusCode::NOT_FOUND, "not_found", "no such order"))
 }
 
 fn body_problem(rejection: &JsonRejection) -> Problem {
     match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", format!("the body may have {MAX_BODY} bytes"))
-        }
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "too_large",
+            format!("the body may have {MAX_BODY} bytes"),
+        ),
         StatusCode::UNSUPPORTED_MEDIA_TYPE => Problem::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "not_json",

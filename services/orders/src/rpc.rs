@@ -44,10 +44,16 @@ impl Service for Rpc {
             quantity: i64::from(item.quantity),
             unit_price_cents: item.unit_price_cents,
         });
-        let order = OrderRequest { items: items.collect(), currency: request.currency, address: request.address };
+        let order = OrderRequest {
+            items: items.collect(),
+            currency: request.currency,
+            address: request.address,
+        };
         let key = Some(request.idempotency_key).filter(|key| !key.is_empty());
         let placed = self.orders.place(&customer, order, key).await.map_err(status)?;
-        Ok(Response::new(wire::CreateOrderResponse { order: Some(view(placed.order)) }))
+        Ok(Response::new(wire::CreateOrderResponse {
+            order: Some(view(placed.order)),
+        }))
     }
 
     async fn get_order(
@@ -55,8 +61,14 @@ impl Service for Rpc {
         request: Request<wire::GetOrderRequest>,
     ) -> Result<Response<wire::GetOrderResponse>, RpcStatus> {
         let customer = self.customer(request.metadata()).await?;
-        let order = self.orders.order(&customer, order_id(&request.get_ref().id)?).await.map_err(status)?;
-        Ok(Response::new(wire::GetOrderResponse { order: Some(view(order)) }))
+        let order = self
+            .orders
+            .order(&customer, order_id(&request.get_ref().id)?)
+            .await
+            .map_err(status)?;
+        Ok(Response::new(wire::GetOrderResponse {
+            order: Some(view(order)),
+        }))
     }
 
     async fn list_orders(
@@ -82,8 +94,14 @@ impl Service for Rpc {
         request: Request<wire::CancelOrderRequest>,
     ) -> Result<Response<wire::CancelOrderResponse>, RpcStatus> {
         let customer = self.customer(request.metadata()).await?;
-        let order = self.orders.cancel(&customer, order_id(&request.get_ref().id)?).await.map_err(status)?;
-        Ok(Response::new(wire::CancelOrderResponse { order: Some(view(order)) }))
+        let order = self
+            .orders
+            .cancel(&customer, order_id(&request.get_ref().id)?)
+            .await
+            .map_err(status)?;
+        Ok(Response::new(wire::CancelOrderResponse {
+            order: Some(view(order)),
+        }))
     }
 }
 
@@ -129,7 +147,11 @@ fn view(order: Order) -> wire::Order {
         currency: order.currency,
         address: order.address,
         total_cents: order.total_cents.cast_signed(),
-        reason: order.saga.reason.map(|reason| reason.as_str().to_owned()).unwrap_or_default(),
+        reason: order
+            .saga
+            .reason
+            .map(|reason| reason.as_str().to_owned())
+            .unwrap_or_default(),
         created_at: order.created_at.to_string(),
         updated_at: order.updated_at.to_string(),
     }

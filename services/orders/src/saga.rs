@@ -167,7 +167,11 @@ impl Saga {
                 saga.charge_id = Some(charge_id.clone());
                 saga.status = Status::Paid;
                 saga.detail = None;
-                saga.enter(if saga.cancel_requested { Step::Refund } else { Step::Deliver });
+                saga.enter(if saga.cancel_requested {
+                    Step::Refund
+                } else {
+                    Step::Deliver
+                });
                 (vec![EventKind::Paid], Next::Run)
             }
             (Step::Charge, Outcome::ChargedAndRefunded { charge_id }) => {
@@ -227,9 +231,17 @@ impl Saga {
                 if saga.step == Step::Charge && saga.attempts == 0 {
                     // Nobody ever asked for the money, and nobody will.
                     saga.finish(Status::Cancelled, Some((Reason::CancelledByCustomer, None)));
-                    Cancel::Accepted(Change { saga, events: vec![EventKind::Cancelled], next: Next::Finished })
+                    Cancel::Accepted(Change {
+                        saga,
+                        events: vec![EventKind::Cancelled],
+                        next: Next::Finished,
+                    })
                 } else {
-                    Cancel::Accepted(Change { saga, events: vec![], next: Next::Run })
+                    Cancel::Accepted(Change {
+                        saga,
+                        events: vec![],
+                        next: Next::Run,
+                    })
                 }
             }
         }
@@ -277,7 +289,10 @@ impl FromStr for Step {
     type Err = UnknownWord;
 
     fn from_str(text: &str) -> Result<Self, UnknownWord> {
-        Self::ALL.into_iter().find(|s| s.as_str() == text).ok_or_else(|| UnknownWord(text.to_owned()))
+        Self::ALL
+            .into_iter()
+            .find(|s| s.as_str() == text)
+            .ok_or_else(|| UnknownWord(text.to_owned()))
     }
 }
 
@@ -307,7 +322,10 @@ impl FromStr for Reason {
     type Err = UnknownWord;
 
     fn from_str(text: &str) -> Result<Self, UnknownWord> {
-        Self::ALL.into_iter().find(|r| r.as_str() == text).ok_or_else(|| UnknownWord(text.to_owned()))
+        Self::ALL
+            .into_iter()
+            .find(|r| r.as_str() == text)
+            .ok_or_else(|| UnknownWord(text.to_owned()))
     }
 }
 
@@ -331,7 +349,8 @@ impl Outcome {
 /// half is chance. `luck` is in 0..1.
 pub fn backoff(attempts: u32, luck: f64) -> Duration {
     let full = Duration::from_millis(200).saturating_mul(1 << attempts.saturating_sub(1).min(10));
-    full.min(Duration::from_secs(30)).mul_f64(0.5 + luck.clamp(0.0, 1.0) / 2.0)
+    full.min(Duration::from_secs(30))
+        .mul_f64(0.5 + luck.clamp(0.0, 1.0) / 2.0)
 }
 
 #[cfg(test)]
@@ -351,7 +370,10 @@ mod tests {
     #[test]
     fn the_good_way() {
         let paid = run(Saga::default(), &charged());
-        assert_eq!((paid.saga.status, paid.saga.step, paid.next), (Status::Paid, Step::Deliver, Next::Run));
+        assert_eq!(
+            (paid.saga.status, paid.saga.step, paid.next),
+            (Status::Paid, Step::Deliver, Next::Run)
+        );
         let done = run(paid.saga, &Outcome::Delivered);
         assert_eq!((done.saga.status, done.next), (Status::Delivered, Next::Finished));
         assert_eq!(done.events, [EventKind::Delivered]);
@@ -359,7 +381,12 @@ mod tests {
 
     #[test]
     fn a_decline_cancels_without_charge() {
-        let done = run(Saga::default(), &Outcome::Declined { reason: "over the limit".into() });
+        let done = run(
+            Saga::default(),
+            &Outcome::Declined {
+                reason: "over the limit".into(),
+            },
+        );
         assert_eq!((done.saga.status, done.saga.charge_id), (Status::Cancelled, None));
         assert_eq!(done.events, [EventKind::Cancelled]);
     }
@@ -367,28 +394,48 @@ mod tests {
     #[test]
     fn a_refused_delivery_is_refunded_with_its_reason() {
         let paid = run(Saga::default(), &charged());
-        let refused = run(paid.saga, &Outcome::Refused { reason: "no such place".into() });
+        let refused = run(
+            paid.saga,
+            &Outcome::Refused {
+                reason: "no such place".into(),
+            },
+        );
         assert_eq!((refused.saga.step, refused.next), (Step::Refund, Next::Run));
         let done = run(refused.saga, &Outcome::Refunded);
-        assert_eq!((done.saga.status, done.saga.reason), (Status::Refunded, Some(Reason::DeliveryRefused)));
+        assert_eq!(
+            (done.saga.status, done.saga.reason),
+            (Status::Refunded, Some(Reason::DeliveryRefused))
+        );
         assert_eq!(done.saga.detail.as_deref(), Some("no such place"));
     }
 
     #[test]
     fn an_unknown_outcome_stays_in_its_step() {
-        let saga = run(Saga::default(), &Outcome::Unknown { reason: "timeout".into() });
-        assert_eq!((saga.saga.step, saga.next, saga.saga.attempts), (Step::Charge, Next::Retry, 1));
+        let saga = run(
+            Saga::default(),
+            &Outcome::Unknown {
+                reason: "timeout".into(),
+            },
+        );
+        assert_eq!(
+            (saga.saga.step, saga.next, saga.saga.attempts),
+            (Step::Charge, Next::Retry, 1)
+        );
     }
 
     #[test]
     fn a_cancel_before_the_first_attempt_never_charges() {
-        let Cancel::Accepted(change) = Saga::default().cancel() else { panic!("accepted") };
+        let Cancel::Accepted(change) = Saga::default().cancel() else {
+            panic!("accepted")
+        };
         assert_eq!((change.saga.status, change.next), (Status::Cancelled, Next::Finished));
     }
 
     #[test]
     fn a_cancel_while_charging_is_refunded() {
-        let Cancel::Accepted(change) = Saga::default().begin().cancel() else { panic!("accepted") };
+        let Cancel::Accepted(change) = Saga::default().begin().cancel() else {
+            panic!("accepted")
+        };
         assert_eq!(change.saga.status, Status::Pending);
         let paid = change.saga.after(Step::Charge, &charged()).unwrap();
         assert_eq!(paid.saga.step, Step::Refund);
@@ -398,7 +445,9 @@ mod tests {
     #[test]
     fn a_cancel_while_delivering_is_refunded() {
         let delivering = run(Saga::default(), &charged()).saga.begin();
-        let Cancel::Accepted(change) = delivering.cancel() else { panic!("accepted") };
+        let Cancel::Accepted(change) = delivering.cancel() else {
+            panic!("accepted")
+        };
         let after = change.saga.after(Step::Deliver, &Outcome::Delivered).unwrap();
         assert_eq!((after.saga.step, after.saga.status), (Step::Refund, Status::Paid));
         // Also when the instance that was delivering died: the next attempt refunds.

@@ -87,7 +87,13 @@ impl Orders {
         metrics: OrderMetrics,
         events: Arc<Notify>,
     ) -> Self {
-        Self { store, orchestrator, reconciler, metrics, events }
+        Self {
+            store,
+            orchestrator,
+            reconciler,
+            metrics,
+            events,
+        }
     }
 
     /// Stores an order durably; its saga runs after that. The same key with the same request gives the same order.
@@ -99,7 +105,10 @@ impl Orders {
     ) -> Result<Placed, ServiceError> {
         if key.as_deref().is_some_and(|key| !is_idempotency_key(key)) {
             let detail = "must be 1 to 128 visible ASCII characters".to_owned();
-            return Err(ServiceError::Invalid(vec![FieldError { pointer: "Idempotency-Key".into(), detail }]));
+            return Err(ServiceError::Invalid(vec![FieldError {
+                pointer: "Idempotency-Key".into(),
+                detail,
+            }]));
         }
         let order = request.validate().map_err(ServiceError::Invalid)?;
         let (slot, lease) = self.orchestrator.try_slot().unzip();
@@ -116,7 +125,13 @@ impl Orders {
         let task = tokio::spawn(async move {
             let created = this.store.create(create).await?;
             if let (Created::New(order, Some(claim)), Some(slot)) = (&created, slot) {
-                this.orchestrator.run_saga(Claimed { claim: *claim, order: order.clone() }, slot);
+                this.orchestrator.run_saga(
+                    Claimed {
+                        claim: *claim,
+                        order: order.clone(),
+                    },
+                    slot,
+                );
             }
             this.events.notify_one();
             Ok::<_, StoreError>(created)
@@ -141,7 +156,9 @@ impl Orders {
     /// One order of this customer.
     pub async fn order(&self, customer: &Customer, id: OrderId) -> Result<Order, ServiceError> {
         let order = self.store.order(id).await?;
-        order.filter(|order| order.customer == *customer.0).ok_or(ServiceError::NotFound)
+        order
+            .filter(|order| order.customer == *customer.0)
+            .ok_or(ServiceError::NotFound)
     }
 
     /// This customer's orders after `after`, oldest first.
@@ -154,7 +171,10 @@ impl Orders {
         let limit = limit.unwrap_or(DEFAULT_LIMIT);
         if !(1..=MAX_LIMIT).contains(&limit) {
             let detail = format!("must be 1 to {MAX_LIMIT}");
-            return Err(ServiceError::Invalid(vec![FieldError { pointer: "limit".into(), detail }]));
+            return Err(ServiceError::Invalid(vec![FieldError {
+                pointer: "limit".into(),
+                detail,
+            }]));
         }
         let mut orders = self.store.orders(&customer.0, after, limit + 1).await?;
         let more = orders.len() > limit;
@@ -183,7 +203,10 @@ impl Orders {
 
     /// The charges whose orders are missing.
     pub async fn reconciliation(&self) -> Result<Reconciliation, ServiceError> {
-        Ok(Reconciliation { seen: self.reconciler.seen(), orphans: self.store.orphans().await? })
+        Ok(Reconciliation {
+            seen: self.reconciler.seen(),
+            orphans: self.store.orphans().await?,
+        })
     }
 
     /// Events that nobody accepts, oldest first.

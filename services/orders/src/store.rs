@@ -42,7 +42,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// Records the outcome of a claimed saga's step, and that the next one begins if there is one; the events follow in
     /// the same transaction. `retry_after` says when an unknown outcome is tried again.
-    async fn record(&self, claim: Claim, outcome: Outcome, lease: Lease, retry_after: Duration) -> Result<Recorded, StoreError>;
+    async fn record(
+        &self,
+        claim: Claim,
+        outcome: Outcome,
+        lease: Lease,
+        retry_after: Duration,
+    ) -> Result<Recorded, StoreError>;
 
     /// Claims events that are due, oldest first; never one while an earlier one of its order is neither published nor
     /// dead nor in the same batch.
@@ -121,7 +127,9 @@ impl Lease {
 
 /// `now` plus `delay`, in whole milliseconds, never beyond the end of time.
 pub(crate) fn later(now: Timestamp, delay: Duration) -> Timestamp {
-    let millis = now.as_millisecond().saturating_add(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX));
+    let millis = now
+        .as_millisecond()
+        .saturating_add(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX));
     Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MAX)
 }
 

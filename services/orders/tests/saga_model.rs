@@ -1,5 +1,6 @@
 //! The saga against a model of the world: whatever the order of crashes, lost and repeated calls, lost leases and
 //! cancels, every order ends, and was charged exactly once, or refunded, or never charged.
+#![expect(clippy::unwrap_used, reason = "a test ends where it is surprised")]
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -89,11 +90,15 @@ impl Payments {
             .entry(order.charge_key())
             .or_insert_with(|| (order, (nature != Nature::Declined).then(|| format!("charge-{number}"))));
         match answer {
-            Some(charge) if self.refunded.contains(charge) => {
-                Outcome::ChargedAndRefunded { charge_id: charge.clone() }
-            }
-            Some(charge) => Outcome::Charged { charge_id: charge.clone() },
-            None => Outcome::Declined { reason: "over_limit".into() },
+            Some(charge) if self.refunded.contains(charge) => Outcome::ChargedAndRefunded {
+                charge_id: charge.clone(),
+            },
+            Some(charge) => Outcome::Charged {
+                charge_id: charge.clone(),
+            },
+            None => Outcome::Declined {
+                reason: "over_limit".into(),
+            },
         }
     }
 
@@ -103,7 +108,11 @@ impl Payments {
     }
 
     fn charges_of(&self, order: OrderId) -> Vec<&String> {
-        self.answers.values().filter(|(of, _)| *of == order).filter_map(|(_, charge)| charge.as_ref()).collect()
+        self.answers
+            .values()
+            .filter(|(of, _)| *of == order)
+            .filter_map(|(_, charge)| charge.as_ref())
+            .collect()
     }
 }
 
@@ -141,7 +150,11 @@ impl World {
                 id: OrderId::fresh(),
                 customer: "ann".into(),
                 order: NewOrder {
-                    items: vec![Item { sku: "book".into(), quantity: 1, unit_price_cents: 100 }],
+                    items: vec![Item {
+                        sku: "book".into(),
+                        quantity: 1,
+                        unit_price_cents: 100,
+                    }],
                     currency: "EUR".into(),
                     address: "here".into(),
                     total_cents: 100,
@@ -150,7 +163,9 @@ impl World {
                 now: world.now(),
                 lease: None,
             };
-            let Created::New(order, _) = world.store.create(create).await.unwrap() else { panic!("new") };
+            let Created::New(order, _) = world.store.create(create).await.unwrap() else {
+                panic!("new")
+            };
             world.natures.insert(order.id, *nature);
             world.ids.push(order.id);
         }
@@ -162,16 +177,24 @@ impl World {
     }
 
     fn lease(&self, worker: usize) -> Lease {
-        Lease { owner: format!("worker-{worker}"), now: self.now(), ttl: TTL }
+        Lease {
+            owner: format!("worker-{worker}"),
+            now: self.now(),
+            ttl: TTL,
+        }
     }
 
     fn effect(&mut self, order: &Order, step: Step) -> Outcome {
         let nature = self.natures[&order.id];
         match step {
             Step::Charge => self.payments.charge(order.id, nature),
-            Step::Deliver if nature == Nature::Undeliverable => Outcome::Refused { reason: "no way".into() },
+            Step::Deliver if nature == Nature::Undeliverable => Outcome::Refused {
+                reason: "no way".into(),
+            },
             Step::Deliver => Outcome::Delivered,
-            Step::Refund => self.payments.refund(order.saga.charge_id.as_ref().expect("refunds follow charges")),
+            Step::Refund => self
+                .payments
+                .refund(order.saga.charge_id.as_ref().expect("refunds follow charges")),
             Step::Done => panic!("nothing is done after the end"),
         }
     }
@@ -183,16 +206,24 @@ impl World {
 
     async fn record(&mut self, worker: usize, claimed: Claimed, outcome: Outcome) {
         let lease = self.lease(worker);
-        let recorded = self.store.record(claimed.claim, outcome, lease, Duration::from_secs(2)).await.unwrap();
+        let recorded = self
+            .store
+            .record(claimed.claim, outcome, lease, Duration::from_secs(2))
+            .await
+            .unwrap();
         if let Recorded::Continue(next) = recorded {
             self.workers[worker].claims.push(*next);
         }
     }
 
     async fn attempt(&mut self, worker: usize, way: Way) {
-        let Some(claimed) = self.workers[worker].claims.pop() else { return };
+        let Some(claimed) = self.workers[worker].claims.pop() else {
+            return;
+        };
         let step = claimed.claim.step;
-        let timeout = Outcome::Unknown { reason: "timeout".into() };
+        let timeout = Outcome::Unknown {
+            reason: "timeout".into(),
+        };
         match way {
             Way::Clean => {
                 let outcome = self.effect(&claimed.order, step);
@@ -256,12 +287,30 @@ impl World {
     }
 
     async fn events_of(&self, id: OrderId) -> Vec<EventKind> {
-        let lease = Lease { owner: "relay".into(), now: self.now(), ttl: TTL };
+        let lease = Lease {
+            owner: "relay".into(),
+            now: self.now(),
+            ttl: TTL,
+        };
         let all = self.store.claim_events(lease, 1000).await.unwrap();
-        let retry = Fate::Retry { after: Duration::ZERO, refused: false, error: String::new() };
-        let back = all.iter().map(|e| Settled { seq: e.seq, number: e.number, fate: retry.clone() }).collect();
+        let retry = Fate::Retry {
+            after: Duration::ZERO,
+            refused: false,
+            error: String::new(),
+        };
+        let back = all
+            .iter()
+            .map(|e| Settled {
+                seq: e.seq,
+                number: e.number,
+                fate: retry.clone(),
+            })
+            .collect();
         self.store.settle_events(back, self.now()).await.unwrap();
-        all.iter().filter(|e| e.event.order == id).map(|e| e.event.kind).collect()
+        all.iter()
+            .filter(|e| e.event.order == id)
+            .map(|e| e.event.kind)
+            .collect()
     }
 
     async fn check(&self) {
@@ -294,7 +343,11 @@ impl World {
             if self.cancelled.contains(id) {
                 assert_ne!(order.saga.status, Status::Delivered, "an accepted cancel holds");
             } else if nature == Nature::Good {
-                assert_eq!(order.saga.status, Status::Delivered, "a good order that nobody cancels is delivered");
+                assert_eq!(
+                    order.saga.status,
+                    Status::Delivered,
+                    "a good order that nobody cancels is delivered"
+                );
             }
             assert_eq!(order.saga.charge_id.as_ref(), charge);
         }

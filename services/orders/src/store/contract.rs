@@ -15,7 +15,11 @@ pub(crate) fn at(seconds: i64) -> Timestamp {
 }
 
 pub(crate) fn lease(owner: &str, seconds: i64) -> Lease {
-    Lease { owner: owner.into(), now: at(seconds), ttl: TTL }
+    Lease {
+        owner: owner.into(),
+        now: at(seconds),
+        ttl: TTL,
+    }
 }
 
 pub(crate) fn create(customer: &str, seconds: i64) -> Create {
@@ -23,7 +27,11 @@ pub(crate) fn create(customer: &str, seconds: i64) -> Create {
         id: OrderId::fresh(),
         customer: customer.into(),
         order: NewOrder {
-            items: vec![Item { sku: "book".into(), quantity: 2, unit_price_cents: 1250 }],
+            items: vec![Item {
+                sku: "book".into(),
+                quantity: 2,
+                unit_price_cents: 1250,
+            }],
             currency: "EUR".into(),
             address: "1 Main Street".into(),
             total_cents: 2500,
@@ -42,7 +50,9 @@ async fn new(store: &dyn Store, create: Create) -> (Order, Option<Claim>) {
 }
 
 fn charged() -> Outcome {
-    Outcome::Charged { charge_id: "charge-1".into() }
+    Outcome::Charged {
+        charge_id: "charge-1".into(),
+    }
 }
 
 async fn events(store: &dyn Store, seconds: i64) -> Vec<ClaimedEvent> {
@@ -50,7 +60,11 @@ async fn events(store: &dyn Store, seconds: i64) -> Vec<ClaimedEvent> {
 }
 
 fn settled(event: &ClaimedEvent, fate: Fate) -> Settled {
-    Settled { seq: event.seq, number: event.number, fate }
+    Settled {
+        seq: event.seq,
+        number: event.number,
+        fate,
+    }
 }
 
 /// Runs every check; `make` gives an empty store and another handle on the same data.
@@ -89,7 +103,13 @@ async fn pages<S: Store>((store, again): &(S, S)) {
         new(store, create("bob", n)).await;
     }
     let page = |after, limit| async move {
-        again.orders("ann", after, limit).await.unwrap().iter().map(|o| o.id).collect::<Vec<_>>()
+        again
+            .orders("ann", after, limit)
+            .await
+            .unwrap()
+            .iter()
+            .map(|o| o.id)
+            .collect::<Vec<_>>()
     };
     assert_eq!(page(None, 2).await, ids[..2]);
     assert_eq!(page(Some(ids[1]), 2).await, ids[2..4]);
@@ -99,7 +119,10 @@ async fn pages<S: Store>((store, again): &(S, S)) {
 }
 
 async fn idempotency<S: Store>((store, again): &(S, S)) {
-    let keyed = |customer: &str| Create { idempotency_key: Some("k1".into()), ..create(customer, 0) };
+    let keyed = |customer: &str| Create {
+        idempotency_key: Some("k1".into()),
+        ..create(customer, 0)
+    };
     let (first, _) = new(store, keyed("ann")).await;
     assert_eq!(again.create(keyed("ann")).await.unwrap(), Created::Replayed(first));
     let mut other = keyed("ann");
@@ -111,23 +134,46 @@ async fn idempotency<S: Store>((store, again): &(S, S)) {
 }
 
 async fn the_whole_way<S: Store>((store, again): &(S, S)) {
-    let (order, claim) = new(store, Create { lease: Some(lease("a", 0)), ..create("ann", 0) }).await;
+    let (order, claim) = new(
+        store,
+        Create {
+            lease: Some(lease("a", 0)),
+            ..create("ann", 0)
+        },
+    )
+    .await;
     let claim = claim.unwrap();
-    assert_eq!((claim.order, claim.step, order.saga.attempts), (order.id, Step::Charge, 1));
+    assert_eq!(
+        (claim.order, claim.step, order.saga.attempts),
+        (order.id, Step::Charge, 1)
+    );
     assert_eq!(again.order(order.id).await.unwrap().as_ref(), Some(&order));
     let Recorded::Continue(next) = store.record(claim, charged(), lease("a", 1), TTL).await.unwrap() else {
         panic!("delivery follows")
     };
     assert_eq!((next.claim.step, next.order.saga.status), (Step::Deliver, Status::Paid));
     assert_eq!(again.order(order.id).await.unwrap().as_ref(), Some(&next.order));
-    let Recorded::Finished(done) = store.record(next.claim, Outcome::Delivered, lease("a", 2), TTL).await.unwrap() else {
+    let Recorded::Finished(done) = store
+        .record(next.claim, Outcome::Delivered, lease("a", 2), TTL)
+        .await
+        .unwrap()
+    else {
         panic!("finished")
     };
-    assert_eq!((done.saga.status, done.saga.charge_id.as_deref()), (Status::Delivered, Some("charge-1")));
+    assert_eq!(
+        (done.saga.status, done.saga.charge_id.as_deref()),
+        (Status::Delivered, Some("charge-1"))
+    );
     assert_eq!(again.order(order.id).await.unwrap().as_ref(), Some(&*done));
     let steps = again.steps(order.id).await.unwrap();
-    assert_eq!(steps.iter().map(|s| s.step).collect::<Vec<_>>(), [Step::Charge, Step::Deliver]);
-    assert_eq!((steps[0].begun_at, steps[0].ended_at, steps[0].outcome.as_deref()), (at(0), Some(at(1)), Some("charged")));
+    assert_eq!(
+        steps.iter().map(|s| s.step).collect::<Vec<_>>(),
+        [Step::Charge, Step::Deliver]
+    );
+    assert_eq!(
+        (steps[0].begun_at, steps[0].ended_at, steps[0].outcome.as_deref()),
+        (at(0), Some(at(1)), Some("charged"))
+    );
     let kinds: Vec<_> = events(again, 3).await.iter().map(|e| e.event.kind).collect();
     assert_eq!(kinds, [EventKind::Created, EventKind::Paid, EventKind::Delivered]);
     assert!(again.claim_sagas(lease("b", 1000), 10).await.unwrap().is_empty());
@@ -140,7 +186,11 @@ async fn leases<S: Store>((store, again): &(S, S)) {
     }
     let first = store.claim_sagas(lease("a", 1), 2).await.unwrap();
     assert_eq!(first.len(), 2);
-    assert!(first.iter().all(|c| c.order.saga.attempts == 1 && c.claim.step == Step::Charge));
+    assert!(
+        first
+            .iter()
+            .all(|c| c.order.saga.attempts == 1 && c.claim.step == Step::Charge)
+    );
     // The other instance gets what is left, then nothing until the leases end.
     let second = again.claim_sagas(lease("b", 1), 10).await.unwrap();
     assert_eq!(second.len(), 1);
@@ -149,22 +199,36 @@ async fn leases<S: Store>((store, again): &(S, S)) {
     assert_eq!(taken.len(), 3);
     assert!(taken.iter().all(|c| c.order.saga.attempts == 2));
     // Who lost the lease records nothing.
-    let late = store.record(first[0].claim, charged(), lease("a", 12), TTL).await.unwrap();
+    let late = store
+        .record(first[0].claim, charged(), lease("a", 12), TTL)
+        .await
+        .unwrap();
     assert_eq!(late, Recorded::Lost);
     let mine = taken.iter().find(|c| c.claim.order == first[0].claim.order).unwrap();
     let recorded = again.record(mine.claim, charged(), lease("b", 12), TTL).await.unwrap();
     assert!(matches!(recorded, Recorded::Continue(_)));
     // Nor does the same claim twice.
-    assert_eq!(again.record(mine.claim, charged(), lease("b", 12), TTL).await.unwrap(), Recorded::Lost);
+    assert_eq!(
+        again.record(mine.claim, charged(), lease("b", 12), TTL).await.unwrap(),
+        Recorded::Lost
+    );
 }
 
 async fn retries<S: Store>((store, again): &(S, S)) {
     let (order, _) = new(store, create("ann", 0)).await;
     let claimed = store.claim_sagas(lease("a", 0), 10).await.unwrap();
-    let unknown = Outcome::Unknown { reason: "timeout".into() };
-    let recorded = store.record(claimed[0].claim, unknown, lease("a", 1), Duration::from_secs(5)).await.unwrap();
+    let unknown = Outcome::Unknown {
+        reason: "timeout".into(),
+    };
+    let recorded = store
+        .record(claimed[0].claim, unknown, lease("a", 1), Duration::from_secs(5))
+        .await
+        .unwrap();
     assert_eq!(recorded, Recorded::Later);
-    assert_eq!(again.order(order.id).await.unwrap().unwrap().saga.detail.as_deref(), Some("timeout"));
+    assert_eq!(
+        again.order(order.id).await.unwrap().unwrap().saga.detail.as_deref(),
+        Some("timeout")
+    );
     assert!(again.claim_sagas(lease("b", 5), 10).await.unwrap().is_empty());
     let claimed = again.claim_sagas(lease("b", 6), 10).await.unwrap();
     assert_eq!(claimed[0].order.saga.attempts, 2);
@@ -175,40 +239,88 @@ async fn cancels<S: Store>((store, again): &(S, S)) {
     // Before anybody began: at once.
     let (order, _) = new(store, create("ann", 0)).await;
     assert_eq!(store.cancel(order.id, "bob", at(1)).await.unwrap(), Cancelled::Unknown);
-    let Cancelled::Accepted(now) = store.cancel(order.id, "ann", at(1)).await.unwrap() else { panic!("accepted") };
+    let Cancelled::Accepted(now) = store.cancel(order.id, "ann", at(1)).await.unwrap() else {
+        panic!("accepted")
+    };
     assert_eq!(now.saga.status, Status::Cancelled);
     assert_eq!(again.order(order.id).await.unwrap().as_ref(), Some(&*now));
-    assert!(matches!(store.cancel(order.id, "ann", at(2)).await.unwrap(), Cancelled::Accepted(_)));
+    assert!(matches!(
+        store.cancel(order.id, "ann", at(2)).await.unwrap(),
+        Cancelled::Accepted(_)
+    ));
     assert!(again.claim_sagas(lease("a", 100), 10).await.unwrap().is_empty());
     let kinds: Vec<_> = events(again, 3).await.iter().map(|e| e.event.kind).collect();
     assert_eq!(kinds, [EventKind::Created, EventKind::Cancelled]);
 
     // While it is being charged: refunded, under the same claim.
-    let (order, claim) = new(store, Create { lease: Some(lease("a", 0)), ..create("ann", 0) }).await;
-    let Cancelled::Accepted(now) = again.cancel(order.id, "ann", at(1)).await.unwrap() else { panic!("accepted") };
+    let (order, claim) = new(
+        store,
+        Create {
+            lease: Some(lease("a", 0)),
+            ..create("ann", 0)
+        },
+    )
+    .await;
+    let Cancelled::Accepted(now) = again.cancel(order.id, "ann", at(1)).await.unwrap() else {
+        panic!("accepted")
+    };
     assert_eq!((now.saga.status, now.saga.cancel_requested), (Status::Pending, true));
-    let Recorded::Continue(next) = store.record(claim.unwrap(), charged(), lease("a", 2), TTL).await.unwrap() else {
+    let Recorded::Continue(next) = store
+        .record(claim.unwrap(), charged(), lease("a", 2), TTL)
+        .await
+        .unwrap()
+    else {
         panic!("refund follows")
     };
     assert_eq!(next.claim.step, Step::Refund);
-    let recorded = store.record(next.claim, Outcome::Refunded, lease("a", 3), TTL).await.unwrap();
+    let recorded = store
+        .record(next.claim, Outcome::Refunded, lease("a", 3), TTL)
+        .await
+        .unwrap();
     assert!(matches!(recorded, Recorded::Finished(order) if order.saga.status == Status::Refunded));
 
     // Too late.
-    let (order, claim) = new(store, Create { lease: Some(lease("a", 0)), ..create("ann", 0) }).await;
-    let Recorded::Continue(next) = store.record(claim.unwrap(), charged(), lease("a", 2), TTL).await.unwrap() else {
+    let (order, claim) = new(
+        store,
+        Create {
+            lease: Some(lease("a", 0)),
+            ..create("ann", 0)
+        },
+    )
+    .await;
+    let Recorded::Continue(next) = store
+        .record(claim.unwrap(), charged(), lease("a", 2), TTL)
+        .await
+        .unwrap()
+    else {
         panic!("delivery follows")
     };
-    store.record(next.claim, Outcome::Delivered, lease("a", 3), TTL).await.unwrap();
-    assert!(matches!(store.cancel(order.id, "ann", at(4)).await.unwrap(), Cancelled::TooLate(_)));
+    store
+        .record(next.claim, Outcome::Delivered, lease("a", 3), TTL)
+        .await
+        .unwrap();
+    assert!(matches!(
+        store.cancel(order.id, "ann", at(4)).await.unwrap(),
+        Cancelled::TooLate(_)
+    ));
 }
 
 async fn outbox_order<S: Store>((store, again): &(S, S)) {
-    let (_, claim) = new(store, Create { lease: Some(lease("a", 0)), ..create("ann", 0) }).await;
+    let (_, claim) = new(
+        store,
+        Create {
+            lease: Some(lease("a", 0)),
+            ..create("ann", 0)
+        },
+    )
+    .await;
     new(store, create("bob", 0)).await;
     let first = store.claim_events(lease("a", 1), 1).await.unwrap();
     assert_eq!(first[0].event.kind, EventKind::Created);
-    store.record(claim.unwrap(), charged(), lease("a", 1), TTL).await.unwrap();
+    store
+        .record(claim.unwrap(), charged(), lease("a", 1), TTL)
+        .await
+        .unwrap();
     // ann's second event waits for her first; bob's does not.
     let second = again.claim_events(lease("b", 2), 10).await.unwrap();
     assert_eq!(second.len(), 1);
@@ -218,29 +330,51 @@ async fn outbox_order<S: Store>((store, again): &(S, S)) {
     let kinds: Vec<_> = taken.iter().map(|e| e.event.kind).collect();
     assert_eq!(kinds, [EventKind::Created, EventKind::Paid]);
     // The dead relay, awake again, settles nothing.
-    store.settle_events(vec![settled(&first[0], Fate::Dead { error: "late".into() })], at(12)).await.unwrap();
+    store
+        .settle_events(vec![settled(&first[0], Fate::Dead { error: "late".into() })], at(12))
+        .await
+        .unwrap();
     assert!(again.dead_events(10).await.unwrap().is_empty());
     let fates = taken.iter().map(|e| settled(e, Fate::Published)).collect();
     again.settle_events(fates, at(12)).await.unwrap();
     assert_eq!(again.backlog(at(20)).await.unwrap().events, 1);
-    assert_eq!(again.backlog(at(20)).await.unwrap().oldest_event, Duration::from_secs(20));
+    assert_eq!(
+        again.backlog(at(20)).await.unwrap().oldest_event,
+        Duration::from_secs(20)
+    );
 }
 
 async fn outbox_fates<S: Store>((store, again): &(S, S)) {
     let (order, _) = new(store, create("ann", 0)).await;
     let claimed = events(store, 0).await;
-    let retry = Fate::Retry { after: Duration::from_secs(5), refused: true, error: "bad".into() };
-    store.settle_events(vec![settled(&claimed[0], retry)], at(1)).await.unwrap();
+    let retry = Fate::Retry {
+        after: Duration::from_secs(5),
+        refused: true,
+        error: "bad".into(),
+    };
+    store
+        .settle_events(vec![settled(&claimed[0], retry)], at(1))
+        .await
+        .unwrap();
     assert!(events(again, 5).await.is_empty());
     let claimed = events(again, 6).await;
     assert_eq!(claimed[0].refusals, 1);
     store.cancel(order.id, "ann", at(6)).await.unwrap();
-    again.settle_events(vec![settled(&claimed[0], Fate::Dead { error: "worse".into() })], at(7)).await.unwrap();
+    again
+        .settle_events(vec![settled(&claimed[0], Fate::Dead { error: "worse".into() })], at(7))
+        .await
+        .unwrap();
     let dead = store.dead_events(10).await.unwrap();
-    assert_eq!((dead[0].event.kind, dead[0].refusals, dead[0].error.as_str()), (EventKind::Created, 2, "worse"));
+    assert_eq!(
+        (dead[0].event.kind, dead[0].refusals, dead[0].error.as_str()),
+        (EventKind::Created, 2, "worse")
+    );
     // What follows a dead event is not held up by it.
     let claimed = events(again, 8).await;
-    assert_eq!(claimed.iter().map(|e| e.event.kind).collect::<Vec<_>>(), [EventKind::Cancelled]);
+    assert_eq!(
+        claimed.iter().map(|e| e.event.kind).collect::<Vec<_>>(),
+        [EventKind::Cancelled]
+    );
     let backlog = again.backlog(at(8)).await.unwrap();
     assert_eq!((backlog.events, backlog.dead_events), (1, 1));
 }
@@ -260,21 +394,44 @@ async fn reconciliation<S: Store>((store, again): &(S, S)) {
         error: Some("payments is away".into()),
     };
     store.save_orphans(vec![orphan.clone()]).await.unwrap();
-    assert_eq!(again.orphans().await.unwrap(), [orphan.clone()]);
-    let refunded = Orphan { found_at: at(9), refunded_at: Some(at(9)), error: None, ..orphan.clone() };
+    assert_eq!(again.orphans().await.unwrap(), std::slice::from_ref(&orphan));
+    let refunded = Orphan {
+        found_at: at(9),
+        refunded_at: Some(at(9)),
+        error: None,
+        ..orphan.clone()
+    };
     again.save_orphans(vec![refunded]).await.unwrap();
     // Found once, refunded once; a later word does not take that back.
-    store.save_orphans(vec![Orphan { found_at: at(11), refunded_at: Some(at(11)), error: None, ..orphan.clone() }]).await.unwrap();
-    let expected = Orphan { refunded_at: Some(at(9)), error: None, ..orphan };
+    store
+        .save_orphans(vec![Orphan {
+            found_at: at(11),
+            refunded_at: Some(at(11)),
+            error: None,
+            ..orphan.clone()
+        }])
+        .await
+        .unwrap();
+    let expected = Orphan {
+        refunded_at: Some(at(9)),
+        error: None,
+        ..orphan
+    };
     assert_eq!(store.orphans().await.unwrap(), [expected]);
 }
 
 async fn forgets<S: Store>((store, again): &(S, S)) {
-    let keyed = || Create { idempotency_key: Some("k1".into()), ..create("ann", 0) };
+    let keyed = || Create {
+        idempotency_key: Some("k1".into()),
+        ..create("ann", 0)
+    };
     new(store, keyed()).await;
     let claimed = events(store, 0).await;
     assert_eq!(store.forget(at(-1), 100).await.unwrap(), 0);
-    store.settle_events(vec![settled(&claimed[0], Fate::Published)], at(1)).await.unwrap();
+    store
+        .settle_events(vec![settled(&claimed[0], Fate::Published)], at(1))
+        .await
+        .unwrap();
     new(store, create("ann", 2)).await;
     // The published event and the key go, the pending event and the orders stay.
     assert_eq!(again.forget(at(2), 100).await.unwrap(), 2);

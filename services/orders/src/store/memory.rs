@@ -75,7 +75,11 @@ impl Row {
         self.order.updated_at = lease.now;
         self.due_at = lease.until();
         self.claim += 1;
-        Claim { order: self.order.id, number: self.claim, step }
+        Claim {
+            order: self.order.id,
+            number: self.claim,
+            step,
+        }
     }
 }
 
@@ -86,7 +90,13 @@ impl Inner {
             let event = Event::new(*kind, order, now);
             self.outbox.insert(
                 self.next_seq,
-                EventRow { event, due_at: now, claim: 0, refusals: 0, fate: None },
+                EventRow {
+                    event,
+                    due_at: now,
+                    claim: 0,
+                    refusals: 0,
+                    fate: None,
+                },
             );
         }
     }
@@ -105,7 +115,10 @@ impl Store for MemoryStore {
                     Created::KeyReused
                 });
             }
-            inner.keys.insert((create.customer.clone(), key.clone()), (create.id, fingerprint, create.now));
+            inner.keys.insert(
+                (create.customer.clone(), key.clone()),
+                (create.id, fingerprint, create.now),
+            );
         }
         let order = Order {
             id: create.id,
@@ -119,7 +132,12 @@ impl Store for MemoryStore {
             updated_at: create.now,
         };
         inner.emit(&order, &[EventKind::Created], create.now);
-        let mut row = Row { order, due_at: create.now, claim: 0, steps: Vec::new() };
+        let mut row = Row {
+            order,
+            due_at: create.now,
+            claim: 0,
+            steps: Vec::new(),
+        };
         let claim = create.lease.map(|lease| row.begin(Saga::default(), &lease));
         let order = row.order.clone();
         inner.orders.insert(order.id, row);
@@ -141,7 +159,12 @@ impl Store for MemoryStore {
     }
 
     async fn steps(&self, id: OrderId) -> Result<Vec<StepRecord>, StoreError> {
-        Ok(self.lock().orders.get(&id).map(|row| row.steps.clone()).unwrap_or_default())
+        Ok(self
+            .lock()
+            .orders
+            .get(&id)
+            .map(|row| row.steps.clone())
+            .unwrap_or_default())
     }
 
     async fn cancel(&self, id: OrderId, customer: &str, now: Timestamp) -> Result<Cancelled, StoreError> {
@@ -176,7 +199,10 @@ impl Store for MemoryStore {
         for (_, id) in due {
             if let Some(row) = inner.orders.get_mut(&id) {
                 let claim = row.begin(row.order.saga.clone(), &lease);
-                claimed.push(Claimed { claim, order: row.order.clone() });
+                claimed.push(Claimed {
+                    claim,
+                    order: row.order.clone(),
+                });
             }
         }
         Ok(claimed)
@@ -190,7 +216,11 @@ impl Store for MemoryStore {
         retry_after: Duration,
     ) -> Result<Recorded, StoreError> {
         let mut inner = self.lock();
-        let Some(row) = inner.orders.get_mut(&claim.order).filter(|row| row.claim == claim.number) else {
+        let Some(row) = inner
+            .orders
+            .get_mut(&claim.order)
+            .filter(|row| row.claim == claim.number)
+        else {
             return Ok(Recorded::Lost);
         };
         let Some(change) = row.order.saga.after(claim.step, &outcome) else {
@@ -205,7 +235,10 @@ impl Store for MemoryStore {
         let recorded = match change.next {
             Next::Run => {
                 let claim = row.begin(change.saga, &lease);
-                Recorded::Continue(Box::new(Claimed { claim, order: row.order.clone() }))
+                Recorded::Continue(Box::new(Claimed {
+                    claim,
+                    order: row.order.clone(),
+                }))
             }
             Next::Retry => {
                 row.due_at = later(lease.now, retry_after);
@@ -250,7 +283,9 @@ impl Store for MemoryStore {
     async fn settle_events(&self, settled: Vec<Settled>, now: Timestamp) -> Result<(), StoreError> {
         let mut inner = self.lock();
         for item in settled {
-            let Some(row) = inner.outbox.get_mut(&item.seq) else { continue };
+            let Some(row) = inner.outbox.get_mut(&item.seq) else {
+                continue;
+            };
             if row.claim != item.number || row.fate.is_some() {
                 continue;
             }
@@ -272,9 +307,11 @@ impl Store for MemoryStore {
     async fn dead_events(&self, limit: usize) -> Result<Vec<DeadEvent>, StoreError> {
         let inner = self.lock();
         let dead = inner.outbox.values().filter_map(|row| match &row.fate {
-            Some(Err(error)) => {
-                Some(DeadEvent { event: row.event.clone(), refusals: row.refusals, error: error.clone() })
-            }
+            Some(Err(error)) => Some(DeadEvent {
+                event: row.event.clone(),
+                refusals: row.refusals,
+                error: error.clone(),
+            }),
             _ => None,
         });
         Ok(dead.take(limit).collect())
@@ -287,8 +324,16 @@ impl Store for MemoryStore {
         Ok(Backlog {
             events: pending().count() as u64,
             oldest_event: oldest.map(|at| super::age(at, now)).unwrap_or_default(),
-            dead_events: inner.outbox.values().filter(|row| matches!(row.fate, Some(Err(_)))).count() as u64,
-            open_sagas: inner.orders.values().filter(|row| row.order.saga.step != Step::Done).count() as u64,
+            dead_events: inner
+                .outbox
+                .values()
+                .filter(|row| matches!(row.fate, Some(Err(_))))
+                .count() as u64,
+            open_sagas: inner
+                .orders
+                .values()
+                .filter(|row| row.order.saga.step != Step::Done)
+                .count() as u64,
         })
     }
 
@@ -300,7 +345,10 @@ impl Store for MemoryStore {
     async fn save_orphans(&self, orphans: Vec<Orphan>) -> Result<(), StoreError> {
         let mut inner = self.lock();
         for new in orphans {
-            let orphan = inner.orphans.entry(new.charge_id.clone()).or_insert_with(|| new.clone());
+            let orphan = inner
+                .orphans
+                .entry(new.charge_id.clone())
+                .or_insert_with(|| new.clone());
             orphan.refunded_at = orphan.refunded_at.or(new.refunded_at);
             orphan.error = new.error;
         }
@@ -325,8 +373,13 @@ impl Store for MemoryStore {
         for seq in &old {
             inner.outbox.remove(seq);
         }
-        let keys: Vec<_> =
-            inner.keys.iter().filter(|(_, (.., at))| *at < before).map(|(k, _)| k.clone()).take(limit).collect();
+        let keys: Vec<_> = inner
+            .keys
+            .iter()
+            .filter(|(_, (.., at))| *at < before)
+            .map(|(k, _)| k.clone())
+            .take(limit)
+            .collect();
         for key in &keys {
             inner.keys.remove(key);
         }

@@ -36,7 +36,9 @@ const MIGRATIONS: &[Migration] = &[Migration {
 impl SqliteStore {
     /// Opens the file, made with mode 0600 if it is missing, and brings its schema up to date.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
-        Ok(Self { database: Database::open(path, MIGRATIONS).await? })
+        Ok(Self {
+            database: Database::open(path, MIGRATIONS).await?,
+        })
     }
 
     async fn read<T, F>(&self, query: F) -> Result<T, StoreError>
@@ -102,7 +104,8 @@ impl Store for SqliteStore {
         lease: Lease,
         retry_after: Duration,
     ) -> Result<Recorded, StoreError> {
-        self.write(move |db| orders::record(db, claim, &outcome, &lease, retry_after)).await
+        self.write(move |db| orders::record(db, claim, &outcome, &lease, retry_after))
+            .await
     }
 
     async fn claim_events(&self, lease: Lease, limit: usize) -> Result<Vec<ClaimedEvent>, StoreError> {
@@ -197,17 +200,16 @@ impl Store for SqliteStore {
     }
 
     async fn forget(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
-        self
-            .write(move |db| {
-                let keys = db
-                    .prepare_cached(
-                        "DELETE FROM idempotency WHERE (customer, key) IN
+        self.write(move |db| {
+            let keys = db
+                .prepare_cached(
+                    "DELETE FROM idempotency WHERE (customer, key) IN
                          (SELECT customer, key FROM idempotency WHERE created_at < ?1 LIMIT ?2)",
-                    )?
-                    .execute(params![before.as_millisecond(), limit as i64])?;
-                Ok(keys + events::forget(db, before, limit)?)
-            })
-            .await
+                )?
+                .execute(params![before.as_millisecond(), limit.cast_signed()])?;
+            Ok(keys + events::forget(db, before, limit)?)
+        })
+        .await
     }
 
     async fn probe(&self) -> Result<(), StoreError> {
@@ -236,8 +238,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let number = AtomicUsize::new(0);
         contract::check(async || {
-            let path = folder.path().join(format!("{}.db", number.fetch_add(1, Ordering::Relaxed)));
-            (SqliteStore::open(&path).await.unwrap(), SqliteStore::open(&path).await.unwrap())
+            let path = folder
+                .path()
+                .join(format!("{}.db", number.fetch_add(1, Ordering::Relaxed)));
+            (
+                SqliteStore::open(&path).await.unwrap(),
+                SqliteStore::open(&path).await.unwrap(),
+            )
         })
         .await;
     }

@@ -22,7 +22,12 @@ fn the_document_and_the_routes_are_the_same() {
     }
     let routed: BTreeSet<_> = routes()
         .iter()
-        .flat_map(|route| route.methods.iter().map(|method| (route.path.to_owned(), method.to_string())))
+        .flat_map(|route| {
+            route
+                .methods
+                .iter()
+                .map(|method| (route.path.to_owned(), method.to_string()))
+        })
         .collect();
     assert_eq!(described, routed);
 }
@@ -49,15 +54,23 @@ fn check(document: &Value, schema: &Value, value: &Value, at: &str) {
                 assert!(names.iter().any(fits), "{at}: {value} is no {rule}");
             }
             "const" => assert_eq!(value, rule, "{at}"),
-            "enum" => assert!(rule.as_array().unwrap().contains(value), "{at}: {value} is none of {rule}"),
+            "enum" => assert!(
+                rule.as_array().unwrap().contains(value),
+                "{at}: {value} is none of {rule}"
+            ),
             "required" => {
                 for name in rule.as_array().unwrap() {
-                    assert!(value.get(name.as_str().unwrap()).is_some(), "{at}: {name} is missing in {value}");
+                    assert!(
+                        value.get(name.as_str().unwrap()).is_some(),
+                        "{at}: {name} is missing in {value}"
+                    );
                 }
             }
             "properties" => {
                 for (name, part) in value.as_object().unwrap() {
-                    let schema = rule.get(name).unwrap_or_else(|| panic!("{at}: {name} is not described"));
+                    let schema = rule
+                        .get(name)
+                        .unwrap_or_else(|| panic!("{at}: {name} is not described"));
                     check(document, schema, part, &format!("{at}/{name}"));
                 }
             }
@@ -90,9 +103,15 @@ impl Checked {
         let content_type = response.headers()[CONTENT_TYPE].to_str().unwrap().to_owned();
         let body: Value = response.json().await.unwrap();
         let described = &self.document["paths"][path][method]["responses"][status.to_string()];
-        assert!(described.is_object(), "{method} {path} -> {status} is not described: {body}");
+        assert!(
+            described.is_object(),
+            "{method} {path} -> {status} is not described: {body}"
+        );
         let schema = &described["content"][&content_type]["schema"];
-        assert!(schema.is_object(), "{method} {path} -> {status}: {content_type} is not described");
+        assert!(
+            schema.is_object(),
+            "{method} {path} -> {status}: {content_type} is not described"
+        );
         check(&self.document, schema, &body, &format!("{method} {path} {status}"));
         self.seen.insert((method.to_owned(), path.to_owned(), status));
         body
@@ -102,13 +121,21 @@ impl Checked {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_answer_is_as_described() {
     let stack = Stack::start(1).await;
-    let mut checked = Checked { document: serde_json::from_str(OPENAPI).unwrap(), seen: BTreeSet::new() };
+    let mut checked = Checked {
+        document: serde_json::from_str(OPENAPI).unwrap(),
+        seen: BTreeSet::new(),
+    };
     let client = &stack.client;
     let token = &stack.token;
     let orders = stack.url("/orders");
     let post = |body: &Value| client.post(&orders).bearer_auth(token).json(body);
 
-    check(&checked.document, &json!({"$ref": "#/components/schemas/NewOrder"}), &book(1, 100, "x"), "NewOrder");
+    check(
+        &checked.document,
+        &json!({"$ref": "#/components/schemas/NewOrder"}),
+        &book(1, 100, "x"),
+        "NewOrder",
+    );
     let placed = checked.send("/orders", "post", post(&book(1, 100, "here"))).await;
     let id = placed["id"].as_str().unwrap();
     stack.until(id, "delivered").await;
@@ -116,44 +143,79 @@ async fn every_answer_is_as_described() {
     stack.until(&refused, "refunded").await;
 
     // What is wrong, each with its own answer.
-    let wrong = json!({"items": [{"sku": "", "quantity": 0, "unit_price_cents": 5}], "currency": "euro", "address": ""});
+    let wrong =
+        json!({"items": [{"sku": "", "quantity": 0, "unit_price_cents": 5}], "currency": "euro", "address": ""});
     let problem = checked.send("/orders", "post", post(&wrong)).await;
-    assert_eq!((problem["code"].as_str(), problem["errors"].as_array().unwrap().len()), (Some("invalid"), 4));
+    assert_eq!(
+        (problem["code"].as_str(), problem["errors"].as_array().unwrap().len()),
+        (Some("invalid"), 4)
+    );
     let mut unknown = book(1, 100, "here");
     unknown["colour"] = json!("red");
     let problem = checked.send("/orders", "post", post(&unknown)).await;
-    assert!(problem["code"] == "bad_json" && problem["detail"].as_str().unwrap().contains("colour"), "{problem}");
+    assert!(
+        problem["code"] == "bad_json" && problem["detail"].as_str().unwrap().contains("colour"),
+        "{problem}"
+    );
     let text = client.post(&orders).bearer_auth(token).body("{}");
     assert_eq!(checked.send("/orders", "post", text).await["code"], "not_json");
     let long = json!({"items": [], "currency": "EUR", "address": "x".repeat(70_000)});
     assert_eq!(checked.send("/orders", "post", post(&long)).await["code"], "too_large");
-    assert_eq!(checked.send("/orders", "post", client.post(&orders).json(&wrong)).await["code"], "unauthorized");
+    assert_eq!(
+        checked.send("/orders", "post", client.post(&orders).json(&wrong)).await["code"],
+        "unauthorized"
+    );
 
     // Idempotency keys.
     let keyed = |body: &Value| post(body).header("idempotency-key", "k-1");
     let first = checked.send("/orders", "post", keyed(&book(1, 100, "here"))).await;
     let again = keyed(&book(1, 100, "here")).send().await.unwrap();
-    assert_eq!((again.status(), again.headers()["idempotent-replayed"].to_str().unwrap()), (StatusCode::CREATED, "true"));
+    assert_eq!(
+        (again.status(), again.headers()["idempotent-replayed"].to_str().unwrap()),
+        (StatusCode::CREATED, "true")
+    );
     assert_eq!(again.json::<Value>().await.unwrap()["id"], first["id"]);
     let reused = checked.send("/orders", "post", keyed(&book(2, 100, "here"))).await;
     assert_eq!(reused["code"], "idempotency_key_reused");
-    let bad = checked.send("/orders", "post", post(&book(1, 1, "x")).header("idempotency-key", "with space")).await;
+    let bad = checked
+        .send(
+            "/orders",
+            "post",
+            post(&book(1, 1, "x")).header("idempotency-key", "with space"),
+        )
+        .await;
     assert_eq!(bad["errors"][0]["pointer"], "Idempotency-Key");
 
     // Reading, paging, others' orders.
     let one = |path: &str, token: &str| client.get(stack.url(path)).bearer_auth(token);
-    let read = checked.send("/orders/{id}", "get", one(&format!("/orders/{id}"), token)).await;
+    let read = checked
+        .send("/orders/{id}", "get", one(&format!("/orders/{id}"), token))
+        .await;
     assert_eq!(read["id"], id);
-    checked.send("/orders/{id}/steps", "get", one(&format!("/orders/{id}/steps"), token)).await;
+    checked
+        .send("/orders/{id}/steps", "get", one(&format!("/orders/{id}/steps"), token))
+        .await;
     let bob = stack.key.token("bob", 60);
-    let foreign = checked.send("/orders/{id}", "get", one(&format!("/orders/{id}"), &bob)).await;
+    let foreign = checked
+        .send("/orders/{id}", "get", one(&format!("/orders/{id}"), &bob))
+        .await;
     assert_eq!(foreign["code"], "not_found");
     checked.send("/orders/{id}", "get", one("/orders/7", token)).await;
-    checked.send("/orders/{id}/steps", "get", one(&format!("/orders/{id}/steps"), &bob)).await;
+    checked
+        .send("/orders/{id}/steps", "get", one(&format!("/orders/{id}/steps"), &bob))
+        .await;
     let page = checked.send("/orders", "get", one("/orders?limit=2", token)).await;
     let next = page["next_after"].as_str().unwrap();
-    let rest = checked.send("/orders", "get", one(&format!("/orders?after={next}"), token)).await;
-    assert_eq!((page["orders"].as_array().unwrap().len(), rest["orders"].as_array().unwrap().len()), (2, 1));
+    let rest = checked
+        .send("/orders", "get", one(&format!("/orders?after={next}"), token))
+        .await;
+    assert_eq!(
+        (
+            page["orders"].as_array().unwrap().len(),
+            rest["orders"].as_array().unwrap().len()
+        ),
+        (2, 1)
+    );
     assert!(rest["next_after"].is_null());
     checked.send("/orders", "get", one("/orders?limit=0", token)).await;
     checked.send("/orders", "get", one("/orders?limit=some", token)).await;
@@ -161,26 +223,46 @@ async fn every_answer_is_as_described() {
     checked.send("/orders", "get", client.get(&orders)).await;
 
     // Cancelling.
-    let cancel = |id: &str, token: &str| client.post(stack.url(&format!("/orders/{id}/cancel"))).bearer_auth(token);
+    let cancel = |id: &str, token: &str| {
+        client
+            .post(stack.url(&format!("/orders/{id}/cancel")))
+            .bearer_auth(token)
+    };
     checked.send("/orders/{id}/cancel", "post", cancel(id, token)).await;
-    checked.send("/orders/{id}/cancel", "post", cancel(&refused, token)).await;
+    checked
+        .send("/orders/{id}/cancel", "post", cancel(&refused, token))
+        .await;
     checked.send("/orders/{id}/cancel", "post", cancel(id, &bob)).await;
 
-    checked.send("/reconciliation", "get", client.get(stack.url("/reconciliation"))).await;
-    checked.send("/outbox/dead", "get", client.get(stack.url("/outbox/dead"))).await;
-    checked.send("/openapi.json", "get", client.get(stack.url("/openapi.json"))).await;
+    checked
+        .send("/reconciliation", "get", client.get(stack.url("/reconciliation")))
+        .await;
+    checked
+        .send("/outbox/dead", "get", client.get(stack.url("/outbox/dead")))
+        .await;
+    checked
+        .send("/openapi.json", "get", client.get(stack.url("/openapi.json")))
+        .await;
     // All that is described was seen, but for what takes a dead identity, a full queue or luck.
     for (path, methods) in checked.document["paths"].as_object().unwrap() {
         for (method, operation) in methods.as_object().unwrap() {
             for status in operation["responses"].as_object().unwrap().keys() {
-                let seen = checked.seen.contains(&(method.clone(), path.clone(), status.parse().unwrap()));
-                assert!(seen || ["202", "401", "503"].contains(&status.as_str()), "{method} {path} {status}");
+                let seen = checked
+                    .seen
+                    .contains(&(method.clone(), path.clone(), status.parse().unwrap()));
+                assert!(
+                    seen || ["202", "401", "503"].contains(&status.as_str()),
+                    "{method} {path} {status}"
+                );
             }
         }
     }
 
     let wrong_method = answer(client.put(&orders)).await;
-    assert_eq!((wrong_method.0, wrong_method.1["code"].as_str()), (StatusCode::METHOD_NOT_ALLOWED, Some("method_not_allowed")));
+    assert_eq!(
+        (wrong_method.0, wrong_method.1["code"].as_str()),
+        (StatusCode::METHOD_NOT_ALLOWED, Some("method_not_allowed"))
+    );
     assert_eq!(answer(client.get(stack.url("/nothing"))).await.0, StatusCode::NOT_FOUND);
 }
 
@@ -192,11 +274,23 @@ async fn only_tokens_of_identity_count_also_while_it_is_away() {
         async move { answer(request).await.0 }
     };
     assert_eq!(list(&stack, stack.token.clone()).await, StatusCode::OK);
-    assert_eq!(list(&stack, stack.key.token("ann", -60)).await, StatusCode::UNAUTHORIZED, "expired");
+    assert_eq!(
+        list(&stack, stack.key.token("ann", -60)).await,
+        StatusCode::UNAUTHORIZED,
+        "expired"
+    );
     let stranger = Key::new("k1");
-    assert_eq!(list(&stack, stranger.token("ann", 60)).await, StatusCode::UNAUTHORIZED, "signed by another");
+    assert_eq!(
+        list(&stack, stranger.token("ann", 60)).await,
+        StatusCode::UNAUTHORIZED,
+        "signed by another"
+    );
     let none = "eyJhbGciOiJub25lIiwia2lkIjoiazEifQ.eyJzdWIiOiJhbm4iLCJleHAiOjk5OTk5OTk5OTl9.";
-    assert_eq!(list(&stack, none.to_owned()).await, StatusCode::UNAUTHORIZED, "not signed");
+    assert_eq!(
+        list(&stack, none.to_owned()).await,
+        StatusCode::UNAUTHORIZED,
+        "not signed"
+    );
     assert_eq!(list(&stack, "nonsense".to_owned()).await, StatusCode::UNAUTHORIZED);
 
     // A new key is fetched when the first token comes that it signed; asking too often is refused until it may.
@@ -207,7 +301,14 @@ async fn only_tokens_of_identity_count_also_while_it_is_away() {
     })
     .await;
     stack.identity.stop();
-    assert_eq!(list(&stack, stack.key.token("eve", 60)).await, StatusCode::OK, "the keys are still there");
+    assert_eq!(
+        list(&stack, stack.key.token("eve", 60)).await,
+        StatusCode::OK,
+        "the keys are still there"
+    );
     assert_eq!(list(&stack, next.token("eve", 60)).await, StatusCode::OK);
-    assert_eq!(list(&stack, Key::new("k3").token("eve", 60)).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(
+        list(&stack, Key::new("k3").token("eve", 60)).await,
+        StatusCode::UNAUTHORIZED
+    );
 }

@@ -29,12 +29,19 @@ impl Key {
             "kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": id,
             "x": URL_SAFE_NO_PAD.encode(&point[1..33]), "y": URL_SAFE_NO_PAD.encode(&point[33..65]),
         });
-        Self { id: id.into(), private: EncodingKey::from_ec_der(pkcs8.as_ref()), public }
+        Self {
+            id: id.into(),
+            private: EncodingKey::from_ec_der(pkcs8.as_ref()),
+            public,
+        }
     }
 
     /// A token of `customer` that ends in `seconds` (negative: ended).
     pub(crate) fn token(&self, customer: &str, seconds: i64) -> String {
-        let header = Header { kid: Some(self.id.clone()), ..Header::new(Algorithm::ES256) };
+        let header = Header {
+            kid: Some(self.id.clone()),
+            ..Header::new(Algorithm::ES256)
+        };
         let exp = jiff::Timestamp::now().as_second() + seconds;
         jsonwebtoken::encode(&header, &json!({"sub": customer, "exp": exp}), &self.private).unwrap()
     }
@@ -51,7 +58,11 @@ impl Identity {
         let published = Arc::new(Mutex::new(vec![key.public.clone()]));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let mut identity = Self { address, published, server: None };
+        let mut identity = Self {
+            address,
+            published,
+            server: None,
+        };
         identity.serve(listener);
         identity
     }

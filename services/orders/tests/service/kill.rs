@@ -42,7 +42,11 @@ async fn shop(
                 return;
             }
             let url = &urls[random.random_range(0..urls.len())];
-            let request = client.post(url).bearer_auth(&token).header("idempotency-key", &key).json(&order);
+            let request = client
+                .post(url)
+                .bearer_auth(&token)
+                .header("idempotency-key", &key)
+                .json(&order);
             let Ok(response) = request.send().await else {
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 continue;
@@ -70,12 +74,19 @@ async fn shop(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_or_done_twice_when_services_are_killed() {
-    let kills: usize = std::env::var("KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(8);
+    let kills: usize = std::env::var("KILLS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(8);
     let mut random = StdRng::seed_from_u64(seed());
     let mut stack = Stack::start(2).await;
     let placed = Arc::new(Mutex::new(Vec::new()));
     let stop = Arc::new(AtomicBool::new(false));
-    let urls: Vec<_> = stack.orders.iter().map(|service| service.instance.url("/orders")).collect();
+    let urls: Vec<_> = stack
+        .orders
+        .iter()
+        .map(|service| service.instance.url("/orders"))
+        .collect();
     let shops: Vec<_> = (0..4)
         .map(|name| {
             let random = StdRng::from_rng(&mut random);
@@ -109,7 +120,11 @@ async fn nothing_is_lost_or_done_twice_when_services_are_killed() {
     let placed = placed.lock().await.clone();
     println!("{} orders, {kills} kills", placed.len());
     assert!(placed.len() > 20, "there was load");
-    assert_eq!(placed.iter().collect::<HashSet<_>>().len(), placed.len(), "no id is used twice");
+    assert_eq!(
+        placed.iter().collect::<HashSet<_>>().len(),
+        placed.len(),
+        "no id is used twice"
+    );
 
     let orders = quiet(&stack).await;
     for id in &placed {
@@ -118,7 +133,10 @@ async fn nothing_is_lost_or_done_twice_when_services_are_killed() {
     // Orders whose answer was lost are there too, and obey the same rules.
     let mut charges: HashMap<String, Vec<ChargeStatus>> = HashMap::new();
     for charge in stack.charges("").await {
-        charges.entry(charge.order_id.clone()).or_default().push(charge.status());
+        charges
+            .entry(charge.order_id.clone())
+            .or_default()
+            .push(charge.status());
     }
     let mut told: HashMap<String, Vec<String>> = HashMap::new();
     for (subject, kind) in stack.notified("").await {
@@ -129,8 +147,14 @@ async fn nothing_is_lost_or_done_twice_when_services_are_killed() {
         let told = told.remove(id).unwrap_or_default();
         let (expected_charges, expected_events): (&[&[ChargeStatus]], &[&str]) = match order["status"].as_str().unwrap()
         {
-            "delivered" => (&[&[ChargeStatus::Charged]], &["order.created", "order.paid", "order.delivered"]),
-            "refunded" => (&[&[ChargeStatus::Refunded]], &["order.created", "order.paid", "order.refunded"]),
+            "delivered" => (
+                &[&[ChargeStatus::Charged]],
+                &["order.created", "order.paid", "order.delivered"],
+            ),
+            "refunded" => (
+                &[&[ChargeStatus::Refunded]],
+                &["order.created", "order.paid", "order.refunded"],
+            ),
             "cancelled" => (&[&[ChargeStatus::Declined], &[]], &["order.created", "order.cancelled"]),
             other => panic!("{id} ended as {other}: {order}"),
         };
@@ -140,7 +164,10 @@ async fn nothing_is_lost_or_done_twice_when_services_are_killed() {
     assert!(charges.is_empty(), "charges without orders: {charges:?}");
     assert!(told.is_empty(), "events without orders: {told:?}");
     let (_, reconciliation) = stack.get("/reconciliation").await;
-    assert_eq!(reconciliation["missing_orders"], 0, "no charge of a living order was taken for an orphan");
+    assert_eq!(
+        reconciliation["missing_orders"], 0,
+        "no charge of a living order was taken for an orphan"
+    );
     let (_, dead) = stack.get("/outbox/dead").await;
     assert_eq!(dead["events"].as_array().unwrap().len(), 0, "{dead}");
 }
@@ -157,18 +184,26 @@ async fn quiet(stack: &Stack) -> HashMap<String, Value> {
                 all.insert(order["id"].as_str().unwrap().to_owned(), order.clone());
             }
             match page["next_after"].as_str() {
-                Some(next) => after = next.to_owned(),
+                Some(next) => next.clone_into(&mut after),
                 None => break,
             }
         }
-        let open = all.values().filter(|order| ["pending", "paid"].contains(&order["status"].as_str().unwrap()));
+        let open = all
+            .values()
+            .filter(|order| ["pending", "paid"].contains(&order["status"].as_str().unwrap()));
         let open = open.count();
-        let events: usize = all.values().map(|order| if order["status"] == "cancelled" { 2 } else { 3 }).sum();
+        let events: usize = all
+            .values()
+            .map(|order| if order["status"] == "cancelled" { 2 } else { 3 })
+            .sum();
         let told = stack.notified("").await.len();
         if open == 0 && told >= events {
             return all;
         }
-        assert!(Instant::now() < deadline, "{open} orders are open, {told} of {events} events took effect");
+        assert!(
+            Instant::now() < deadline,
+            "{open} orders are open, {told} of {events} events took effect"
+        );
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }

@@ -2,7 +2,7 @@
 //! those; orders that the earlier state knows go on without being charged or told again.
 
 use chassis::trial::until_async;
-use proto::payments::v1::ChargeStatus;
+use proto::payments::v1::{Charge, ChargeStatus};
 use rusqlite::Connection;
 use serde_json::json;
 
@@ -27,8 +27,12 @@ async fn charges_without_orders_are_refunded_and_listed_after_a_restore() {
     stack.payments.start_again().await;
     stack.until(&carried, "delivered").await;
     stack.until(&cancelled, "refunded").await;
-    stack.until_notified(&carried, &["order.created", "order.paid", "order.delivered"]).await;
-    stack.until_notified(&cancelled, &["order.created", "order.paid", "order.refunded"]).await;
+    stack
+        .until_notified(&carried, &["order.created", "order.paid", "order.delivered"])
+        .await;
+    stack
+        .until_notified(&cancelled, &["order.created", "order.paid", "order.refunded"])
+        .await;
     // Placed after the snapshot: lost with the restore.
     let mut lost = Vec::new();
     for n in 0..5 {
@@ -52,14 +56,22 @@ async fn charges_without_orders_are_refunded_and_listed_after_a_restore() {
         (found["refunded"] == 5 && !found["last_pass_at"].is_null()).then_some(found)
     })
     .await;
-    let mut listed: Vec<_> =
-        found["charges"].as_array().unwrap().iter().map(|c| c["order_id"].as_str().unwrap()).collect();
+    let mut listed: Vec<_> = found["charges"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| c["order_id"].as_str().unwrap())
+        .collect();
     listed.sort_unstable();
     lost.sort();
     assert_eq!(listed, lost);
     for id in &lost {
         let charges = stack.charges(id).await;
-        assert_eq!(charges.iter().map(|c| c.status()).collect::<Vec<_>>(), [ChargeStatus::Refunded], "{id}");
+        assert_eq!(
+            charges.iter().map(Charge::status).collect::<Vec<_>>(),
+            [ChargeStatus::Refunded],
+            "{id}"
+        );
     }
 
     // What the snapshot knew goes on: charged once, and what had been refunded is not delivered for nothing.
@@ -69,7 +81,7 @@ async fn charges_without_orders_are_refunded_and_listed_after_a_restore() {
     assert_eq!(order["reason"], "refunded_before");
     for (id, status) in [(&old, ChargeStatus::Charged), (&carried, ChargeStatus::Charged)] {
         let charges = stack.charges(id).await;
-        assert_eq!(charges.iter().map(|c| c.status()).collect::<Vec<_>>(), [status]);
+        assert_eq!(charges.iter().map(Charge::status).collect::<Vec<_>>(), [status]);
     }
     // The same events were told again under the same names, so they took effect once.
     until_async("the outbox is empty", || async {
@@ -77,8 +89,12 @@ async fn charges_without_orders_are_refunded_and_listed_after_a_restore() {
         (pending < 0.5).then_some(())
     })
     .await;
-    stack.until_notified(&carried, &["order.created", "order.paid", "order.delivered"]).await;
-    stack.until_notified(&cancelled, &["order.created", "order.paid", "order.refunded"]).await;
+    stack
+        .until_notified(&carried, &["order.created", "order.paid", "order.delivered"])
+        .await;
+    stack
+        .until_notified(&cancelled, &["order.created", "order.paid", "order.refunded"])
+        .await;
     let (_, dead) = stack.get("/outbox/dead").await;
     assert_eq!(dead["events"], json!([]));
 }

@@ -26,7 +26,9 @@ pub(crate) struct Service {
 impl Service {
     pub(crate) async fn start(trial: Trial) -> Self {
         let instance = trial.start().await;
-        let trial = trial.env("HTTP_ADDR", instance.http.to_string()).env("GRPC_ADDR", instance.grpc.to_string());
+        let trial = trial
+            .env("HTTP_ADDR", instance.http.to_string())
+            .env("GRPC_ADDR", instance.grpc.to_string());
         Self { trial, instance }
     }
 
@@ -70,9 +72,22 @@ impl Stack {
                 .env("ORDERS_LEASE", "2s");
             orders.push(Service::start(trial).await);
         }
-        let client = reqwest::Client::builder().timeout(Duration::from_secs(10)).no_proxy().build().unwrap();
+        let client = reqwest::Client::builder()
+            .timeout(Duration::from_secs(10))
+            .no_proxy()
+            .build()
+            .unwrap();
         let token = key.token("ann", 3600);
-        Self { folder, key, identity, payments, notifications, orders, client, token }
+        Self {
+            folder,
+            key,
+            identity,
+            payments,
+            notifications,
+            orders,
+            client,
+            token,
+        }
     }
 
     pub(crate) fn database(&self) -> PathBuf {
@@ -134,8 +149,11 @@ impl Stack {
         let mut client = NotificationsClient::new(channel(&self.notifications.instance));
         let (mut all, mut token) = (Vec::new(), String::new());
         loop {
-            let request =
-                ListNotificationsRequest { page_size: 1000, page_token: token, subject: order.to_owned() };
+            let request = ListNotificationsRequest {
+                page_size: 1000,
+                page_token: token,
+                subject: order.to_owned(),
+            };
             let page = client.list_notifications(request).await.unwrap().into_inner();
             all.extend(page.notifications.into_iter().map(|n| (n.subject, n.r#type)));
             token = page.next_page_token;
@@ -159,11 +177,17 @@ pub(crate) async fn answer(request: reqwest::RequestBuilder) -> (StatusCode, Val
     let response = request.send().await.unwrap();
     let status = response.status();
     let text = response.text().await.unwrap();
-    (status, serde_json::from_str(&text).unwrap_or_else(|error| panic!("{status}: {error}: {text}")))
+    (
+        status,
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{status}: {error}: {text}")),
+    )
 }
 
 pub(crate) fn channel(service: &Instance) -> Channel {
-    Endpoint::from_shared(service.grpc_url()).unwrap().timeout(Duration::from_secs(10)).connect_lazy()
+    Endpoint::from_shared(service.grpc_url())
+        .unwrap()
+        .timeout(Duration::from_secs(10))
+        .connect_lazy()
 }
 
 pub(crate) fn book(quantity: u32, cents: u64, address: &str) -> Value {
@@ -176,8 +200,13 @@ pub(crate) fn sibling(name: &str) -> String {
     let folder = Path::new(env!("CARGO_BIN_EXE_orders")).parent().unwrap();
     BUILT.get_or_init(|| {
         let mut cargo = Command::new(env!("CARGO"));
-        cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--quiet", "--bins"]);
-        cargo.args(["-p", "payments", "-p", "notifications"]).arg("--target-dir").arg(folder.parent().unwrap());
+        cargo
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .args(["build", "--quiet", "--bins"]);
+        cargo
+            .args(["-p", "payments", "-p", "notifications"])
+            .arg("--target-dir")
+            .arg(folder.parent().unwrap());
         if folder.ends_with("release") {
             cargo.arg("--release");
         }

@@ -45,7 +45,7 @@ pub(super) fn claim(db: &Connection, lease: &Lease, limit: usize) -> Result<Vec<
                  WHERE earlier.state = 0 AND earlier.order_id = event.order_id AND earlier.seq < event.seq)
              ORDER BY due_at LIMIT ?2",
         )?;
-        let mut rows = statement.query(params![now, limit as i64])?;
+        let mut rows = statement.query(params![now, limit.cast_signed()])?;
         while let Some(row) = rows.next()? {
             heads.push(row.get(0)?);
         }
@@ -60,12 +60,17 @@ pub(super) fn claim(db: &Connection, lease: &Lease, limit: usize) -> Result<Vec<
         if room == 0 {
             break;
         }
-        let mut rows = follow.query(params![head, room as i64])?;
+        let mut rows = follow.query(params![head, room.cast_signed()])?;
         while let Some(row) = rows.next()? {
             let (seq, event) = read(row)?;
             let number = row.get::<_, i64>(7)? + 1;
             take.execute(params![lease.until().as_millisecond(), number, seq])?;
-            claimed.push(ClaimedEvent { seq, number, refusals: row.get(8)?, event });
+            claimed.push(ClaimedEvent {
+                seq,
+                number,
+                refusals: row.get(8)?,
+                event,
+            });
         }
     }
     claimed.sort_unstable_by_key(|event| event.seq);
@@ -106,7 +111,7 @@ pub(super) fn dead(db: &Connection, limit: usize) -> Result<Vec<DeadEvent>, Stor
     let mut statement = db.prepare_cached(&format!(
         "SELECT {COLUMNS}, error FROM outbox WHERE state = 2 ORDER BY seq LIMIT ?"
     ))?;
-    let mut rows = statement.query([limit as i64])?;
+    let mut rows = statement.query([limit.cast_signed()])?;
     let mut dead = Vec::new();
     while let Some(row) = rows.next()? {
         let (_, event) = read(row)?;
@@ -123,8 +128,9 @@ pub(super) fn backlog(db: &Connection, now: Timestamp) -> Result<Backlog, StoreE
     let (events, oldest): (i64, Option<i64>) = db
         .prepare_cached("SELECT count(*), min(occurred_at) FROM outbox WHERE state = 0")?
         .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let dead: i64 =
-        db.prepare_cached("SELECT count(*) FROM outbox WHERE state = 2")?.query_row([], |row| row.get(0))?;
+    let dead: i64 = db
+        .prepare_cached("SELECT count(*) FROM outbox WHERE state = 2")?
+        .query_row([], |row| row.get(0))?;
     Ok(Backlog {
         events: events.cast_unsigned(),
         oldest_event: oldest.map(|at| age(timestamp(at), now)).unwrap_or_default(),
@@ -140,7 +146,7 @@ pub(super) fn forget(db: &Connection, before: Timestamp, limit: usize) -> Result
             "DELETE FROM outbox WHERE seq IN (SELECT seq FROM outbox ORDER BY seq LIMIT ?2)
              AND state = 1 AND settled_at < ?1",
         )?
-        .execute(params![before.as_millisecond(), limit as i64])?;
+        .execute(params![before.as_millisecond(), limit.cast_signed()])?;
     Ok(deleted)
 }
 

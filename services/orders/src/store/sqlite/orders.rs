@@ -86,7 +86,11 @@ pub(super) fn create(db: &Connection, create: &Create) -> Result<Created, StoreE
     let claim = match &create.lease {
         Some(lease) => {
             log_begin(db, &order, lease.now)?;
-            Some(Claim { order: order.id, number, step: order.saga.step })
+            Some(Claim {
+                order: order.id,
+                number,
+                step: order.saga.step,
+            })
         }
         None => None,
     };
@@ -109,7 +113,7 @@ pub(super) fn orders(
         "SELECT {COLUMNS} FROM orders WHERE customer = ? AND id > ? ORDER BY id LIMIT ?"
     ))?;
     let after = after.map(|id| id.to_string()).unwrap_or_default();
-    let mut rows = statement.query(params![customer, after, limit as i64])?;
+    let mut rows = statement.query(params![customer, after, limit.cast_signed()])?;
     let mut orders = Vec::new();
     while let Some(row) = rows.next()? {
         orders.push(read(row)?);
@@ -136,12 +140,7 @@ pub(super) fn steps(db: &Connection, id: OrderId) -> Result<Vec<StepRecord>, Sto
     Ok(steps)
 }
 
-pub(super) fn cancel(
-    db: &Connection,
-    id: OrderId,
-    customer: &str,
-    now: Timestamp,
-) -> Result<Cancelled, StoreError> {
+pub(super) fn cancel(db: &Connection, id: OrderId, customer: &str, now: Timestamp) -> Result<Cancelled, StoreError> {
     let Some(mut order) = order(db, id)?.filter(|order| order.customer == customer) else {
         return Ok(Cancelled::Unknown);
     };
@@ -160,8 +159,7 @@ pub(super) fn cancel(
 }
 
 pub(super) fn any_due(db: &Connection, now: Timestamp) -> Result<bool, StoreError> {
-    let mut statement =
-        db.prepare_cached("SELECT 1 FROM orders WHERE step <> 'done' AND due_at <= ? LIMIT 1")?;
+    let mut statement = db.prepare_cached("SELECT 1 FROM orders WHERE step <> 'done' AND due_at <= ? LIMIT 1")?;
     Ok(statement.exists([now.as_millisecond()])?)
 }
 
@@ -169,7 +167,7 @@ pub(super) fn claim(db: &Connection, lease: &Lease, limit: usize) -> Result<Vec<
     let mut statement = db.prepare_cached(&format!(
         "SELECT {COLUMNS}, claim FROM orders WHERE step <> 'done' AND due_at <= ? ORDER BY due_at, id LIMIT ?"
     ))?;
-    let mut rows = statement.query(params![lease.now.as_millisecond(), limit as i64])?;
+    let mut rows = statement.query(params![lease.now.as_millisecond(), limit.cast_signed()])?;
     let mut due = Vec::new();
     while let Some(row) = rows.next()? {
         due.push((read(row)?, row.get::<_, i64>(15)?));
@@ -190,8 +188,7 @@ pub(super) fn record(
     lease: &Lease,
     retry_after: Duration,
 ) -> Result<Recorded, StoreError> {
-    let mut statement =
-        db.prepare_cached(&format!("SELECT {COLUMNS} FROM orders WHERE id = ? AND claim = ?"))?;
+    let mut statement = db.prepare_cached(&format!("SELECT {COLUMNS} FROM orders WHERE id = ? AND claim = ?"))?;
     let mut rows = statement.query(params![claim.order.to_string(), claim.number])?;
     let Some(mut order) = rows.next()?.map(read).transpose()? else {
         return Ok(Recorded::Lost);
@@ -202,7 +199,12 @@ pub(super) fn record(
     };
     let now = lease.now.as_millisecond();
     db.prepare_cached("UPDATE steps SET ended_at = ?, outcome = ? WHERE order_id = ? AND step = ?")?
-        .execute(params![now, outcome.as_str(), claim.order.to_string(), claim.step.as_str()])?;
+        .execute(params![
+            now,
+            outcome.as_str(),
+            claim.order.to_string(),
+            claim.step.as_str()
+        ])?;
     order.saga = change.saga;
     order.updated_at = timestamp(now);
     events::emit(db, &order, &change.events, lease.now)?;
@@ -227,7 +229,14 @@ fn begin(db: &Connection, mut order: Order, number: i64, lease: &Lease) -> Resul
     order.updated_at = timestamp(lease.now.as_millisecond());
     write_claim(db, &order, number, lease.until(), Some(&lease.owner))?;
     log_begin(db, &order, lease.now)?;
-    Ok(Claimed { claim: Claim { order: order.id, number, step: order.saga.step }, order })
+    Ok(Claimed {
+        claim: Claim {
+            order: order.id,
+            number,
+            step: order.saga.step,
+        },
+        order,
+    })
 }
 
 fn log_begin(db: &Connection, order: &Order, now: Timestamp) -> Result<(), StoreError> {
