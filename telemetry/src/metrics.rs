@@ -325,8 +325,16 @@ fn classic(openmetrics: &str) -> String {
         } else if line.starts_with('#') {
             // `# EOF` and `# UNIT` are OpenMetrics' own.
         } else {
-            text.push_str(line);
-            text.push('\n');
+            // Whole numbers and bare names read better, and mean the same.
+            let line = line.strip_suffix(".0").unwrap_or(line);
+            match line.split_once("{} ") {
+                Some((name, value)) if !name.contains('{') => {
+                    let _ = writeln!(text, "{name} {value}");
+                }
+                _ => {
+                    let _ = writeln!(text, "{line}");
+                }
+            }
         }
     }
     text
