@@ -3,11 +3,22 @@
 mod backup;
 mod completions;
 mod config;
+mod deploy;
+mod down;
+mod drill;
 mod help;
 mod init;
+mod internal;
+mod load;
+mod logs;
+mod recover;
 mod repository;
 mod restore;
+mod run;
 mod snapshot;
+mod status;
+mod tour;
+mod up;
 
 use clap::Subcommand;
 
@@ -21,10 +32,22 @@ pub(crate) enum Command {
     Restore(restore::Args),
     Snapshot(snapshot::Args),
     Repository(repository::Args),
+    Drill(drill::Args),
+    Load(load::Args),
+    Deploy(deploy::Args),
+    Status(status::Args),
+    Logs(logs::Args),
+    Run(run::Args),
+    Recover(recover::Args),
     Init(init::Args),
+    Up(up::Args),
+    Down(down::Args),
+    Tour(tour::Args),
     Config(config::Args),
     Completions(completions::Args),
     Help(help::Args),
+    #[command(hide = true)]
+    Internal(internal::Args),
 }
 
 impl Command {
@@ -35,10 +58,21 @@ impl Command {
             Self::Restore(args) => restore::run(&args, context),
             Self::Snapshot(args) => snapshot::run(args, context),
             Self::Repository(args) => repository::run(args, context),
+            Self::Drill(args) => drill::run(args, context),
+            Self::Load(args) => load::run(args, context),
+            Self::Deploy(args) => deploy::run(args, context),
+            Self::Status(args) => status::run(&args, context),
+            Self::Logs(args) => logs::run(&args, context),
+            Self::Run(args) => run::run(args, context),
+            Self::Recover(args) => recover::run(&args, context),
             Self::Init(args) => init::run(&args, context),
+            Self::Up(args) => up::run(&args, context),
+            Self::Down(args) => down::run(&args, context),
+            Self::Tour(args) => tour::run(&args, context),
             Self::Config(args) => config::run(args, context),
             Self::Completions(args) => completions::run(&args, context),
             Self::Help(args) => help::run(&args, context),
+            Self::Internal(args) => internal::run(&args, context),
         }
     }
 }

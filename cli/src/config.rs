@@ -17,7 +17,7 @@ use crate::error::Failure;
 
 pub(crate) use finding::{Diagnostic, Shown};
 pub(crate) use locate::check_trust;
-pub(crate) use model::{Config, Datastore, DatastoreKind, PlatformKind, Repository, Service};
+pub(crate) use model::{Config, Datastore, DatastoreKind, Local, PlatformKind, Repository, Service};
 pub(crate) use secret::SecretSource;
 pub(crate) use suggest::suggestion;
 
@@ -59,19 +59,23 @@ pub(crate) enum ConfigError {
 
 /// Loads the configuration for the environment that flags and variables choose.
 pub(crate) fn load(context: &Context) -> Result<Config, Failure> {
-    Ok(try_load(context)?)
+    Ok(try_load(context, None)?)
 }
 
-/// As [`load`], with the typed error.
-pub(crate) fn try_load(context: &Context) -> Result<Config, ConfigError> {
+/// Loads the configuration for a named environment, whatever flags and variables say.
+pub(crate) fn load_environment(context: &Context, name: &str) -> Result<Config, Failure> {
+    Ok(try_load(context, Some(name))?)
+}
+
+fn try_load(context: &Context, environment: Option<&str>) -> Result<Config, ConfigError> {
     let file = locate::find(context)?;
     let document = document::read_all(context, &file)?;
-    environment::resolve(context, &file, document)
+    environment::resolve(context, &file, document, environment)
 }
 
 /// Loads the configuration if there is one; `None` without an `opsctl.toml`.
 pub(crate) fn load_if_present(context: &Context) -> Result<Option<Config>, Failure> {
-    match try_load(context) {
+    match try_load(context, None) {
         Ok(config) => Ok(Some(config)),
         Err(ConfigError::NotFound { .. }) => Ok(None),
         Err(error) => Err(error.into()),

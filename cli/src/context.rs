@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::cli::GlobalArgs;
 use crate::error::Failure;
+use crate::exit::Exit;
 use crate::output::{Output, Paint};
 
 /// When to colour.
@@ -259,6 +260,16 @@ pub(crate) enum Stop {
     Terminate,
     /// The terminal went away.
     HangUp,
+}
+
+impl Stop {
+    /// How a command ends that stopped because of it, after undoing.
+    pub(crate) fn exit(self) -> Exit {
+        match self {
+            Self::Interrupt => Exit::Interrupted,
+            Self::Terminate | Self::HangUp => Exit::Terminated,
+        }
+    }
 }
 
 /// The signals that ask the process to stop, from its making on.

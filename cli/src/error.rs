@@ -4,6 +4,9 @@
 
 pub(crate) mod backups;
 mod config;
+mod load;
+pub(crate) mod platform;
+pub(crate) mod runs;
 
 use std::error::Error as StdError;
 use std::fmt::Write as _;

@@ -1,6 +1,7 @@
 //! `opsctl`: keeps services up, and proves it. This file starts the process and ends it; the words are in
 //! [`cli`], what each command does in the file under `command/` that has its name.
 
+mod attach;
 mod cli;
 mod command;
 mod config;
@@ -8,9 +9,12 @@ mod consent;
 mod context;
 mod error;
 mod exit;
+mod internal;
 mod output;
+mod platform;
 mod repository;
 mod target;
+mod tour;
 
 use std::process::ExitCode;
 

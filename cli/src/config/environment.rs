@@ -24,12 +24,20 @@ pub(crate) const VARIABLES: [(&str, &str); 3] =
 const SEALED: [&str; 6] = ["command", "build", "unit", "cwd", "protected", "server"];
 
 /// From the merged files to the typed configuration of the chosen environment.
-pub(super) fn resolve(context: &Context, file: &Path, document: Document) -> Result<Config, ConfigError> {
+pub(super) fn resolve(
+    context: &Context,
+    file: &Path,
+    document: Document,
+    named: Option<&str>,
+) -> Result<Config, ConfigError> {
     let Document { mut table, findings } = document;
     let start = start_of(context, file);
     let declared: Vec<String> =
         table.table("env").map_or_else(|| vec![IMPLICIT.to_owned()], |envs| envs.entries.keys().cloned().collect());
-    let chosen = choose(context, &table, &declared, &start, &findings);
+    let chosen = match named {
+        Some(name) => name.to_owned(),
+        None => choose(context, &table, &declared, &start, &findings),
+    };
     apply_variables(context, &mut table, &chosen, &findings);
 
     // The others first: what the chosen one shows is what `config show` shows.

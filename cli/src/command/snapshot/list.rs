@@ -37,13 +37,14 @@ struct Document {
     schema: &'static str,
     r#type: &'static str,
     snapshots: Vec<Told>,
+    damaged: Vec<String>,
 }
 
 /// Runs the command.
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     with_repository(context, async |config, engine| {
         let filter = SnapshotFilter { host: args.host.clone(), tags: args.tags.clone(), ..SnapshotFilter::default() };
-        let records = snapshots::list(&engine, &filter)
+        let listed = snapshots::list(&engine, &filter)
             .await
             .map_err(|error| error::backups::failure("could not list the snapshots", &error))?;
         let wanted: Option<Vec<String>> = match &args.target {
@@ -52,14 +53,20 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
             }
             None => None,
         };
-        let told: Vec<Told> = records
+        let told: Vec<Told> = listed
+            .snapshots
             .iter()
             .filter(|record| {
                 wanted.as_ref().is_none_or(|wanted| record.snapshot.tags.iter().any(|tag| wanted.contains(tag)))
             })
             .map(Told::new)
             .collect();
-        let document = Document { schema: "opsctl.snapshots/v1", r#type: "snapshots", snapshots: told };
+        let document = Document {
+            schema: "opsctl.snapshots/v1",
+            r#type: "snapshots",
+            snapshots: told,
+            damaged: listed.damaged.iter().map(|(id, damage)| format!("{id} is {damage}")).collect(),
+        };
         context.out.answer(&document, |paint| {
             let mut table = Table::new(&["snapshot", "time", "datastore", "host", "size", "paths"]);
             for told in &document.snapshots {
@@ -74,6 +81,12 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
             }
             table.render(paint, context.out.width)
         })?;
+        for damaged in &document.damaged {
+            context.out.warn(format!("snapshot file {damaged}"));
+        }
+        if !document.damaged.is_empty() {
+            return Ok(Exit::Partial);
+        }
         if document.snapshots.is_empty() {
             context.out.note("there is no snapshot yet");
         }

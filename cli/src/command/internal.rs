@@ -1,0 +1,36 @@
+//! `opsctl internal`: what opsctl starts itself, in the background. Hidden; nobody types it.
+
+use clap::Subcommand;
+
+use crate::context::Context;
+use crate::error::Outcome;
+use crate::internal::{self, Place};
+
+/// What opsctl starts itself
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    role: Role,
+}
+
+#[derive(Debug, Subcommand)]
+enum Role {
+    /// Keep the services running
+    Supervisor(Place),
+    /// Carry their traffic
+    Proxy(Place),
+    /// Work on a run
+    Judge(Place),
+    /// Watch a run's worker
+    Watchdog(Place),
+}
+
+/// Runs the process.
+pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
+    match &args.role {
+        Role::Supervisor(place) => internal::supervise(context, place),
+        Role::Proxy(place) => internal::proxy(context, place),
+        Role::Judge(place) => internal::work(context, place),
+        Role::Watchdog(place) => internal::watchdog(context, place),
+    }
+}

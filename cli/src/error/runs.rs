@@ -1,0 +1,61 @@
+//! What is told when a drill or a canary may not start.
+
+use opsctl_drills::kinds::pod_kill::PlanError as DrillError;
+use opsctl_rollouts::{PlanError as CanaryError, ScheduleError};
+
+use crate::error::{Failure, platform};
+use crate::exit::Exit;
+
+impl From<DrillError> for Failure {
+    fn from(error: DrillError) -> Self {
+        const WHAT: &str = "could not start the drill";
+        let told = |exit, code| Self::new(exit, code, WHAT).because(&error);
+        match &error {
+            DrillError::NoneToKill => told(Exit::Usage, "usage"),
+            DrillError::LastInstance { .. } => told(Exit::Refused, "last_instance")
+                .help("run more instances (`replicas` in opsctl.toml, then `opsctl up`), or kill fewer"),
+            DrillError::NotReady { .. } => told(Exit::Refused, "not_ready").help("opsctl status; opsctl logs"),
+            DrillError::Held { .. } => told(Exit::Refused, "held").help("`opsctl run list --active` shows who holds it"),
+            DrillError::Locked { run, .. } => told(Exit::Locked, "locked").help(format!("opsctl run attach {run}")),
+            DrillError::Platform(error) => platform::failure(WHAT, error),
+            DrillError::Lock(error) => platform::run_failure(WHAT, error),
+            other => told(Exit::Failed, "drill").because(other),
+        }
+    }
+}
+
+impl From<CanaryError> for Failure {
+    fn from(error: CanaryError) -> Self {
+        const WHAT: &str = "could not start the canary";
+        let told = |exit, code| Self::new(exit, code, WHAT).because(&error);
+        match &error {
+            CanaryError::Schedule(error) => schedule("the steps", error),
+            CanaryError::NoStable { service } => told(Exit::Usage, "service_not_running").help(format!("opsctl up {service}")),
+            CanaryError::StableChanged { .. } => told(Exit::Refused, "stable_changed").help("run the same command again"),
+            CanaryError::StableNotReady { .. } => told(Exit::Refused, "not_ready").help("opsctl status; opsctl logs"),
+            CanaryError::Held { .. } => told(Exit::Refused, "held").help("`opsctl run list --active` shows who holds it"),
+            CanaryError::CanaryExists { run, .. } => told(Exit::Locked, "locked").help(format!("opsctl run attach {run}")),
+            CanaryError::Locked { run, .. } => told(Exit::Locked, "locked").help(format!("opsctl run attach {run}")),
+            CanaryError::Platform(error) => platform::failure(WHAT, error),
+            CanaryError::Lock(error) => platform::run_failure(WHAT, error),
+            other => told(Exit::Failed, "canary").because(other),
+        }
+    }
+}
+
+/// The failure of a weight or of steps as typed.
+pub(crate) fn schedule(typed: &str, error: &ScheduleError) -> Failure {
+    let failure = Failure::usage("usage", format!("`{typed}` cannot be used")).because(error);
+    match error {
+        ScheduleError::Zero => failure.help("`opsctl deploy abort` takes a canary's traffic away"),
+        ScheduleError::TooLarge { .. } => failure.help("`opsctl deploy promote` sends everything to the new version"),
+        ScheduleError::NotANumber { .. } => failure.help("for example `--weight 10`"),
+        ScheduleError::NoDuration { .. }
+        | ScheduleError::DurationAtPromotion
+        | ScheduleError::AfterPromotion
+        | ScheduleError::OnlyPromotion
+        | ScheduleError::NotRising { .. }
+        | ScheduleError::Empty => failure.help("for example `--steps 10:15m,50:15m,100`"),
+        _ => failure,
+    }
+}
