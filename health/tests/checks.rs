@@ -1,4 +1,5 @@
 //! Checks and states under a paused clock: start, hysteresis, timeouts, panics, roles, drain, and the probes' answers.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};

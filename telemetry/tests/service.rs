@@ -1,4 +1,5 @@
 //! The example service as a process of its own, over real sockets and signals: probes, metrics, trace context, drain.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
 #[path = "../examples/service.rs"]
 mod service;
