@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use tonic::service::Routes;
 
 use crate::auth::Verifier;
+use crate::clock;
 use crate::delivery::Warehouse;
 use crate::metrics::OrderMetrics;
 use crate::orchestrator::{Orchestrator, Settings, chain};
@@ -153,6 +154,7 @@ pub async fn run(args: Arguments) -> anyhow::Result<()> {
         publisher: Arc::new(GrpcNotifications::new(notifications_channel, notifications_policy)),
         metrics: metrics.clone(),
         wake: wake.clone(),
+        clock: clock::now,
     };
     let orders = Orders::new(store, orchestrator.clone(), reconciler.clone(), metrics, wake);
 

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use jiff::Timestamp;
 use rand::Rng as _;
 use tokio::sync::Notify;
 
-use crate::clock;
 use crate::domain::OrderId;
 use crate::metrics::OrderMetrics;
 use crate::orchestrator::chain;
@@ -29,6 +29,8 @@ pub struct Relay {
     pub metrics: OrderMetrics,
     /// Told when there may be events.
     pub wake: Arc<Notify>,
+    /// The world's time.
+    pub clock: fn() -> Timestamp,
 }
 
 /// How long events stay with an instance that says nothing.
@@ -85,7 +87,7 @@ impl Relay {
     pub async fn pass(&self) -> Result<Pass, StoreError> {
         let lease = Lease {
             owner: self.instance.clone(),
-            now: clock::now(),
+            now: (self.clock)(),
             ttl: LEASE,
         };
         let claimed = self.store.claim_events(lease, BATCH).await?;
@@ -115,7 +117,7 @@ impl Relay {
         }
         self.metrics
             .relayed(pass.published as u64, (settled.len() - pass.published) as u64);
-        self.store.settle_events(settled, clock::now()).await?;
+        self.store.settle_events(settled, (self.clock)()).await?;
         Ok(pass)
     }
 
@@ -180,4 +182,117 @@ pub struct Pass {
     pub published: usize,
     /// Whether the consumer was not reached for some.
     pub unreachable: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::domain::EventKind;
+    use crate::store::contract::create;
+    use crate::store::memory::MemoryStore;
+    use crate::store::{Event, StoreError};
+
+    /// Answers what it was told to, and keeps what it was handed.
+    #[derive(Default)]
+    struct Consumer {
+        refuse: Option<EventKind>,
+        away: bool,
+        seen: Mutex<Vec<EventKind>>,
+    }
+
+    #[async_trait]
+    impl Publisher for Consumer {
+        async fn publish(&self, event: &Event) -> Result<(), PublishError> {
+            if self.away {
+                return Err(PublishError::Unreachable("away".into()));
+            }
+            self.seen.lock().unwrap().push(event.kind);
+            match self.refuse {
+                Some(kind) if kind == event.kind => Err(PublishError::Refused("bad".into())),
+                _ => Ok(()),
+            }
+        }
+    }
+
+    /// Every look at the clock finds it a minute later: longer than any back-off or lease.
+    fn leaping() -> Timestamp {
+        static MINUTES: AtomicI64 = AtomicI64::new(0);
+        crate::store::contract::at(60 * MINUTES.fetch_add(1, Ordering::Relaxed) + 60)
+    }
+
+    async fn relay(consumer: Consumer) -> (Relay, Arc<Consumer>, MemoryStore) {
+        let store = MemoryStore::new();
+        let new = create("ann", 0);
+        let id = new.id;
+        store.create(new).await.unwrap();
+        store.cancel(id, "ann", crate::store::contract::at(1)).await.unwrap();
+        let consumer = Arc::new(consumer);
+        let relay = Relay {
+            instance: "a".into(),
+            store: Arc::new(store.clone()),
+            publisher: consumer.clone(),
+            metrics: OrderMetrics::new(&telemetry::Metrics::new()),
+            wake: Arc::default(),
+            clock: leaping,
+        };
+        (relay, consumer, store)
+    }
+
+    #[tokio::test]
+    async fn events_go_out_once_and_in_order() {
+        let (relay, consumer, store) = relay(Consumer::default()).await;
+        assert_eq!(relay.pass().await.unwrap().published, 2);
+        assert_eq!(relay.pass().await.unwrap(), Pass::default());
+        assert_eq!(
+            *consumer.seen.lock().unwrap(),
+            [EventKind::Created, EventKind::Cancelled]
+        );
+        assert_eq!(store.backlog(leaping()).await.unwrap().events, 0);
+    }
+
+    #[tokio::test]
+    async fn a_poisonous_event_dies_and_lets_the_next_one_pass() -> Result<(), StoreError> {
+        let refuse = Some(EventKind::Created);
+        let (relay, consumer, store) = relay(Consumer {
+            refuse,
+            ..Consumer::default()
+        })
+        .await;
+        for _ in 1..MAX_REFUSALS {
+            assert_eq!(
+                relay.pass().await?.published,
+                0,
+                "what follows waits as long as there is hope"
+            );
+        }
+        assert!(store.dead_events(10).await?.is_empty());
+        assert_eq!(relay.pass().await?.published, 1);
+        let dead = store.dead_events(10).await?;
+        assert_eq!(
+            (dead[0].event.kind, dead[0].refusals),
+            (EventKind::Created, MAX_REFUSALS)
+        );
+        assert_eq!(consumer.seen.lock().unwrap().last(), Some(&EventKind::Cancelled));
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_consumer_that_is_away_kills_no_event() {
+        let (relay, _, store) = relay(Consumer {
+            away: true,
+            ..Consumer::default()
+        })
+        .await;
+        for _ in 0..3 * MAX_REFUSALS {
+            let pass = relay.pass().await.unwrap();
+            assert_eq!((pass.published, pass.unreachable), (0, true));
+        }
+        let backlog = store.backlog(leaping()).await.unwrap();
+        assert_eq!((backlog.events, backlog.dead_events), (2, 0));
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chassis::trial::{PATIENCE, until_async};
+use chassis::trial::{PATIENCE, Trial, until_async};
 use proto::orders::v1::orders_client::OrdersClient;
 use proto::orders::v1::{
     CancelOrderRequest, CreateOrderRequest, GetOrderRequest, Item, ListOrdersRequest, OrderStatus,
@@ -12,7 +12,8 @@ use reqwest::StatusCode;
 use serde_json::json;
 use tonic::{Code, Request};
 
-use crate::stack::{Stack, answer, book, channel};
+use crate::identity::{Identity, Key};
+use crate::stack::{Service, Stack, answer, book, channel, sibling};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_is_charged_delivered_and_told() {
@@ -321,4 +322,23 @@ async fn health_says_what_is_wrong_and_stays_ready_without_others() {
         text.contains("circuit_breaker_state{name=\"payments\"").then_some(())
     });
     tokio::time::timeout(Duration::from_secs(10), breaker).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_customer_of_the_real_identity_orders() {
+    telemetry::init_tls();
+    let folder = tempfile::tempdir().unwrap();
+    let real = Service::start(Trial::new(&sibling("identity"), &folder.path().join("identity"))).await;
+    let key = Key::new("unused");
+    let standby = Identity::start(&key).await;
+    let url = real.instance.url("");
+    let mut stack = Stack::start_with(1, folder, key, standby, &url).await;
+    let account = json!({"email": "ann@example.org", "password": "correct horse battery staple"});
+    let register = stack.client.post(real.instance.url("/register")).json(&account);
+    assert_eq!(answer(register).await.0, StatusCode::CREATED);
+    let (status, login) = answer(stack.client.post(real.instance.url("/login")).json(&account)).await;
+    assert_eq!(status, StatusCode::OK, "{login}");
+    login["access_token"].as_str().unwrap().clone_into(&mut stack.token);
+    let id = stack.place(&book(1, 100, "here")).await;
+    stack.until(&id, "delivered").await;
 }

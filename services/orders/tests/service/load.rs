@@ -1,5 +1,6 @@
 //! What an order costs: 200 requests a second at two instances on one file. A measurement, not a check of behaviour:
-//! `cargo test --release -p orders --test service load -- --ignored --nocapture`.
+//! `cargo build --release -p orders -p payments -p notifications`, then
+//! `SERVICES_BIN=…/release cargo test -p orders --test service load -- --ignored --nocapture`.
 
 use std::time::Duration;
 

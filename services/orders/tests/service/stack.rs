@@ -59,14 +59,26 @@ impl Stack {
         let folder = tempfile::tempdir().unwrap();
         let key = Key::new("k1");
         let identity = Identity::start(&key).await;
+        let url = identity.url();
+        Self::start_with(instances, folder, key, identity, &url).await
+    }
+
+    /// The same with the real identity, for which the one of the tests only stands by.
+    pub(crate) async fn start_with(
+        instances: usize,
+        folder: TempDir,
+        key: Key,
+        identity: Identity,
+        identity_url: &str,
+    ) -> Self {
         let data = |name: &str| folder.path().join(name);
         let payments = Service::start(Trial::new(&sibling("payments"), &data("payments"))).await;
         let notifications = Service::start(Trial::new(&sibling("notifications"), &data("notifications"))).await;
         let mut orders = Vec::new();
         for number in 0..instances {
-            let trial = Trial::new(env!("CARGO_BIN_EXE_orders"), &data("orders"))
+            let trial = Trial::new(&sibling("orders"), &data("orders"))
                 .env("INSTANCE_ID", format!("orders-{number}"))
-                .env("IDENTITY_URL", identity.url())
+                .env("IDENTITY_URL", identity_url)
                 .env("PAYMENTS_GRPC_URL", payments.instance.grpc_url())
                 .env("NOTIFICATIONS_GRPC_URL", notifications.instance.grpc_url())
                 .env("ORDERS_LEASE", "2s");
@@ -194,8 +206,12 @@ pub(crate) fn book(quantity: u32, cents: u64, address: &str) -> Value {
     json!({"items": [{"sku": "book", "quantity": quantity, "unit_price_cents": cents}], "currency": "EUR", "address": address})
 }
 
-/// Another service's binary beside our own, built if it is missing or old.
+/// A service's binary: beside our own, the others built if they are missing or old; or in the folder that
+/// `SERVICES_BIN` names, to try another build.
 pub(crate) fn sibling(name: &str) -> String {
+    if let Ok(folder) = std::env::var("SERVICES_BIN") {
+        return format!("{folder}/{name}");
+    }
     static BUILT: OnceLock<()> = OnceLock::new();
     let folder = Path::new(env!("CARGO_BIN_EXE_orders")).parent().unwrap();
     BUILT.get_or_init(|| {
@@ -204,7 +220,7 @@ pub(crate) fn sibling(name: &str) -> String {
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .args(["build", "--quiet", "--bins"]);
         cargo
-            .args(["-p", "payments", "-p", "notifications"])
+            .args(["-p", "payments", "-p", "notifications", "-p", "identity"])
             .arg("--target-dir")
             .arg(folder.parent().unwrap());
         if folder.ends_with("release") {
