@@ -1,6 +1,6 @@
 //! One-call set-up of logs, traces and metrics for a service.
 //!
-//! ```no_run
+//! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use std::time::Duration;
 //! use telemetry::Telemetry;
@@ -48,7 +48,7 @@ pub use level::{FilterError, LevelStatus, LogLevel};
 pub use metrics::{Counter, Gauge, Histogram, Metrics};
 pub use propagation::{CorrelationId, inject, inject_metadata, interceptor};
 pub use report::{Report, SinkCounts};
-pub use server::{GrpcLayer, HttpLayer};
+pub use server::{GrpcLayer, GrpcType, HttpLayer};
 
 /// What [`TelemetryBuilder::init`] set up. Clones share. Call [`Telemetry::shutdown`] at the end: the last handle that
 /// is dropped without it waits at most 200 ms for the log.

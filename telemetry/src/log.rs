@@ -548,3 +548,100 @@ impl Queue {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    //! The queue against writers that hang, fail and work. (What lines look like is tested from outside.)
+
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// A writer that waits for a go-ahead before each write.
+    struct Gate(mpsc::Receiver<bool>);
+
+    impl Write for Gate {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            match self.0.recv() {
+                Ok(true) => Ok(bytes.len()),
+                Ok(false) | Err(_) => Err(std::io::ErrorKind::BrokenPipe.into()),
+            }
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn everything_is_delivered_to_a_writer_that_works() {
+        let queue = Queue::new(1 << 20);
+        queue.start(std::io::sink()).unwrap();
+        for _ in 0..10_000 {
+            queue.push("line\n".to_owned(), true);
+        }
+        let counts = queue.close(Duration::from_secs(10));
+        assert_eq!((counts.emitted, counts.delivered, counts.dropped), (10_000, 10_000, 0));
+    }
+
+    #[test]
+    fn a_full_queue_drops_the_oldest_ordinary_lines_and_counts_them() {
+        let queue = Queue::new(100);
+        for _ in 0..10 {
+            queue.push("x".repeat(10), true);
+        }
+        for _ in 0..4 {
+            queue.push("E".repeat(10), false);
+        }
+        assert_eq!((queue.bytes(), queue.counts().dropped), (100, 4));
+        for _ in 0..10 {
+            queue.push("E".repeat(10), false);
+        }
+        // Nothing ordinary is left to give up: later lines are lost, and counted.
+        assert_eq!((queue.bytes(), queue.counts().dropped), (100, 14));
+        queue.start(std::io::sink()).unwrap();
+        let counts = queue.close(Duration::from_secs(10));
+        assert_eq!((counts.emitted, counts.delivered, counts.dropped), (24, 10, 14));
+    }
+
+    #[test]
+    fn a_writer_that_hangs_holds_up_neither_callers_nor_the_end() {
+        let (go, gate) = mpsc::channel();
+        let queue = Queue::new(1 << 20);
+        queue.start(Gate(gate)).unwrap();
+        for _ in 0..100 {
+            queue.push("line\n".to_owned(), true);
+        }
+        let counts = queue.close(Duration::from_millis(50));
+        assert_eq!((counts.emitted, counts.delivered, counts.dropped), (100, 0, 100));
+        assert!(counts.is_exact());
+        drop(go);
+    }
+
+    #[test]
+    fn a_reader_that_went_away_costs_lines_and_nothing_else() {
+        let (go, gate) = mpsc::channel();
+        let queue = Queue::new(1 << 20);
+        queue.push("one\n".to_owned(), true);
+        go.send(false).unwrap();
+        go.send(true).unwrap();
+        queue.start(Gate(gate)).unwrap();
+        queue.flush(Duration::from_secs(10));
+        queue.push("two\n".to_owned(), true);
+        let counts = queue.close(Duration::from_secs(10));
+        assert_eq!((counts.emitted, counts.delivered, counts.dropped), (2, 1, 1));
+    }
+
+    #[test]
+    fn user_info_is_taken_out_of_every_url() {
+        for (text, wanted) in [
+            ("no url", "no url"),
+            ("http://host/a@b", "http://host/a@b"),
+            ("x://u:p@h and y://:p@h2/z", "x://[redacted]@h and y://[redacted]@h2/z"),
+            ("://", "://"),
+            ("a://u:p@w@h", "a://[redacted]@h"),
+        ] {
+            assert_eq!(without_user_info(text), wanted);
+        }
+    }
+}

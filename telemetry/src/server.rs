@@ -2,8 +2,10 @@
 //! [`HttpLayer`] goes on axum routers (`Router::layer`), [`GrpcLayer`] on `tonic::transport::Server::layer` or on
 //! routers that hold tonic services. They decide nothing about a request.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context as Task, Poll, ready};
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
@@ -43,11 +45,64 @@ pub struct HttpLayer {
 #[derive(Debug, Clone)]
 pub struct GrpcLayer {
     metrics: Metrics,
+    known: Known,
+}
+
+/// Paths of announced methods with their types.
+type Known = Arc<HashMap<String, GrpcType>>;
+
+/// Type of a gRPC method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GrpcType {
+    /// One message each way.
+    Unary,
+    /// Many messages to the server.
+    ClientStream,
+    /// Many messages from the server.
+    ServerStream,
+    /// Many messages both ways.
+    BidiStream,
+}
+
+impl GrpcType {
+    /// The value of the label `grpc_type`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unary => "unary",
+            Self::ClientStream => "client_stream",
+            Self::ServerStream => "server_stream",
+            Self::BidiStream => "bidi_stream",
+        }
+    }
 }
 
 impl GrpcLayer {
     pub(crate) fn new(metrics: Metrics) -> Self {
-        Self { metrics }
+        Self {
+            metrics,
+            known: Known::default(),
+        }
+    }
+
+    /// Announces a service's methods: their series exist from the start, so that `rate()` sees the first error, and
+    /// carry the right type. Methods that are not announced count as unary, once their first call has ended.
+    #[must_use]
+    pub fn methods(mut self, service: &str, methods: &[(&str, GrpcType)]) -> Self {
+        let known = Arc::make_mut(&mut self.known);
+        for (method, kind) in methods {
+            known.insert(format!("/{service}/{method}"), *kind);
+            let kind = kind.as_str();
+            self.metrics
+                .counter(catalogue::GRPC_SERVER_STARTED_TOTAL, [kind, service, method]);
+            self.metrics
+                .histogram(catalogue::GRPC_SERVER_HANDLING_SECONDS, [kind, service, method]);
+            for code in 0..=16 {
+                let code = grpc_code_name(code);
+                self.metrics
+                    .counter(catalogue::GRPC_SERVER_HANDLED_TOTAL, [kind, service, method, code]);
+            }
+        }
+        self
     }
 }
 
@@ -57,7 +112,7 @@ impl<S> Layer<S> for HttpLayer {
         ServerService {
             inner,
             metrics: self.metrics.clone(),
-            grpc: false,
+            grpc: None,
         }
     }
 }
@@ -68,7 +123,7 @@ impl<S> Layer<S> for GrpcLayer {
         ServerService {
             inner,
             metrics: self.metrics.clone(),
-            grpc: true,
+            grpc: Some(Arc::clone(&self.known)),
         }
     }
 }
@@ -78,7 +133,8 @@ impl<S> Layer<S> for GrpcLayer {
 pub struct ServerService<S> {
     inner: S,
     metrics: Metrics,
-    grpc: bool,
+    /// For gRPC: the announced methods.
+    grpc: Option<Known>,
 }
 
 impl<S, B, R> Service<Request<B>> for ServerService<S>
@@ -96,7 +152,12 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let path = request.uri().path();
-        if !self.grpc && EXCLUDED.contains(&path) || self.grpc && path.starts_with("/grpc.health.v1.") {
+        let excluded = if self.grpc.is_some() {
+            path.starts_with("/grpc.health.v1.")
+        } else {
+            EXCLUDED.contains(&path)
+        };
+        if excluded {
             return ResponseFuture {
                 inner: self.inner.call(request),
                 span: Span::none(),
@@ -110,10 +171,9 @@ where
                 .counter(catalogue::TELEMETRY_PROPAGATION_INVALID_TOTAL, [name])
                 .inc();
         }
-        let (span, pending) = if self.grpc {
-            self.begin_grpc(&request)
-        } else {
-            self.begin_http(&request)
+        let (span, pending) = match &self.grpc {
+            Some(known) => self.begin_grpc(known, &request),
+            None => self.begin_http(&request),
         };
         // Fails only when the span is disabled or was entered before, neither of which loses the request.
         let _ = span.set_parent(extracted.context);
@@ -162,11 +222,16 @@ impl<S> ServerService<S> {
         (span, pending)
     }
 
-    fn begin_grpc<B>(&self, request: &Request<B>) -> (Span, Pending) {
+    fn begin_grpc<B>(&self, known: &Known, request: &Request<B>) -> (Span, Pending) {
         let (service, method) = match request.uri().path().trim_start_matches('/').split_once('/') {
             Some((service, method)) => (service.to_owned(), method.to_owned()),
             None => ("_unmatched".to_owned(), "_unmatched".to_owned()),
         };
+        let kind = known.get(request.uri().path()).copied();
+        if let Some(kind) = kind {
+            let labels = [kind.as_str(), service.as_str(), method.as_str()];
+            self.metrics.counter(catalogue::GRPC_SERVER_STARTED_TOTAL, labels).inc();
+        }
         let span = tracing::info_span!(
             "grpc_request",
             otel.name = format!("{service}/{method}"),
@@ -184,6 +249,7 @@ impl<S> ServerService<S> {
             what: What::Grpc {
                 service,
                 method,
+                kind,
                 code: None,
             },
             done: false,
@@ -227,6 +293,7 @@ enum What {
     Grpc {
         service: String,
         method: String,
+        kind: Option<GrpcType>,
         code: Option<u16>,
     },
 }
@@ -270,7 +337,10 @@ impl Pending {
                     .observe_duration(elapsed);
             }
             What::Grpc {
-                service, method, code, ..
+                service,
+                method,
+                kind,
+                code,
             } => {
                 let code = match code {
                     Some(code) => *code,
@@ -284,19 +354,21 @@ impl Pending {
                     self.span.record("otel.status_code", "ERROR");
                 }
                 // Unknown paths come from outside and must not make series.
-                let (service, method) = if code == 12 {
+                let (service, method) = if code == 12 && kind.is_none() {
                     ("_unmatched", "_unmatched")
                 } else {
                     (&**service, &**method)
                 };
+                let labels = [kind.unwrap_or(GrpcType::Unary).as_str(), service, method];
+                if kind.is_none() {
+                    self.metrics.counter(catalogue::GRPC_SERVER_STARTED_TOTAL, labels).inc();
+                }
+                let [kind, service, method] = labels;
                 self.metrics
-                    .counter(catalogue::GRPC_SERVER_STARTED_TOTAL, ["unary", service, method])
+                    .counter(catalogue::GRPC_SERVER_HANDLED_TOTAL, [kind, service, method, name])
                     .inc();
                 self.metrics
-                    .counter(catalogue::GRPC_SERVER_HANDLED_TOTAL, ["unary", service, method, name])
-                    .inc();
-                self.metrics
-                    .histogram(catalogue::GRPC_SERVER_HANDLING_SECONDS, ["unary", service, method])
+                    .histogram(catalogue::GRPC_SERVER_HANDLING_SECONDS, labels)
                     .observe_duration(elapsed);
             }
         }

@@ -308,6 +308,21 @@ async fn grpc_statuses_come_from_trailers_headers_or_the_drop() {
 }
 
 #[test]
+fn announced_methods_have_their_series_before_the_first_call() {
+    let telemetry = Telemetry::test();
+    let _layer = telemetry
+        .grpc_layer()
+        .methods("shop.Orders", &[("Watch", telemetry::GrpcType::ServerStream)]);
+    let metrics = telemetry.metrics().encode();
+    for wanted in [
+        r#"grpc_server_started_total{grpc_type="server_stream",grpc_service="shop.Orders",grpc_method="Watch"} 0"#,
+        r#"grpc_server_handled_total{grpc_type="server_stream",grpc_service="shop.Orders",grpc_method="Watch",grpc_code="Unavailable"} 0"#,
+    ] {
+        assert!(metrics.contains(wanted), "{wanted} is not in\n{metrics}");
+    }
+}
+
+#[test]
 fn labels_are_checked_and_series_are_capped() {
     let telemetry = Telemetry::test();
     let metrics = telemetry.metrics();
