@@ -5,7 +5,9 @@
 //! - WAL, so that readers never wait for the writer, nor it for them.
 //! - `synchronous=FULL`: a commit is on the disk before it is answered, so that also a power cut loses nothing that was
 //!   promised (`NORMAL` is safe against `kill -9` alone). The price is one flush a commit, which the writer shares out
-//!   over all who wait: see [`Database::write`].
+//!   over all who wait: see [`Database::write`]. Measured on a virtual disk (ext4): a commit of one row takes 0.28 ms
+//!   (`NORMAL`: 0.02 ms), which is 3,300 rows a second one by one and 48,000 with 20 rows to a commit; on a disk that
+//!   flushes in 5 ms that would be 200 and 4,000.
 //! - `BEGIN IMMEDIATE` with a busy timeout: two instances wait for each other instead of failing half-way.
 //! - Foreign keys on, double-quoted strings off.
 

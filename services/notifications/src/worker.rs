@@ -1,4 +1,4 @@
-//! The loop that gives events their effect: at once when this instance accepted one, within [`POLL`] when another
+//! The loop that gives events their effect: at once when this instance accepted one, within half a second when another
 //! instance did and died. What an effect is, and that there is only one, is the store's matter.
 
 use std::sync::Arc;
