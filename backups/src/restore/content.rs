@@ -218,7 +218,7 @@ impl Files {
                 state.begun.store(true, Ordering::Relaxed);
                 let written = self.root.open_temporary(&state.temporary).and_then(|file| {
                     // A hole is as good as zeros, and takes no room.
-                    if plain.iter().all(|&byte| byte == 0) { Ok(()) } else { file.write_all_at(plain, place.offset) }
+                    if is_zero(plain) { Ok(()) } else { file.write_all_at(plain, place.offset) }
                 });
                 self.judge(state, written)?;
             }
@@ -319,6 +319,11 @@ impl FileState {
     fn set(&self, outcome: Outcome) {
         *self.outcome() = outcome;
     }
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    static ZEROS: [u8; 4096] = [0; 4096];
+    bytes.chunks(ZEROS.len()).all(|part| *part == ZEROS[..part.len()])
 }
 
 /// Cuts the blobs of a pack into runs.
