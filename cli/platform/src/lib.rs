@@ -8,6 +8,8 @@
 //!
 //! It is not a drill, not a judge and not a command: nothing here prints, asks or exits.
 
+#[cfg(feature = "contract")]
+pub mod contract;
 mod error;
 mod field;
 pub mod local;

@@ -71,23 +71,23 @@ pub async fn down(platform: &LocalPlatform, options: &DownOptions) -> Result<Dow
         drop(locked);
     }
     let deadline = Instant::now() + options.services;
-    // A missing supervisor is started once more: it knows how to end things in order.
-    let found = scan(state.root());
-    let supervisor = if found.is_empty() {
-        state.lock_holder("supervisor.lock")
-    } else {
-        platform.ensure_supervisor().await.ok()
-    };
-    if let Some(supervisor) = supervisor {
-        let _ = supervisor::ask(&state.supervisor_socket(), Request::Reconcile, Duration::from_secs(2)).await;
-        wait_until(deadline, || !supervisor.alive()).await;
-        if supervisor.alive() {
-            outcome.killed += u32::from(supervisor.signal(Signal::KILL).unwrap_or(false));
-            wait_until(Instant::now() + Duration::from_secs(5), || !supervisor.alive()).await;
+    // A supervisor knows how to end things in order: a missing one is started once more, one that hangs is replaced once.
+    for _ in 0..2 {
+        if leftovers(state).is_empty() {
+            break;
         }
+        if let Ok(supervisor) = platform.ensure_supervisor().await {
+            let _ = supervisor::ask(&state.supervisor_socket(), Request::Reconcile, Duration::from_secs(2)).await;
+            wait_until(deadline, || !supervisor.alive() || supervisor.stopped()).await;
+        }
+        let Some(hung) = state.lock_holder("supervisor.lock") else {
+            break;
+        };
+        outcome.killed += u32::from(hung.signal(Signal::KILL).unwrap_or(false));
+        wait_until(Instant::now() + Duration::from_secs(5), || !hung.alive()).await;
     }
     outcome.killed += end_leftovers(platform).await;
-    for name in ["supervisor.sock", "proxy.sock"] {
+    for name in ["supervisor.sock", "proxy.sock", "proxy.json"] {
         let _ = std::fs::remove_file(state.path(name));
     }
     let _ = std::fs::remove_dir_all(state.path("admin"));
@@ -115,6 +115,16 @@ pub async fn stop_services(platform: &LocalPlatform, names: &[String], limit: Du
     };
     wait_until(Instant::now() + limit, gone).await;
     Ok(())
+}
+
+/// Every process that was started for this state folder and still lives: the supervisor, the proxy, instances and their
+/// children. Not the workers and watchdogs of runs; their records name those.
+pub fn leftovers(state: &super::StateDir) -> Vec<Process> {
+    let supervisor = state.lock_holder("supervisor.lock");
+    supervisor
+        .into_iter()
+        .chain(scan(state.root()).into_iter().map(|found| found.process))
+        .collect()
 }
 
 /// Aborts runs: asks their workers, waits, undoes what dead ones left.

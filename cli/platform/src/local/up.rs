@@ -150,7 +150,7 @@ pub async fn up(
     mut progress: impl FnMut(&Progress) + Send,
 ) -> Result<UpOutcome> {
     let _only_one = platform.state.lock_file("up.lock", Duration::ZERO).await?;
-    let plan = write_desired(platform, specs, options).await?;
+    let mut plan = write_desired(platform, specs, options).await?;
     let supervisor = platform.ensure_supervisor().await?;
     let socket = platform.state.supervisor_socket();
     supervisor::ask(&socket, supervisor::Request::Reconcile, Duration::from_secs(10)).await?;
@@ -158,6 +158,17 @@ pub async fn up(
     let mut last = None;
     loop {
         let over = tokio::time::Instant::now() >= deadline;
+        let lost = lost_ports(platform, &plan)?;
+        if !lost.is_empty() && !over {
+            // Somebody took a port between our choice and the proxy's listening: another one will do.
+            forget_ports(platform, &lost)?;
+            let again = write_desired(platform, specs, options).await?;
+            plan = Written {
+                added: plan.added,
+                ..again
+            };
+            supervisor::ask(&socket, supervisor::Request::Reconcile, Duration::from_secs(10)).await?;
+        }
         let (outcome, hopeless, now) = look(platform, supervisor, specs, &plan).await?;
         if last.as_ref() != Some(&now) {
             progress(&now);
@@ -174,6 +185,29 @@ pub async fn up(
 struct Written {
     added: Vec<String>,
     promoted: Vec<String>,
+    /// Services one of whose ports was chosen just now, and the revision of their desired state.
+    chosen: Vec<(String, u64)>,
+}
+
+/// Services whose new ports turned out to be taken.
+fn lost_ports(platform: &LocalPlatform, written: &Written) -> Result<Vec<String>> {
+    let observed: Option<Observed> = read_json(&platform.state.path("instances.json"))?;
+    let failed = |(name, revision): &&(String, u64)| {
+        let seen = observed.as_ref().and_then(|observed| observed.services.get(name));
+        seen.is_some_and(|seen| seen.revision == *revision && seen.front_error.is_some())
+    };
+    Ok(written
+        .chosen
+        .iter()
+        .filter(failed)
+        .map(|(name, _)| name.clone())
+        .collect())
+}
+
+fn forget_ports(platform: &LocalPlatform, services: &[String]) -> Result<()> {
+    let mut remembered = Ports::load(&platform.state)?;
+    remembered.services.retain(|name, _| !services.contains(name));
+    remembered.save(&platform.state)
 }
 
 async fn write_desired(platform: &LocalPlatform, specs: &[ServiceSpec], options: &UpOptions) -> Result<Written> {
@@ -206,7 +240,8 @@ async fn write_desired(platform: &LocalPlatform, specs: &[ServiceSpec], options:
     if desired.stop {
         desired.services.clear();
     }
-    let fronts = front_doors(platform, specs, &desired)?;
+    let (fronts, new_ports) = front_doors(platform, specs, &desired)?;
+    let mut newly_chosen = Vec::new();
     let mut added = Vec::new();
     for ((spec, version), front) in specs.iter().zip(chosen).zip(fronts) {
         let old = desired.services.get(&spec.name);
@@ -247,6 +282,9 @@ async fn write_desired(platform: &LocalPlatform, specs: &[ServiceSpec], options:
                 service.revision += 1;
             }
         }
+        if new_ports.contains(&spec.name) {
+            newly_chosen.push((spec.name.clone(), service.revision));
+        }
         desired.services.insert(spec.name.clone(), service);
     }
     options.environment.clone_into(&mut desired.environment);
@@ -254,7 +292,11 @@ async fn write_desired(platform: &LocalPlatform, specs: &[ServiceSpec], options:
     desired.revision += 1;
     write_json(&path, &desired, true)?;
     drop(locked);
-    Ok(Written { added, promoted })
+    Ok(Written {
+        added,
+        promoted,
+        chosen: newly_chosen,
+    })
 }
 
 /// The version that was built: a copy under its digest, or what the command is.
@@ -287,8 +329,13 @@ async fn built(platform: &LocalPlatform, spec: &ServiceSpec) -> Result<VersionSp
     })
 }
 
-/// The ports of the front doors, remembered. A port that the service has already is not asked whether it is free.
-fn front_doors(platform: &LocalPlatform, specs: &[ServiceSpec], desired: &Desired) -> Result<Vec<FrontPorts>> {
+/// The ports of the front doors, remembered, and the services for which one was chosen now. A port that the service has
+/// already is not asked whether it is free.
+fn front_doors(
+    platform: &LocalPlatform,
+    specs: &[ServiceSpec],
+    desired: &Desired,
+) -> Result<(Vec<FrontPorts>, Vec<String>)> {
     let proxy_lives = read_json::<Observed>(&platform.state.path("instances.json"))?
         .and_then(|observed| observed.proxy)
         .is_some_and(Process::alive);
@@ -313,6 +360,7 @@ fn front_doors(platform: &LocalPlatform, specs: &[ServiceSpec], desired: &Desire
         .collect();
     let mut remembered = Ports::load(&platform.state)?;
     let mut fronts = Vec::new();
+    let mut chosen = Vec::new();
     for spec in specs {
         let old = remembered.services.get(&spec.name).copied().unwrap_or_default();
         let mut front = FrontPorts::default();
@@ -330,6 +378,7 @@ fn front_doors(platform: &LocalPlatform, specs: &[ServiceSpec], desired: &Desire
                     Some(port) => return Err(ports::taken(port)),
                     None => {
                         let port = remembered.choose(&asked)?;
+                        chosen.push(spec.name.clone());
                         let entry = remembered.services.entry(spec.name.clone()).or_default();
                         // Noted at once, so that the next choice is another.
                         if entry.http.is_none() {
@@ -346,7 +395,7 @@ fn front_doors(platform: &LocalPlatform, specs: &[ServiceSpec], desired: &Desire
         fronts.push(front);
     }
     remembered.save(&platform.state)?;
-    Ok(fronts)
+    Ok((fronts, chosen))
 }
 
 /// How it stands; `hopeless` when an instance is in a crash loop or a front door cannot open.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::recover::{self, Loss};
-use super::{Journal, RunError};
+use super::{Journal, Phase, RunError};
 use crate::{Lease, LeaseHolder, LeaseOutcome, Platform};
 
 /// The lease that every run that changes `service` takes, whatever its kind.
@@ -17,7 +17,7 @@ pub async fn busy(platform: &dyn Platform, name: &str) -> Result<Option<Lease>, 
     let Some(lease) = platform.lease(name).await? else {
         return Ok(None);
     };
-    Ok((!stale(platform, &lease)).then_some(lease))
+    Ok((!stale(platform, &lease).await?).then_some(lease))
 }
 
 /// Takes the lock `name`, if need be after undoing the dead run that had it.
@@ -40,7 +40,7 @@ pub(super) async fn acquire(
         };
         // Our own run's lease, held by its lost worker or its watchdog: the record's new epoch has fenced them.
         if old.holder.run != holder.run {
-            if !stale(platform, &old) {
+            if !stale(platform, &old).await? {
                 return Err(RunError::Locked { lease: Box::new(old) });
             }
             let loss = if platform.holder_alive(&old.holder) == Some(false) {
@@ -66,6 +66,11 @@ pub(super) async fn acquire(
     }
 }
 
-fn stale(platform: &dyn Platform, lease: &Lease) -> bool {
-    platform.holder_alive(&lease.holder) == Some(false) || lease.expired(platform.now())
+/// Whether a lease is left over: its holder is dead, its time is over, or its run is closed and about to give it back.
+async fn stale(platform: &dyn Platform, lease: &Lease) -> Result<bool, RunError> {
+    if platform.holder_alive(&lease.holder) == Some(false) || lease.expired(platform.now()) {
+        return Ok(true);
+    }
+    let record = platform.record(&lease.holder.run).await?;
+    Ok(record.is_some_and(|record| record.phase == Phase::Closed))
 }

@@ -65,7 +65,17 @@ pub async fn orphans(platform: &dyn Platform) -> Result<Vec<Orphan>, RunError> {
 
 /// Undoes one run, if nobody works on it. Idempotent.
 pub async fn recover(platform: &dyn Platform, id: &str, journal: &Journal) -> Result<Recovered, RunError> {
-    let record = platform
+    loop {
+        match recover_once(platform, id, journal).await {
+            // The watchdog, or another recovery, was faster; undoing twice ends the same.
+            Err(RunError::Platform(PlatformError::RecordConflict { .. })) => {}
+            other => return other,
+        }
+    }
+}
+
+async fn recover_once(platform: &dyn Platform, id: &str, journal: &Journal) -> Result<Recovered, RunError> {
+    let mut record = platform
         .record(id)
         .await?
         .ok_or_else(|| PlatformError::RecordMissing { run: id.to_owned() })?;
@@ -73,7 +83,6 @@ pub async fn recover(platform: &dyn Platform, id: &str, journal: &Journal) -> Re
         None if record.phase == Phase::Closed => Ok(Recovered::Nothing),
         None => Ok(Recovered::Running(Box::new(record))),
         Some(Loss::UndoIncomplete) => {
-            let mut record = record;
             for step in &mut record.undo {
                 if step.result != Some(StepResult::Undone) {
                     step.result = None;
@@ -97,12 +106,16 @@ pub(super) async fn undo_lost(
     loss: Loss,
     journal: &Journal,
 ) -> Result<Option<RunRecord>, RunError> {
-    let Some(record) = fence(platform, id).await? else {
-        return Ok(None);
-    };
-    match finish(platform, record, loss, journal).await? {
-        Recovered::Closed { record, .. } => Ok(Some(*record)),
-        Recovered::Nothing | Recovered::Running(_) => Ok(None),
+    loop {
+        let Some(record) = fence(platform, id).await? else {
+            return Ok(None);
+        };
+        match finish(platform, record, loss, journal).await {
+            Ok(Recovered::Closed { record, .. }) => return Ok(Some(*record)),
+            Ok(Recovered::Nothing | Recovered::Running(_)) => return Ok(None),
+            Err(RunError::Platform(PlatformError::RecordConflict { .. })) => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 
@@ -114,7 +127,8 @@ pub(super) async fn loss(platform: &dyn Platform, record: &RunRecord) -> Result<
     let Some(worker) = &record.worker else {
         // Made, and not taken up yet, or fenced by somebody who died before closing it.
         let age = platform.now().duration_since(record.updated_at);
-        return Ok((age > jiff::SignedDuration::from_secs(UNCLAIMED_SECONDS)).then_some(Loss::Dead));
+        let given_up = record.cancel.is_some() || age > jiff::SignedDuration::from_secs(UNCLAIMED_SECONDS);
+        return Ok(given_up.then_some(Loss::Dead));
     };
     if platform.holder_alive(&worker.process) == Some(false) {
         return Ok(Some(Loss::Dead));

@@ -93,15 +93,25 @@ pub async fn undo(
 ) -> UndoReport {
     let mut order: Vec<usize> = (0..record.undo.len()).collect();
     order.sort_by_key(|&index| std::cmp::Reverse(record.undo[index].order));
-    let mut report = UndoReport::default();
-    for index in order {
-        let step = &mut record.undo[index];
-        if !step.settled() && due(step) {
-            step.result = Some(undo_step(platform, step).await);
+    // One step may need another first (a version that is stable cannot be removed): go on while anything moves.
+    loop {
+        let mut moved = false;
+        let mut failed = false;
+        for &index in &order {
+            let step = &mut record.undo[index];
+            if !step.settled() && due(step) {
+                step.result = Some(undo_step(platform, step).await);
+                moved |= step.settled();
+                failed |= !step.settled();
+            }
         }
-        report.steps.push(step.clone());
+        if !(moved && failed) {
+            break;
+        }
     }
-    report
+    UndoReport {
+        steps: order.iter().map(|&index| record.undo[index].clone()).collect(),
+    }
 }
 
 async fn undo_step(platform: &dyn Platform, step: &UndoStep) -> StepResult {

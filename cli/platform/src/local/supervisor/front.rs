@@ -97,8 +97,20 @@ impl Front {
             return false;
         };
         if self.boot_id.as_ref() != Some(&status.boot_id) {
-            self.boot_id = Some(status.boot_id);
             self.pushed.clear();
+            // What it remembers and nobody wants any more.
+            let Ok(routes) = self.client.routes().await else {
+                return false;
+            };
+            for route in routes
+                .iter()
+                .filter(|route| !wanted.contains_key(&route.config.service))
+            {
+                if self.client.delete_route(&route.config.service).await.is_err() {
+                    return false;
+                }
+            }
+            self.boot_id = Some(status.boot_id);
         }
         let mut complete = true;
         for (service, entry) in wanted {
