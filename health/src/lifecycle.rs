@@ -144,16 +144,20 @@ impl Lifecycle {
     }
 
     /// Runs the servers until they end or the drain's timeout is over, then stops the health checks.
-    pub async fn run<T>(&self, servers: impl Future<Output = T>) -> Ended<T> {
-        let ended = tokio::select! {
-            result = servers => Ended::Finished(result),
-            () = self.reached(Phase::Abort) => {
-                tracing::warn!("the drain's time is over, aborting what is left");
-                Ended::Aborted
-            }
-        };
-        self.health.stop();
-        ended
+    pub fn run<T>(&self, servers: impl Future<Output = T>) -> impl Future<Output = Ended<T>> {
+        // Servers' futures are large; boxed, they do not make the caller's so.
+        let servers = Box::pin(servers);
+        async move {
+            let ended = tokio::select! {
+                result = servers => Ended::Finished(result),
+                () = self.reached(Phase::Abort) => {
+                    tracing::warn!("the drain's time is over, aborting what is left");
+                    Ended::Aborted
+                }
+            };
+            self.health.stop();
+            ended
+        }
     }
 
     fn start(&self, delay: Duration) {

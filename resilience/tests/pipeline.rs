@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::convert::Infallible;
+use std::future::{Ready, ready};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -31,9 +32,9 @@ fn plain_retry() -> Retry {
 }
 
 /// Fails until call number `good`.
-async fn fails_until(calls: &Cell<u32>, good: u32) -> Result<u32, Down> {
+fn fails_until(calls: &Cell<u32>, good: u32) -> Ready<Result<u32, Down>> {
     calls.set(calls.get() + 1);
-    if calls.get() < good { Err(Down) } else { Ok(calls.get()) }
+    ready(if calls.get() < good { Err(Down) } else { Ok(calls.get()) })
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,4 +1,5 @@
 //! HTTP and gRPC: what answers mean, which requests may be repeated, and deadlines on the wire.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
 use std::time::Duration;
 
@@ -159,7 +160,11 @@ async fn a_deadline_travels_as_grpc_timeout() {
         })
         .await
         .unwrap();
-    assert_eq!(seen.unwrap().as_secs_f64().round(), 2.0);
+    let seen = seen.unwrap();
+    assert!(
+        seen > Duration::from_millis(1900) && seen <= Duration::from_secs(2),
+        "{seen:?}"
+    );
     let over = Deadline::after(Duration::ZERO)
         .scope(async { deadline_out(tonic::Request::new(())) })
         .await;

@@ -60,10 +60,10 @@ impl Running {
         std::thread::spawn(move || {
             // The test harness writes lines of its own around the service's.
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if let Some(start) = line.find('{') {
-                    if let Ok(value) = serde_json::from_str(&line[start..]) {
-                        let _ = sender.send(value);
-                    }
+                if let Some(start) = line.find('{')
+                    && let Ok(value) = serde_json::from_str(&line[start..])
+                {
+                    let _ = sender.send(value);
                 }
             }
         });
