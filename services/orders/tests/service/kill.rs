@@ -1,5 +1,5 @@
 //! `kill -9` of random services under load: nothing that was answered is lost, every order is charged exactly once or
-//! refunded or declined, every event takes effect exactly once. The seed is printed; `TEST_SEED` repeats it, `KILLS`
+//! refunded or declined, every event takes effect exactly once. The seed is printed; `OPSCTL_SEED` repeats it, `KILLS`
 //! says how many.
 
 use std::collections::{HashMap, HashSet};
