@@ -1,5 +1,5 @@
 //! `kill -9` of random services under load: nothing that was answered is lost, every order is charged exactly once or
-//! refunded or declined, every event takes effect exactly once. The seed is printed; `OPSCTL_SEED` repeats it, `KILLS`
+//! refunded or declined, every event takes effect exactly once. The seed is printed; `OPSCTL_SEED` repeats it, `OPSCTL_KILLS`
 //! says how many.
 
 use std::collections::{HashMap, HashSet};
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use chassis::trial::seed;
+use chassis::trial::{kills, seed};
 use proto::payments::v1::ChargeStatus;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -74,10 +74,7 @@ async fn shop(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_or_done_twice_when_services_are_killed() {
-    let kills: usize = std::env::var("KILLS")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(8);
+    let kills = kills(8);
     let mut random = StdRng::seed_from_u64(seed());
     let mut stack = Stack::start(2).await;
     let placed = Arc::new(Mutex::new(Vec::new()));
