@@ -1,0 +1,333 @@
+//! A proxy in a folder of its own, upstreams that behave as told, and clients. No test here.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use opsctl_proxy::{Options, ProxyError};
+use opsctl_proxy_control::{Backend, Client, Counters, RouteConfig, Weight};
+use tempfile::TempDir;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Waits until `check` gives something.
+pub(crate) async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut check: impl FnMut() -> F) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Some(found) = check().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "not within {DEADLINE:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// A running proxy.
+pub(crate) struct Proxy {
+    pub(crate) client: Client,
+    pub(crate) shutdown: CancellationToken,
+    task: JoinHandle<Result<(), ProxyError>>,
+}
+
+impl Proxy {
+    pub(crate) async fn start(folder: &TempDir) -> Self {
+        Self::start_with(folder.path(), |_| {}).await
+    }
+
+    pub(crate) async fn start_with(folder: &Path, change: impl FnOnce(&mut Options)) -> Self {
+        let shutdown = CancellationToken::new();
+        let mut options = Options::new(folder, shutdown.clone());
+        options.workers = 2;
+        change(&mut options);
+        let client = Client::new(&options.socket);
+        let task = tokio::spawn(opsctl_proxy::run(options));
+        let proxy = Self { client, shutdown, task };
+        until("the proxy answers", || async {
+            assert!(!proxy.task.is_finished(), "the proxy ended at once");
+            proxy.client.status().await.ok()
+        })
+        .await;
+        proxy
+    }
+
+    pub(crate) async fn stop(self) {
+        self.shutdown.cancel();
+        let result = tokio::time::timeout(DEADLINE, self.task).await;
+        result.expect("the proxy ends").expect("no panic").expect("no error");
+    }
+
+    /// Routes `orders` to these instances; the port it got.
+    pub(crate) async fn route(&self, backends: Vec<Backend>) -> SocketAddr {
+        let route = self.client.put_route(&config()).await.expect("route");
+        self.client.set_backends("orders", backends).await.expect("backends");
+        route.config.http_listen.expect("a port")
+    }
+
+    pub(crate) async fn counters(&self) -> Counters {
+        self.client.counters("orders").await.expect("counters")
+    }
+
+    pub(crate) async fn weigh(&self, expect: Option<(&str, u8)>, percent: u8, ttl_seconds: u64) {
+        self.client
+            .compare_and_set_weight("orders", expect, Some(weight(percent, ttl_seconds)))
+            .await
+            .expect("weight");
+    }
+}
+
+pub(crate) fn weight(percent: u8, ttl_seconds: u64) -> Weight {
+    Weight {
+        version: "v2".to_owned(),
+        percent,
+        ttl_seconds,
+        holder: "run-1".to_owned(),
+        lapsed_percent: None,
+    }
+}
+
+pub(crate) fn config() -> RouteConfig {
+    RouteConfig {
+        service: "orders".to_owned(),
+        http_listen: Some("127.0.0.1:0".parse().expect("address")),
+        grpc_listen: Some("127.0.0.1:0".parse().expect("address")),
+        stable_version: "v1".to_owned(),
+        latency_objective_ms: 250,
+        rules: Vec::new(),
+    }
+}
+
+pub(crate) fn backend(instance: &str, version: &str, addr: SocketAddr) -> Backend {
+    Backend {
+        instance: instance.to_owned(),
+        version: version.to_owned(),
+        http: Some(addr),
+        grpc: Some(addr),
+        ready: true,
+    }
+}
+
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// An instance that answers by path:
+/// `/` its name; `/headers` the headers it saw; `/echo` the body it got; `/status/N` that status; `/gate` when opened;
+/// `/drip` a byte every 20 ms for ever; `/break` half of a response; `/gone` nothing, it closes.
+pub(crate) struct Upstream {
+    pub(crate) addr: SocketAddr,
+    pub(crate) seen: Arc<AtomicU64>,
+    /// Requests whose handling was dropped before it was done.
+    pub(crate) cancelled: Arc<AtomicU64>,
+    gate: watch::Sender<bool>,
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+impl Upstream {
+    /// Runs on threads of its own, so that it can be killed as a process would be.
+    pub(crate) fn start(name: &'static str) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("runtime");
+        let seen = Arc::new(AtomicU64::new(0));
+        let cancelled = Arc::new(AtomicU64::new(0));
+        let (gate, opened) = watch::channel(false);
+        let (tell, told) = std::sync::mpsc::channel();
+        let (counter, drops) = (Arc::clone(&seen), Arc::clone(&cancelled));
+        runtime.spawn(async move {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+            tell.send(listener.local_addr().expect("address")).expect("told");
+            loop {
+                let (stream, _) = listener.accept().await.expect("accept");
+                let (seen, drops, opened) = (Arc::clone(&counter), Arc::clone(&drops), opened.clone());
+                let service = hyper::service::service_fn(move |request| {
+                    seen.fetch_add(1, SeqCst);
+                    let (drops, opened) = (Arc::clone(&drops), opened.clone());
+                    async move {
+                        let mut guard = CountDrop(Some(drops));
+                        let response = answer(name, request, opened).await;
+                        guard.0 = None;
+                        response
+                    }
+                });
+                tokio::spawn(async move {
+                    let _ = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new())
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await;
+                });
+            }
+        });
+        let addr = told.recv().expect("the upstream started");
+        Self {
+            addr,
+            seen,
+            cancelled,
+            gate,
+            runtime: Some(runtime),
+        }
+    }
+
+    pub(crate) fn open_gate(&self) {
+        self.gate.send_replace(true);
+    }
+
+    /// Closes all its sockets at once.
+    pub(crate) async fn kill(&mut self) {
+        self.close();
+        let addr = self.addr;
+        until("it is dead", || async move { TcpStream::connect(addr).await.err() }).await;
+    }
+
+    fn close(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+
+    pub(crate) fn seen(&self) -> u64 {
+        self.seen.load(SeqCst)
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+struct CountDrop(Option<Arc<AtomicU64>>);
+
+impl Drop for CountDrop {
+    fn drop(&mut self) {
+        if let Some(drops) = &self.0 {
+            drops.fetch_add(1, SeqCst);
+        }
+    }
+}
+
+async fn answer(
+    name: &str,
+    request: Request<Incoming>,
+    mut opened: watch::Receiver<bool>,
+) -> Result<Response<Body>, std::io::Error> {
+    let path = request.uri().path().to_owned();
+    let text = |text: String| Response::new(Full::new(Bytes::from(text)).boxed_unsync());
+    Ok(match path.as_str() {
+        "/headers" => {
+            let lines: Vec<String> = request
+                .headers()
+                .iter()
+                .map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value.as_bytes())))
+                .collect();
+            text(lines.join("\n"))
+        }
+        "/echo" => {
+            let frames = http_body_util::BodyStream::new(request.into_body());
+            let body = futures::StreamExt::filter_map(frames, |frame| async { frame.ok().map(Ok) });
+            let mut response = Response::new(StreamBody::new(body).boxed_unsync());
+            response
+                .headers_mut()
+                .insert("content-type", http::HeaderValue::from_static("application/grpc"));
+            response
+        }
+        "/gate" => {
+            opened.wait_for(|open| *open).await.expect("the gate lives");
+            text(name.to_owned())
+        }
+        "/drip" => {
+            let drops = futures::stream::unfold((), |()| async {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                Some((Ok(Frame::data(Bytes::from_static(b"."))), ()))
+            });
+            Response::new(StreamBody::new(drops).boxed_unsync())
+        }
+        "/break" => {
+            // The headers are on their way before it breaks off.
+            let half = futures::stream::unfold(false, |broken| async move {
+                if broken {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    return None;
+                }
+                Some((Ok(Frame::data(Bytes::from_static(b"half"))), true))
+            });
+            let mut response = Response::new(StreamBody::new(half).boxed_unsync());
+            response.headers_mut().insert("content-length", 8.into());
+            response
+        }
+        "/gone" => return Err(std::io::Error::other("closes without an answer")),
+        _ => {
+            let status = path.strip_prefix("/status/").and_then(|status| status.parse().ok());
+            let mut response = text(name.to_owned());
+            *response.status_mut() = StatusCode::from_u16(status.unwrap_or(200)).expect("status");
+            response
+        }
+    })
+}
+
+/// A response as the client saw it.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: String,
+}
+
+/// A keep-alive HTTP/1.1 connection.
+pub(crate) struct Connection(hyper::client::conn::http1::SendRequest<Full<Bytes>>);
+
+impl Connection {
+    pub(crate) async fn open(addr: SocketAddr) -> Self {
+        let stream = TcpStream::connect(addr).await.expect("connect");
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .expect("handshake");
+        tokio::spawn(connection);
+        Self(sender)
+    }
+
+    pub(crate) async fn start(
+        &mut self,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<Response<Incoming>, hyper::Error> {
+        self.0.ready().await?;
+        let mut request = Request::builder()
+            .method(Method::GET)
+            .uri(path)
+            .header("host", "orders");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.0
+            .send_request(request.body(Full::default()).expect("request"))
+            .await
+    }
+
+    pub(crate) async fn get(&mut self, path: &str, headers: &[(&str, &str)]) -> Result<Seen, hyper::Error> {
+        let (parts, body) = self.start(path, headers).await?.into_parts();
+        let body = body.collect().await?.to_bytes();
+        Ok(Seen {
+            status: parts.status,
+            headers: parts.headers,
+            body: String::from_utf8_lossy(&body).into_owned(),
+        })
+    }
+}
+
+/// One GET on a connection of its own.
+pub(crate) async fn get(addr: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Result<Seen, hyper::Error> {
+    Connection::open(addr).await.get(path, headers).await
+}
