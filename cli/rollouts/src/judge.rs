@@ -212,8 +212,9 @@ impl Judge {
     /// rolls back.
     pub fn look(&mut self, spec: &Spec, seen: &Observation) -> Vec<Action> {
         let now = seen.now;
+        let warm = self.is_warm(spec, self.last_look.unwrap_or(now));
         self.skip_absence(spec, now);
-        let counted = self.count(spec, seen);
+        let counted = self.count(spec, seen, warm);
         if let Some(request) = seen.request {
             match request {
                 Request::Abort => return self.roll_back(now, Cause::Requested),
@@ -245,6 +246,11 @@ impl Judge {
     pub fn promoted(&mut self, now: Timestamp) {
         self.stage = Stage::Baking { since: now };
         self.percent = 100;
+    }
+
+    /// The driver has granted the share, anew or again after it had lapsed: what was observed of it begins from here.
+    pub fn share_granted(&mut self) {
+        self.share = Share::of(self.percent);
     }
 
     /// The driver found that somebody else changed what this run had set, or cannot do its work.
@@ -284,15 +290,19 @@ impl Judge {
         self.last_look = Some(now);
     }
 
-    /// Turns the counters into one interval; absent when there is none to judge.
-    fn count(&mut self, spec: &Spec, seen: &Observation) -> Option<Look> {
-        let warm = match self.stage {
+    /// Whether an interval that began at `began` counts: after the warm-up, or in the bake.
+    fn is_warm(&self, spec: &Spec, began: Timestamp) -> bool {
+        match self.stage {
             Stage::Baking { .. } => true,
-            Stage::Step { .. } | Stage::Holding { .. } => self
-                .first_share_at
-                .is_some_and(|at| elapsed(at, seen.now) > spec.warm_up),
+            Stage::Step { .. } | Stage::Holding { .. } => {
+                self.first_share_at.is_some_and(|at| elapsed(at, began) >= spec.warm_up)
+            }
             _ => false,
-        };
+        }
+    }
+
+    /// Turns the counters into one interval; absent when there is none to judge.
+    fn count(&mut self, spec: &Spec, seen: &Observation, warm: bool) -> Option<Look> {
         let interval_ms = i64::try_from(spec.interval.as_millis()).unwrap_or(i64::MAX);
         let counted = match seen.scrape.clone() {
             Some(scrape) => self.tracker.step(scrape, interval_ms, spec.settings.gap_limit),

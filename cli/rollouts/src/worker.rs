@@ -399,6 +399,9 @@ impl Worker {
         self.run
             .grant_weight(&service, &version, expect, percent, self.spec.lease)
             .await?;
+        if self.shared() {
+            self.judge.share_granted();
+        }
         self.run.event("share_granted", json!({ "percent": percent }))?;
         Ok(())
     }

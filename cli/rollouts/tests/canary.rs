@@ -528,6 +528,35 @@ async fn a_lost_judge_lets_the_share_lapse_and_another_goes_on_with_its_evidence
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_share_taken_away_for_a_moment_does_not_count_as_refused() {
+    let mut scene = Scene::new("40:20s", World::with_errors(0.0));
+    let running = tokio::spawn(work(scene.begin().await, Options::default()));
+    scene.until("held").await;
+    running.abort();
+    let _ = running.await;
+    // What a watchdog does at once: the share goes, the canary stays.
+    let field = Field::canary("orders");
+    let now = scene.platform.get(&field).await.unwrap();
+    let taken = scene
+        .platform
+        .compare_and_set(None, &field, now.as_ref(), None)
+        .await
+        .unwrap();
+    assert!(taken.applied());
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    let running = tokio::spawn(work(scene.take().await, Options::default()));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let report = scene.report().await;
+    assert_eq!((report.status, report.verdict), (Status::Held, Verdict::Pass));
+    assert!(report.share.verified, "{:?}", report.share);
+    request_cancel(scene.platform.as_ref(), "run-1", scene.abort(Reason::Abort))
+        .await
+        .unwrap();
+    running.await.unwrap().unwrap();
+    assert_eq!(scene.assert_clean().await, "v1");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_judge_lost_after_any_change_leaves_one_whole_version() {
     for (schedule, errors) in [("10:5s,50:15s,100", 0.0), ("10:5s,50:15s,100", 0.3)] {
         let mut stables = Vec::new();
@@ -734,6 +763,7 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async {
             let mut scene = Scene::new("10:5s,50:15s,100", World::with_errors(0.0));
+            scene.spec.max_hold = Duration::from_mins(10);
             let mut running = tokio::spawn(work(scene.begin().await, Options::default()));
             for happening in happenings {
                 match happening {
