@@ -3,6 +3,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
+#[path = "canary/traffic.rs"]
+mod traffic;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,7 +14,7 @@ use opsctl_platform::memory::MemoryPlatform;
 use opsctl_platform::run::{
     Cancel, Journal, Outcome, Phase, Reason, Recovered, Run, RunRecord, recover, request_cancel,
 };
-use opsctl_platform::{Counts, Field, LeaseHolder, Objectives, Platform, Traffic, VersionSpec, VersionTraffic, Weight};
+use opsctl_platform::{Field, LeaseHolder, Objectives, Platform, VersionSpec, Weight};
 use opsctl_rollouts::analysis::Verdict;
 use opsctl_rollouts::report::Status;
 use opsctl_rollouts::{
@@ -93,7 +96,7 @@ impl Scene {
                     count(&mut counts, &weight.version, part, &world);
                 }
                 count(&mut counts, &stable, rest, &world);
-                traffic(view.elapsed, &stable, &counts)
+                traffic::traffic(view.elapsed, &stable, &counts)
             });
         let spec = Spec::new("orders", "v1", v2(), schedule.parse().unwrap(), &objectives())
             .looking_every(Duration::from_secs(1));
@@ -207,30 +210,6 @@ fn count(counts: &mut BTreeMap<String, (f64, f64)>, version: &str, requests: f64
     let entry = counts.entry(version.to_owned()).or_default();
     entry.0 += requests;
     entry.1 += requests * errors;
-}
-
-fn traffic(elapsed: Duration, stable: &str, counts: &BTreeMap<String, (f64, f64)>) -> Traffic {
-    Traffic {
-        at: jiff::Timestamp::UNIX_EPOCH + elapsed,
-        boot_id: "boot".to_owned(),
-        stable_version: Some(stable.to_owned()),
-        versions: counts
-            .iter()
-            .map(|(version, (requests, errors))| VersionTraffic {
-                version: version.clone(),
-                counts: Counts {
-                    requests: requests.floor() as u64,
-                    errors: errors.floor() as u64,
-                    ..Counts::default()
-                },
-            })
-            .collect(),
-        instances: Vec::new(),
-        held_rejections: 0,
-        unrouted_errors: 0,
-        probe_held_rejections: 0,
-        probe_unrouted_errors: 0,
-    }
 }
 
 #[tokio::test(start_paused = true)]
