@@ -1,5 +1,7 @@
 //! Journals and notifications: what is written while others read, and while the other side does not answer.
 
+#![expect(clippy::unwrap_used, reason = "a step of a test that fails is a failed test")]
+
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;

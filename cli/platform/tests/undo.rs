@@ -1,6 +1,8 @@
 //! Undo as a property: whatever prefix of a run's changes was made when its worker died, and whatever others changed
 //! meanwhile, every field is as before, or is reported as a conflict and has the others' value.
 
+#![expect(clippy::unwrap_used, reason = "a step of a test that fails is a failed test")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
