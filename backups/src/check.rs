@@ -95,6 +95,9 @@ pub enum Problem {
     /// Several indexes name the pack.
     #[error("in several indexes")]
     InSeveralIndexes,
+    /// The blob is stored more than once.
+    #[error("stored more than once")]
+    SeveralCopies,
 }
 
 /// Checks a repository. Findings are no error; an error means that the check itself could not be done.

@@ -31,6 +31,8 @@ pub struct RestoreOptions {
     pub devices: bool,
     /// Restore user and group (needs privileges).
     pub owners: bool,
+    /// Wait until everything is durable: for what takes the place of the original. Costs as long as the disk takes.
+    pub durable: bool,
 }
 
 /// What was restored.
@@ -67,8 +69,8 @@ pub struct DamagedFile {
 }
 
 /// Restores into `target`, which is created if need be. Files there that the snapshot does not name stay; those that it
-/// names are replaced, each in one step. After `Ok` everything is durable; after `Err`, and when the future is dropped,
-/// files may be missing, and none is half written.
+/// names are replaced, each in one step. After `Err`, and when the future is dropped, files may be missing, and none is
+/// half written.
 pub async fn restore(
     repository: &Repository,
     snapshot: &Id,
@@ -116,8 +118,8 @@ async fn unlocked(
     files.restore(&reader, progress).await?;
     drop(stop);
 
-    let (links, specials) = (plan.links, plan.specials);
-    blocking(move || Finish { root, rights, report }.finish(&files, &links, &specials, &folders)).await
+    let (links, specials, durable) = (plan.links, plan.specials, options.durable);
+    blocking(move || Finish { root, rights, durable, report }.finish(&files, &links, &specials, &folders)).await
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
@@ -145,6 +147,7 @@ fn prepare(target: &Path, folders: Folders) -> Result<(Arc<Root>, Folders, Vec<S
 struct Finish {
     root: Arc<Root>,
     rights: Rights,
+    durable: bool,
     report: RestoreReport,
 }
 
@@ -177,8 +180,10 @@ impl Finish {
             let finished = self.root.finish_folder(path, node, self.rights);
             self.judge(path, finished)?;
         }
-        let path = self.root.display(Path::new(""));
-        self.root.sync().map_err(|source| Error::Target { action: "make durable", path, source })?;
+        if self.durable {
+            let path = self.root.display(Path::new(""));
+            self.root.sync().map_err(|source| Error::Target { action: "make durable", path, source })?;
+        }
         Ok(self.report)
     }
 

@@ -78,6 +78,9 @@ pub(super) fn packs(catalogue: &Catalogue, report: &mut CheckReport) {
             Some(_) => {}
         }
     }
+    for (kind, id) in catalogue.reader.index().duplicates() {
+        report.add(Severity::Note, kind.object(id), Problem::SeveralCopies);
+    }
     for id in catalogue.present.keys().filter(|id| !catalogue.indexed.contains_key(id)) {
         report.add(Severity::Note, Object::Pack(*id), Problem::Orphan);
     }

@@ -86,6 +86,11 @@ impl Index {
         self.first.get(&handle).into_iter().chain(copies).map(move |entry| self.location(handle, entry))
     }
 
+    /// Blobs that lie in several places.
+    pub(crate) fn duplicates(&self) -> impl Iterator<Item = (BlobKind, Id)> + '_ {
+        self.copies.iter().filter(|(_, copies)| !copies.is_empty()).map(|(handle, _)| *handle)
+    }
+
     fn location(&self, (kind, id): (BlobKind, Id), entry: &Entry) -> Location {
         let uncompressed = entry.uncompressed.map(std::num::NonZeroU32::get);
         let blob = PackedBlob { kind, id, offset: entry.offset, length: entry.length, uncompressed };

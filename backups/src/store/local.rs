@@ -5,9 +5,9 @@
 //! leaves nothing behind. File systems without `O_TMPFILE` get a named temporary file instead.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -212,10 +212,11 @@ impl Store for LocalStore {
     async fn get_range(&self, key: &StoreKey, offset: u64, length: u64) -> Result<Bytes, StoreError> {
         let path = self.file_of(key);
         self.blocking("read", key.as_str(), move |_| {
-            let file = File::open(path)?;
+            let mut file = File::open(path)?;
             let available = file.metadata()?.len().saturating_sub(offset).min(length);
-            let mut body = vec![0; usize::try_from(available).map_err(io::Error::other)?];
-            file.read_exact_at(&mut body, offset)?;
+            let mut body = Vec::with_capacity(usize::try_from(available).map_err(io::Error::other)?);
+            file.seek(SeekFrom::Start(offset))?;
+            file.take(available).read_to_end(&mut body)?;
             Ok(Bytes::from(body))
         })
         .await
