@@ -86,7 +86,7 @@ async fn build(context: &Context, stage: &Stage, signals: &mut Signals) -> Resul
 async fn play(context: &Context, opsctl: &Opsctl, signals: &mut Signals) -> Result<Report, Failure> {
     let progress = context.out.progress("tour");
     progress.phase("starting the services");
-    let up = must(opsctl.run(&["up"], signals.next()).await?)?;
+    let up = must(opsctl.run(&["up", "--no-build"], signals.next()).await?)?;
     let status = must(opsctl.run(&["status"], signals.next()).await?)?;
     let orders = address(&status, stage::SERVICE)?;
     let customer = Customer::sign_in(&address(&status, "identity")?, &orders).await?;
