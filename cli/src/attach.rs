@@ -192,7 +192,8 @@ pub(crate) fn exit_of(record: &RunRecord) -> Exit {
         Some(RunOutcome::Inconclusive) => Exit::Inconclusive,
         Some(RunOutcome::Locked) => Exit::Locked,
         Some(RunOutcome::UndoIncomplete) => Exit::UndoIncomplete,
-        Some(RunOutcome::Lost | RunOutcome::Error) | None | Some(_) => Exit::Failed,
+        // `Lost`, `Error`, and whatever a later version knows.
+        Some(_) | None => Exit::Failed,
     }
 }
 

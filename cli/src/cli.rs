@@ -17,7 +17,7 @@ use crate::output::Output;
     disable_help_subcommand = true,
     subcommand_required = true,
     arg_required_else_help = false,
-    max_term_width = 100,
+    max_term_width = 80,
     styles = STYLES
 )]
 pub(crate) struct Cli {
@@ -87,8 +87,8 @@ pub(crate) fn tree() -> clap::Command {
     let overview = overview(&tree);
     let short = format!(
         "{{about}}\n\n{{usage-heading}} {{usage}}\n\n{overview}\n\
-         Options: -e/--env NAME, --json, -q, -v, --color, --no-input, -V (`opsctl --help`)\n\
-         Help: opsctl COMMAND -h · opsctl COMMAND --help · opsctl help TOPIC"
+         Options: -e/--env NAME, --json, -q, -v, --color, --no-input (see --help)\n\
+         Help: opsctl COMMAND -h, opsctl COMMAND --help, opsctl help TOPIC"
     );
     tree.help_template(short)
 }

@@ -182,6 +182,7 @@ impl Context {
     }
 
     /// Reads one line of an answer; `None` at the end of the input.
+    #[expect(clippy::unused_self, reason = "whoever has no context has nobody to ask")]
     pub(crate) fn read_line(&self) -> Result<Option<String>, Failure> {
         let mut line = String::new();
         let read = std::io::stdin()
@@ -192,11 +193,13 @@ impl Context {
     }
 
     /// The executable that runs, for worker processes.
+    #[expect(clippy::unused_self, reason = "whoever has no context starts no process")]
     pub(crate) fn executable(&self) -> Result<PathBuf, Failure> {
         std::env::current_exe().map_err(|error| Failure::io("could not find the opsctl executable", &error))
     }
 
     /// The wall clock, in UTC.
+    #[expect(clippy::unused_self, reason = "whoever has no context has no clock")]
     pub(crate) fn now(&self) -> jiff::Timestamp {
         now()
     }

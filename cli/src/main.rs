@@ -1,6 +1,12 @@
 //! `opsctl`: keeps services up, and proves it. This file starts the process and ends it; the words are in
 //! [`cli`], what each command does in the file under `command/` that has its name.
 
+#![expect(
+    clippy::format_push_string,
+    clippy::format_collect,
+    reason = "text for a terminal is built once and reads best as it will look"
+)]
+
 mod attach;
 mod cli;
 mod command;

@@ -147,12 +147,14 @@ impl Output {
     }
 
     /// One line (or several) on stderr. A closed stderr is nobody's problem.
+    #[expect(clippy::unused_self, reason = "every word goes through the one output")]
     pub(crate) fn say(&self, text: &str) {
         let mut stderr = io::stderr().lock();
         let _ = writeln!(stderr, "{text}");
     }
 
     /// A question on stderr, without a line end.
+    #[expect(clippy::unused_self, reason = "every word goes through the one output")]
     pub(crate) fn ask(&self, text: &str) {
         let mut stderr = io::stderr().lock();
         let _ = write!(stderr, "{text} ").and_then(|()| stderr.flush());

@@ -106,7 +106,7 @@ fn choose<'a, T>(context: &Context, what: &str, candidates: Vec<&'a T>, name: im
             }
             Err(Failure::usage("ambiguous", format!("which {what} is meant is not clear"))
                 .details(names)
-                .help(format!("name one of these, or set `default_service` in `[env.…]` of opsctl.toml")))
+                .help("name one of these, or set `default_service` in `[env.…]` of opsctl.toml"))
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::error::{Failure, Outcome};
 use crate::exit::Exit;
 use crate::output::Paint;
 
-/// Explain a command, or exit-codes, environment, json, config
+/// Explain a command or topic: exit-codes, environment, json, config
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The words of a command, or a topic: exit-codes, environment, json, config
@@ -15,7 +15,10 @@ pub(crate) struct Args {
     words: Vec<String>,
 }
 
-const TOPICS: [(&str, fn() -> String); 4] =
+/// A topic: its word and its text.
+type Topic = (&'static str, fn() -> String);
+
+const TOPICS: [Topic; 4] =
     [("exit-codes", exit_codes), ("environment", environment), ("json", json), ("config", config)];
 
 /// Runs the command.

@@ -8,7 +8,7 @@ use crate::error::Outcome;
 use crate::exit::Exit;
 use crate::tour;
 
-/// See the whole job done on the reference services: backup, drill, restore, two canaries
+/// See the whole job on the reference services, measured
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = help())]
 pub(crate) struct Args {

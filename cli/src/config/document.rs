@@ -74,9 +74,9 @@ pub(super) struct Node {
 pub(super) enum Value {
     String(String),
     Integer(i64),
-    Float(f64),
+    Float,
     Boolean(bool),
-    Datetime(String),
+    Datetime,
     Array(Vec<Node>),
     Table(Table),
 }
@@ -87,9 +87,9 @@ impl Value {
         match self {
             Self::String(_) => "a string",
             Self::Integer(_) => "a whole number",
-            Self::Float(_) => "a number",
+            Self::Float => "a number",
             Self::Boolean(_) => "true or false",
-            Self::Datetime(_) => "a date",
+            Self::Datetime => "a date",
             Self::Array(_) => "an array",
             Self::Table(_) => "a table",
         }
@@ -278,11 +278,9 @@ fn plain(value: &DeValue<'_>, place: &dyn Fn(usize) -> Origin) -> Value {
         DeValue::String(text) => Value::String(text.to_string()),
         DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
             .map_or_else(|_| Value::String(number.as_str().to_owned()), Value::Integer),
-        DeValue::Float(number) => {
-            number.as_str().parse().map_or_else(|_| Value::String(number.as_str().to_owned()), Value::Float)
-        }
+        DeValue::Float(_) => Value::Float,
         DeValue::Boolean(value) => Value::Boolean(*value),
-        DeValue::Datetime(date) => Value::Datetime(date.to_string()),
+        DeValue::Datetime(_) => Value::Datetime,
         DeValue::Array(items) => Value::Array(
             items.iter().map(|item| Node { value: plain(item.get_ref(), place), origin: place(item.span().start) }).collect(),
         ),

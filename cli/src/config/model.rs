@@ -183,10 +183,6 @@ pub(crate) struct Datastore {
     pub(crate) path: Option<PathBuf>,
     /// What a `files` store leaves out.
     pub(crate) exclude: Vec<String>,
-    /// How much may be lost.
-    pub(crate) rpo: Option<Duration>,
-    /// How long a restore may take.
-    pub(crate) rto: Option<Duration>,
 }
 
 /// The kinds of datastore.
@@ -237,8 +233,6 @@ impl DatastoreKind {
 pub(crate) struct Repository {
     /// Its name.
     pub(crate) name: String,
-    /// Where it is declared.
-    pub(crate) origin: Origin,
     /// The store as written, for example `file:.opsctl/repo`.
     pub(crate) store: String,
     /// The folder of a `file:` store.

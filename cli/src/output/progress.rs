@@ -94,16 +94,16 @@ fn draw(subject: &str, live: bool, receiver: &Receiver<Message>) {
         }
         let now = uptime();
         // Anything under a second needs no progress.
-        if now - started < Duration::from_secs(1) {
+        if now.saturating_sub(started) < Duration::from_secs(1) {
             continue;
         }
-        let line = line(subject, &phase, &amount, now - phase_started);
+        let line = line(subject, &phase, &amount, now.saturating_sub(phase_started));
         let mut stderr = std::io::stderr().lock();
-        if live && now - last >= FRAME {
+        if live && now.saturating_sub(last) >= FRAME {
             let _ = write!(stderr, "\r\u{1b}[2K{line}").and_then(|()| stderr.flush());
             drawn = true;
             last = now;
-        } else if !live && (new_phase || now - last >= PLAIN) {
+        } else if !live && (new_phase || now.saturating_sub(last) >= PLAIN) {
             let _ = writeln!(stderr, "{line}");
             new_phase = false;
             last = now;

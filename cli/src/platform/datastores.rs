@@ -65,18 +65,16 @@ impl Content {
 
     /// The way back, from any point.
     fn take_back(&self) -> io::Result<()> {
-        if !exists(&self.staged) {
+        if exists(&self.staged) {
+            // Companions of the restored data may have moved in just before the kill, the data itself last.
+            for suffix in self.companions.iter().filter(|_| !exists(&self.live)) {
+                rename_if_there(&with(&self.live, suffix), &with(&self.staged, suffix))?;
+            }
+        } else {
             for suffix in &self.companions {
                 rename_if_there(&with(&self.live, suffix), &with(&self.staged, suffix))?;
             }
             rename_if_there(&self.live, &self.staged)?;
-        } else {
-            for suffix in &self.companions {
-                // Of the restored data: moved in just before the kill.
-                if !exists(&self.live) {
-                    rename_if_there(&with(&self.live, suffix), &with(&self.staged, suffix))?;
-                }
-            }
         }
         rename_if_there(&self.kept, &self.live)?;
         for suffix in &self.companions {

@@ -68,14 +68,14 @@ struct Line(ProgressLine);
 
 impl Progress for Line {
     fn update(&self, snapshot: &Snapshot) {
-        self.0.phase(format!(
+        let item = format!(
             "{:.0} of {:.0} s, {} failed, p99 {:.0} ms",
             snapshot.elapsed.as_secs_f64(),
             snapshot.planned.as_secs_f64(),
             snapshot.failed,
             snapshot.p99.as_secs_f64() * 1e3
-        ));
-        self.0.amount(Amount { done: snapshot.completed, total: None, bytes: false, item: String::new() });
+        );
+        self.0.amount(Amount { done: snapshot.completed, total: None, bytes: false, item });
     }
 }
 

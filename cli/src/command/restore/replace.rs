@@ -21,8 +21,8 @@ use crate::platform::{self, Content, Opened};
 use crate::repository::{self, IfEmpty};
 
 /// How long services may take to end, and to be ready again.
-const STOP_LIMIT: Duration = Duration::from_secs(60);
-const START_LIMIT: Duration = Duration::from_secs(60);
+const STOP_LIMIT: Duration = Duration::from_mins(1);
+const START_LIMIT: Duration = Duration::from_mins(1);
 /// How often that is looked at.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -233,7 +233,8 @@ async fn carry_through(
 
     // From here on the restored data stays: what runs has it open.
     run.keep(&field).await.map_err(failed)?;
-    let _ = std::fs::remove_dir(&folder);
+    // What is left in it is the snapshot's manifest.
+    let _ = std::fs::remove_dir_all(&folder);
     run.step("starting services").await.map_err(failed)?;
     for service in &plan.services {
         let report = run.undo_field(&Field::hold(service)).await.map_err(failed)?;

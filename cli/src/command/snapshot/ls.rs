@@ -21,8 +21,8 @@ pub(crate) struct Args {
     snapshot: String,
 
     /// A folder inside the snapshot
-    #[arg(value_name = "PATH", default_value = "")]
-    path: PathBuf,
+    #[arg(value_name = "PATH")]
+    path: Option<PathBuf>,
 
     /// Not what lies deeper
     #[arg(long)]
@@ -50,7 +50,8 @@ struct Entry {
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     with_repository(context, async |_, engine| {
         let record = find(&engine, &args.snapshot, &SnapshotFilter::default()).await?;
-        let path = args.path.strip_prefix("/").unwrap_or(&args.path);
+        let path = args.path.clone().unwrap_or_default();
+        let path = path.strip_prefix("/").unwrap_or(&path);
         let listed = snapshots::ls(&engine, &record.snapshot, path, !args.shallow)
             .await
             .map_err(|error| error::backups::failure(format!("could not list snapshot {}", record.id.short()), &error))?;

@@ -1,0 +1,154 @@
+//! Configurations that are wrong, not ours, or layered: what is refused, with which words, and which value wins.
+
+#[path = "support/sandbox.rs"]
+mod sandbox;
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+
+use sandbox::Sandbox;
+
+const GOOD: &str = "version = 1\ndefault_env = \"local\"\n[env.local]\n[env.production]\nprotected = true\n\
+    [defaults.service]\nobjectives = { availability = \"99.9%\" }\n\
+    [service.shop]\nlocal = { command = [\"sh\"], replicas = 2 }\nenv.production = { local = { replicas = 5 } }\n";
+
+#[test]
+fn every_error_is_told_at_once_with_its_place() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "opsctl.toml",
+        r#"version = 1
+default_env = "local"
+[env.local]
+platform = "locl"
+repository = "her"
+[repository.here]
+store = "ftp://x"
+password = "hunter2"
+[datastore.db]
+kind = "sqlit"
+path = "a.db"
+[service.orders]
+uses = ["dbb"]
+depends_on = ["order"]
+local = { comand = ["x"], replica = 2 }
+objectives = { availability = 99.9, latency_p95 = "fast" }
+env.prod = { team = "pay" }
+[service.Bad_Name]
+local = { command = [] }
+"#,
+    );
+    let ran = sandbox.run(&["config", "check"]).ended(2);
+    assert!(!ran.stderr.contains("hunter2"), "a secret is never shown");
+    insta::assert_snapshot!(sandbox.told(&ran));
+}
+
+#[test]
+fn an_unknown_key_names_file_line_and_the_key_that_was_meant() {
+    let sandbox = Sandbox::new();
+    sandbox.write("opsctl.toml", &GOOD.replace("replicas = 2", "replica = 2"));
+    sandbox
+        .run(&["config", "check"])
+        .ended(2)
+        .says("opsctl.toml:9:29: unknown key `replica` in `service.shop.local`, did you mean `replicas`?");
+}
+
+#[test]
+fn a_syntax_error_has_its_place() {
+    let sandbox = Sandbox::new();
+    sandbox.write("opsctl.toml", "version = 1\n[env.local\n");
+    sandbox.run(&["config", "check"]).ended(2).says("opsctl.toml:2:");
+}
+
+#[test]
+fn what_others_may_write_is_refused_for_root_too() {
+    let sandbox = Sandbox::new();
+    sandbox.write("opsctl.toml", GOOD);
+    let file = sandbox.path("opsctl.toml");
+    for mode in [0o666, 0o664, 0o602] {
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).expect("our own file");
+        sandbox.run(&["config", "check"]).ended(5).says("may write it").says("chmod go-w");
+    }
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).expect("our own file");
+    fs::set_permissions(sandbox.path(""), fs::Permissions::from_mode(0o777)).expect("our own folder");
+    sandbox.run(&["config", "check"]).ended(5).says("everybody may write it (mode 0777)");
+    fs::set_permissions(sandbox.path(""), fs::Permissions::from_mode(0o700)).expect("our own folder");
+    sandbox.run(&["config", "check"]).ended(0);
+}
+
+#[test]
+fn a_file_of_somebody_else_is_refused() {
+    let sandbox = Sandbox::new();
+    sandbox.write("opsctl.toml", GOOD);
+    if chown(sandbox.path("opsctl.toml"), Some(54_321), None).is_err() {
+        peers::skip("a_file_of_somebody_else_is_refused", "only root can give a file away");
+        return;
+    }
+    sandbox.run(&["config", "check"]).ended(5).says("it belongs to uid 54321");
+}
+
+#[test]
+fn layers_flag_variable_environment_service_defaults() {
+    let sandbox = Sandbox::new();
+    sandbox.write("opsctl.toml", GOOD);
+    let shown = |args: &[&str], variables: &[(&str, &str)]| {
+        let mut command = sandbox.command(&[&["config", "show", "service.shop", "--json"], args].concat());
+        command.envs(variables.iter().copied());
+        let output = command.output().expect("opsctl starts");
+        let document: serde_json::Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+        let find = |path: &str| {
+            let value = document["values"].as_array().expect("values").iter().find(|value| value["path"] == path).expect("the value").clone();
+            (value["value"].as_str().expect("text").to_owned(), value["origin"].as_str().expect("text").to_owned())
+        };
+        (find("service.shop.local.replicas"), find("service.shop.objectives.availability"))
+    };
+    let (replicas, availability) = shown(&["-e", "local"], &[]);
+    assert_eq!(replicas, ("2".to_owned(), "opsctl.toml:9:40".to_owned()));
+    assert_eq!(availability, ("\"99.9%\"".to_owned(), "opsctl.toml:7:33".to_owned()));
+    assert_eq!(shown(&["-e", "production"], &[]).0.0, "5");
+    assert_eq!(shown(&[], &[("OPSCTL_ENV", "production")]).0.0, "5");
+    assert_eq!(shown(&["-e", "local"], &[("OPSCTL_ENV", "production")]).0.0, "2");
+    let (replicas, _) = shown(&["-e", "production"], &[("OPSCTL_SERVICE__SHOP__LOCAL__REPLICAS", "7")]);
+    assert_eq!(replicas, ("7".to_owned(), "OPSCTL_SERVICE__SHOP__LOCAL__REPLICAS".to_owned()));
+}
+
+#[test]
+fn variables_cannot_set_what_runs_or_who_is_asked() {
+    let sandbox = Sandbox::new();
+    sandbox.write("opsctl.toml", GOOD);
+    for (variable, word) in [
+        ("OPSCTL_SERVICE__SHOP__LOCAL__COMMAND", "command"),
+        ("OPSCTL_SERVICE__SHOP__LOCAL__BUILD", "build"),
+        ("OPSCTL_SERVICE__SHOP__CANARY__COMMAND", "command"),
+    ] {
+        let output = sandbox.command(&["config", "check", "-e", "local"]).env(variable, "[\"evil\"]").output().expect("opsctl starts");
+        assert_eq!(output.status.code(), Some(2));
+        assert!(String::from_utf8_lossy(&output.stderr).contains(&format!("{variable}: `{word}` cannot be set by a variable")));
+    }
+}
+
+#[test]
+fn included_files_hold_only_what_teams_own_and_no_name_twice() {
+    let sandbox = Sandbox::new();
+    sandbox.write("opsctl.toml", &format!("include = [\"services/*/opsctl.toml\"]\n{GOOD}"));
+    sandbox.write("services/a/opsctl.toml", "[service.cart]\nlocal = { command = [\"sh\"] }\n");
+    let document = sandbox.run(&["config", "check", "-e", "local", "--json"]).ended(0).json();
+    assert_eq!(document["services"], 2);
+    sandbox.write("services/b/opsctl.toml", "include = []\n[env.x]\n[service.shop]\nlocal = { command = [\"sh\"] }\n");
+    sandbox
+        .run(&["config", "check", "-e", "local"])
+        .ended(2)
+        .says("includes do not nest")
+        .says("`env` cannot stand here")
+        .says("`service.shop` is declared twice, first at opsctl.toml:9");
+}
+
+#[test]
+fn an_unknown_environment_is_refused_with_a_suggestion() {
+    let sandbox = Sandbox::new();
+    sandbox.write("opsctl.toml", GOOD);
+    sandbox.run(&["config", "check", "-e", "prodution"]).ended(2).says("did you mean `production`?");
+    sandbox.write("opsctl.toml", &GOOD.replace("default_env = \"local\"\n", ""));
+    sandbox.run(&["config", "check"]).ended(2).says("set `default_env`");
+}
