@@ -2,7 +2,7 @@
 //! stale after thirty.
 //!
 //! Who wants a lock writes it and then looks who else holds one: of two that exclude each other at least one sees the
-//! other. A lock whose process on this machine is dead is taken away; so is any that was not renewed for thirty minutes.
+//! other. Beware: `restic unlock` asks whether the process of a lock lives by sending it SIGHUP. A lock whose process on this machine is dead is taken away; so is any that was not renewed for thirty minutes.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -77,7 +77,7 @@ pub struct Node {
     /// When the content changed.
     #[serde(default = "epoch")]
     pub mtime: Timestamp,
-    /// When the content was read.
+    /// When the content was read; like restic, this engine writes `mtime` here.
     #[serde(default = "epoch")]
     pub atime: Timestamp,
     /// When the metadata changed.

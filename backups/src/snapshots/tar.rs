@@ -123,7 +123,14 @@ mod tests {
 
     #[test]
     fn a_record_counts_its_own_digits() {
-        for (value, expected) in [("x", "10 path=x\n"), ("12", "11 path=12\n"), (&"y".repeat(89), &*format!("99 path={}\n", "y".repeat(89))), (&"y".repeat(90), &*format!("101 path={}\n", "y".repeat(90)))] {
+        let (short, long) = ("y".repeat(90), "y".repeat(91));
+        let expected = [
+            ("x", "9 path=x\n".to_owned()),
+            ("12", "11 path=12\n".to_owned()),
+            (&short, format!("99 path={short}\n")),
+            (&long, format!("101 path={long}\n")),
+        ];
+        for (value, expected) in expected {
             let mut records = Vec::new();
             record(&mut records, "path", value.as_bytes());
             assert_eq!(records, expected.as_bytes());

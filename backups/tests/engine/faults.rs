@@ -10,7 +10,8 @@ use crate::world::*;
 
 async fn copy(from: &dyn Store, to: &Path) {
     let to = LocalStore::new(to);
-    for entry in list_all(from, "").await.unwrap() {
+    // Locks stay behind: a store that fails keeps ours, and restic's way to ask whether we live is to send us SIGHUP.
+    for entry in list_all(from, "").await.unwrap().into_iter().filter(|entry| !entry.key.as_str().starts_with("locks/")) {
         to.put(&entry.key, from.get(&entry.key).await.unwrap()).await.unwrap();
     }
 }
@@ -40,7 +41,6 @@ async fn a_store_that_fails_at_any_write_leaves_a_sound_repository() {
             if judge && allowed % 2 == 0 {
                 let repo = folder.path().join(format!("repo-{fault:?}-{allowed}"));
                 copy(&*inner, &repo).await;
-                restic_ok(&repo, PASSWORD, &["unlock"]);
                 restic_ok(&repo, PASSWORD, &["check", "--read-data"]);
             }
             // The next backup goes on from there.

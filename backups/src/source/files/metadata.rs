@@ -39,7 +39,8 @@ pub(super) fn node(name: &OsStr, path: &Path, metadata: &Metadata, accounts: &Ac
     let kind = kind(metadata);
     let mut node = Node::new(name, kind, metadata.mode() & 0o7777);
     node.mtime = time(metadata.mtime(), metadata.mtime_nsec());
-    node.atime = time(metadata.atime(), metadata.atime_nsec());
+    // Reading a file for the backup changes when it was read, which must not make every directory a new one.
+    node.atime = node.mtime;
     node.ctime = time(metadata.ctime(), metadata.ctime_nsec());
     (node.uid, node.gid) = (metadata.uid(), metadata.gid());
     (node.user, node.group) = (accounts.user(node.uid), accounts.group(node.gid));
