@@ -2,6 +2,8 @@
 //!
 //! `--die` ends at once with status 3, `--never-ready` answers 503, `--hold FILE` keeps a file open.
 
+#![expect(clippy::print_stdout, reason = "what a service prints is its log")]
+
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
 
@@ -12,9 +14,16 @@ fn main() {
         println!("there is no database");
         std::process::exit(3);
     }
-    let _held = args.iter().position(|arg| arg == "--hold").map(|at| std::fs::File::open(&args[at + 1]).expect("a file to hold"));
+    let _held = args
+        .iter()
+        .position(|arg| arg == "--hold")
+        .map(|at| std::fs::File::open(&args[at + 1]).expect("a file to hold"));
     let address = std::env::var("HTTP_ADDR").expect("HTTP_ADDR says where to listen");
-    let status = if has("--never-ready") { "503 Service Unavailable" } else { "200 OK" };
+    let status = if has("--never-ready") {
+        "503 Service Unavailable"
+    } else {
+        "200 OK"
+    };
     let listener = TcpListener::bind(&address).expect("a free address");
     println!("listening on {address}");
     for stream in listener.incoming().flatten() {

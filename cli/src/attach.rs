@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use opsctl_platform::local::Role;
 use opsctl_platform::process::Process;
-use opsctl_platform::run::{Cancel, Event, Outcome as RunOutcome, Phase, Reason, RunRecord, Tail, orphans, read_events, request_cancel};
+use opsctl_platform::run::{
+    Cancel, Event, Outcome as RunOutcome, Phase, Reason, RunRecord, Tail, orphans, read_events, request_cancel,
+};
 use opsctl_rollouts::{Report, Stage, Status, worker};
 use serde_json::Value;
 
@@ -32,19 +34,34 @@ pub(crate) struct Followed {
 }
 
 /// Stores a new run and starts its worker. The worker starts the watchdog.
-pub(crate) async fn start(context: &Context, opened: &Opened, record: &mut RunRecord, reason: Option<&str>) -> Result<(), Failure> {
+pub(crate) async fn start(
+    context: &Context,
+    opened: &Opened,
+    record: &mut RunRecord,
+    reason: Option<&str>,
+) -> Result<(), Failure> {
     record.actor = context.actor();
     record.reason = reason.map(str::to_owned);
     record.environment.clone_from(&opened.config.environment.name);
     let what = || format!("could not start run `{}`", record.id);
-    opened.state.make(format!("runs/{}", record.id)).map_err(|error| error::platform::failure(what(), &error))?;
-    opened.platform.create_record(record).await.map_err(|error| error::platform::failure(what(), &error))?;
+    opened
+        .state
+        .make(format!("runs/{}", record.id))
+        .map_err(|error| error::platform::failure(what(), &error))?;
+    opened
+        .platform
+        .create_record(record)
+        .await
+        .map_err(|error| error::platform::failure(what(), &error))?;
     start_worker(opened, &record.id)?;
     Ok(())
 }
 
 fn start_worker(opened: &Opened, run: &str) -> Result<Process, Failure> {
-    let launcher = opened.local.launcher().ok_or_else(|| Failure::bug("the platform has no launcher"))?;
+    let launcher = opened
+        .local
+        .launcher()
+        .ok_or_else(|| Failure::bug("the platform has no launcher"))?;
     launcher
         .spawn(Role::Worker { run }, &opened.state)
         .map_err(|error| error::platform::failure(format!("could not start the worker of run `{run}`"), &error))
@@ -59,7 +76,9 @@ pub(crate) async fn resume_if_lost(context: &Context, opened: &Opened, record: &
         .await
         .map_err(|error| error::platform::run_failure("could not look for dead runs", &error))?;
     if lost.iter().any(|orphan| orphan.record.id == record.id) {
-        context.out.note(format!("the worker of run {} was lost; another one goes on", record.id));
+        context
+            .out
+            .note(format!("the worker of run {} was lost; another one goes on", record.id));
         start_worker(opened, &record.id)?;
     }
     Ok(())
@@ -115,17 +134,34 @@ async fn watch_until(
         {
             let exit = if inconclusive { Exit::Inconclusive } else { Exit::Done };
             let report = live_report(opened, &record);
-            return Ok(Followed { exit, record, report, goes_on: true });
+            return Ok(Followed {
+                exit,
+                record,
+                report,
+                goes_on: true,
+            });
         }
         if context.out.is_closed() && stream {
-            return Ok(Followed { exit: Exit::Done, record, report: None, goes_on: true });
+            return Ok(Followed {
+                exit: Exit::Done,
+                record,
+                report: None,
+                goes_on: true,
+            });
         }
         if record.worker.is_none() {
             lonely += 1;
             if lonely > 100 {
-                return Err(Failure::new(Exit::Failed, "no_worker", format!("the worker of run `{run}` did not start"))
-                    .cause(format!("its log is `{}`", context.shown(&opened.state.run_dir(run).join("judge.log"))))
-                    .help(format!("opsctl recover {run}")));
+                return Err(Failure::new(
+                    Exit::Failed,
+                    "no_worker",
+                    format!("the worker of run `{run}` did not start"),
+                )
+                .cause(format!(
+                    "its log is `{}`",
+                    context.shown(&opened.state.run_dir(run).join("judge.log"))
+                ))
+                .help(format!("opsctl recover {run}")));
             }
         }
         tokio::select! {
@@ -147,8 +183,17 @@ async fn watch_until(
 }
 
 /// Asks a run to stop. `None`: it is over.
-pub(crate) async fn abort(context: &Context, opened: &Opened, run: &str, reason: Reason) -> Result<Option<RunRecord>, Failure> {
-    let cancel = Cancel { by: context.actor(), at: context.now(), reason };
+pub(crate) async fn abort(
+    context: &Context,
+    opened: &Opened,
+    run: &str,
+    reason: Reason,
+) -> Result<Option<RunRecord>, Failure> {
+    let cancel = Cancel {
+        by: context.actor(),
+        at: context.now(),
+        reason,
+    };
     request_cancel(opened.platform.as_ref(), run, cancel)
         .await
         .map_err(|error| error::platform::run_failure(format!("could not abort run `{run}`"), &error))
@@ -160,7 +205,9 @@ fn show(context: &Context, event: &Event, stream: bool) -> Result<(), Failure> {
     }
     if let Some(line) = words::event_line(event) {
         let time = event.ts.strftime("%H:%M:%S").to_string();
-        context.out.note(format!("{}  {line}", context.out.stderr.apply(Style::Faint, &time)));
+        context
+            .out
+            .note(format!("{}  {line}", context.out.stderr.apply(Style::Faint, &time)));
     }
     Ok(())
 }
@@ -168,7 +215,8 @@ fn show(context: &Context, event: &Event, stream: bool) -> Result<(), Failure> {
 /// The worker writes the report right after it closed the run.
 async fn closed(opened: &Opened, record: RunRecord, asked: Option<Stop>, waited: &mut u32) -> Followed {
     *waited = 0;
-    let expects_report = record.kind != "restore" && !matches!(record.outcome, Some(RunOutcome::Locked | RunOutcome::Lost));
+    let expects_report =
+        record.kind != "restore" && !matches!(record.outcome, Some(RunOutcome::Locked | RunOutcome::Lost));
     let mut report = opened.report(&record.id);
     while report.is_none() && expects_report && *waited < 30 {
         *waited += 1;
@@ -181,7 +229,12 @@ async fn closed(opened: &Opened, record: RunRecord, asked: Option<Stop>, waited:
         (None, exit) => exit,
     };
     let report = report.or_else(|| live_report(opened, &record));
-    Followed { exit, record, report, goes_on: false }
+    Followed {
+        exit,
+        record,
+        report,
+        goes_on: false,
+    }
 }
 
 /// The exit code of a run that is over.
@@ -228,7 +281,12 @@ pub(crate) fn tell_end(context: &Context, opened: &Opened, followed: &Followed) 
     }
     let (state, style) = words::state(record);
     let message = record.message.clone().unwrap_or_default();
-    context.out.note(format!("{} {} {}: {state}; {message}", context.out.stderr.mark(style), record.kind, words::target(record)));
+    context.out.note(format!(
+        "{} {} {}: {state}; {message}",
+        context.out.stderr.mark(style),
+        record.kind,
+        words::target(record)
+    ));
     for step in record.undo.iter().filter(|step| !step.settled()) {
         context.out.warn(format!("{} {}", step.field, words::undo(step)));
     }
@@ -242,5 +300,8 @@ pub(crate) fn tell_end(context: &Context, opened: &Opened, followed: &Followed) 
 
 /// Whether the status of a canary's report is one of a canary that is still on.
 pub(crate) fn is_on(status: Status) -> bool {
-    matches!(status, Status::Starting | Status::Judging | Status::Held | Status::Baking | Status::RollingBack)
+    matches!(
+        status,
+        Status::Starting | Status::Judging | Status::Held | Status::Baking | Status::RollingBack
+    )
 }

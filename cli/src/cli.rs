@@ -16,7 +16,7 @@ use crate::output::Output;
     version,
     disable_help_subcommand = true,
     subcommand_required = true,
-    arg_required_else_help = false,
+    arg_required_else_help = true,
     max_term_width = 80,
     styles = STYLES
 )]
@@ -33,7 +33,13 @@ pub(crate) struct Cli {
 #[command(next_help_heading = "Global options")]
 pub(crate) struct GlobalArgs {
     /// The environment of opsctl.toml to work in [env: OPSCTL_ENV]
-    #[arg(short = 'e', long = "env", value_name = "NAME", global = true, hide_short_help = true)]
+    #[arg(
+        short = 'e',
+        long = "env",
+        value_name = "NAME",
+        global = true,
+        hide_short_help = true
+    )]
     pub(crate) env: Option<String>,
 
     /// The configuration file, instead of the opsctl.toml found upwards [env: OPSCTL_CONFIG]
@@ -53,7 +59,14 @@ pub(crate) struct GlobalArgs {
     pub(crate) verbose: u8,
 
     /// When to colour [env: NO_COLOR, CLICOLOR_FORCE]
-    #[arg(long, value_name = "WHEN", global = true, value_enum, default_value_t, hide_short_help = true)]
+    #[arg(
+        long,
+        value_name = "WHEN",
+        global = true,
+        value_enum,
+        default_value_t,
+        hide_short_help = true
+    )]
     pub(crate) color: ColorChoice,
 
     /// No progress line
@@ -78,7 +91,10 @@ const GROUPS: [(&str, &[&str]); 6] = [
     ("Ship", &["deploy"]),
     ("Observe", &["status", "logs"]),
     ("Runs", &["run", "recover"]),
-    ("Local", &["init", "up", "down", "tour", "config", "completions", "help"]),
+    (
+        "Local",
+        &["init", "up", "down", "tour", "config", "completions", "help"],
+    ),
 ];
 
 /// The one clap tree: help, completions and man pages come from it.
@@ -174,13 +190,17 @@ fn tell(out: &Output, error: &clap::Error) -> Exit {
         error.render().to_string()
     };
     match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            out.data(&text).map_or_else(|failure| out.failure(&failure), |()| Exit::Done)
-        }
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => out
+            .data(&text)
+            .map_or_else(|failure| out.failure(&failure), |()| Exit::Done),
         _ if out.json => {
             let text = error.render().to_string();
             let mut lines = text.lines().filter(|line| !line.trim().is_empty());
-            let message = lines.next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+            let message = lines
+                .next()
+                .unwrap_or_default()
+                .trim_start_matches("error: ")
+                .to_owned();
             out.failure(&Failure::usage("usage", message).details(lines.map(|line| line.trim().to_owned())))
         }
         _ => {
@@ -203,8 +223,11 @@ mod tests {
     fn every_visible_command_is_in_one_group() {
         let mut grouped: Vec<&str> = GROUPS.iter().flat_map(|(_, names)| names.iter().copied()).collect();
         let tree = tree();
-        let mut visible: Vec<&str> =
-            tree.get_subcommands().filter(|command| !command.is_hide_set()).map(clap::Command::get_name).collect();
+        let mut visible: Vec<&str> = tree
+            .get_subcommands()
+            .filter(|command| !command.is_hide_set())
+            .map(clap::Command::get_name)
+            .collect();
         grouped.sort_unstable();
         visible.sort_unstable();
         assert_eq!(grouped, visible);

@@ -53,7 +53,12 @@ impl<P> Approved<P> {
 }
 
 /// Asks for consent as the stake demands and returns the plan as approved; exit 5 without consent.
-pub(crate) fn approve<P>(context: &Context, args: &ConsentArgs, plan: P, stake: &Stake<'_>) -> Result<Approved<P>, Failure> {
+pub(crate) fn approve<P>(
+    context: &Context,
+    args: &ConsentArgs,
+    plan: P,
+    stake: &Stake<'_>,
+) -> Result<Approved<P>, Failure> {
     match (stake.protected, &stake.consequence) {
         (Some(environment), _) => protected(context, args, stake, environment)?,
         (None, Consequence::ReplacesData) => ask(context, args, stake)?,
@@ -67,13 +72,18 @@ fn ask(context: &Context, args: &ConsentArgs, stake: &Stake<'_>) -> Result<(), F
         return Ok(());
     }
     if !context.interactive() {
-        return Err(Failure::refused("consent_needed", format!("nobody was asked: {}", stake.question))
-            .help("`--yes` is required when not running interactively"));
+        return Err(
+            Failure::refused("consent_needed", format!("nobody was asked: {}", stake.question))
+                .help("`--yes` is required when not running interactively"),
+        );
     }
     context.out.ask(&format!("{} [y/N]", stake.question));
     match context.read_line()?.as_deref().map(str::to_ascii_lowercase).as_deref() {
         Some("y" | "yes") => Ok(()),
-        _ => Err(Failure::refused("consent_refused", "nothing was changed: the answer was no")),
+        _ => Err(Failure::refused(
+            "consent_refused",
+            "nothing was changed: the answer was no",
+        )),
     }
 }
 
@@ -82,18 +92,30 @@ fn protected(context: &Context, args: &ConsentArgs, stake: &Stake<'_>, environme
         return if args.reason.as_deref().is_some_and(|reason| !reason.trim().is_empty()) {
             Ok(())
         } else {
-            Err(Failure::refused("reason_needed", format!("environment `{environment}` is protected: `--yes` needs a reason"))
-                .help("add `--reason \"…\"`; it is recorded with the run"))
+            Err(Failure::refused(
+                "reason_needed",
+                format!("environment `{environment}` is protected: `--yes` needs a reason"),
+            )
+            .help("add `--reason \"…\"`; it is recorded with the run"))
         };
     }
     if !context.interactive() {
-        return Err(Failure::refused("consent_needed", format!("environment `{environment}` is protected: {}", stake.question))
-            .help("`--yes --reason \"…\"` is required when not running interactively"));
+        return Err(Failure::refused(
+            "consent_needed",
+            format!("environment `{environment}` is protected: {}", stake.question),
+        )
+        .help("`--yes --reason \"…\"` is required when not running interactively"));
     }
-    context.out.ask(&format!("environment `{environment}` is protected. {} Type `{}` to go on:", stake.question, stake.name));
+    context.out.ask(&format!(
+        "environment `{environment}` is protected. {} Type `{}` to go on:",
+        stake.question, stake.name
+    ));
     match context.read_line()? {
         Some(answer) if answer == stake.name => Ok(()),
-        _ => Err(Failure::refused("consent_refused", "nothing was changed: the name was not typed")),
+        _ => Err(Failure::refused(
+            "consent_refused",
+            "nothing was changed: the name was not typed",
+        )),
     }
 }
 
@@ -104,6 +126,10 @@ pub(crate) fn pick(context: &Context, question: &str, choices: &[String]) -> Res
     }
     context.out.ask(&format!("{question} [1-{}]", choices.len()));
     let answer = context.read_line()?.unwrap_or_default();
-    let by_number = answer.parse::<usize>().ok().and_then(|number| number.checked_sub(1)).filter(|index| *index < choices.len());
+    let by_number = answer
+        .parse::<usize>()
+        .ok()
+        .and_then(|number| number.checked_sub(1))
+        .filter(|index| *index < choices.len());
     Ok(by_number.or_else(|| choices.iter().position(|choice| *choice == answer)))
 }

@@ -47,8 +47,8 @@ pub(crate) struct Process {
 impl Process {
     /// Reads the process once.
     pub(crate) fn read() -> Result<Self, Failure> {
-        let cwd = std::env::current_dir()
-            .map_err(|error| Failure::io("could not find the working directory", &error))?;
+        let cwd =
+            std::env::current_dir().map_err(|error| Failure::io("could not find the working directory", &error))?;
         Ok(Self {
             args: std::env::args_os().collect(),
             env: std::env::vars_os()
@@ -82,7 +82,9 @@ impl Process {
     }
 
     fn speaks_unicode(&self) -> bool {
-        let locale = ["LC_ALL", "LC_CTYPE", "LANG"].iter().find_map(|name| self.env.get(*name).filter(|v| !v.is_empty()));
+        let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
+            .iter()
+            .find_map(|name| self.env.get(*name).filter(|v| !v.is_empty()));
         locale.is_none_or(|locale| {
             let locale = locale.to_ascii_lowercase();
             locale.contains("utf-8") || locale.contains("utf8")
@@ -91,8 +93,18 @@ impl Process {
 
     /// How to speak before the arguments are understood: for errors of the command line itself.
     pub(crate) fn provisional_output(&self) -> Output {
-        let has = |word: &str| self.args.iter().skip(1).take_while(|arg| *arg != "--").any(|arg| arg == word);
-        let never = self.args.windows(2).any(|pair| pair[0] == "--color" && pair[1] == "never") || has("--color=never");
+        let has = |word: &str| {
+            self.args
+                .iter()
+                .skip(1)
+                .take_while(|arg| *arg != "--")
+                .any(|arg| arg == word)
+        };
+        let never = self
+            .args
+            .windows(2)
+            .any(|pair| pair[0] == "--color" && pair[1] == "never")
+            || has("--color=never");
         self.output(&GlobalArgs {
             json: has("--json"),
             color: if never { ColorChoice::Never } else { ColorChoice::Auto },
@@ -118,7 +130,12 @@ impl Process {
     /// The context of a command.
     pub(crate) fn into_context(self, global: GlobalArgs) -> Context {
         let out = self.output(&global);
-        Context { process: self, global, out, runtime: OnceLock::new() }
+        Context {
+            process: self,
+            global,
+            out,
+            runtime: OnceLock::new(),
+        }
     }
 }
 
@@ -144,7 +161,11 @@ pub(crate) struct Context {
 impl Context {
     /// An environment variable; one that is empty counts as not set.
     pub(crate) fn env(&self, name: &str) -> Option<&str> {
-        self.process.env.get(name).map(String::as_str).filter(|value| !value.is_empty())
+        self.process
+            .env
+            .get(name)
+            .map(String::as_str)
+            .filter(|value| !value.is_empty())
     }
 
     /// All environment variables whose name starts with `prefix`.

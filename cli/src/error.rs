@@ -39,7 +39,14 @@ pub(crate) struct Failure {
 impl Failure {
     /// A failure with a code and a sentence.
     pub(crate) fn new(exit: Exit, code: &'static str, message: impl Into<String>) -> Self {
-        Self { exit, code, message: message.into(), details: Vec::new(), causes: Vec::new(), help: None }
+        Self {
+            exit,
+            code,
+            message: message.into(),
+            details: Vec::new(),
+            causes: Vec::new(),
+            help: None,
+        }
     }
 
     /// A usage or configuration failure (exit 2).
@@ -56,7 +63,11 @@ impl Failure {
     pub(crate) fn io(what: impl Into<String>, error: &std::io::Error) -> Self {
         let full = error.kind() == std::io::ErrorKind::StorageFull;
         let failure = Self::new(Exit::Failed, if full { "disk_full" } else { "io" }, what).because(error);
-        if full { failure.help("free some space, then run the same command again") } else { failure }
+        if full {
+            failure.help("free some space, then run the same command again")
+        } else {
+            failure
+        }
     }
 
     /// A fault of `opsctl` itself.

@@ -45,7 +45,9 @@ impl Place {
     }
 
     fn run(&self) -> Result<&str, Failure> {
-        self.run.as_deref().ok_or_else(|| Failure::usage("usage", "`--run` is missing"))
+        self.run
+            .as_deref()
+            .ok_or_else(|| Failure::usage("usage", "`--run` is missing"))
     }
 }
 
@@ -93,7 +95,10 @@ pub(crate) fn watchdog(context: &Context, place: &Place) -> Outcome {
             Ok(Some(record)) => notifier_of(context, &record),
             _ => None,
         };
-        let options = WatchOptions { notifier, ..WatchOptions::default() };
+        let options = WatchOptions {
+            notifier,
+            ..WatchOptions::default()
+        };
         watch(platform, run, this_process(run), &journal, &options)
             .await
             .map_err(|error| error::platform::run_failure(format!("could not watch run `{run}`"), &error))?;
@@ -109,7 +114,9 @@ pub(crate) fn work(context: &Context, place: &Place) -> Outcome {
     context.block_on(async {
         let _signals = Signals::listen()?;
         let what = || format!("could not work on run `{id}`");
-        let launcher = local.launcher().ok_or_else(|| Failure::bug("the platform has no launcher"))?;
+        let launcher = local
+            .launcher()
+            .ok_or_else(|| Failure::bug("the platform has no launcher"))?;
         let journal = open_journal(&state, id)?;
         let run = Run::take(platform, id, this_process(id), LEASE, journal)
             .await
@@ -120,11 +127,16 @@ pub(crate) fn work(context: &Context, place: &Place) -> Outcome {
             .as_ref()
             .is_some_and(|watchdog| run.platform().holder_alive(watchdog) == Some(true));
         if !watched {
-            launcher.spawn(Role::Watchdog { run: id }, &state).map_err(|error| error::platform::failure(what(), &error))?;
+            launcher
+                .spawn(Role::Watchdog { run: id }, &state)
+                .map_err(|error| error::platform::failure(what(), &error))?;
         }
         let notifier = notifier_of(context, run.record());
         if run.record().kind == worker::KIND {
-            let options = CanaryOptions { await_watchdog: Some(WATCHDOG), notifier };
+            let options = CanaryOptions {
+                await_watchdog: Some(WATCHDOG),
+                notifier,
+            };
             let done = opsctl_rollouts::work(run, options)
                 .await
                 .map_err(|error| Failure::new(Exit::Failed, "canary", what()).because(&error))?;
@@ -141,14 +153,18 @@ pub(crate) fn work(context: &Context, place: &Place) -> Outcome {
         } else {
             // A restore works in the process that was asked; what it left is undone by its watchdog or by `recover`.
             let kind = run.record().kind.clone();
-            Err(Failure::usage("not_resumable", format!("a run of kind `{kind}` cannot be gone on with"))
-                .help(format!("opsctl recover {id}")))
+            Err(Failure::usage(
+                "not_resumable",
+                format!("a run of kind `{kind}` cannot be gone on with"),
+            )
+            .help(format!("opsctl recover {id}")))
         }
     })
 }
 
 fn open_journal(state: &StateDir, run: &str) -> Result<Journal, Failure> {
-    Journal::open(state.journal(run), run).map_err(|error| error::platform::journal(format!("could not open the journal of run `{run}`"), &error))
+    Journal::open(state.journal(run), run)
+        .map_err(|error| error::platform::journal(format!("could not open the journal of run `{run}`"), &error))
 }
 
 fn to_json(document: &impl Serialize) -> Result<serde_json::Value, Failure> {
@@ -157,7 +173,8 @@ fn to_json(document: &impl Serialize) -> Result<serde_json::Value, Failure> {
 
 /// The JSON last: whoever waits for it finds the page, too.
 fn write_json(state: &StateDir, run: &str, document: &impl Serialize) -> Outcome {
-    let text = serde_json::to_vec_pretty(document).map_err(|error| Failure::bug("could not write the report as JSON").because(&error))?;
+    let text = serde_json::to_vec_pretty(document)
+        .map_err(|error| Failure::bug("could not write the report as JSON").because(&error))?;
     platform::write_report(state, run, "report.json", &text)?;
     Ok(Exit::Done)
 }

@@ -95,7 +95,11 @@ impl Output {
 
     /// The document under `--json`, else the text.
     pub(crate) fn answer(&self, document: &impl Serialize, text: impl FnOnce(Paint) -> String) -> Result<(), Failure> {
-        if self.json { self.document(document) } else { self.data(&text(self.stdout)) }
+        if self.json {
+            self.document(document)
+        } else {
+            self.data(&text(self.stdout))
+        }
     }
 
     /// Says something on stderr that is worth knowing; silent under `--quiet` and `--json`.
@@ -112,7 +116,11 @@ impl Output {
 
     /// The likely next command.
     pub(crate) fn next(&self, command: impl AsRef<str>) {
-        self.note(format!("{} {}", self.stderr.apply(Style::Hint, "next:"), command.as_ref()));
+        self.note(format!(
+            "{} {}",
+            self.stderr.apply(Style::Hint, "next:"),
+            command.as_ref()
+        ));
     }
 
     /// Detail for `-v`.
@@ -128,9 +136,16 @@ impl Output {
             return;
         }
         if self.json {
-            self.say(&serde_json::json!({"schema": "opsctl.warning/v1", "type": "warning", "message": text.as_ref()}).to_string());
+            self.say(
+                &serde_json::json!({"schema": "opsctl.warning/v1", "type": "warning", "message": text.as_ref()})
+                    .to_string(),
+            );
         } else {
-            self.say(&format!("{} {}", self.stderr.apply(Style::Warning, "warning:"), text.as_ref()));
+            self.say(&format!(
+                "{} {}",
+                self.stderr.apply(Style::Warning, "warning:"),
+                text.as_ref()
+            ));
         }
     }
 
@@ -176,7 +191,11 @@ pub(crate) fn bytes(bytes: u64) -> String {
         value /= 1024.0;
         unit += 1;
     }
-    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+    if unit == 0 {
+        format!("{bytes} B")
+    } else {
+        format!("{value:.1} {}", UNITS[unit])
+    }
 }
 
 /// A time span for people: `240 ms`, `3.2 s`, `4m 05s`, `2h 10m`, `3d 4h`.
@@ -193,7 +212,11 @@ pub(crate) fn seconds(seconds: f64) -> String {
 
 /// `1 file`, `2 files`.
 pub(crate) fn plural(count: u64, one: &str, many: &str) -> String {
-    if count == 1 { format!("1 {one}") } else { format!("{count} {many}") }
+    if count == 1 {
+        format!("1 {one}")
+    } else {
+        format!("{count} {many}")
+    }
 }
 
 #[cfg(test)]

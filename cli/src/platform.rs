@@ -41,7 +41,11 @@ impl Opened {
     /// The files of a run's report.
     pub(crate) fn report_files(&self, run: &str) -> Vec<PathBuf> {
         let folder = self.state.run_dir(run);
-        ["report.html", "report.json"].iter().map(|name| folder.join(name)).filter(|path| path.is_file()).collect()
+        ["report.html", "report.json"]
+            .iter()
+            .map(|name| folder.join(name))
+            .filter(|path| path.is_file())
+            .collect()
     }
 }
 
@@ -67,15 +71,24 @@ pub(crate) fn open_for(context: &Context, config: Config) -> Result<Opened, Fail
     match config.environment.platform {
         PlatformKind::Local => {}
         PlatformKind::Kubernetes => {
-            return Err(Failure::usage("not_built", format!("environment `{}` is on Kubernetes", config.environment.name))
-                .cause("this opsctl runs services on the local platform only")
-                .help("choose another environment with `-e`"));
+            return Err(Failure::usage(
+                "not_built",
+                format!("environment `{}` is on Kubernetes", config.environment.name),
+            )
+            .cause("this opsctl runs services on the local platform only")
+            .help("choose another environment with `-e`"));
         }
     }
-    let state = StateDir::open(config.state())
-        .map_err(|error| error::platform::failure(format!("could not use `{}`", context.shown(&config.state())), &error))?;
+    let state = StateDir::open(config.state()).map_err(|error| {
+        error::platform::failure(format!("could not use `{}`", context.shown(&config.state())), &error)
+    })?;
     let (local, platform) = over(context, &state)?;
-    Ok(Opened { config, local, platform, state })
+    Ok(Opened {
+        config,
+        local,
+        platform,
+        state,
+    })
 }
 
 /// The platform over a state folder, as worker processes open it.
@@ -87,12 +100,21 @@ pub(crate) fn over(context: &Context, state: &StateDir) -> Result<(LocalPlatform
 
 /// The run that a word means: an id or its first characters; without a word the newest.
 pub(crate) async fn find_run(opened: &Opened, wanted: Option<&str>) -> Result<RunRecord, Failure> {
-    let records =
-        opened.platform.records().await.map_err(|error| error::platform::failure("could not read the runs", &error))?;
+    let records = opened
+        .platform
+        .records()
+        .await
+        .map_err(|error| error::platform::failure("could not read the runs", &error))?;
     let Some(wanted) = wanted else {
-        return records.into_iter().next_back().ok_or_else(|| Failure::usage("unknown_run", "there is no run yet"));
+        return records
+            .into_iter()
+            .next_back()
+            .ok_or_else(|| Failure::usage("unknown_run", "there is no run yet"));
     };
-    let mut matching: Vec<RunRecord> = records.into_iter().filter(|record| record.id.starts_with(wanted)).collect();
+    let mut matching: Vec<RunRecord> = records
+        .into_iter()
+        .filter(|record| record.id.starts_with(wanted))
+        .collect();
     match matching.len() {
         1 => Ok(matching.remove(0)),
         0 => Err(Failure::usage("unknown_run", format!("there is no run `{wanted}`")).help("opsctl run list")),
@@ -141,15 +163,21 @@ pub(crate) fn open_by(paths: &[PathBuf]) -> Vec<String> {
     let wanted: Vec<_> = paths.iter().filter_map(|path| identity(path)).collect();
     let mut found = Vec::new();
     for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
         if pid == std::process::id() {
             continue;
         }
-        let has = std::fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten().any(|descriptor| {
-            identity(&descriptor.path()).is_some_and(|identity| wanted.contains(&identity))
-                || std::fs::read_link(descriptor.path())
-                    .is_ok_and(|target| paths.iter().any(|path| path.is_dir() && target.starts_with(path)))
-        });
+        let has = std::fs::read_dir(process.path().join("fd"))
+            .into_iter()
+            .flatten()
+            .flatten()
+            .any(|descriptor| {
+                identity(&descriptor.path()).is_some_and(|identity| wanted.contains(&identity))
+                    || std::fs::read_link(descriptor.path())
+                        .is_ok_and(|target| paths.iter().any(|path| path.is_dir() && target.starts_with(path)))
+            });
         if has {
             let name = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
             found.push(format!("{} (pid {pid})", name.trim()));

@@ -29,11 +29,16 @@ pub(crate) fn declared<'a>(config: &'a Config, named: Option<&str>) -> Result<&'
     let mut all = config.repositories.values();
     match (all.next(), all.next()) {
         (Some(only), None) => Ok(only),
-        (None, _) => Err(Failure::usage("nothing_declared", "there is no repository: none is declared")
-            .help("`opsctl init` declares one, see also `opsctl help config`")),
+        (None, _) => Err(
+            Failure::usage("nothing_declared", "there is no repository: none is declared")
+                .help("`opsctl init` declares one, see also `opsctl help config`"),
+        ),
         (Some(_), Some(_)) => Err(Failure::usage("ambiguous", "which repository is meant is not clear")
             .details(config.repositories.keys().cloned())
-            .help(format!("set `repository` in `[env.{}]` of opsctl.toml", config.environment.name))),
+            .help(format!(
+                "set `repository` in `[env.{}]` of opsctl.toml",
+                config.environment.name
+            ))),
     }
 }
 
@@ -56,22 +61,32 @@ pub(crate) async fn open(
     let store = store(declared)?;
     if if_empty == IfEmpty::Fail {
         // Before the password: an empty store needs none, and says more.
-        let exists = Engine::exists(store.as_ref()).await.map_err(|error| error::backups::failure(&what, &error))?;
+        let exists = Engine::exists(store.as_ref())
+            .await
+            .map_err(|error| error::backups::failure(&what, &error))?;
         if !exists {
-            let missing = backups::Error::NoRepository { location: store.location() };
+            let missing = backups::Error::NoRepository {
+                location: store.location(),
+            };
             return Err(error::backups::failure(what, &missing));
         }
     }
-    let password = declared.password.fetch(context, &format!("the password of repository `{}`", declared.name))?;
+    let password = declared
+        .password
+        .fetch(context, &format!("the password of repository `{}`", declared.name))?;
     warn_same_disk(context, declared);
     match if_empty {
-        IfEmpty::Fail => Engine::open(store, password.expose()).await.map_err(|error| error::backups::failure(what, &error)),
+        IfEmpty::Fail => Engine::open(store, password.expose())
+            .await
+            .map_err(|error| error::backups::failure(what, &error)),
         IfEmpty::Make => {
             let (engine, made) = Engine::open_or_init(store, password.expose(), &InitOptions::default())
                 .await
                 .map_err(|error| error::backups::failure(what, &error))?;
             if made {
-                context.out.done(format!("made repository `{}` at {}", declared.name, engine.location()));
+                context
+                    .out
+                    .done(format!("made repository `{}` at {}", declared.name, engine.location()));
             }
             Ok(engine)
         }
@@ -82,16 +97,25 @@ pub(crate) async fn open(
 pub(crate) fn store(declared: &config::Repository) -> Result<Arc<dyn Store>, Failure> {
     match &declared.folder {
         Some(folder) => Ok(Arc::new(LocalStore::new(folder))),
-        None => Err(Failure::usage("not_built", format!("repository `{}` is at {}", declared.name, declared.store))
-            .cause("this opsctl keeps repositories in local folders only")
-            .help("use `store = \"file:FOLDER\"`")),
+        None => Err(Failure::usage(
+            "not_built",
+            format!("repository `{}` is at {}", declared.name, declared.store),
+        )
+        .cause("this opsctl keeps repositories in local folders only")
+        .help("use `store = \"file:FOLDER\"`")),
     }
 }
 
 /// A password beside the repository is lost together with it.
 fn warn_same_disk(context: &Context, declared: &config::Repository) {
-    let (config::SecretSource::File(password), Some(folder)) = (&declared.password, &declared.folder) else { return };
-    let device = |path: &Path| path.ancestors().find_map(|path| path.metadata().ok()).map(|metadata| metadata.dev());
+    let (config::SecretSource::File(password), Some(folder)) = (&declared.password, &declared.folder) else {
+        return;
+    };
+    let device = |path: &Path| {
+        path.ancestors()
+            .find_map(|path| path.metadata().ok())
+            .map(|metadata| metadata.dev())
+    };
     if device(password).is_some() && device(password) == device(folder) {
         context.out.detail(format!(
             "the password of repository `{}` is on the repository's own disk: keep a copy of `{}` elsewhere",
@@ -104,15 +128,17 @@ fn warn_same_disk(context: &Context, declared: &config::Repository) {
 /// What to save of a datastore. `staging` is where a database is copied to.
 pub(crate) fn source(config: &Config, store: &Datastore) -> Result<Box<dyn Source>, Failure> {
     let path = path_of(store)?;
-    Ok(match store.kind {
-        DatastoreKind::Sqlite => Box::new(SqliteSource::new(path, staging(config))),
-        _ => {
-            let excludes = Excludes::new(&store.exclude).map_err(|error| {
-                Failure::usage("config_invalid", format!("datastore `{}` has an exclude that cannot be used", store.name)).because(&error)
-            })?;
-            Box::new(FilesSource::new(vec![path], excludes))
-        }
-    })
+    if store.kind == DatastoreKind::Sqlite {
+        return Ok(Box::new(SqliteSource::new(path, staging(config))));
+    }
+    let excludes = Excludes::new(&store.exclude).map_err(|error| {
+        Failure::usage(
+            "config_invalid",
+            format!("datastore `{}` has an exclude that cannot be used", store.name),
+        )
+        .because(&error)
+    })?;
+    Ok(Box::new(FilesSource::new(vec![path], excludes)))
 }
 
 /// Where databases are copied to on their way.
@@ -124,9 +150,12 @@ pub(crate) fn staging(config: &Config) -> PathBuf {
 pub(crate) fn path_of(store: &Datastore) -> Result<PathBuf, Failure> {
     match (store.kind, &store.path) {
         (DatastoreKind::Sqlite | DatastoreKind::Files, Some(path)) => Ok(path.clone()),
-        (kind, _) => Err(Failure::usage("not_built", format!("datastore `{}` is of kind `{}`", store.name, kind.word()))
-            .cause("this opsctl backs up the kinds sqlite and files only")
-            .help(format!("it is declared at {}", store.origin))),
+        (kind, _) => Err(Failure::usage(
+            "not_built",
+            format!("datastore `{}` is of kind `{}`", store.name, kind.word()),
+        )
+        .cause("this opsctl backs up the kinds sqlite and files only")
+        .help(format!("it is declared at {}", store.origin))),
     }
 }
 
@@ -166,7 +195,12 @@ impl Shown {
 
     fn tell(&self) {
         let (total, item) = self.total.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        self.line.amount(Amount { done: self.bytes.load(Ordering::Relaxed), total, bytes: true, item });
+        self.line.amount(Amount {
+            done: self.bytes.load(Ordering::Relaxed),
+            total,
+            bytes: true,
+            item,
+        });
     }
 }
 

@@ -10,8 +10,11 @@ use crate::error::Failure;
 pub(crate) fn stores<'a>(config: &'a Config, target: Option<&str>) -> Result<Vec<&'a Datastore>, Failure> {
     let Some(target) = target else {
         if config.datastores.is_empty() {
-            return Err(Failure::usage("nothing_declared", "there is nothing to back up: no datastore is declared")
-                .help("declare one in opsctl.toml, see `opsctl help config`"));
+            return Err(Failure::usage(
+                "nothing_declared",
+                "there is nothing to back up: no datastore is declared",
+            )
+            .help("declare one in opsctl.toml, see `opsctl help config`"));
         }
         return Ok(config.datastores.values().collect());
     };
@@ -34,7 +37,10 @@ pub(crate) fn store<'a>(context: &Context, config: &'a Config, target: Option<&s
 /// The one service that `drill`, `deploy` and `logs` mean.
 pub(crate) fn service<'a>(context: &Context, config: &'a Config, target: Option<&str>) -> Result<&'a Service, Failure> {
     if let Some(target) = target {
-        return config.services.get(target).ok_or_else(|| unknown_service(config, target));
+        return config
+            .services
+            .get(target)
+            .ok_or_else(|| unknown_service(config, target));
     }
     if config.services.len() == 1
         && let Some(only) = config.services.values().next()
@@ -44,7 +50,9 @@ pub(crate) fn service<'a>(context: &Context, config: &'a Config, target: Option<
     if let Some(service) = default_service(config) {
         return Ok(service);
     }
-    choose(context, "service", config.services.values().collect(), |service| &service.name)
+    choose(context, "service", config.services.values().collect(), |service| {
+        &service.name
+    })
 }
 
 /// There is no such service.
@@ -59,7 +67,11 @@ fn default_service(config: &Config) -> Option<&Service> {
 }
 
 fn used_by<'a>(config: &'a Config, service: &Service) -> Vec<&'a Datastore> {
-    let mut stores: Vec<&Datastore> = service.uses.iter().filter_map(|used| config.datastores.get(&used.store)).collect();
+    let mut stores: Vec<&Datastore> = service
+        .uses
+        .iter()
+        .filter_map(|used| config.datastores.get(&used.store))
+        .collect();
     stores.dedup_by_key(|store| &store.name);
     stores
 }
@@ -71,13 +83,20 @@ fn named<'a>(config: &'a Config, target: &str) -> Result<Vec<&'a Datastore>, Fai
     if let Some(service) = config.services.get(target) {
         let stores = used_by(config, service);
         if stores.is_empty() {
-            return Err(Failure::usage("uses_nothing", format!("service `{target}` uses no datastore"))
-                .help("name its datastores in `uses`, see `opsctl help config`"));
+            return Err(
+                Failure::usage("uses_nothing", format!("service `{target}` uses no datastore"))
+                    .help("name its datastores in `uses`, see `opsctl help config`"),
+            );
         }
         return Ok(stores);
     }
     let failure = Failure::usage("unknown_target", format!("there is no datastore or service `{target}`"));
-    let known: Vec<&str> = config.datastores.keys().chain(config.services.keys()).map(String::as_str).collect();
+    let known: Vec<&str> = config
+        .datastores
+        .keys()
+        .chain(config.services.keys())
+        .map(String::as_str)
+        .collect();
     Err(told(failure, target, &known))
 }
 
@@ -92,10 +111,17 @@ fn told(failure: Failure, name: &str, known: &[&str]) -> Failure {
     }
 }
 
-fn choose<'a, T>(context: &Context, what: &str, candidates: Vec<&'a T>, name: impl Fn(&T) -> &String) -> Result<&'a T, Failure> {
+fn choose<'a, T>(
+    context: &Context,
+    what: &str,
+    candidates: Vec<&'a T>,
+    name: impl Fn(&T) -> &String,
+) -> Result<&'a T, Failure> {
     match candidates.as_slice() {
-        [] => Err(Failure::usage("nothing_declared", format!("there is no {what}: none is declared"))
-            .help("declare one in opsctl.toml, see `opsctl help config`")),
+        [] => Err(
+            Failure::usage("nothing_declared", format!("there is no {what}: none is declared"))
+                .help("declare one in opsctl.toml, see `opsctl help config`"),
+        ),
         [only] => Ok(only),
         several => {
             let names: Vec<String> = several.iter().map(|candidate| name(candidate).clone()).collect();
@@ -104,9 +130,11 @@ fn choose<'a, T>(context: &Context, what: &str, candidates: Vec<&'a T>, name: im
             {
                 return Ok(several[index]);
             }
-            Err(Failure::usage("ambiguous", format!("which {what} is meant is not clear"))
-                .details(names)
-                .help("name one of these, or set `default_service` in `[env.…]` of opsctl.toml"))
+            Err(
+                Failure::usage("ambiguous", format!("which {what} is meant is not clear"))
+                    .details(names)
+                    .help("name one of these, or set `default_service` in `[env.…]` of opsctl.toml"),
+            )
         }
     }
 }

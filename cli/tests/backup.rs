@@ -13,7 +13,11 @@ use sandbox::Sandbox;
 fn files_in(folder: PathBuf) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if entry.path().is_dir() { found.extend(files_in(entry.path())) } else { found.push(entry.path()) }
+        if entry.path().is_dir() {
+            found.extend(files_in(entry.path()))
+        } else {
+            found.push(entry.path())
+        }
     }
     found.sort();
     found
@@ -41,7 +45,10 @@ fn what_was_saved_comes_back() {
     assert_eq!(list["snapshots"].as_array().map(Vec::len), Some(2));
 
     let restored = sandbox.run(&["restore", "db"]).ended(0);
-    assert_eq!(Sandbox::rows(&PathBuf::from(restored.stdout.trim()).join("shop.db")), ["book", "pen"]);
+    assert_eq!(
+        Sandbox::rows(&PathBuf::from(restored.stdout.trim()).join("shop.db")),
+        ["book", "pen"]
+    );
     sandbox.run(&["restore", "db"]).ended(5).says("exists already");
     sandbox.run(&["restore", "files", "--into", "elsewhere"]).ended(0);
     for name in ["a.txt", "deep/b.bin"] {
@@ -50,8 +57,13 @@ fn what_was_saved_comes_back() {
             fs::read(sandbox.path("data/uploads").join(name)).expect("the original")
         );
     }
-    sandbox.run(&["restore", "files", "--into", "elsewhere"]).ended(5).says("`--yes` is required");
-    sandbox.run(&["restore", "files", "--into", "elsewhere", "--yes"]).ended(0);
+    sandbox
+        .run(&["restore", "files", "--into", "elsewhere"])
+        .ended(5)
+        .says("`--yes` is required");
+    sandbox
+        .run(&["restore", "files", "--into", "elsewhere", "--yes"])
+        .ended(0);
     sandbox.run(&["repository", "check", "--read-data"]).ended(0);
 }
 
@@ -65,10 +77,28 @@ fn looking_at_snapshots() {
     let first = list["snapshots"][0]["snapshot"].as_str().expect("an id").to_owned();
     let diff = sandbox.run(&["snapshot", "diff", &first[..8]]).ended(0);
     assert!(diff.stdout.contains("+ uploads/new.txt"), "{}", diff.stdout);
-    assert!(sandbox.run(&["snapshot", "ls"]).ended(0).stdout.contains("uploads/deep/b.bin"));
-    assert_eq!(sandbox.run(&["snapshot", "dump", "latest", "uploads/a.txt"]).ended(0).stdout, "alpha\n");
-    sandbox.run(&["snapshot", "dump", "latest", "uploads/none"]).ended(2).says("opsctl snapshot ls");
-    sandbox.run(&["snapshot", "show", "ffffffff"]).ended(2).says("opsctl snapshot list");
+    assert!(
+        sandbox
+            .run(&["snapshot", "ls"])
+            .ended(0)
+            .stdout
+            .contains("uploads/deep/b.bin")
+    );
+    assert_eq!(
+        sandbox
+            .run(&["snapshot", "dump", "latest", "uploads/a.txt"])
+            .ended(0)
+            .stdout,
+        "alpha\n"
+    );
+    sandbox
+        .run(&["snapshot", "dump", "latest", "uploads/none"])
+        .ended(2)
+        .says("opsctl snapshot ls");
+    sandbox
+        .run(&["snapshot", "show", "ffffffff"])
+        .ended(2)
+        .says("opsctl snapshot list");
     sandbox.run(&["restore", "db"]).ended(2).says("opsctl backup db");
 }
 
@@ -77,13 +107,24 @@ fn a_missing_or_wrong_password() {
     let sandbox = Sandbox::with_stores();
     let password = sandbox.path("password");
     fs::rename(&password, sandbox.path("kept")).expect("our own file");
-    sandbox.run(&["backup"]).ended(2).says("the password of repository `here` is not there");
-    assert!(!sandbox.path("repo/config").exists(), "no repository without a password");
+    sandbox
+        .run(&["backup"])
+        .ended(2)
+        .says("the password of repository `here` is not there");
+    assert!(
+        !sandbox.path("repo/config").exists(),
+        "no repository without a password"
+    );
     assert!(!password.exists(), "only init makes a password file");
     fs::rename(sandbox.path("kept"), &password).expect("our own file");
     sandbox.run(&["backup"]).ended(0);
     fs::write(&password, "battery staple\n").expect("our own file");
-    for command in [&["backup"][..], &["restore", "db"], &["snapshot", "list"], &["repository", "check"]] {
+    for command in [
+        &["backup"][..],
+        &["restore", "db"],
+        &["snapshot", "list"],
+        &["repository", "check"],
+    ] {
         let ran = sandbox.run(command).ended(2).says("wrong password");
         assert!(!ran.stderr.contains("battery"), "a password is never shown");
     }
@@ -94,10 +135,23 @@ fn a_missing_or_wrong_password() {
 #[test]
 fn a_target_that_does_not_exist_or_is_not_clear() {
     let sandbox = Sandbox::with_stores();
-    sandbox.run(&["backup", "fils"]).ended(2).says("there is no datastore or service `fils`").says("did you mean `files`?");
-    sandbox.run(&["restore"]).ended(2).says("which datastore is meant is not clear").says("  db").says("  files");
+    sandbox
+        .run(&["backup", "fils"])
+        .ended(2)
+        .says("there is no datastore or service `fils`")
+        .says("did you mean `files`?");
+    sandbox
+        .run(&["restore"])
+        .ended(2)
+        .says("which datastore is meant is not clear")
+        .says("  db")
+        .says("  files");
     fs::remove_file(sandbox.path("data/shop.db")).expect("our own file");
-    sandbox.run(&["backup"]).ended(2).says("could not back up `db`").says("1 datastore was saved all the same");
+    sandbox
+        .run(&["backup"])
+        .ended(2)
+        .says("could not back up `db`")
+        .says("1 datastore was saved all the same");
 }
 
 #[test]
@@ -105,7 +159,10 @@ fn a_datastore_of_a_kind_that_is_not_built() {
     let sandbox = Sandbox::with_stores();
     let text = fs::read_to_string(sandbox.path("opsctl.toml")).expect("the file");
     sandbox.write("opsctl.toml", &format!("{text}[datastore.pg]\nkind = \"postgres\"\n"));
-    sandbox.run(&["backup", "pg"]).ended(2).says("datastore `pg` is of kind `postgres`");
+    sandbox
+        .run(&["backup", "pg"])
+        .ended(2)
+        .says("datastore `pg` is of kind `postgres`");
 }
 
 #[test]
@@ -143,19 +200,32 @@ fn a_full_disk_is_one_clear_error_and_loses_nothing() {
     let sandbox = Sandbox::with_stores();
     let repo = sandbox.path("repo");
     fs::create_dir_all(&repo).expect("a folder");
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=400k,mode=0700", "tmpfs"]).arg(&repo).output();
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=400k,mode=0700", "tmpfs"])
+        .arg(&repo)
+        .output();
     if !mounted.is_ok_and(|mounted| mounted.status.success()) {
         peers::skip(name, "a small tmpfs cannot be mounted here");
         return;
     }
     let outcome = std::panic::catch_unwind(|| {
         sandbox.run(&["backup", "files"]).ended(0);
-        let noise: Vec<u8> = (0..1_500_000_u64).map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8 ^ (i.wrapping_mul(i) >> 13) as u8).collect();
+        let noise: Vec<u8> = (0..1_500_000_u64)
+            .map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8 ^ (i.wrapping_mul(i) >> 13) as u8)
+            .collect();
         fs::write(sandbox.path("data/uploads/noise"), noise).expect("our own file");
-        sandbox.run(&["backup", "files"]).ended(1).says("could not back up `files`").says("no space left").says("free some space");
+        sandbox
+            .run(&["backup", "files"])
+            .ended(1)
+            .says("could not back up `files`")
+            .says("no space left")
+            .says("free some space");
         sandbox.run(&["repository", "check", "--read-data"]).ended(0);
         sandbox.run(&["restore", "files", "--into", "out"]).ended(0);
-        assert_eq!(fs::read_to_string(sandbox.path("out/uploads/a.txt")).expect("restored"), "alpha\n");
+        assert_eq!(
+            fs::read_to_string(sandbox.path("out/uploads/a.txt")).expect("restored"),
+            "alpha\n"
+        );
     });
     let _ = Command::new("umount").arg("-l").arg(&repo).status();
     if let Err(panic) = outcome {
@@ -166,7 +236,15 @@ fn a_full_disk_is_one_clear_error_and_loses_nothing() {
 #[test]
 fn two_backups_at_once() {
     let sandbox = Sandbox::with_stores();
-    let children: Vec<_> = (0..3).map(|_| sandbox.command(&["backup", "-q"]).stdout(std::process::Stdio::null()).spawn().expect("opsctl starts")).collect();
+    let children: Vec<_> = (0..3)
+        .map(|_| {
+            sandbox
+                .command(&["backup", "-q"])
+                .stdout(std::process::Stdio::null())
+                .spawn()
+                .expect("opsctl starts")
+        })
+        .collect();
     for mut child in children {
         assert!(child.wait().expect("it ends").success());
     }
@@ -177,7 +255,9 @@ fn two_backups_at_once() {
 
 #[test]
 fn restic_reads_what_backup_wrote() {
-    let Some(restic) = peers::peer("restic", "restic_reads_what_backup_wrote") else { return };
+    let Some(restic) = peers::peer("restic", "restic_reads_what_backup_wrote") else {
+        return;
+    };
     let sandbox = Sandbox::with_stores();
     sandbox.run(&["backup"]).ended(0);
     let checked = Command::new(restic)

@@ -67,11 +67,18 @@ fn what_others_may_write_is_refused_for_root_too() {
     let file = sandbox.path("opsctl.toml");
     for mode in [0o666, 0o664, 0o602] {
         fs::set_permissions(&file, fs::Permissions::from_mode(mode)).expect("our own file");
-        sandbox.run(&["config", "check"]).ended(5).says("may write it").says("chmod go-w");
+        sandbox
+            .run(&["config", "check"])
+            .ended(5)
+            .says("may write it")
+            .says("chmod go-w");
     }
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).expect("our own file");
     fs::set_permissions(sandbox.path(""), fs::Permissions::from_mode(0o777)).expect("our own folder");
-    sandbox.run(&["config", "check"]).ended(5).says("everybody may write it (mode 0777)");
+    sandbox
+        .run(&["config", "check"])
+        .ended(5)
+        .says("everybody may write it (mode 0777)");
     fs::set_permissions(sandbox.path(""), fs::Permissions::from_mode(0o700)).expect("our own folder");
     sandbox.run(&["config", "check"]).ended(0);
 }
@@ -84,7 +91,10 @@ fn a_file_of_somebody_else_is_refused() {
         peers::skip("a_file_of_somebody_else_is_refused", "only root can give a file away");
         return;
     }
-    sandbox.run(&["config", "check"]).ended(5).says("it belongs to uid 54321");
+    sandbox
+        .run(&["config", "check"])
+        .ended(5)
+        .says("it belongs to uid 54321");
 }
 
 #[test]
@@ -98,19 +108,34 @@ fn layers_flag_variable_environment_service_defaults() {
         let document: serde_json::Value = serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
         let find = |path: &str| {
-            let value = document["values"].as_array().expect("values").iter().find(|value| value["path"] == path).expect("the value").clone();
-            (value["value"].as_str().expect("text").to_owned(), value["origin"].as_str().expect("text").to_owned())
+            let value = document["values"]
+                .as_array()
+                .expect("values")
+                .iter()
+                .find(|value| value["path"] == path)
+                .expect("the value")
+                .clone();
+            (
+                value["value"].as_str().expect("text").to_owned(),
+                value["origin"].as_str().expect("text").to_owned(),
+            )
         };
-        (find("service.shop.local.replicas"), find("service.shop.objectives.availability"))
+        (
+            find("service.shop.local.replicas"),
+            find("service.shop.objectives.availability"),
+        )
     };
     let (replicas, availability) = shown(&["-e", "local"], &[]);
     assert_eq!(replicas, ("2".to_owned(), "opsctl.toml:9:40".to_owned()));
-    assert_eq!(availability, ("\"99.9%\"".to_owned(), "opsctl.toml:7:33".to_owned()));
+    assert_eq!(availability, ("\"99.9%\"".to_owned(), "opsctl.toml:7:31".to_owned()));
     assert_eq!(shown(&["-e", "production"], &[]).0.0, "5");
     assert_eq!(shown(&[], &[("OPSCTL_ENV", "production")]).0.0, "5");
     assert_eq!(shown(&["-e", "local"], &[("OPSCTL_ENV", "production")]).0.0, "2");
     let (replicas, _) = shown(&["-e", "production"], &[("OPSCTL_SERVICE__SHOP__LOCAL__REPLICAS", "7")]);
-    assert_eq!(replicas, ("7".to_owned(), "OPSCTL_SERVICE__SHOP__LOCAL__REPLICAS".to_owned()));
+    assert_eq!(
+        replicas,
+        ("7".to_owned(), "OPSCTL_SERVICE__SHOP__LOCAL__REPLICAS".to_owned())
+    );
 }
 
 #[test]
@@ -122,20 +147,39 @@ fn variables_cannot_set_what_runs_or_who_is_asked() {
         ("OPSCTL_SERVICE__SHOP__LOCAL__BUILD", "build"),
         ("OPSCTL_SERVICE__SHOP__CANARY__COMMAND", "command"),
     ] {
-        let output = sandbox.command(&["config", "check", "-e", "local"]).env(variable, "[\"evil\"]").output().expect("opsctl starts");
+        let output = sandbox
+            .command(&["config", "check", "-e", "local"])
+            .env(variable, "[\"evil\"]")
+            .output()
+            .expect("opsctl starts");
         assert_eq!(output.status.code(), Some(2));
-        assert!(String::from_utf8_lossy(&output.stderr).contains(&format!("{variable}: `{word}` cannot be set by a variable")));
+        assert!(
+            String::from_utf8_lossy(&output.stderr)
+                .contains(&format!("{variable}: `{word}` cannot be set by a variable"))
+        );
     }
 }
 
 #[test]
 fn included_files_hold_only_what_teams_own_and_no_name_twice() {
     let sandbox = Sandbox::new();
-    sandbox.write("opsctl.toml", &format!("include = [\"services/*/opsctl.toml\"]\n{GOOD}"));
-    sandbox.write("services/a/opsctl.toml", "[service.cart]\nlocal = { command = [\"sh\"] }\n");
-    let document = sandbox.run(&["config", "check", "-e", "local", "--json"]).ended(0).json();
+    sandbox.write(
+        "opsctl.toml",
+        &format!("include = [\"services/*/opsctl.toml\"]\n{GOOD}"),
+    );
+    sandbox.write(
+        "services/a/opsctl.toml",
+        "[service.cart]\nlocal = { command = [\"sh\"] }\n",
+    );
+    let document = sandbox
+        .run(&["config", "check", "-e", "local", "--json"])
+        .ended(0)
+        .json();
     assert_eq!(document["services"], 2);
-    sandbox.write("services/b/opsctl.toml", "include = []\n[env.x]\n[service.shop]\nlocal = { command = [\"sh\"] }\n");
+    sandbox.write(
+        "services/b/opsctl.toml",
+        "include = []\n[env.x]\n[service.shop]\nlocal = { command = [\"sh\"] }\n",
+    );
     sandbox
         .run(&["config", "check", "-e", "local"])
         .ended(2)
@@ -148,7 +192,10 @@ fn included_files_hold_only_what_teams_own_and_no_name_twice() {
 fn an_unknown_environment_is_refused_with_a_suggestion() {
     let sandbox = Sandbox::new();
     sandbox.write("opsctl.toml", GOOD);
-    sandbox.run(&["config", "check", "-e", "prodution"]).ended(2).says("did you mean `production`?");
+    sandbox
+        .run(&["config", "check", "-e", "prodution"])
+        .ended(2)
+        .says("did you mean `production`?");
     sandbox.write("opsctl.toml", &GOOD.replace("default_env = \"local\"\n", ""));
     sandbox.run(&["config", "check"]).ended(2).says("set `default_env`");
 }

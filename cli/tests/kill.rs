@@ -27,12 +27,19 @@ impl Dice {
 }
 
 fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+    std::env::var(name)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(default)
 }
 
 /// Starts a command and kills it after a random part of `whole`; true when it had ended by itself.
 fn kill_at_random(mut command: Command, whole: Duration, dice: &mut Dice) -> bool {
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("opsctl starts");
+    let mut child = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("opsctl starts");
     let after = whole.mul_f64((dice.next() % 1200) as f64 / 1000.0);
     // A channel that nobody sends on is a timer.
     let (_keep, timer) = mpsc::channel::<()>();
@@ -61,9 +68,17 @@ fn content(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "the seed of this run, and how long a whole run takes")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the seed of this run, and how long a whole run takes"
+)]
 fn a_kill_at_any_instant_loses_nothing() {
-    let seed = number("OPSCTL_SEED", std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |since| since.as_nanos() as u64));
+    let seed = number(
+        "OPSCTL_SEED",
+        std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(1, |since| since.as_nanos() as u64),
+    );
     let kills = number("OPSCTL_KILLS", 12);
     println!("OPSCTL_SEED={seed} OPSCTL_KILLS={kills}");
     let mut dice = Dice(seed);
@@ -82,10 +97,18 @@ fn a_kill_at_any_instant_loses_nothing() {
     for kill in 0..kills {
         fs::write(uploads.join("changing.bin"), dice.next().to_le_bytes().repeat(100_000)).expect("our own file");
         if kill % 2 == 0 {
-            ended += u64::from(kill_at_random(sandbox.command(&["backup", "files", "--full"]), whole, &mut dice));
+            ended += u64::from(kill_at_random(
+                sandbox.command(&["backup", "files", "--full"]),
+                whole,
+                &mut dice,
+            ));
         } else {
             let into = format!("out-{kill}");
-            ended += u64::from(kill_at_random(sandbox.command(&["restore", "files", "--into", &into, "--snapshot", "latest"]), whole, &mut dice));
+            ended += u64::from(kill_at_random(
+                sandbox.command(&["restore", "files", "--into", &into, "--snapshot", "latest"]),
+                whole,
+                &mut dice,
+            ));
             // The same command goes on where the killed one stopped.
             sandbox.run(&["restore", "files", "--into", &into, "--yes"]).ended(0);
         }
@@ -98,7 +121,10 @@ fn a_kill_at_any_instant_loses_nothing() {
     // The next backup needs nobody's help, and what it saved is what is there.
     sandbox.run(&["backup", "files"]).ended(0);
     sandbox.run(&["restore", "files", "--into", "last"]).ended(0);
-    assert!(content(&sandbox.path("last/uploads")) == content(&uploads), "seed {seed}");
+    assert!(
+        content(&sandbox.path("last/uploads")) == content(&uploads),
+        "seed {seed}"
+    );
     if let Some(restic) = restic {
         let checked = Command::new(restic)
             .args(["--no-cache", "check", "--read-data", "-r"])
@@ -106,14 +132,26 @@ fn a_kill_at_any_instant_loses_nothing() {
             .env("RESTIC_PASSWORD", "correct horse")
             .output()
             .expect("restic starts");
-        assert!(checked.status.success(), "seed {seed}: {}", String::from_utf8_lossy(&checked.stderr));
+        assert!(
+            checked.status.success(),
+            "seed {seed}: {}",
+            String::from_utf8_lossy(&checked.stderr)
+        );
     }
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "the seed of this run, and how long a whole run takes")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the seed of this run, and how long a whole run takes"
+)]
 fn a_killed_restore_in_place_is_whole_or_taken_back() {
-    let seed = number("OPSCTL_SEED", std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |since| since.as_nanos() as u64));
+    let seed = number(
+        "OPSCTL_SEED",
+        std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(1, |since| since.as_nanos() as u64),
+    );
     let kills = number("OPSCTL_KILLS", 12) / 2;
     println!("OPSCTL_SEED={seed} OPSCTL_KILLS={kills}");
     let mut dice = Dice(seed);
@@ -122,7 +160,9 @@ fn a_killed_restore_in_place_is_whole_or_taken_back() {
     let live = sandbox.path("data/shop.db");
     let grow = || {
         let database = rusqlite::Connection::open(&live).expect("the database");
-        database.execute_batch("INSERT INTO orders (item) VALUES ('later')").expect("a row");
+        database
+            .execute_batch("INSERT INTO orders (item) VALUES ('later')")
+            .expect("a row");
     };
     grow();
     let started = std::time::Instant::now();
@@ -131,10 +171,20 @@ fn a_killed_restore_in_place_is_whole_or_taken_back() {
     for kill in 0..kills {
         grow();
         let before = Sandbox::rows(&live);
-        kill_at_random(sandbox.command(&["restore", "db", "--replace", "--yes"]), whole, &mut dice);
+        kill_at_random(
+            sandbox.command(&["restore", "db", "--replace", "--yes"]),
+            whole,
+            &mut dice,
+        );
         // The watchdog takes it back; `recover` does the same at once. Both may be at it.
-        sandbox::eventually("the undo", || sandbox.run(&["recover"]).code == 0 && sandbox.run(&["run", "list", "--active", "--json"]).json()["runs"] == serde_json::json!([]));
+        sandbox::eventually("the undo", || {
+            sandbox.run(&["recover"]).code == 0
+                && sandbox.run(&["run", "list", "--active", "--json"]).json()["runs"] == serde_json::json!([])
+        });
         let rows = Sandbox::rows(&live);
-        assert!(rows == before || rows == ["book", "pen"], "seed {seed}, kill {kill}: {rows:?}");
+        assert!(
+            rows == before || rows == ["book", "pen"],
+            "seed {seed}, kill {kill}: {rows:?}"
+        );
     }
 }

@@ -3,16 +3,52 @@
 #[path = "support/sandbox.rs"]
 mod sandbox;
 
+use std::fmt::Write as _;
 use std::io::Read as _;
 use std::process::Stdio;
 
 use sandbox::Sandbox;
 
 const COMMANDS: &[&str] = &[
-    "", "backup", "restore", "snapshot", "snapshot list", "snapshot show", "snapshot ls", "snapshot diff", "snapshot dump", "repository",
-    "repository init", "repository check", "drill", "drill pod-kill", "drill list", "load", "load run", "deploy", "deploy canary",
-    "deploy status", "deploy promote", "deploy abort", "deploy rollback", "status", "logs", "run", "run list", "run show",
-    "run attach", "recover", "init", "up", "down", "tour", "config", "config show", "config check", "completions", "help",
+    "",
+    "backup",
+    "restore",
+    "snapshot",
+    "snapshot list",
+    "snapshot show",
+    "snapshot ls",
+    "snapshot diff",
+    "snapshot dump",
+    "repository",
+    "repository init",
+    "repository check",
+    "drill",
+    "drill pod-kill",
+    "drill list",
+    "load",
+    "load run",
+    "deploy",
+    "deploy canary",
+    "deploy status",
+    "deploy promote",
+    "deploy abort",
+    "deploy rollback",
+    "status",
+    "logs",
+    "run",
+    "run list",
+    "run show",
+    "run attach",
+    "recover",
+    "init",
+    "up",
+    "down",
+    "tour",
+    "config",
+    "config show",
+    "config check",
+    "completions",
+    "help",
 ];
 
 fn words<'a>(command: &'a str, more: &'a [&'a str]) -> Vec<&'a str> {
@@ -26,11 +62,15 @@ fn short_help_of_every_command_fits_a_terminal() {
     for command in COMMANDS {
         let ran = sandbox.run(&words(command, &["-h"])).ended(0);
         assert_eq!(ran.stderr, "", "`opsctl {command} -h`");
-        assert!(ran.stdout.lines().count() <= 30, "`opsctl {command} -h` has {} lines", ran.stdout.lines().count());
+        assert!(
+            ran.stdout.lines().count() <= 30,
+            "`opsctl {command} -h` has {} lines",
+            ran.stdout.lines().count()
+        );
         for line in ran.stdout.lines() {
             assert!(line.chars().count() <= 80, "`opsctl {command} -h`: {line}");
         }
-        all.push_str(&format!("$ opsctl {command} -h\n{}\n", ran.stdout));
+        let _ = writeln!(all, "$ opsctl {command} -h\n{}", ran.stdout);
     }
     insta::assert_snapshot!("short_help", all);
 }
@@ -38,7 +78,16 @@ fn short_help_of_every_command_fits_a_terminal() {
 #[test]
 fn long_help_tells_examples_and_exit_status() {
     let sandbox = Sandbox::new();
-    for command in ["", "backup", "restore", "drill pod-kill", "deploy canary", "load run", "up", "init"] {
+    for command in [
+        "",
+        "backup",
+        "restore",
+        "drill pod-kill",
+        "deploy canary",
+        "load run",
+        "up",
+        "init",
+    ] {
         let ran = sandbox.run(&words(command, &["--help"])).ended(0);
         assert!(ran.stdout.contains("Examples:"), "`opsctl {command} --help`");
         assert!(ran.stdout.contains("Exit status:"), "`opsctl {command} --help`");
@@ -50,13 +99,23 @@ fn usage_errors() {
     let sandbox = Sandbox::new();
     let mut all = String::new();
     for typed in [
-        "", "stauts", "backup --dryrun", "deploy canary", "deploy canary --weight 0", "deploy canary --weight 140",
-        "deploy canary --weight -5", "deploy canary --steps 50:1m,10:1m", "help jsn", "load run ftp://x", "load run http://127.0.0.1:1 --rate fast",
-        "repository check --part 9/7", "config show",
+        "",
+        "stauts",
+        "backup --dryrun",
+        "deploy canary",
+        "deploy canary --weight 0",
+        "deploy canary --weight 140",
+        "deploy canary --weight -5",
+        "deploy canary --steps 50:1m,10:1m",
+        "help jsn",
+        "load run ftp://x",
+        "load run http://127.0.0.1:1 --rate fast",
+        "repository check --part 9/7",
+        "config show",
     ] {
         let ran = sandbox.run(&words(typed, &[])).ended(2);
         assert_eq!(ran.stdout, "", "`opsctl {typed}` writes errors to stderr");
-        all.push_str(&format!("$ opsctl {typed}\n{}\n", sandbox.told(&ran)));
+        let _ = writeln!(all, "$ opsctl {typed}\n{}", sandbox.told(&ran));
     }
     insta::assert_snapshot!("usage_errors", all);
 }
@@ -73,7 +132,10 @@ fn topics() {
 #[test]
 fn errors_are_one_document_under_json() {
     let sandbox = Sandbox::new();
-    for (args, code) in [(["backup", "--json"], "config_not_found"), (["stauts", "--json"], "usage")] {
+    for (args, code) in [
+        (["backup", "--json"], "config_not_found"),
+        (["stauts", "--json"], "usage"),
+    ] {
         let ran = sandbox.run(&args).ended(2);
         assert_eq!(ran.stdout, "");
         let error: serde_json::Value = serde_json::from_str(&ran.stderr).expect("one JSON document on stderr");
@@ -89,14 +151,26 @@ fn colours_only_where_they_are_wanted() {
     let escape = '\u{1b}';
     assert!(!sandbox.run(&["backup"]).stderr.contains(escape), "not a terminal");
     let coloured = |args: &[&str], variable: (&str, &str)| {
-        let output = sandbox.command(args).env(variable.0, variable.1).output().expect("opsctl starts");
+        let output = sandbox
+            .command(args)
+            .env(variable.0, variable.1)
+            .output()
+            .expect("opsctl starts");
         String::from_utf8_lossy(&output.stderr).contains(escape)
     };
     assert!(coloured(&["backup"], ("CLICOLOR_FORCE", "1")));
     assert!(!coloured(&["backup", "--color", "never"], ("CLICOLOR_FORCE", "1")));
     assert!(coloured(&["backup", "--color", "always"], ("TERM", "dumb")));
-    let both = sandbox.command(&["backup"]).env("CLICOLOR_FORCE", "1").env("NO_COLOR", "1").output().expect("opsctl starts");
-    assert!(!String::from_utf8_lossy(&both.stderr).contains(escape), "NO_COLOR stands above CLICOLOR_FORCE");
+    let both = sandbox
+        .command(&["backup"])
+        .env("CLICOLOR_FORCE", "1")
+        .env("NO_COLOR", "1")
+        .output()
+        .expect("opsctl starts");
+    assert!(
+        !String::from_utf8_lossy(&both.stderr).contains(escape),
+        "NO_COLOR stands above CLICOLOR_FORCE"
+    );
 }
 
 #[test]
@@ -110,7 +184,12 @@ fn a_reader_that_goes_away_is_no_error() {
         .expect("opsctl starts");
     drop(child.stdout.take());
     let mut stderr = String::new();
-    child.stderr.take().expect("a pipe").read_to_string(&mut stderr).expect("text");
+    child
+        .stderr
+        .take()
+        .expect("a pipe")
+        .read_to_string(&mut stderr)
+        .expect("text");
     assert_eq!(child.wait().expect("it ends").code(), Some(0));
     assert_eq!(stderr, "");
 }
@@ -121,6 +200,9 @@ fn completions_and_the_manual_page_come_from_the_tree() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell", "man"] {
         let ran = sandbox.run(&["completions", shell]).ended(0);
         assert!(ran.stdout.contains("pod-kill") || shell == "man", "{shell}");
-        assert!(!ran.stdout.contains("watchdog") || shell != "man", "what is hidden is not in the manual");
+        assert!(
+            !ran.stdout.contains("watchdog") || shell != "man",
+            "what is hidden is not in the manual"
+        );
     }
 }

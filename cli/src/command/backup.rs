@@ -40,7 +40,13 @@ fn help() -> String {
          A snapshot appears once all its data is durable, never before. The first backup makes the repository;\n\
          its password comes from where opsctl.toml says, and only `opsctl init` makes a password file.\n\
          SQLite databases are copied while they are written to.\n\n{}",
-        Exit::section(&[Exit::Failed, Exit::Usage, Exit::Partial, Exit::Locked, Exit::Interrupted])
+        Exit::section(&[
+            Exit::Failed,
+            Exit::Usage,
+            Exit::Partial,
+            Exit::Locked,
+            Exit::Interrupted
+        ])
     )
 }
 
@@ -123,7 +129,11 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
 fn plan(context: &Context, config: &Config, stores: &[&Datastore], repository: &str) -> Outcome {
     let datastores: Vec<Saved> = stores
         .iter()
-        .map(|store| Saved { datastore: store.name.clone(), kind: store.kind.word(), ..Saved::default() })
+        .map(|store| Saved {
+            datastore: store.name.clone(),
+            kind: store.kind.word(),
+            ..Saved::default()
+        })
         .collect();
     let document = Document {
         schema: "opsctl.backup/v1",
@@ -137,8 +147,16 @@ fn plan(context: &Context, config: &Config, stores: &[&Datastore], repository: &
         stores
             .iter()
             .map(|store| {
-                let path = store.path.as_deref().map(|path| context.shown(path)).unwrap_or_default();
-                format!("would back up {} ({}, {path}) to {repository}\n", store.name, store.kind.word())
+                let path = store
+                    .path
+                    .as_deref()
+                    .map(|path| context.shown(path))
+                    .unwrap_or_default();
+                format!(
+                    "would back up {} ({}, {path}) to {repository}\n",
+                    store.name,
+                    store.kind.word()
+                )
             })
             .collect()
     })?;
@@ -154,7 +172,10 @@ async fn save(
     cancel: &tokio_util::sync::CancellationToken,
 ) -> Result<Saved, Failure> {
     let source = repository::source(config, store)?;
-    let mut tags = vec![repository::store_tag(&store.name), repository::environment_tag(&config.environment.name)];
+    let mut tags = vec![
+        repository::store_tag(&store.name),
+        repository::environment_tag(&config.environment.name),
+    ];
     tags.extend(args.tags.iter().cloned());
     let actor = context.actor();
     let (user, host) = actor.split_once('@').unwrap_or((&actor, "localhost"));
@@ -187,7 +208,10 @@ async fn save(
         skipped: report
             .skipped
             .into_iter()
-            .map(|skipped| Skipped { path: skipped.path.display().to_string(), reason: skipped.reason })
+            .map(|skipped| Skipped {
+                path: skipped.path.display().to_string(),
+                reason: skipped.reason,
+            })
             .collect(),
         error: None,
     })
@@ -203,7 +227,9 @@ fn tell(context: &Context, store: &Datastore, report: &BackupReport, elapsed: f6
         seconds(elapsed)
     ));
     for skipped in &report.skipped {
-        context.out.warn(format!("not saved: {}: {}", skipped.path.display(), skipped.reason));
+        context
+            .out
+            .warn(format!("not saved: {}: {}", skipped.path.display(), skipped.reason));
     }
 }
 
@@ -211,8 +237,14 @@ fn finish(context: &Context, document: &Document<'_>, mut failures: Vec<Failure>
     if context.out.json {
         context.out.document(document)?;
     } else {
-        for saved in document.datastores.iter().filter_map(|saved| saved.snapshot.as_ref().map(|id| (id, &saved.datastore))) {
-            context.out.line(&format!("{}  {}", &saved.0[..8.min(saved.0.len())], saved.1))?;
+        for saved in document
+            .datastores
+            .iter()
+            .filter_map(|saved| saved.snapshot.as_ref().map(|id| (id, &saved.datastore)))
+        {
+            context
+                .out
+                .line(&format!("{}  {}", &saved.0[..8.min(saved.0.len())], saved.1))?;
         }
     }
     let saved = document.datastores.iter().filter(|saved| saved.error.is_none()).count();
@@ -220,7 +252,14 @@ fn finish(context: &Context, document: &Document<'_>, mut failures: Vec<Failure>
         for failure in failures {
             context.out.failure(&failure);
         }
-        return Err(if saved > 0 { last.cause(format!("{} saved all the same", plural(saved as u64, "datastore was", "datastores were"))) } else { last });
+        return Err(if saved > 0 {
+            last.cause(format!(
+                "{} saved all the same",
+                plural(saved as u64, "datastore was", "datastores were")
+            ))
+        } else {
+            last
+        });
     }
     if document.datastores.iter().any(|saved| !saved.skipped.is_empty()) {
         return Ok(Exit::Partial);

@@ -15,7 +15,7 @@ use crate::context::Context;
 use crate::error::{self, Failure, Outcome};
 use crate::platform::{Opened, words};
 
-/// Ship a version as a canary, watch it, promote it or take it back
+/// Ship a version as a canary, promote it or take it back
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -44,8 +44,11 @@ pub(crate) fn run(args: Args, context: &Context) -> Outcome {
 
 /// All canaries, oldest first; of one service if it is named.
 async fn canaries(opened: &Opened, service: Option<&str>) -> Result<Vec<RunRecord>, Failure> {
-    let records =
-        opened.local.records().await.map_err(|error| error::platform::failure("could not read the runs", &error))?;
+    let records = opened
+        .local
+        .records()
+        .await
+        .map_err(|error| error::platform::failure("could not read the runs", &error))?;
     Ok(records
         .into_iter()
         .filter(|record| record.kind == worker::KIND && service.is_none_or(|service| words::target(record) == service))

@@ -36,22 +36,41 @@ pub(crate) fn run(_: &Args, context: &Context) -> Outcome {
     context.block_on(async {
         recover_dead(&opened).await?;
         let line = context.out.progress("stopping");
-        let options = DownOptions { actor: context.actor(), ..DownOptions::default() };
+        let options = DownOptions {
+            actor: context.actor(),
+            ..DownOptions::default()
+        };
         let outcome = down::down(&opened.local, &options)
             .await
             .map_err(|error| error::platform::failure("could not stop everything", &error));
         drop(line);
         let outcome = outcome?;
         for run in &outcome.incomplete {
-            context.out.warn(format!("run {run} left something behind: opsctl recover {run}"));
+            context
+                .out
+                .warn(format!("run {run} left something behind: opsctl recover {run}"));
         }
         let incomplete = !outcome.incomplete.is_empty();
-        let document = Document { schema: "opsctl.down/v1", r#type: "down", outcome };
-        context.out.answer(&document, |_| document.outcome.services.iter().map(|name| format!("{name}\n")).collect())?;
+        let document = Document {
+            schema: "opsctl.down/v1",
+            r#type: "down",
+            outcome,
+        };
+        context.out.answer(&document, |_| {
+            document
+                .outcome
+                .services
+                .iter()
+                .map(|name| format!("{name}\n"))
+                .collect()
+        })?;
         if document.outcome.services.is_empty() {
             context.out.note("nothing to do: nothing ran");
         } else {
-            context.out.done(format!("stopped {}", plural(document.outcome.services.len() as u64, "service", "services")));
+            context.out.done(format!(
+                "stopped {}",
+                plural(document.outcome.services.len() as u64, "service", "services")
+            ));
         }
         Ok(if incomplete { Exit::UndoIncomplete } else { Exit::Done })
     })

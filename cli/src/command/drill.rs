@@ -8,7 +8,7 @@ use clap::Subcommand;
 use crate::context::Context;
 use crate::error::Outcome;
 
-/// Break something on purpose and measure what users notice
+/// Break something on purpose, measure what users notice
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]

@@ -7,7 +7,7 @@ use crate::error::{Failure, Outcome};
 use crate::exit::Exit;
 use crate::output::Paint;
 
-/// Explain a command or topic: exit-codes, environment, json, config
+/// Explain a command, or a topic such as exit-codes
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The words of a command, or a topic: exit-codes, environment, json, config
@@ -18,8 +18,12 @@ pub(crate) struct Args {
 /// A topic: its word and its text.
 type Topic = (&'static str, fn() -> String);
 
-const TOPICS: [Topic; 4] =
-    [("exit-codes", exit_codes), ("environment", environment), ("json", json), ("config", config)];
+const TOPICS: [Topic; 4] = [
+    ("exit-codes", exit_codes),
+    ("environment", environment),
+    ("json", json),
+    ("config", config),
+];
 
 /// Runs the command.
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
@@ -33,18 +37,31 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     tree.build();
     let mut command = &mut tree;
     for word in &args.words {
-        let known: Vec<String> =
-            command.get_subcommands().filter(|known| !known.is_hide_set()).map(|known| known.get_name().to_owned()).collect();
+        let known: Vec<String> = command
+            .get_subcommands()
+            .filter(|known| !known.is_hide_set())
+            .map(|known| known.get_name().to_owned())
+            .collect();
         let Some(next) = command.find_subcommand_mut(word) else {
             let topics = TOPICS.iter().map(|(name, _)| *name);
             let near = suggestion(word, known.iter().map(String::as_str).chain(topics));
-            return Err(Failure::usage("unknown_topic", format!("there is no command or topic `{word}`"))
-                .help(near.map_or_else(|| "opsctl --help".to_owned(), |near| format!("did you mean `{near}`?"))));
+            return Err(
+                Failure::usage("unknown_topic", format!("there is no command or topic `{word}`"))
+                    .help(near.map_or_else(|| "opsctl --help".to_owned(), |near| format!("did you mean `{near}`?"))),
+            );
         };
         command = next;
     }
-    let help = if args.words.is_empty() { command.render_help() } else { command.render_long_help() };
-    let text = if context.out.stdout == Paint::Ansi { help.ansi().to_string() } else { help.to_string() };
+    let help = if args.words.is_empty() {
+        command.render_help()
+    } else {
+        command.render_long_help()
+    };
+    let text = if context.out.stdout == Paint::Ansi {
+        help.ansi().to_string()
+    } else {
+        help.to_string()
+    };
     context.out.data(&text)?;
     Ok(Exit::Done)
 }

@@ -18,7 +18,7 @@ use crate::exit::Exit;
 use crate::repository;
 use template::Answers;
 
-/// Write an opsctl.toml, and make the repository's password
+/// Write an opsctl.toml, make the repository's password
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = help())]
 pub(crate) struct Args {
@@ -98,7 +98,9 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         r#type: "init",
         made: made.iter().map(|path| path.display().to_string()).collect(),
     };
-    context.out.answer(&document, |_| made.iter().map(|path| format!("{}\n", context.shown(path))).collect())?;
+    context.out.answer(&document, |_| {
+        made.iter().map(|path| format!("{}\n", context.shown(path))).collect()
+    })?;
     if made.is_empty() {
         context.out.note("nothing to do: everything is there");
     } else {
@@ -116,8 +118,10 @@ fn ask(args: &Args, context: &Context) -> Result<Answers, Failure> {
         if !context.interactive() {
             return match flag {
                 "" => Ok(None),
-                flag => Err(Failure::usage("usage", format!("`{flag}` is missing and nobody can be asked"))
-                    .help("opsctl init --service NAME --command \"COMMAND\"")),
+                flag => Err(
+                    Failure::usage("usage", format!("`{flag}` is missing and nobody can be asked"))
+                        .help("opsctl init --service NAME --command \"COMMAND\""),
+                ),
             };
         }
         context.out.ask(question);
@@ -130,11 +134,17 @@ fn ask(args: &Args, context: &Context) -> Result<Answers, Failure> {
     let health = question(&args.health, "Path of its readiness check (empty: a TCP connect):", "")?;
     let words = |text: &str, flag: &str| {
         split_words(text).filter(|words| !words.is_empty()).ok_or_else(|| {
-            Failure::usage("usage", format!("`{flag}` is no command: a quote is not closed, or it is empty"))
+            Failure::usage(
+                "usage",
+                format!("`{flag}` is no command: a quote is not closed, or it is empty"),
+            )
         })
     };
     if let Some(path) = health.as_ref().filter(|path| !path.starts_with('/')) {
-        return Err(Failure::usage("usage", format!("`--health {path}`: expected a path that begins with `/`")));
+        return Err(Failure::usage(
+            "usage",
+            format!("`--health {path}`: expected a path that begins with `/`"),
+        ));
     }
     Ok(Answers {
         command: words(&command, "--command")?,
@@ -172,9 +182,13 @@ fn split_words(text: &str) -> Option<Vec<String>> {
 
 fn make_state(context: &Context, config: &Config, made: &mut Vec<PathBuf>) -> Result<(), Failure> {
     let state = config.state();
-    let failed = |path: &Path, error: &std::io::Error| Failure::io(format!("could not make `{}`", context.shown(path)), error);
+    let failed =
+        |path: &Path, error: &std::io::Error| Failure::io(format!("could not make `{}`", context.shown(path)), error);
     if !state.is_dir() {
-        fs::DirBuilder::new().mode(0o700).create(&state).map_err(|error| failed(&state, &error))?;
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&state)
+            .map_err(|error| failed(&state, &error))?;
         made.push(state.clone());
     }
     // Nothing in it belongs into version control, the password least of all.
@@ -187,7 +201,9 @@ fn make_state(context: &Context, config: &Config, made: &mut Vec<PathBuf>) -> Re
 
 fn make_passwords(context: &Context, config: &Config, made: &mut Vec<PathBuf>) -> Result<(), Failure> {
     for declared in config.repositories.values() {
-        let SecretSource::File(path) = &declared.password else { continue };
+        let SecretSource::File(path) = &declared.password else {
+            continue;
+        };
         if path.symlink_metadata().is_ok() {
             continue;
         }
@@ -198,9 +214,12 @@ fn make_passwords(context: &Context, config: &Config, made: &mut Vec<PathBuf>) -
                 .block_on(Engine::exists(store.as_ref()))
                 .map_err(|error| error::backups::failure(what, &error))?;
             if exists {
-                return Err(Failure::refused("password_lost", format!("repository `{}` has data and its password is missing", declared.name))
-                    .cause("a new password would not open it")
-                    .help(format!("put the old password back into `{}`", context.shown(path))));
+                return Err(Failure::refused(
+                    "password_lost",
+                    format!("repository `{}` has data and its password is missing", declared.name),
+                )
+                .cause("a new password would not open it")
+                .help(format!("put the old password back into `{}`", context.shown(path))));
             }
         }
         if let Some(folder) = path.parent() {
@@ -236,7 +255,11 @@ fn new_password() -> Result<zeroize::Zeroizing<String>, Failure> {
 
 /// Writes a file that must not exist, durably.
 fn write_new(path: &Path, content: &[u8], mode: u32) -> std::io::Result<()> {
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(path)?;
     file.write_all(content)?;
     file.sync_all()
 }
@@ -248,8 +271,14 @@ mod tests {
     #[test]
     fn words_as_a_shell_sees_them() {
         let words = |text| split_words(text).expect("closed quotes");
-        assert_eq!(words("python3  app.py --name 'a b' \"c d\""), ["python3", "app.py", "--name", "a b", "c d"]);
-        assert_eq!(words(r"sh -c 'exec x ${HTTP_ADDR##*:}'"), ["sh", "-c", "exec x ${HTTP_ADDR##*:}"]);
+        assert_eq!(
+            words("python3  app.py --name 'a b' \"c d\""),
+            ["python3", "app.py", "--name", "a b", "c d"]
+        );
+        assert_eq!(
+            words(r"sh -c 'exec x ${HTTP_ADDR##*:}'"),
+            ["sh", "-c", "exec x ${HTTP_ADDR##*:}"]
+        );
         assert_eq!(words(r"a\ b ''"), ["a b", ""]);
         assert_eq!(split_words("a 'b"), None);
     }

@@ -40,7 +40,10 @@ pub(crate) struct Args {
 }
 
 fn help() -> String {
-    format!("Examples:\n  # What did orders say in the last ten minutes?\n  opsctl logs orders --since 10m\n\n{}", Exit::section(&[Exit::Usage]))
+    format!(
+        "Examples:\n  # What did orders say in the last ten minutes?\n  opsctl logs orders --since 10m\n\n{}",
+        Exit::section(&[Exit::Usage])
+    )
 }
 
 #[derive(Serialize)]
@@ -49,7 +52,7 @@ struct Line<'a> {
     r#type: &'static str,
     service: &'a str,
     instance: &'a str,
-    line: &'a str,
+    text: &'a str,
 }
 
 /// How often the files are read.
@@ -107,17 +110,23 @@ fn tell(context: &Context, line: &LogLine) -> Result<(), Failure> {
             r#type: "log",
             service: &line.service,
             instance: &line.instance,
-            line: &line.line,
+            text: &line.line,
         });
     }
-    context.out.line(&format!("{}  {}", context.out.stdout.apply(Style::Hint, &line.instance), line.line))
+    context.out.line(&format!(
+        "{}  {}",
+        context.out.stdout.apply(Style::Hint, &line.instance),
+        line.line
+    ))
 }
 
 /// The time that a line says it is of: a field of a JSON line, or its first word.
 fn time_of(line: &str) -> Option<Timestamp> {
     if line.starts_with('{') {
         let fields: serde_json::Value = serde_json::from_str(line).ok()?;
-        return ["timestamp", "time", "ts", "@timestamp"].iter().find_map(|key| fields.get(key)?.as_str()?.parse().ok());
+        return ["timestamp", "time", "ts", "@timestamp"]
+            .iter()
+            .find_map(|key| fields.get(key)?.as_str()?.parse().ok());
     }
     line.split_whitespace().next()?.trim_matches(['[', ']']).parse().ok()
 }

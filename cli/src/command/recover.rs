@@ -56,7 +56,11 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
                 .map(|orphan| orphan.record)
                 .collect(),
         };
-        let mut document = Document { schema: "opsctl.recover/v1", r#type: "recover", runs: Vec::new() };
+        let mut document = Document {
+            schema: "opsctl.recover/v1",
+            r#type: "recover",
+            runs: Vec::new(),
+        };
         for record in records {
             document.runs.push(one(&opened, &record).await?);
         }
@@ -65,7 +69,13 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
                 .runs
                 .iter()
                 .map(|told| {
-                    let mut text = format!("{}  {} {}: {}\n", told.run, told.kind, told.target, told.state.replace('_', " "));
+                    let mut text = format!(
+                        "{}  {} {}: {}\n",
+                        told.run,
+                        told.kind,
+                        told.target,
+                        told.state.replace('_', " ")
+                    );
                     for line in told.conflicts.iter().chain(&told.failures) {
                         text.push_str(&format!("  {line}\n"));
                     }
@@ -91,8 +101,8 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
 
 async fn one(opened: &Opened, record: &RunRecord) -> Result<Told, Failure> {
     let what = || format!("could not recover run `{}`", record.id);
-    let journal =
-        Journal::open(opened.state.journal(&record.id), &record.id).map_err(|error| error::platform::journal(what(), &error))?;
+    let journal = Journal::open(opened.state.journal(&record.id), &record.id)
+        .map_err(|error| error::platform::journal(what(), &error))?;
     let recovered = recover(opened.platform.as_ref(), &record.id, &journal)
         .await
         .map_err(|error| error::platform::run_failure(what(), &error))?;
@@ -108,9 +118,19 @@ async fn one(opened: &Opened, record: &RunRecord) -> Result<Told, Failure> {
         Recovered::Nothing => {}
         Recovered::Running(_) => told.state = "running",
         Recovered::Closed { record, report } => {
-            told.state = if record.outcome == Some(RunOutcome::UndoIncomplete) { "undo_incomplete" } else { "undone" };
-            told.conflicts = report.conflicts().map(|step| format!("{} {}", step.field, words::undo(step))).collect();
-            told.failures = report.failures().map(|step| format!("{} {}", step.field, words::undo(step))).collect();
+            told.state = if record.outcome == Some(RunOutcome::UndoIncomplete) {
+                "undo_incomplete"
+            } else {
+                "undone"
+            };
+            told.conflicts = report
+                .conflicts()
+                .map(|step| format!("{} {}", step.field, words::undo(step)))
+                .collect();
+            told.failures = report
+                .failures()
+                .map(|step| format!("{} {}", step.field, words::undo(step)))
+                .collect();
         }
     }
     Ok(told)

@@ -84,19 +84,27 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
 async fn find(config: &Config, engine: &Engine, store: &Datastore, wanted: &str) -> Result<SnapshotRecord, Failure> {
     let filter = if wanted == "latest" {
         SnapshotFilter {
-            tags: vec![repository::store_tag(&store.name), repository::environment_tag(&config.environment.name)],
+            tags: vec![
+                repository::store_tag(&store.name),
+                repository::environment_tag(&config.environment.name),
+            ],
             ..SnapshotFilter::default()
         }
     } else {
         SnapshotFilter::default()
     };
     let what = format!("could not restore `{}`", store.name);
-    let record = snapshots::find(engine, wanted, &filter).await.map_err(|error| match error {
-        Error::SnapshotNotFound { .. } if wanted == "latest" => Failure::usage("unknown_snapshot", what.clone())
-            .cause(format!("there is no snapshot of it from environment `{}`", config.environment.name))
-            .help(format!("opsctl backup {}", store.name)),
-        error => error::backups::failure(what.clone(), &error),
-    })?;
+    let record = snapshots::find(engine, wanted, &filter)
+        .await
+        .map_err(|error| match error {
+            Error::SnapshotNotFound { .. } if wanted == "latest" => Failure::usage("unknown_snapshot", what.clone())
+                .cause(format!(
+                    "there is no snapshot of it from environment `{}`",
+                    config.environment.name
+                ))
+                .help(format!("opsctl backup {}", store.name)),
+            error => error::backups::failure(what.clone(), &error),
+        })?;
     match repository::store_of(&record.snapshot.tags) {
         Some(other) if other != store.name => Err(Failure::usage("unknown_snapshot", what)
             .cause(format!("snapshot {} is of datastore `{other}`", record.id.short()))

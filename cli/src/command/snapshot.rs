@@ -7,7 +7,7 @@ mod ls;
 mod show;
 
 use backups::snapshots::{self, SnapshotFilter, SnapshotRecord};
-use backups::{Repository as Engine, Id};
+use backups::{Id, Repository as Engine};
 use clap::Subcommand;
 use serde::Serialize;
 

@@ -71,42 +71,71 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
 }
 
 fn exit(status: &Status) -> Exit {
-    if status.up() && !status.healthy() { Exit::No } else { Exit::Done }
+    if status.up() && !status.healthy() {
+        Exit::No
+    } else {
+        Exit::Done
+    }
 }
 
 async fn read(opened: &Opened) -> Result<Status, Failure> {
-    opened.local.status().await.map_err(|error| error::platform::failure("could not read the status", &error))
+    opened
+        .local
+        .status()
+        .await
+        .map_err(|error| error::platform::failure("could not read the status", &error))
 }
 
 fn show(context: &Context, status: &Status) -> Result<(), Failure> {
     if context.out.json {
-        let document =
-            Document { schema: "opsctl.status/v1", r#type: "status", healthy: !status.up() || status.healthy(), status };
+        let document = Document {
+            schema: "opsctl.status/v1",
+            r#type: "status",
+            healthy: !status.up() || status.healthy(),
+            status,
+        };
         return context.out.event(&document);
     }
     if !status.up() {
-        context.out.note(format!("nothing runs in environment `{}`", status.environment));
+        context
+            .out
+            .note(format!("nothing runs in environment `{}`", status.environment));
         context.out.next("opsctl up");
         return Ok(());
     }
-    context.out.data(&table(status, context.out.stdout, context.out.width))?;
+    context
+        .out
+        .data(&table(status, context.out.stdout, context.out.width))?;
     if status.supervisor.is_none() {
-        context.out.warn("the supervisor is gone: services run on, but a dead one is not started again; `opsctl up` cures it");
+        context
+            .out
+            .warn("the supervisor is gone: services run on, but a dead one is not started again; `opsctl up` cures it");
     }
     if status.proxy.is_none() {
-        context.out.warn("the proxy is gone: nobody can reach the services; `opsctl up` cures it");
+        context
+            .out
+            .warn("the proxy is gone: nobody can reach the services; `opsctl up` cures it");
     } else if !status.proxy_answers {
-        context.out.warn("the proxy does not answer: shares of canaries are not shown");
+        context
+            .out
+            .warn("the proxy does not answer: shares of canaries are not shown");
     }
     for (service, problem) in &status.front_errors {
         context.out.warn(format!("{service}: {problem}"));
     }
     for record in &status.runs {
         let (state, _) = words::state(record);
-        context.out.note(format!("run {} {} {}: {state}", record.id, record.kind, words::target(record)));
+        context.out.note(format!(
+            "run {} {} {}: {state}",
+            record.id,
+            record.kind,
+            words::target(record)
+        ));
     }
     for (run, why) in &status.orphans {
-        context.out.warn(format!("run {run} left something behind ({why}): opsctl recover {run}"));
+        context
+            .out
+            .warn(format!("run {run} left something behind ({why}): opsctl recover {run}"));
     }
     Ok(())
 }
@@ -120,8 +149,24 @@ fn table(status: &Status, paint: Paint, width: Option<usize>) -> String {
             (service.name.clone(), Some(Style::Hint)),
             (format!("{}/{desired}", service.ready().count()), Some(style)),
             (service.stable_version.clone().unwrap_or_default(), None),
-            (service.instances.iter().map(|instance| instance.restarts).sum::<u32>().to_string(), None),
-            (service.front.http.or(service.front.grpc).map(|address| address.to_string()).unwrap_or_default(), None),
+            (
+                service
+                    .instances
+                    .iter()
+                    .map(|instance| instance.restarts)
+                    .sum::<u32>()
+                    .to_string(),
+                None,
+            ),
+            (
+                service
+                    .front
+                    .http
+                    .or(service.front.grpc)
+                    .map(|address| address.to_string())
+                    .unwrap_or_default(),
+                None,
+            ),
             (state, Some(style)),
         ]);
     }
@@ -134,7 +179,10 @@ fn state(service: &ServiceState) -> (String, Style) {
         return (format!("held down: {}", hold.reason), Style::Warning);
     }
     let worst = service.instances.iter().find(|instance| {
-        matches!(instance.state, InstanceState::CrashLoop | InstanceState::Backoff | InstanceState::Unready)
+        matches!(
+            instance.state,
+            InstanceState::CrashLoop | InstanceState::Backoff | InstanceState::Unready
+        )
     });
     if let Some(instance) = worst {
         let what = match instance.state {
@@ -142,11 +190,22 @@ fn state(service: &ServiceState) -> (String, Style) {
             InstanceState::Backoff => "ended, waits for its restart",
             _ => "is not ready",
         };
-        let why = instance.last_exit.as_ref().map(|exit| format!(" ({exit})")).unwrap_or_default();
+        let why = instance
+            .last_exit
+            .as_ref()
+            .map(|exit| format!(" ({exit})"))
+            .unwrap_or_default();
         return (format!("{} {what}{why}", instance.id), Style::Error);
     }
     if let Some(canary) = &service.canary {
-        return (format!("canary {} at {} %", canary.version, canary.percent), Style::Hint);
+        return (
+            format!("canary {} at {} %", canary.version, canary.percent),
+            Style::Hint,
+        );
     }
-    if service.settled() { ("ready".to_owned(), Style::Done) } else { ("starting".to_owned(), Style::Warning) }
+    if service.settled() {
+        ("ready".to_owned(), Style::Done)
+    } else {
+        ("starting".to_owned(), Style::Warning)
+    }
 }

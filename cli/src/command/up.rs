@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use opsctl_platform::local::up::{self, Failed, Ready, UpOptions, UpOutcome};
 use opsctl_platform::local::down;
+use opsctl_platform::local::up::{self, Failed, Ready, UpOptions, UpOutcome};
 use serde::Serialize;
 
 use crate::config::{Config, Service};
@@ -14,7 +14,7 @@ use crate::exit::Exit;
 use crate::platform::{self, Opened, specs};
 use crate::target;
 
-/// Start services on this machine and wait until they are ready
+/// Start services here and wait until they are ready
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = help())]
 pub(crate) struct Args {
@@ -59,8 +59,10 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     let config = &opened.config;
     let services = chosen(config, &args.services)?;
     if services.is_empty() {
-        return Err(Failure::usage("nothing_declared", "there is nothing to start: no service is declared")
-            .help("`opsctl init` declares one, see also `opsctl help config`"));
+        return Err(
+            Failure::usage("nothing_declared", "there is nothing to start: no service is declared")
+                .help("`opsctl init` declares one, see also `opsctl help config`"),
+        );
     }
     for service in &services {
         specs::local(service)?;
@@ -68,7 +70,10 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     if !args.no_build {
         specs::build(context, &services)?;
     }
-    let specs = services.iter().map(|service| specs::service(context, config, service)).collect::<Result<Vec<_>, _>>()?;
+    let specs = services
+        .iter()
+        .map(|service| specs::service(context, config, service))
+        .collect::<Result<Vec<_>, _>>()?;
     let options = UpOptions {
         environment: config.environment.name.clone(),
         limit: args.timeout,
@@ -78,8 +83,11 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     context.block_on(async {
         let line = context.out.progress("starting");
         let outcome = up::up(&opened.local, &specs, &options, |progress| {
-            let words: Vec<String> =
-                progress.services.iter().map(|(name, (ready, desired))| format!("{name} {ready}/{desired}")).collect();
+            let words: Vec<String> = progress
+                .services
+                .iter()
+                .map(|(name, (ready, desired))| format!("{name} {ready}/{desired}"))
+                .collect();
             line.phase(words.join(", "));
         })
         .await
@@ -99,17 +107,27 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
 /// The named services and everything that they call.
 fn chosen<'a>(config: &'a Config, names: &[String]) -> Result<Vec<&'a Service>, Failure> {
     if names.is_empty() {
-        return Ok(config.services.values().filter(|service| service.local.is_some()).collect());
+        return Ok(config
+            .services
+            .values()
+            .filter(|service| service.local.is_some())
+            .collect());
     }
     let mut wanted = BTreeSet::new();
     let mut next: Vec<&str> = names.iter().map(String::as_str).collect();
     while let Some(name) = next.pop() {
-        let service = config.services.get(name).ok_or_else(|| target::unknown_service(config, name))?;
+        let service = config
+            .services
+            .get(name)
+            .ok_or_else(|| target::unknown_service(config, name))?;
         if wanted.insert(name) {
             next.extend(service.depends_on.iter().map(String::as_str));
         }
     }
-    Ok(wanted.into_iter().filter_map(|name| config.services.get(name)).collect())
+    Ok(wanted
+        .into_iter()
+        .filter_map(|name| config.services.get(name))
+        .collect())
 }
 
 fn tell(context: &Context, config: &Config, outcome: &UpOutcome) -> Result<(), Failure> {
@@ -138,7 +156,10 @@ fn tell(context: &Context, config: &Config, outcome: &UpOutcome) -> Result<(), F
     })?;
     for ready in &outcome.ready {
         let promoted = if ready.promoted { ", promoted" } else { "" };
-        context.out.done(format!("{} is ready (version {}{promoted})", ready.service, ready.version));
+        context.out.done(format!(
+            "{} is ready (version {}{promoted})",
+            ready.service, ready.version
+        ));
     }
     Ok(())
 }
@@ -152,10 +173,19 @@ async fn clean_up(context: &Context, opened: &Opened, outcome: &UpOutcome) -> Re
         .map(|failed| failed.service.clone())
         .filter(|service| outcome.added.contains(service))
         .collect();
-    let status = opened.local.status().await.map_err(|error| error::platform::failure(what, &error))?;
+    let status = opened
+        .local
+        .status()
+        .await
+        .map_err(|error| error::platform::failure(what, &error))?;
     if status.services.iter().all(|service| added.contains(&service.name)) {
-        let options = down::DownOptions { actor: context.actor(), ..down::DownOptions::default() };
-        down::down(&opened.local, &options).await.map_err(|error| error::platform::failure(what, &error))?;
+        let options = down::DownOptions {
+            actor: context.actor(),
+            ..down::DownOptions::default()
+        };
+        down::down(&opened.local, &options)
+            .await
+            .map_err(|error| error::platform::failure(what, &error))?;
     } else {
         down::stop_services(&opened.local, &added, Duration::from_secs(15))
             .await
@@ -167,11 +197,20 @@ async fn clean_up(context: &Context, opened: &Opened, outcome: &UpOutcome) -> Re
 fn failure(context: &Context, failed: &[Failed]) -> Failure {
     let names: Vec<String> = failed.iter().map(|failed| format!("`{}`", failed.service)).collect();
     // One that ended by itself failed; one that lives and does not answer timed out.
-    let ended = failed.iter().any(|failed| failed.reason.contains("exit") || failed.reason.contains("signal") || failed.reason.contains("ended"));
-    let (exit, code) = if ended { (Exit::Failed, "service_ended") } else { (Exit::Unreachable, "not_ready") };
+    let ended = failed.iter().any(|failed| {
+        failed.reason.contains("exit") || failed.reason.contains("signal") || failed.reason.contains("ended")
+    });
+    let (exit, code) = if ended {
+        (Exit::Failed, "service_ended")
+    } else {
+        (Exit::Unreachable, "not_ready")
+    };
     let mut details = Vec::new();
     for failed in failed {
-        details.push(format!("{}: {} of {} ready, {}", failed.service, failed.ready, failed.replicas, failed.reason));
+        details.push(format!(
+            "{}: {} of {} ready, {}",
+            failed.service, failed.ready, failed.replicas, failed.reason
+        ));
         details.extend(failed.last_lines.iter().map(|line| format!("  | {line}")));
     }
     let log = failed.iter().find_map(|failed| failed.log.as_ref());

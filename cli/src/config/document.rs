@@ -119,8 +119,16 @@ impl Table {
     /// Lays `over` on top: tables merge key by key, everything else is replaced.
     pub(super) fn merge(&mut self, over: &Self) {
         for (key, (origin, node)) in &over.entries {
-            if let (Some((_, Node { value: Value::Table(below), .. })), Value::Table(above)) =
-                (self.entries.get_mut(key), &node.value)
+            if let (
+                Some((
+                    _,
+                    Node {
+                        value: Value::Table(below),
+                        ..
+                    },
+                )),
+                Value::Table(above),
+            ) = (self.entries.get_mut(key), &node.value)
             {
                 below.merge(above);
             } else {
@@ -138,10 +146,19 @@ impl Table {
         }
         let origin = node.origin.clone();
         let entry = self.entries.entry((*first).to_owned()).or_insert_with(|| {
-            (origin.clone(), Node { value: Value::Table(Self::default()), origin: origin.clone() })
+            (
+                origin.clone(),
+                Node {
+                    value: Value::Table(Self::default()),
+                    origin: origin.clone(),
+                },
+            )
         });
         if !matches!(entry.1.value, Value::Table(_)) {
-            entry.1 = Node { value: Value::Table(Self::default()), origin };
+            entry.1 = Node {
+                value: Value::Table(Self::default()),
+                origin,
+            };
         }
         if let Value::Table(table) = &mut entry.1.value {
             table.set(rest, node);
@@ -178,9 +195,14 @@ pub(super) fn read_all(context: &Context, file: &Path) -> Result<Document, Confi
 }
 
 fn includes(table: &Table, findings: &Findings) -> Vec<(String, Origin)> {
-    let Some(node) = table.get("include") else { return Vec::new() };
+    let Some(node) = table.get("include") else {
+        return Vec::new();
+    };
     let Value::Array(items) = &node.value else {
-        findings.error(&node.origin, format!("`include` is an array of file names, found {}", node.value.kind()));
+        findings.error(
+            &node.origin,
+            format!("`include` is an array of file names, found {}", node.value.kind()),
+        );
         return Vec::new();
     };
     items
@@ -188,7 +210,10 @@ fn includes(table: &Table, findings: &Findings) -> Vec<(String, Origin)> {
         .filter_map(|item| match &item.value {
             Value::String(pattern) => Some((pattern.clone(), item.origin.clone())),
             other => {
-                findings.error(&item.origin, format!("`include` holds file names, found {}", other.kind()));
+                findings.error(
+                    &item.origin,
+                    format!("`include` holds file names, found {}", other.kind()),
+                );
                 None
             }
         })
@@ -199,19 +224,35 @@ fn includes(table: &Table, findings: &Findings) -> Vec<(String, Origin)> {
 fn add(main: &mut Table, part: Table, findings: &Findings) {
     for (key, (key_origin, node)) in part.entries {
         if !INCLUDABLE.contains(&key.as_str()) {
-            let why = if key == "include" { "includes do not nest" } else { "an included file holds only service, datastore and team tables" };
+            let why = if key == "include" {
+                "includes do not nest"
+            } else {
+                "an included file holds only service, datastore and team tables"
+            };
             findings.error(&key_origin, format!("`{key}` cannot stand here: {why}"));
             continue;
         }
         let Value::Table(named) = node.value else {
-            findings.error(&node.origin, format!("`{key}` is a table of tables, found {}", node.value.kind()));
+            findings.error(
+                &node.origin,
+                format!("`{key}` is a table of tables, found {}", node.value.kind()),
+            );
             continue;
         };
         for (name, (name_origin, table)) in named.entries {
             if let Some((first, _)) = main.table(&key).and_then(|tables| tables.entries.get(&name)) {
-                findings.error(&name_origin, format!("`{key}.{name}` is declared twice, first at {first}"));
+                findings.error(
+                    &name_origin,
+                    format!("`{key}.{name}` is declared twice, first at {first}"),
+                );
             } else {
-                main.set(&[&key, &name], Node { origin: name_origin, value: table.value });
+                main.set(
+                    &[&key, &name],
+                    Node {
+                        origin: name_origin,
+                        value: table.value,
+                    },
+                );
             }
         }
     }
@@ -228,15 +269,23 @@ fn read_one(context: &Context, file: &Path, findings: &Findings) -> Result<Table
     }
     // What follows a syntax error is guesswork: unknown keys of it would only confuse.
     if broken {
-        return Err(ConfigError::Invalid { file: context.shown(file), diagnostics: findings.take() });
+        return Err(ConfigError::Invalid {
+            file: context.shown(file),
+            diagnostics: findings.take(),
+        });
     }
     Ok(places.table(table.get_ref()))
 }
 
 /// Parses one TOML value as in an environment variable; what is no TOML value is a string.
 pub(super) fn parse_value(text: &str, origin: &Origin) -> Node {
-    let value = DeValue::parse(text).ok().map(|value| plain(value.get_ref(), &|_| origin.clone()));
-    Node { value: value.unwrap_or_else(|| Value::String(text.to_owned())), origin: origin.clone() }
+    let value = DeValue::parse(text)
+        .ok()
+        .map(|value| plain(value.get_ref(), &|_| origin.clone()));
+    Node {
+        value: value.unwrap_or_else(|| Value::String(text.to_owned())),
+        origin: origin.clone(),
+    }
 }
 
 /// Byte offsets of one file as lines and columns.
@@ -249,15 +298,27 @@ struct Places<'a> {
 
 impl<'a> Places<'a> {
     fn new(file: &str, folder: &Path, text: &'a str) -> Self {
-        let line_starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        Self { file: file.into(), folder: folder.into(), text, line_starts }
+        let line_starts = std::iter::once(0)
+            .chain(text.match_indices('\n').map(|(at, _)| at + 1))
+            .collect();
+        Self {
+            file: file.into(),
+            folder: folder.into(),
+            text,
+            line_starts,
+        }
     }
 
     fn origin(&self, offset: usize) -> Origin {
         let line = self.line_starts.partition_point(|start| *start <= offset).max(1);
         let start = self.line_starts[line - 1];
         let column = self.text.get(start..offset).map_or(0, |before| before.chars().count()) + 1;
-        Origin::File { file: Arc::clone(&self.file), folder: Arc::clone(&self.folder), line, column }
+        Origin::File {
+            file: Arc::clone(&self.file),
+            folder: Arc::clone(&self.folder),
+            line,
+            column,
+        }
     }
 
     fn table(&self, table: &DeTable<'_>) -> Table {
@@ -267,10 +328,15 @@ impl<'a> Places<'a> {
 
 fn convert(table: &DeTable<'_>, place: &dyn Fn(usize) -> Origin) -> Table {
     let entries = table.iter().map(|(key, value)| {
-        let node = Node { value: plain(value.get_ref(), place), origin: place(value.span().start) };
+        let node = Node {
+            value: plain(value.get_ref(), place),
+            origin: place(value.span().start),
+        };
         (key.get_ref().to_string(), (place(key.span().start), node))
     });
-    Table { entries: entries.collect() }
+    Table {
+        entries: entries.collect(),
+    }
 }
 
 fn plain(value: &DeValue<'_>, place: &dyn Fn(usize) -> Origin) -> Value {
@@ -282,7 +348,13 @@ fn plain(value: &DeValue<'_>, place: &dyn Fn(usize) -> Origin) -> Value {
         DeValue::Boolean(value) => Value::Boolean(*value),
         DeValue::Datetime(_) => Value::Datetime,
         DeValue::Array(items) => Value::Array(
-            items.iter().map(|item| Node { value: plain(item.get_ref(), place), origin: place(item.span().start) }).collect(),
+            items
+                .iter()
+                .map(|item| Node {
+                    value: plain(item.get_ref(), place),
+                    origin: place(item.span().start),
+                })
+                .collect(),
         ),
         DeValue::Table(table) => Value::Table(convert(table, place)),
     }

@@ -17,8 +17,11 @@ use crate::context::Context;
 const IMPLICIT: &str = "local";
 
 /// Variables that set one key of the chosen environment.
-pub(crate) const VARIABLES: [(&str, &str); 3] =
-    [("OPSCTL_REPOSITORY", "repository"), ("OPSCTL_DEFAULT_SERVICE", "default_service"), ("OPSCTL_PROMETHEUS", "prometheus")];
+pub(crate) const VARIABLES: [(&str, &str); 3] = [
+    ("OPSCTL_REPOSITORY", "repository"),
+    ("OPSCTL_DEFAULT_SERVICE", "default_service"),
+    ("OPSCTL_PROMETHEUS", "prometheus"),
+];
 
 /// Keys that no variable sets: they decide what runs, where, and who is asked.
 const SEALED: [&str; 6] = ["command", "build", "unit", "cwd", "protected", "server"];
@@ -32,8 +35,10 @@ pub(super) fn resolve(
 ) -> Result<Config, ConfigError> {
     let Document { mut table, findings } = document;
     let start = start_of(context, file);
-    let declared: Vec<String> =
-        table.table("env").map_or_else(|| vec![IMPLICIT.to_owned()], |envs| envs.entries.keys().cloned().collect());
+    let declared: Vec<String> = table.table("env").map_or_else(
+        || vec![IMPLICIT.to_owned()],
+        |envs| envs.entries.keys().cloned().collect(),
+    );
     let chosen = match named {
         Some(name) => name.to_owned(),
         None => choose(context, &table, &declared, &start, &findings),
@@ -53,7 +58,10 @@ pub(super) fn resolve(
     if diagnostics.is_empty() {
         Ok(Config { values, ..config })
     } else {
-        Err(ConfigError::Invalid { file: context.shown(file), diagnostics })
+        Err(ConfigError::Invalid {
+            file: context.shown(file),
+            diagnostics,
+        })
     }
 }
 
@@ -68,9 +76,16 @@ fn start_of(context: &Context, file: &Path) -> Origin {
 
 fn choose(context: &Context, table: &Table, declared: &[String], start: &Origin, findings: &Findings) -> String {
     let by_flag = context.global.env.clone().map(|name| (name, Origin::Flag("--env")));
-    let by_variable = || context.env("OPSCTL_ENV").map(|name| (name.to_owned(), Origin::Variable("OPSCTL_ENV".to_owned())));
+    let by_variable = || {
+        context
+            .env("OPSCTL_ENV")
+            .map(|name| (name.to_owned(), Origin::Variable("OPSCTL_ENV".to_owned())))
+    };
     let by_file = || match table.get("default_env") {
-        Some(Node { value: Value::String(name), origin }) => Some((name.clone(), origin.clone())),
+        Some(Node {
+            value: Value::String(name),
+            origin,
+        }) => Some((name.clone(), origin.clone())),
         _ => None,
     };
     let Some((name, origin)) = by_flag.or_else(by_variable).or_else(by_file) else {
@@ -78,12 +93,18 @@ fn choose(context: &Context, table: &Table, declared: &[String], start: &Origin,
             findings.show("default_env".to_owned(), super::values::quoted(only), &Origin::Default);
             return only.clone();
         }
-        findings.error(start, format!("which environment: set `default_env` to one of {}", declared.join(", ")));
+        findings.error(
+            start,
+            format!("which environment: set `default_env` to one of {}", declared.join(", ")),
+        );
         return declared.first().cloned().unwrap_or_default();
     };
     if !declared.contains(&name) {
         let near = suggestion(&name, declared.iter().map(String::as_str));
-        let help = near.map_or_else(|| format!("declared are {}", declared.join(", ")), |near| format!("did you mean `{near}`?"));
+        let help = near.map_or_else(
+            || format!("declared are {}", declared.join(", ")),
+            |near| format!("did you mean `{near}`?"),
+        );
         findings.error(&origin, format!("there is no environment `{name}`, {help}"));
     }
     findings.show("environment".to_owned(), super::values::quoted(&name), &origin);
@@ -95,7 +116,13 @@ fn apply_variables(context: &Context, table: &mut Table, chosen: &str, findings:
     for (variable, key) in VARIABLES {
         if let Some(value) = context.env(variable) {
             let origin = Origin::Variable(variable.to_owned());
-            table.set(&["env", chosen, key], Node { value: Value::String(value.to_owned()), origin });
+            table.set(
+                &["env", chosen, key],
+                Node {
+                    value: Value::String(value.to_owned()),
+                    origin,
+                },
+            );
         }
     }
     for (prefix, kind) in [("OPSCTL_SERVICE__", "service"), ("OPSCTL_DATASTORE__", "datastore")] {
@@ -103,7 +130,10 @@ fn apply_variables(context: &Context, table: &mut Table, chosen: &str, findings:
             let origin = Origin::Variable(variable.to_owned());
             let words: Vec<String> = variable[prefix.len()..].split("__").map(str::to_lowercase).collect();
             let [name, path @ ..] = words.as_slice() else { continue };
-            let names = table.table(kind).map(|tables| tables.entries.keys().cloned().collect::<Vec<_>>()).unwrap_or_default();
+            let names = table
+                .table(kind)
+                .map(|tables| tables.entries.keys().cloned().collect::<Vec<_>>())
+                .unwrap_or_default();
             let Some(name) = names.iter().find(|known| known.replace('-', "_") == *name) else {
                 findings.error(&origin, format!("there is no {kind} `{name}` that it could set"));
                 continue;
@@ -111,7 +141,10 @@ fn apply_variables(context: &Context, table: &mut Table, chosen: &str, findings:
             if path.is_empty() {
                 findings.error(&origin, format!("it names no key: write {prefix}NAME__KEY"));
             } else if let Some(sealed) = path.iter().find(|word| SEALED.contains(&word.as_str())) {
-                findings.error(&origin, format!("`{sealed}` cannot be set by a variable, only in the file"));
+                findings.error(
+                    &origin,
+                    format!("`{sealed}` cannot be set by a variable, only in the file"),
+                );
             } else {
                 // In the chosen environment's table, above which only flags stand.
                 let mut full = vec![kind, name.as_str(), "env", chosen];
@@ -135,7 +168,11 @@ fn read_environment(
     read::check_version(table.get("version"), start, findings);
     root.skip("version");
     root.skip("include");
-    let _: Option<String> = table.get("default_env").is_some().then(|| root.optional("default_env")).flatten();
+    let _: Option<String> = table
+        .get("default_env")
+        .is_some()
+        .then(|| root.optional("default_env"))
+        .flatten();
     root.skip("default_env");
 
     let implicit = Table::default();
@@ -143,7 +180,10 @@ fn read_environment(
         .named("env")
         .into_iter()
         .find(|(known, _)| known == name)
-        .map_or_else(|| Section::new(&implicit, format!("env.{name}"), start, findings), |(_, section)| section);
+        .map_or_else(
+            || Section::new(&implicit, format!("env.{name}"), start, findings),
+            |(_, section)| section,
+        );
     let environment = read::environment(name, environment);
     for (_, cluster) in root.named("cluster") {
         read::cluster(cluster);
@@ -153,7 +193,11 @@ fn read_environment(
         .into_iter()
         .filter_map(|(name, section)| Some((name.clone(), read::repository(&name, section)?)))
         .collect();
-    let teams: BTreeMap<_, _> = root.named("team").into_iter().map(|(name, section)| (name, read::team(section))).collect();
+    let teams: BTreeMap<_, _> = root
+        .named("team")
+        .into_iter()
+        .map(|(name, section)| (name, read::team(section)))
+        .collect();
 
     let mut datastores = BTreeMap::new();
     let mut datastore_names = BTreeSet::new();
@@ -187,16 +231,37 @@ fn read_environment(
 
     read::check_names(&services, &datastore_names, &teams.keys().cloned().collect(), findings);
     let place = |key: &str| {
-        table.table("env").and_then(|envs| envs.table(name)).and_then(|env| env.get(key)).map_or(start, |node| &node.origin)
+        table
+            .table("env")
+            .and_then(|envs| envs.table(name))
+            .and_then(|env| env.get(key))
+            .map_or(start, |node| &node.origin)
     };
     if let Some(service) = &environment.default_service {
         let who = format!("environment `{name}` has as default");
-        read::exists(service, services.keys().map(String::as_str), "service", &who, place("default_service"), findings);
+        read::exists(
+            service,
+            services.keys().map(String::as_str),
+            "service",
+            &who,
+            place("default_service"),
+            findings,
+        );
     }
     if let Some(repository) = &environment.repository {
-        let declared = table.table("repository").map(|all| all.entries.keys().cloned().collect::<Vec<_>>()).unwrap_or_default();
+        let declared = table
+            .table("repository")
+            .map(|all| all.entries.keys().cloned().collect::<Vec<_>>())
+            .unwrap_or_default();
         let who = format!("environment `{name}` keeps backups in");
-        read::exists(repository, declared.iter().map(String::as_str), "repository", &who, place("repository"), findings);
+        read::exists(
+            repository,
+            declared.iter().map(String::as_str),
+            "repository",
+            &who,
+            place("repository"),
+            findings,
+        );
     }
     Config {
         file: file.to_path_buf(),
@@ -219,32 +284,55 @@ fn table_of(node: &Node) -> &Table {
 }
 
 /// The tables of one kind with defaults below and the environment's table on top.
-fn layered(table: &Table, kind: &'static str, environment: &str, declared: &[String], findings: &Findings) -> Vec<(String, Node)> {
+fn layered(
+    table: &Table,
+    kind: &'static str,
+    environment: &str,
+    declared: &[String],
+    findings: &Findings,
+) -> Vec<(String, Node)> {
     let defaults = table.table("defaults").and_then(|defaults| defaults.table(kind));
     let mut layered = Vec::new();
     let Some(kinds) = table.get(kind) else { return layered };
     let Value::Table(kinds) = &kinds.value else {
-        findings.error(&kinds.origin, format!("`{kind}` is a table of tables, found {}", kinds.value.kind()));
+        findings.error(
+            &kinds.origin,
+            format!("`{kind}` is a table of tables, found {}", kinds.value.kind()),
+        );
         return layered;
     };
     for (name, (_, node)) in &kinds.entries {
         let Value::Table(own) = &node.value else {
-            findings.error(&node.origin, format!("`{kind}.{name}` is a table, found {}", node.value.kind()));
+            findings.error(
+                &node.origin,
+                format!("`{kind}.{name}` is a table, found {}", node.value.kind()),
+            );
             continue;
         };
         let mut merged = defaults.cloned().unwrap_or_default();
         merged.merge(own);
         if let Some(envs) = own.table("env") {
             for (env, (origin, _)) in envs.entries.iter().filter(|(env, _)| !declared.contains(env)) {
-                let help = suggestion(env, declared.iter().map(String::as_str))
-                    .map_or_else(|| format!(", declared are {}", declared.join(", ")), |near| format!(", did you mean `{near}`?"));
-                findings.error(origin, format!("`{kind}.{name}` has values for the environment `{env}`, which is not declared{help}"));
+                let help = suggestion(env, declared.iter().map(String::as_str)).map_or_else(
+                    || format!(", declared are {}", declared.join(", ")),
+                    |near| format!(", did you mean `{near}`?"),
+                );
+                findings.error(
+                    origin,
+                    format!("`{kind}.{name}` has values for the environment `{env}`, which is not declared{help}"),
+                );
             }
             if let Some(over) = envs.table(environment) {
                 merged.merge(over);
             }
         }
-        layered.push((name.clone(), Node { value: Value::Table(merged), origin: node.origin.clone() }));
+        layered.push((
+            name.clone(),
+            Node {
+                value: Value::Table(merged),
+                origin: node.origin.clone(),
+            },
+        ));
     }
     layered
 }

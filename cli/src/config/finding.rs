@@ -43,12 +43,19 @@ pub(super) struct Findings {
 impl Findings {
     /// Records an error.
     pub(super) fn error(&self, origin: &Origin, message: impl Into<String>) {
-        self.diagnostics.borrow_mut().push(Diagnostic { origin: origin.clone(), message: message.into() });
+        self.diagnostics.borrow_mut().push(Diagnostic {
+            origin: origin.clone(),
+            message: message.into(),
+        });
     }
 
     /// Records a value.
     pub(super) fn show(&self, path: String, value: String, origin: &Origin) {
-        self.shown.borrow_mut().push(Shown { path, value, origin: origin.clone() });
+        self.shown.borrow_mut().push(Shown {
+            path,
+            value,
+            origin: origin.clone(),
+        });
     }
 
     /// All errors so far, sorted by place, each once.

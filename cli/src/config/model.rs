@@ -44,7 +44,10 @@ impl Config {
 
     /// The services that use a datastore.
     pub(crate) fn users_of(&self, store: &str) -> Vec<&Service> {
-        self.services.values().filter(|service| service.uses.iter().any(|used| used.store == store)).collect()
+        self.services
+            .values()
+            .filter(|service| service.uses.iter().any(|used| used.store == store))
+            .collect()
     }
 }
 
@@ -224,7 +227,10 @@ impl DatastoreKind {
 
     /// The kind as written in the file.
     pub(crate) fn word(self) -> &'static str {
-        Self::ALL.iter().find(|(_, kind)| *kind == self).map_or("", |(word, _)| word)
+        Self::ALL
+            .iter()
+            .find(|(_, kind)| *kind == self)
+            .map_or("", |(word, _)| word)
     }
 }
 

@@ -6,7 +6,8 @@ use std::path::Path;
 use super::document::{Node, Origin, Value};
 use super::finding::Findings;
 use super::model::{
-    Datastore, DatastoreKind, Environment, LatencyObjective, Local, Notify, PlatformKind, Probe, Repository, Service, StoreUse,
+    Datastore, DatastoreKind, Environment, LatencyObjective, Local, Notify, PlatformKind, Probe, Repository, Service,
+    StoreUse,
 };
 use super::secret::SecretSource;
 use super::section::Section;
@@ -20,7 +21,10 @@ pub(super) fn environment(name: &str, section: Section<'_>) -> Environment {
         "local" => PlatformKind::Local,
         "kubernetes" => PlatformKind::Kubernetes,
         other => {
-            section.findings().error(section.place("platform"), format!("`{other}` is no platform: expected \"local\" or \"kubernetes\""));
+            section.findings().error(
+                section.place("platform"),
+                format!("`{other}` is no platform: expected \"local\" or \"kubernetes\""),
+            );
             PlatformKind::Local
         }
     };
@@ -54,8 +58,12 @@ pub(super) fn team(section: Section<'_>) -> Notify {
 }
 
 fn notify(section: &Section<'_>) -> Notify {
-    let Some(section) = section.section("notify") else { return Notify::default() };
-    let notify = Notify { webhook: section.optional("webhook") };
+    let Some(section) = section.section("notify") else {
+        return Notify::default();
+    };
+    let notify = Notify {
+        webhook: section.optional("webhook"),
+    };
     section.finish();
     notify
 }
@@ -78,7 +86,12 @@ pub(super) fn repository(name: &str, section: Section<'_>) -> Option<Repository>
         Some(section.place("store").folder().unwrap_or(Path::new("/")).join(path))
     });
     section.finish();
-    Some(Repository { name: name.to_owned(), store: store?, folder, password: password? })
+    Some(Repository {
+        name: name.to_owned(),
+        store: store?,
+        folder,
+        password: password?,
+    })
 }
 
 /// `[datastore.NAME]`, its environment's table merged in.
@@ -86,17 +99,30 @@ pub(super) fn datastore(name: &str, section: Section<'_>) -> Option<Datastore> {
     section.skip("env");
     let kind: Option<String> = section.required("kind");
     let kind = kind.and_then(|word| {
-        let kind = DatastoreKind::ALL.iter().find(|(known, _)| *known == word).map(|(_, kind)| *kind);
+        let kind = DatastoreKind::ALL
+            .iter()
+            .find(|(known, _)| *known == word)
+            .map(|(_, kind)| *kind);
         if kind.is_none() {
             let near = suggestion(&word, DatastoreKind::ALL.iter().map(|(word, _)| *word));
             let known = DatastoreKind::ALL.map(|(word, _)| word).join(", ");
-            let help = near.map_or_else(|| format!("known are {known}"), |near| format!("did you mean `{near}`?"));
-            section.findings().error(section.place("kind"), format!("`{word}` is no kind of datastore, {help}"));
+            let help = near.map_or_else(
+                || format!("known are {known}"),
+                |near| format!("did you mean `{near}`?"),
+            );
+            section.findings().error(
+                section.place("kind"),
+                format!("`{word}` is no kind of datastore, {help}"),
+            );
         }
         kind
     });
     let needs_path = matches!(kind, Some(DatastoreKind::Sqlite | DatastoreKind::Files));
-    let path = if needs_path { section.required("path") } else { section.optional("path") };
+    let path = if needs_path {
+        section.required("path")
+    } else {
+        section.optional("path")
+    };
     let exclude = section.optional("exclude").unwrap_or_default();
     let _: Option<SecretSource> = section.optional("dsn");
     let _: Option<Vec<String>> = section.optional("command");
@@ -120,11 +146,22 @@ pub(super) fn datastore(name: &str, section: Section<'_>) -> Option<Datastore> {
     }
     let origin = section.origin().clone();
     section.finish();
-    Some(Datastore { name: name.to_owned(), origin, kind: kind?, path, exclude })
+    Some(Datastore {
+        name: name.to_owned(),
+        origin,
+        kind: kind?,
+        path,
+        exclude,
+    })
 }
 
-const LATENCY: [(&str, f64); 5] =
-    [("latency_p50", 0.5), ("latency_p90", 0.9), ("latency_p95", 0.95), ("latency_p99", 0.99), ("latency_p999", 0.999)];
+const LATENCY: [(&str, f64); 5] = [
+    ("latency_p50", 0.5),
+    ("latency_p90", 0.9),
+    ("latency_p95", 0.95),
+    ("latency_p99", 0.99),
+    ("latency_p999", 0.999),
+];
 
 /// `[service.NAME]`, the defaults and its environment's table merged in.
 pub(super) fn service(name: &str, section: Section<'_>) -> Service {
@@ -162,8 +199,14 @@ pub(super) fn service(name: &str, section: Section<'_>) -> Service {
     });
     let canary_command = section.section("canary").and_then(|canary| {
         let command: Option<Vec<String>> = canary.required("command");
-        if command.as_ref().is_some_and(|command| !command.iter().any(|word| word.contains("{version}"))) {
-            canary.findings().error(canary.place("command"), "the canary's command does not say where the version stands: write `{version}`");
+        if command
+            .as_ref()
+            .is_some_and(|command| !command.iter().any(|word| word.contains("{version}")))
+        {
+            canary.findings().error(
+                canary.place("command"),
+                "the canary's command does not say where the version stands: write `{version}`",
+            );
         }
         canary.finish();
         command
@@ -177,8 +220,14 @@ pub(super) fn service(name: &str, section: Section<'_>) -> Service {
         uses: uses
             .iter()
             .map(|used| match used.split_once('/') {
-                Some((store, part)) => StoreUse { store: store.to_owned(), part: Some(part.to_owned()) },
-                None => StoreUse { store: used.clone(), part: None },
+                Some((store, part)) => StoreUse {
+                    store: store.to_owned(),
+                    part: Some(part.to_owned()),
+                },
+                None => StoreUse {
+                    store: used.clone(),
+                    part: None,
+                },
             })
             .collect(),
         depends_on: section.optional("depends_on").unwrap_or_default(),
@@ -216,15 +265,25 @@ fn metrics(section: &Section<'_>) {
 
 fn local(section: Section<'_>, folder: &Path) -> Option<Local> {
     let unit: Option<String> = section.optional("unit");
-    let command: Option<Vec<String>> = if unit.is_some() { section.optional("command") } else { section.required("command") };
+    let command: Option<Vec<String>> = if unit.is_some() {
+        section.optional("command")
+    } else {
+        section.required("command")
+    };
     if command.as_ref().is_some_and(Vec::is_empty) {
-        section.findings().error(section.place("command"), "the command is empty: expected a program and its arguments");
+        section.findings().error(
+            section.place("command"),
+            "the command is empty: expected a program and its arguments",
+        );
     }
     let build = section.optional("build");
     let cwd = section.optional("cwd").unwrap_or_else(|| folder.to_path_buf());
     let replicas = section.or("replicas", 1_u32);
     if !(1..=100).contains(&replicas) {
-        section.findings().error(section.place("replicas"), format!("{replicas} replicas cannot be run: expected 1 to 100"));
+        section.findings().error(
+            section.place("replicas"),
+            format!("{replicas} replicas cannot be run: expected 1 to 100"),
+        );
     }
     let env = section.optional("env").unwrap_or_default();
     let data = section.optional("data");
@@ -235,7 +294,16 @@ fn local(section: Section<'_>, folder: &Path) -> Option<Local> {
         ports.finish();
     }
     section.finish();
-    Some(Local { command: command.filter(|command| !command.is_empty())?, build, cwd, replicas, env, http_port, grpc_port, data })
+    Some(Local {
+        command: command.filter(|command| !command.is_empty())?,
+        build,
+        cwd,
+        replicas,
+        env,
+        http_port,
+        grpc_port,
+        data,
+    })
 }
 
 /// Names that point at something must find it.
@@ -248,13 +316,34 @@ pub(super) fn check_names(
     for service in services.values() {
         let place = &service.origin;
         for used in &service.uses {
-            exists(&used.store, datastores.iter().map(String::as_str), "datastore", &format!("`{}` uses", service.name), place, findings);
+            exists(
+                &used.store,
+                datastores.iter().map(String::as_str),
+                "datastore",
+                &format!("`{}` uses", service.name),
+                place,
+                findings,
+            );
         }
         for other in &service.depends_on {
-            exists(other, services.keys().map(String::as_str), "service", &format!("`{}` depends on", service.name), place, findings);
+            exists(
+                other,
+                services.keys().map(String::as_str),
+                "service",
+                &format!("`{}` depends on", service.name),
+                place,
+                findings,
+            );
         }
         if let Some(team) = &service.team {
-            exists(team, teams.iter().map(String::as_str), "team", &format!("`{}` belongs to", service.name), place, findings);
+            exists(
+                team,
+                teams.iter().map(String::as_str),
+                "team",
+                &format!("`{}` belongs to", service.name),
+                place,
+                findings,
+            );
         }
     }
 }
@@ -280,7 +369,9 @@ pub(super) fn check_name(name: &str, what: &str, place: &Origin, findings: &Find
     let good = name.len() <= 63
         && name.starts_with(|first: char| first.is_ascii_lowercase())
         && !name.ends_with('-')
-        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+        && name
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
     if !good {
         findings.error(place, format!("`{name}` is no name for a {what}: expected lower-case letters, digits and dashes, a letter first, at most 63"));
     }
@@ -291,7 +382,10 @@ pub(super) fn check_version(node: Option<&Node>, file: &Origin, findings: &Findi
     match node.map(|node| (&node.value, &node.origin)) {
         Some((Value::Integer(1), _)) => {}
         Some((Value::Integer(other), origin)) => {
-            findings.error(origin, format!("this opsctl reads version 1 of the file, not version {other}"));
+            findings.error(
+                origin,
+                format!("this opsctl reads version 1 of the file, not version {other}"),
+            );
         }
         Some((other, origin)) => findings.error(origin, format!("`version` is 1, found {}", other.kind())),
         None => findings.error(file, "the file needs `version = 1`"),

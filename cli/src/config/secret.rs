@@ -97,13 +97,15 @@ fn read_file(context: &Context, path: &std::path::Path, what: &str) -> Result<Se
     })?;
     let mode = file.metadata().map_or(0, |metadata| metadata.mode());
     if mode & 0o077 != 0 {
-        context.out.warn(format!("others may read `{shown}` (mode {:04o}): chmod 600 {shown}", mode & 0o7777));
+        context.out.warn(format!(
+            "others may read `{shown}` (mode {:04o}): chmod 600 {shown}",
+            mode & 0o7777
+        ));
     }
     let mut text = Zeroizing::new(String::new());
-    file.by_ref()
-        .take(LIMIT)
-        .read_to_string(&mut text)
-        .map_err(|error| Failure::usage("secret_unreadable", format!("could not read {what} from `{shown}`")).because(&error))?;
+    file.by_ref().take(LIMIT).read_to_string(&mut text).map_err(|error| {
+        Failure::usage("secret_unreadable", format!("could not read {what} from `{shown}`")).because(&error)
+    })?;
     first_line(&text, what, &format!("`{shown}` is empty"))
 }
 
@@ -116,7 +118,12 @@ fn run(command: &[String], folder: Option<&std::path::Path>, what: &str) -> Resu
     if let Some(folder) = folder {
         process.current_dir(folder);
     }
-    let failed = || Failure::usage("secret_missing", format!("could not get {what} from the command `{program}`"));
+    let failed = || {
+        Failure::usage(
+            "secret_missing",
+            format!("could not get {what} from the command `{program}`"),
+        )
+    };
     let output = process.output().map_err(|error| failed().because(&error))?;
     if !output.status.success() {
         // What it printed may be half a secret and is not shown.
@@ -153,7 +160,10 @@ impl FromNode for SecretSource {
             "env" => String::from_node(value, findings).map(Self::Variable),
             "kubernetes" => String::from_node(value, findings).map(Self::Kubernetes),
             other => {
-                findings.error(origin, format!("unknown key `{other}`, known are `file`, `command`, `env`, `kubernetes`"));
+                findings.error(
+                    origin,
+                    format!("unknown key `{other}`, known are `file`, `command`, `env`, `kubernetes`"),
+                );
                 None
             }
         }

@@ -20,7 +20,13 @@ pub(super) struct Section<'a> {
 impl<'a> Section<'a> {
     /// Starts to read a table.
     pub(super) fn new(table: &'a Table, path: impl Into<String>, origin: &'a Origin, findings: &'a Findings) -> Self {
-        Self { table, path: path.into(), origin, findings, known: RefCell::default() }
+        Self {
+            table,
+            path: path.into(),
+            origin,
+            findings,
+            known: RefCell::default(),
+        }
     }
 
     /// Where the table is.
@@ -39,7 +45,11 @@ impl<'a> Section<'a> {
     }
 
     fn path_of(&self, key: &str) -> String {
-        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+        if self.path.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}.{key}", self.path)
+        }
     }
 
     /// A value that may be absent.
@@ -64,7 +74,8 @@ impl<'a> Section<'a> {
     pub(super) fn required<T: FromNode>(&self, key: &'static str) -> Option<T> {
         if self.table.get(key).is_none() {
             self.known.borrow_mut().push(key);
-            self.findings.error(self.origin, format!("`{}` needs `{key}`", self.path));
+            self.findings
+                .error(self.origin, format!("`{}` needs `{key}`", self.path));
             return None;
         }
         self.optional(key)
@@ -94,7 +105,9 @@ impl<'a> Section<'a> {
     pub(super) fn named(&self, key: &'static str) -> Vec<(String, Section<'a>)> {
         let Some(node) = self.take(key) else { return Vec::new() };
         let path = self.path_of(key);
-        let Some(outer) = self.inside(path.clone(), node) else { return Vec::new() };
+        let Some(outer) = self.inside(path.clone(), node) else {
+            return Vec::new();
+        };
         outer
             .table
             .entries
@@ -107,7 +120,8 @@ impl<'a> Section<'a> {
         match &node.value {
             Value::Table(table) => Some(Section::new(table, path, &node.origin, self.findings)),
             other => {
-                self.findings.error(&node.origin, format!("`{path}` is a table, found {}", other.kind()));
+                self.findings
+                    .error(&node.origin, format!("`{path}` is a table, found {}", other.kind()));
                 None
             }
         }
@@ -125,7 +139,11 @@ impl<'a> Section<'a> {
             if known.contains(&key.as_str()) {
                 continue;
             }
-            let place = if self.path.is_empty() { String::new() } else { format!(" in `{}`", self.path) };
+            let place = if self.path.is_empty() {
+                String::new()
+            } else {
+                format!(" in `{}`", self.path)
+            };
             let help = suggestion(key, known.iter().copied()).map_or_else(
                 || format!(", known are {}", list(&known)),
                 |near| format!(", did you mean `{near}`?"),
@@ -139,5 +157,9 @@ fn list(words: &[&'static str]) -> String {
     let mut words = words.to_vec();
     words.sort_unstable();
     words.dedup();
-    words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
+    words
+        .iter()
+        .map(|word| format!("`{word}`"))
+        .collect::<Vec<_>>()
+        .join(", ")
 }

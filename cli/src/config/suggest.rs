@@ -12,7 +12,10 @@ pub(crate) fn suggestion<'a>(word: &str, candidates: impl IntoIterator<Item = &'
 
 /// Edits between two words: insert, remove, replace, swap of neighbours (optimal string alignment).
 fn distance(left: &str, right: &str) -> usize {
-    let (left, right): (Vec<char>, Vec<char>) = (left.to_lowercase().chars().collect(), right.to_lowercase().chars().collect());
+    let (left, right): (Vec<char>, Vec<char>) = (
+        left.to_lowercase().chars().collect(),
+        right.to_lowercase().chars().collect(),
+    );
     let mut before: Vec<usize> = Vec::new();
     let mut above: Vec<usize> = (0..=right.len()).collect();
     for (i, l) in left.iter().enumerate() {

@@ -49,7 +49,12 @@ impl FromNode for u32 {
     fn from_node(node: &Node, findings: &Findings) -> Option<Self> {
         match node.value {
             Value::Integer(number) => Self::try_from(number)
-                .map_err(|_| findings.error(&node.origin, format!("{number} is out of range: expected 0 to {}", Self::MAX)))
+                .map_err(|_| {
+                    findings.error(
+                        &node.origin,
+                        format!("{number} is out of range: expected 0 to {}", Self::MAX),
+                    )
+                })
                 .ok(),
             _ => expected(node, findings, "a whole number"),
         }
@@ -62,13 +67,10 @@ impl FromNode for u32 {
 impl FromNode for u16 {
     fn from_node(node: &Node, findings: &Findings) -> Option<Self> {
         match node.value {
-            Value::Integer(number) => Self::try_from(number)
-                .ok()
-                .filter(|port| *port > 0)
-                .or_else(|| {
-                    findings.error(&node.origin, format!("{number} is no port: expected 1 to 65535"));
-                    None
-                }),
+            Value::Integer(number) => Self::try_from(number).ok().filter(|port| *port > 0).or_else(|| {
+                findings.error(&node.origin, format!("{number} is no port: expected 1 to 65535"));
+                None
+            }),
             _ => expected(node, findings, "a port number"),
         }
     }
@@ -102,7 +104,13 @@ impl FromNode for BTreeMap<String, String> {
     }
     fn shown(&self) -> String {
         // Values of the services' environment may be secrets that somebody wrote there in spite of everything.
-        format!("{{ {} }}", self.keys().map(|key| format!("{key} = …")).collect::<Vec<_>>().join(", "))
+        format!(
+            "{{ {} }}",
+            self.keys()
+                .map(|key| format!("{key} = …"))
+                .collect::<Vec<_>>()
+                .join(", ")
+        )
     }
 }
 
@@ -110,7 +118,11 @@ impl FromNode for BTreeMap<String, String> {
 impl FromNode for PathBuf {
     fn from_node(node: &Node, findings: &Findings) -> Option<Self> {
         let path = Self::from(String::from_node(node, findings)?);
-        Some(node.origin.folder().map_or_else(|| path.clone(), |folder| folder.join(&path)))
+        Some(
+            node.origin
+                .folder()
+                .map_or_else(|| path.clone(), |folder| folder.join(&path)),
+        )
     }
     fn shown(&self) -> String {
         quoted(&self.display().to_string())
@@ -123,11 +135,16 @@ pub(super) struct Span(pub(super) Duration);
 
 impl FromNode for Span {
     fn from_node(node: &Node, findings: &Findings) -> Option<Self> {
-        let Value::String(text) = &node.value else { return expected(node, findings, "a time such as \"15m\"") };
+        let Value::String(text) = &node.value else {
+            return expected(node, findings, "a time such as \"15m\"");
+        };
         match humantime::parse_duration(text) {
             Ok(span) if !span.is_zero() => Some(Self(span)),
             _ => {
-                findings.error(&node.origin, format!("`{text}` is no time: expected a number with a unit, such as \"300ms\" or \"15m\""));
+                findings.error(
+                    &node.origin,
+                    format!("`{text}` is no time: expected a number with a unit, such as \"300ms\" or \"15m\""),
+                );
                 None
             }
         }
@@ -146,11 +163,16 @@ impl FromNode for Percent {
         let Value::String(text) = &node.value else {
             return expected(node, findings, "a percentage in quotes, such as \"99.9%\"");
         };
-        let number = text.strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
+        let number = text
+            .strip_suffix('%')
+            .and_then(|number| number.trim().parse::<f64>().ok());
         match number {
             Some(number) if number > 0.0 && number < 100.0 => Some(Self(number / 100.0)),
             _ => {
-                findings.error(&node.origin, format!("`{text}` is no objective: expected more than 0 % and less than 100 %, such as \"99.9%\""));
+                findings.error(
+                    &node.origin,
+                    format!("`{text}` is no objective: expected more than 0 % and less than 100 %, such as \"99.9%\""),
+                );
                 None
             }
         }
@@ -167,13 +189,21 @@ pub(super) struct Rate(pub(super) String);
 
 impl FromNode for Rate {
     fn from_node(node: &Node, findings: &Findings) -> Option<Self> {
-        let Value::String(text) = &node.value else { return expected(node, findings, "a rate such as \"20/s\"") };
+        let Value::String(text) = &node.value else {
+            return expected(node, findings, "a rate such as \"20/s\"");
+        };
         let valid = text.split_once('/').is_some_and(|(number, unit)| {
-            number.trim().parse::<f64>().is_ok_and(|number| number > 0.0 && number.is_finite())
+            number
+                .trim()
+                .parse::<f64>()
+                .is_ok_and(|number| number > 0.0 && number.is_finite())
                 && ["s", "sec", "second", "m", "min", "minute", "h", "hour"].contains(&unit.trim())
         });
         if !valid {
-            findings.error(&node.origin, format!("`{text}` is no rate: expected for example \"20/s\" or \"1000/min\""));
+            findings.error(
+                &node.origin,
+                format!("`{text}` is no rate: expected for example \"20/s\" or \"1000/min\""),
+            );
             return None;
         }
         Some(Self(text.clone()))

@@ -65,9 +65,15 @@ fn source_exit(source: &SourceError) -> Exit {
 
 fn source(failure: Failure, source: &SourceError) -> Failure {
     match source {
-        SourceError::Read { .. } | SourceError::NotA { .. } => failure.help("is the `path` in opsctl.toml right? `opsctl config show datastore`"),
-        SourceError::DatabaseDamaged { .. } => failure.help("the last good snapshot is untouched: `opsctl snapshot list`, then `opsctl restore`"),
-        SourceError::StagingFull { .. } => failure.help("a backup of a database needs as much free space as the database, beside opsctl.toml"),
+        SourceError::Read { .. } | SourceError::NotA { .. } => {
+            failure.help("is the `path` in opsctl.toml right? `opsctl config show datastore`")
+        }
+        SourceError::DatabaseDamaged { .. } => {
+            failure.help("the last good snapshot is untouched: `opsctl snapshot list`, then `opsctl restore`")
+        }
+        SourceError::StagingFull { .. } => {
+            failure.help("a backup of a database needs as much free space as the database, beside opsctl.toml")
+        }
         SourceError::Database { .. } | SourceError::Staging { .. } | SourceError::SameName { .. } => failure,
     }
 }
@@ -85,9 +91,15 @@ fn store_exit(error: &StoreError) -> Exit {
 
 fn store(failure: Failure, error: &StoreError) -> Failure {
     match error {
-        StoreError::Full { .. } => Failure { code: "disk_full", ..failure }
-            .help("free some space in the store, then run the same command again; what was stored so far is used then"),
+        StoreError::Full { .. } => Failure {
+            code: "disk_full",
+            ..failure
+        }
+        .help("free some space in the store, then run the same command again; what was stored so far is used then"),
         StoreError::Denied { .. } => failure.help("the store belongs to somebody else, or is read-only"),
-        StoreError::NotFound { .. } | StoreError::Exists { .. } | StoreError::Io { .. } | StoreError::InvalidKey { .. } => failure,
+        StoreError::NotFound { .. }
+        | StoreError::Exists { .. }
+        | StoreError::Io { .. }
+        | StoreError::InvalidKey { .. } => failure,
     }
 }

@@ -10,7 +10,9 @@ impl From<LoadError> for Failure {
         let told = |exit, code| Self::new(exit, code, "could not send load").because(&error);
         match &error {
             LoadError::InvalidRate { .. } => told(Exit::Usage, "usage").help("a rate is for example 200/s or 1000/min"),
-            LoadError::InvalidTarget { .. } | LoadError::InvalidRequest(_) | LoadError::InvalidPlan(_) => told(Exit::Usage, "usage"),
+            LoadError::InvalidTarget { .. } | LoadError::InvalidRequest(_) | LoadError::InvalidPlan(_) => {
+                told(Exit::Usage, "usage")
+            }
             LoadError::Resolve { .. } => told(Exit::Unreachable, "unreachable"),
             LoadError::Start(_) => told(Exit::Failed, "io"),
             LoadError::Stopped => told(Exit::Failed, "bug"),

@@ -10,34 +10,47 @@ use crate::exit::Exit;
 pub(crate) fn failure(what: impl Into<String>, error: &PlatformError) -> Failure {
     let told = |exit, code| Failure::new(exit, code, what.into()).because(error);
     match error {
-        PlatformError::UnknownService { service } => told(Exit::Usage, "service_not_running")
-            .help(format!("`opsctl up {service}` starts it")),
+        PlatformError::UnknownService { service } => {
+            told(Exit::Usage, "service_not_running").help(format!("`opsctl up {service}` starts it"))
+        }
         PlatformError::UnknownField { .. } => told(Exit::Failed, "bug"),
         PlatformError::InvalidValue { .. } => told(Exit::Usage, "invalid_value"),
-        PlatformError::Gone { .. } => told(Exit::Failed, "instance_gone").help("it ended by itself meanwhile; run the same command again"),
-        PlatformError::Fenced { .. } | PlatformError::WeightLost { .. } | PlatformError::LeaseLost { .. } => {
-            told(Exit::Failed, "run_lost").help("another process took the run over; `opsctl run list` shows how it ended")
+        PlatformError::Gone { .. } => {
+            told(Exit::Failed, "instance_gone").help("it ended by itself meanwhile; run the same command again")
         }
-        PlatformError::RecordExists { .. } | PlatformError::RecordConflict { .. } => told(Exit::Locked, "run_changed")
-            .help("another process works on this run; try again"),
+        PlatformError::Fenced { .. } | PlatformError::WeightLost { .. } | PlatformError::LeaseLost { .. } => {
+            told(Exit::Failed, "run_lost")
+                .help("another process took the run over; `opsctl run list` shows how it ended")
+        }
+        PlatformError::RecordExists { .. } | PlatformError::RecordConflict { .. } => {
+            told(Exit::Locked, "run_changed").help("another process works on this run; try again")
+        }
         PlatformError::RecordMissing { .. } => told(Exit::Usage, "unknown_run").help("opsctl run list"),
         PlatformError::Busy { .. } => told(Exit::Locked, "busy").help("wait for it, or end that process"),
         PlatformError::PortTaken { .. } => told(Exit::Usage, "port_taken")
             .help("end what listens there, or set another port in `local = { ports = { … } }` of opsctl.toml"),
         PlatformError::Unsafe { path, .. } => told(Exit::Refused, "unsafe_path")
             .help(format!("only you may own and write it: chmod go-w {}", path.display())),
-        PlatformError::Unreachable { .. } => told(Exit::Unreachable, "unreachable").help("`opsctl up` starts what is missing"),
+        PlatformError::Unreachable { .. } => {
+            told(Exit::Unreachable, "unreachable").help("`opsctl up` starts what is missing")
+        }
         PlatformError::TimedOut { .. } => told(Exit::Unreachable, "timed_out").help("opsctl status; opsctl logs"),
         PlatformError::Io { source, .. } => {
             let full = source.kind() == std::io::ErrorKind::StorageFull;
             let failure = told(Exit::Failed, if full { "disk_full" } else { "io" });
-            if full { failure.help("free some space, then run the same command again") } else { failure }
+            if full {
+                failure.help("free some space, then run the same command again")
+            } else {
+                failure
+            }
         }
         PlatformError::Corrupt { path, .. } => told(Exit::Failed, "state_damaged").help(format!(
             "`{}` was changed by something else: `opsctl down`, move it away, `opsctl up`",
             path.display()
         )),
-        PlatformError::Spawn { .. } => told(Exit::Usage, "cannot_start").help("is `command` in opsctl.toml right, and is it built?"),
+        PlatformError::Spawn { .. } => {
+            told(Exit::Usage, "cannot_start").help("is `command` in opsctl.toml right, and is it built?")
+        }
         other => told(Exit::Failed, "platform").because(other),
     }
 }
@@ -55,8 +68,11 @@ pub(crate) fn run_failure(what: impl Into<String>, error: &RunError) -> Failure 
         RunError::Running { run, .. } => told(Exit::Locked, "run_alive").help(format!("opsctl run attach {run}")),
         RunError::Conflict { .. } => told(Exit::Failed, "conflict")
             .help("somebody else changed it at the same time; what this run had changed was undone"),
-        RunError::UndoIncomplete { run } => told(Exit::UndoIncomplete, "undo_incomplete").help(format!("opsctl recover {run}")),
-        RunError::NoWatchdog { .. } => told(Exit::Failed, "no_watchdog").help("nothing was changed; the log is in the run's folder under .opsctl/runs"),
+        RunError::UndoIncomplete { run } => {
+            told(Exit::UndoIncomplete, "undo_incomplete").help(format!("opsctl recover {run}"))
+        }
+        RunError::NoWatchdog { .. } => told(Exit::Failed, "no_watchdog")
+            .help("nothing was changed; the log is in the run's folder under .opsctl/runs"),
         RunError::Platform(platform) => failure(what, platform),
         RunError::Journal(journal) => self::journal(what, journal),
         other => told(Exit::Failed, "run").because(other),

@@ -15,7 +15,9 @@ impl From<DrillError> for Failure {
             DrillError::LastInstance { .. } => told(Exit::Refused, "last_instance")
                 .help("run more instances (`replicas` in opsctl.toml, then `opsctl up`), or kill fewer"),
             DrillError::NotReady { .. } => told(Exit::Refused, "not_ready").help("opsctl status; opsctl logs"),
-            DrillError::Held { .. } => told(Exit::Refused, "held").help("`opsctl run list --active` shows who holds it"),
+            DrillError::Held { .. } => {
+                told(Exit::Refused, "held").help("`opsctl run list --active` shows who holds it")
+            }
             DrillError::Locked { run, .. } => told(Exit::Locked, "locked").help(format!("opsctl run attach {run}")),
             DrillError::Platform(error) => platform::failure(WHAT, error),
             DrillError::Lock(error) => platform::run_failure(WHAT, error),
@@ -30,11 +32,19 @@ impl From<CanaryError> for Failure {
         let told = |exit, code| Self::new(exit, code, WHAT).because(&error);
         match &error {
             CanaryError::Schedule(error) => schedule("the steps", error),
-            CanaryError::NoStable { service } => told(Exit::Usage, "service_not_running").help(format!("opsctl up {service}")),
-            CanaryError::StableChanged { .. } => told(Exit::Refused, "stable_changed").help("run the same command again"),
+            CanaryError::NoStable { service } => {
+                told(Exit::Usage, "service_not_running").help(format!("opsctl up {service}"))
+            }
+            CanaryError::StableChanged { .. } => {
+                told(Exit::Refused, "stable_changed").help("run the same command again")
+            }
             CanaryError::StableNotReady { .. } => told(Exit::Refused, "not_ready").help("opsctl status; opsctl logs"),
-            CanaryError::Held { .. } => told(Exit::Refused, "held").help("`opsctl run list --active` shows who holds it"),
-            CanaryError::CanaryExists { run, .. } | CanaryError::Locked { run, .. } => told(Exit::Locked, "locked").help(format!("opsctl run attach {run}")),
+            CanaryError::Held { .. } => {
+                told(Exit::Refused, "held").help("`opsctl run list --active` shows who holds it")
+            }
+            CanaryError::CanaryExists { run, .. } | CanaryError::Locked { run, .. } => {
+                told(Exit::Locked, "locked").help(format!("opsctl run attach {run}"))
+            }
             CanaryError::Platform(error) => platform::failure(WHAT, error),
             CanaryError::Lock(error) => platform::run_failure(WHAT, error),
             other => told(Exit::Failed, "canary").because(other),

@@ -37,11 +37,17 @@ impl ProgressLine {
     /// Starts drawing for `subject`, unless it is not `shown`; `live` is a terminal.
     pub(super) fn start(subject: String, shown: bool, live: bool) -> Self {
         if !shown {
-            return Self { sender: None, thread: None };
+            return Self {
+                sender: None,
+                thread: None,
+            };
         }
         let (sender, receiver) = channel();
         let thread = std::thread::spawn(move || draw(&subject, live, &receiver));
-        Self { sender: Some(sender), thread: Some(thread) }
+        Self {
+            sender: Some(sender),
+            thread: Some(thread),
+        }
     }
 
     /// A new phase, for example `reading` or `writing the index`.
@@ -116,7 +122,11 @@ fn draw(subject: &str, live: bool, receiver: &Receiver<Message>) {
 }
 
 fn line(subject: &str, phase: &str, amount: &Amount, elapsed: Duration) -> String {
-    let mut text = if phase.is_empty() { subject.to_owned() } else { format!("{subject}: {phase}") };
+    let mut text = if phase.is_empty() {
+        subject.to_owned()
+    } else {
+        format!("{subject}: {phase}")
+    };
     let seconds = elapsed.as_secs_f64();
     if amount.done > 0 && amount.bytes {
         text.push_str(&format!(", {}", super::bytes(amount.done)));
@@ -132,7 +142,10 @@ fn line(subject: &str, phase: &str, amount: &Amount, elapsed: Duration) -> Strin
             text.push_str(&format!(" of {total}"));
         }
     }
-    if let Some(total) = amount.total.filter(|total| *total > amount.done && amount.done > 0 && seconds > 1.0) {
+    if let Some(total) = amount
+        .total
+        .filter(|total| *total > amount.done && amount.done > 0 && seconds > 1.0)
+    {
         let left = seconds * (total - amount.done) as f64 / amount.done as f64;
         text.push_str(&format!(", {} left", super::seconds(left)));
     }

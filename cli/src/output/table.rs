@@ -12,7 +12,10 @@ pub(crate) struct Table {
 impl Table {
     /// An empty table.
     pub(crate) fn new(heading: &[&'static str]) -> Self {
-        Self { heading: heading.to_vec(), rows: Vec::new() }
+        Self {
+            heading: heading.to_vec(),
+            rows: Vec::new(),
+        }
     }
 
     /// Adds a row of plain cells.
@@ -38,8 +41,11 @@ impl Table {
             let before: usize = widths[..columns - 1].iter().map(|width| width + 2).sum();
             widths[columns - 1] = widths[columns - 1].min(width.saturating_sub(before).max(8));
         }
-        let heading: Vec<_> =
-            self.heading.iter().map(|cell| (cell.to_uppercase(), Some(Style::Heading))).collect();
+        let heading: Vec<_> = self
+            .heading
+            .iter()
+            .map(|cell| (cell.to_uppercase(), Some(Style::Heading)))
+            .collect();
         let mut text = String::new();
         for row in std::iter::once(&heading).chain(&self.rows) {
             let mut line = String::new();
@@ -75,7 +81,13 @@ mod tests {
     fn aligns_and_cuts_the_last_column() {
         let mut table = Table::new(&["service", "state"]);
         table.row(["orders".to_owned(), "2 of 2 ready, all of them".to_owned()]);
-        assert_eq!(table.render(Paint::Plain, Some(20)), "SERVICE  STATE\norders   2 of 2 rea…\n");
-        assert_eq!(table.render(Paint::Plain, None), "SERVICE  STATE\norders   2 of 2 ready, all of them\n");
+        assert_eq!(
+            table.render(Paint::Plain, Some(20)),
+            "SERVICE  STATE\norders   2 of 2 rea…\n"
+        );
+        assert_eq!(
+            table.render(Paint::Plain, None),
+            "SERVICE  STATE\norders   2 of 2 ready, all of them\n"
+        );
     }
 }

@@ -14,7 +14,8 @@ use jiff::Timestamp;
 use opsctl_platform::local::state_dir::{StateDir, read_json, write_json};
 use opsctl_platform::run::RunRecord;
 use opsctl_platform::{
-    Cas, Fence, Field, Info, Instance, Lease, LeaseHolder, LeaseOutcome, Platform, PlatformError, Result, ServiceState, Traffic,
+    Cas, Fence, Field, Info, Instance, Lease, LeaseHolder, LeaseOutcome, Platform, PlatformError, Result, ServiceState,
+    Traffic,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -129,7 +130,14 @@ impl WithDatastores {
         self.state.path("datastores").join(format!("{store}.json"))
     }
 
-    async fn change(&self, by: Option<&Fence>, field: &Field, store: &str, expect: Option<&Value>, new: Option<&Value>) -> Result<Cas> {
+    async fn change(
+        &self,
+        by: Option<&Fence>,
+        field: &Field,
+        store: &str,
+        expect: Option<&Value>,
+        new: Option<&Value>,
+    ) -> Result<Cas> {
         let _lock = self.state.lock_file("datastores.lock", Duration::from_secs(10)).await?;
         if let Some(fence) = by {
             let record = self.inner.record(&fence.run).await?;
@@ -143,15 +151,23 @@ impl WithDatastores {
             return Ok(Cas::Conflict { actual });
         }
         let parse = |value: &Value| {
-            serde_json::from_value::<Content>(value.clone())
-                .map_err(|error| PlatformError::InvalidValue { field: field.clone(), reason: error.to_string() })
+            serde_json::from_value::<Content>(value.clone()).map_err(|error| PlatformError::InvalidValue {
+                field: field.clone(),
+                reason: error.to_string(),
+            })
         };
         let io = |path: &Path| {
             let path = path.to_owned();
-            move |source| PlatformError::Io { action: "swap", path, source }
+            move |source| PlatformError::Io {
+                action: "swap",
+                path,
+                source,
+            }
         };
         match (new, expect) {
-            (Some(new), _) if expect.is_none_or(|before| before != new) && parse(new)?.staged.symlink_metadata().is_ok() => {
+            (Some(new), _)
+                if expect.is_none_or(|before| before != new) && parse(new)?.staged.symlink_metadata().is_ok() =>
+            {
                 let content = parse(new)?;
                 self.state.make("datastores")?;
                 // The intent first: from here on a kill is healed by the undo of this value.
@@ -180,7 +196,10 @@ impl WithDatastores {
 }
 
 fn store_of(field: &Field) -> Option<&str> {
-    field.object.strip_prefix("datastore/").filter(|_| field.pointer == "/content")
+    field
+        .object
+        .strip_prefix("datastore/")
+        .filter(|_| field.pointer == "/content")
 }
 
 #[async_trait]
@@ -192,7 +211,13 @@ impl Platform for WithDatastores {
         }
     }
 
-    async fn compare_and_set(&self, by: Option<&Fence>, field: &Field, expect: Option<&Value>, new: Option<&Value>) -> Result<Cas> {
+    async fn compare_and_set(
+        &self,
+        by: Option<&Fence>,
+        field: &Field,
+        expect: Option<&Value>,
+        new: Option<&Value>,
+    ) -> Result<Cas> {
         match store_of(field) {
             Some(store) => self.change(by, field, store, expect, new).await,
             None => self.inner.compare_and_set(by, field, expect, new).await,
@@ -211,8 +236,18 @@ impl Platform for WithDatastores {
     async fn service(&self, name: &str) -> Result<ServiceState> {
         self.inner.service(name).await
     }
-    async fn grant_weight(&self, by: &Fence, service: &str, version: &str, expect_percent: u8, percent: u8, lease: Duration) -> Result<Cas> {
-        self.inner.grant_weight(by, service, version, expect_percent, percent, lease).await
+    async fn grant_weight(
+        &self,
+        by: &Fence,
+        service: &str,
+        version: &str,
+        expect_percent: u8,
+        percent: u8,
+        lease: Duration,
+    ) -> Result<Cas> {
+        self.inner
+            .grant_weight(by, service, version, expect_percent, percent, lease)
+            .await
     }
     async fn renew_weight(&self, by: &Fence, service: &str, lease: Duration) -> Result<()> {
         self.inner.renew_weight(by, service, lease).await
@@ -272,7 +307,13 @@ mod tests {
 
     fn files(folder: &Path) -> Vec<(String, String)> {
         let mut found = Vec::new();
-        for name in ["orders.db", "orders.db-wal", "orders.db.before-r1", "orders.db.before-r1-wal", "new/orders.db"] {
+        for name in [
+            "orders.db",
+            "orders.db-wal",
+            "orders.db.before-r1",
+            "orders.db.before-r1-wal",
+            "new/orders.db",
+        ] {
             if let Ok(text) = fs::read_to_string(folder.join(name)) {
                 found.push((name.to_owned(), text));
             }
@@ -309,7 +350,10 @@ mod tests {
             content.put_in_place().expect("idempotent");
             assert_eq!(fs::read_to_string(&content.live).expect("readable"), "new");
             assert_eq!(fs::read_to_string(&content.kept).expect("readable"), "old");
-            assert_eq!(fs::read_to_string(with(&content.kept, "-wal")).expect("readable"), "old log");
+            assert_eq!(
+                fs::read_to_string(with(&content.kept, "-wal")).expect("readable"),
+                "old log"
+            );
             assert!(!exists(&with(&content.live, "-wal")));
         }
     }

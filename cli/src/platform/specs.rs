@@ -25,9 +25,15 @@ pub(crate) struct Program {
 /// How a service runs here.
 pub(crate) fn local(service: &Service) -> Result<&Local, Failure> {
     service.local.as_ref().ok_or_else(|| {
-        Failure::usage("not_local", format!("service `{}` does not say how it runs here", service.name))
-            .cause(format!("it is declared at {}", service.origin))
-            .help(format!("add `local = {{ command = [ … ] }}` to `[service.{}]`", service.name))
+        Failure::usage(
+            "not_local",
+            format!("service `{}` does not say how it runs here", service.name),
+        )
+        .cause(format!("it is declared at {}", service.origin))
+        .help(format!(
+            "add `local = {{ command = [ … ] }}` to `[service.{}]`",
+            service.name
+        ))
     })
 }
 
@@ -50,11 +56,14 @@ pub(crate) fn service(context: &Context, config: &Config, service: &Service) -> 
         env: local.env.clone(),
         replicas: local.replicas,
         depends_on: service.depends_on.clone(),
-        health: Health { http: service.health_http.clone(), grpc: service.health_grpc.clone() },
-        probe: service
-            .probe
-            .as_ref()
-            .map(|probe| opsctl_platform::Probe { http: probe.http.clone(), rate: probe.rate.clone() }),
+        health: Health {
+            http: service.health_http.clone(),
+            grpc: service.health_grpc.clone(),
+        },
+        probe: service.probe.as_ref().map(|probe| opsctl_platform::Probe {
+            http: probe.http.clone(),
+            rate: probe.rate.clone(),
+        }),
         objectives: objectives(service),
         http: door(local.http_port, true),
         grpc: door(local.grpc_port, service.health_grpc.is_some()),
@@ -74,7 +83,10 @@ fn objectives(service: &Service) -> Objectives {
 /// Finds `command[0]`: absolute, or relative to the file when it holds a `/`, or beside the opsctl executable, or on PATH.
 pub(crate) fn find(context: &Context, service: &Service, command: &[String]) -> Result<Program, Failure> {
     let [name, arguments @ ..] = command else {
-        return Err(Failure::usage("config_invalid", format!("service `{}` has an empty command", service.name)));
+        return Err(Failure::usage(
+            "config_invalid",
+            format!("service `{}` has an empty command", service.name),
+        ));
     };
     let beside = context.executable()?.parent().unwrap_or(Path::new("/")).join(name);
     let (path, from_path) = if name.contains('/') {
@@ -82,31 +94,52 @@ pub(crate) fn find(context: &Context, service: &Service, command: &[String]) -> 
     } else if runnable(&beside) {
         (Some(beside), false)
     } else {
-        let folders = context.env("PATH").unwrap_or_default().split(':').filter(|folder| !folder.is_empty());
-        (folders.map(|folder| Path::new(folder).join(name)).find(|path| runnable(path)), true)
+        let folders = context
+            .env("PATH")
+            .unwrap_or_default()
+            .split(':')
+            .filter(|folder| !folder.is_empty());
+        (
+            folders
+                .map(|folder| Path::new(folder).join(name))
+                .find(|path| runnable(path)),
+            true,
+        )
     };
     let path = path.ok_or_else(|| {
-        let failure = Failure::usage("program_not_found", format!("the program `{name}` of service `{}` is not there", service.name))
-            .cause(format!("it is named at {}", service.origin));
+        let failure = Failure::usage(
+            "program_not_found",
+            format!("the program `{name}` of service `{}` is not there", service.name),
+        )
+        .cause(format!("it is named at {}", service.origin));
         match service.local.as_ref().and_then(|local| local.build.as_ref()) {
             Some(build) => failure.help(format!("is it what `{}` builds?", build.join(" "))),
-            None => failure.help("a name without `/` is looked for beside opsctl and on PATH, one with `/` from the file that names it"),
+            None => failure.help(
+                "a name without `/` is looked for beside opsctl and on PATH, one with `/` from the file that names it",
+            ),
         }
     })?;
     let mut found = vec![path.display().to_string()];
     found.extend(arguments.iter().cloned());
-    Ok(Program { copy: !from_path && is_binary(&path), command: found })
+    Ok(Program {
+        copy: !from_path && is_binary(&path),
+        command: found,
+    })
 }
 
 fn runnable(path: &Path) -> bool {
-    path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+    path.metadata()
+        .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
 /// A script may look for what lies beside it, so only binaries are run from a copy.
 fn is_binary(path: &Path) -> bool {
     use std::io::Read as _;
     let mut magic = [0; 4];
-    std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && magic == *b"\x7fELF"
+    std::fs::File::open(path)
+        .and_then(|mut file| file.read_exact(&mut magic))
+        .is_ok()
+        && magic == *b"\x7fELF"
 }
 
 /// Runs the builds of these services, each command once. What they print goes to stderr.
@@ -114,13 +147,23 @@ pub(crate) fn build(context: &Context, services: &[&Service]) -> Result<(), Fail
     let mut done: Vec<(&[String], &PathBuf)> = Vec::new();
     for service in services {
         let Some(local) = &service.local else { continue };
-        let Some(build @ [program, arguments @ ..]) = local.build.as_deref() else { continue };
+        let Some(build @ [program, arguments @ ..]) = local.build.as_deref() else {
+            continue;
+        };
         if done.contains(&(build, &local.cwd)) {
             continue;
         }
         done.push((build, &local.cwd));
-        context.out.note(format!("building {}: {}", service.name, build.join(" ")));
-        let failed = || Failure::new(Exit::Failed, "build_failed", format!("could not build `{}`", service.name));
+        context
+            .out
+            .note(format!("building {}: {}", service.name, build.join(" ")));
+        let failed = || {
+            Failure::new(
+                Exit::Failed,
+                "build_failed",
+                format!("could not build `{}`", service.name),
+            )
+        };
         let status = Command::new(program)
             .args(arguments)
             .current_dir(&local.cwd)

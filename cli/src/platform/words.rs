@@ -7,7 +7,10 @@ use crate::output::Style;
 
 /// What a run acts on, without its kind.
 pub(crate) fn target(record: &RunRecord) -> &str {
-    record.target.split_once('/').map_or(record.target.as_str(), |(_, name)| name)
+    record
+        .target
+        .split_once('/')
+        .map_or(record.target.as_str(), |(_, name)| name)
 }
 
 /// Where a run is or how it ended.
@@ -46,7 +49,10 @@ pub(crate) fn undo(step: &UndoStep) -> String {
         None => "is to be undone".to_owned(),
         Some(StepResult::Undone) => "is as it was".to_owned(),
         Some(StepResult::Conflict { actual }) => {
-            format!("was changed by somebody else and left alone: it is {}", actual.as_ref().unwrap_or(&Value::Null))
+            format!(
+                "was changed by somebody else and left alone: it is {}",
+                actual.as_ref().unwrap_or(&Value::Null)
+            )
         }
         Some(StepResult::Failed { message }) => format!("could not be undone: {message}"),
     }

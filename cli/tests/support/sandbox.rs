@@ -98,7 +98,10 @@ impl Sandbox {
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("OPSCTL_")) {
             command.env_remove(name);
         }
-        command.env_remove("NO_COLOR").env_remove("CLICOLOR_FORCE").env("LANG", "C.UTF-8");
+        command
+            .env_remove("NO_COLOR")
+            .env_remove("CLICOLOR_FORCE")
+            .env("LANG", "C.UTF-8");
         command
     }
 
@@ -110,13 +113,19 @@ impl Sandbox {
     /// What it printed with everything that differs between runs replaced.
     pub fn told(&self, ran: &Ran) -> String {
         let folder = self.folder.path().display().to_string();
-        format!("exit {}\n--- stdout\n{}--- stderr\n{}", ran.code, ran.stdout, ran.stderr).replace(&folder, "[FOLDER]")
+        format!(
+            "exit {}\n--- stdout\n{}--- stderr\n{}",
+            ran.code, ran.stdout, ran.stderr
+        )
+        .replace(&folder, "[FOLDER]")
     }
 
     /// The rows of the database at a path.
     pub fn rows(path: &Path) -> Vec<String> {
         let database = rusqlite::Connection::open(path).expect("a database");
-        let mut rows = database.prepare("SELECT item FROM orders ORDER BY id").expect("the table");
+        let mut rows = database
+            .prepare("SELECT item FROM orders ORDER BY id")
+            .expect("the table");
         let rows = rows.query_map([], |row| row.get(0)).expect("rows");
         rows.collect::<Result<_, _>>().expect("rows")
     }
@@ -132,14 +141,19 @@ impl Drop for Sandbox {
 
 /// The example `tiny_service`, which `cargo test` builds beside the tests.
 pub fn tiny_service() -> PathBuf {
-    let path = Path::new(env!("CARGO_BIN_EXE_opsctl")).with_file_name("examples").join("tiny_service");
+    let path = Path::new(env!("CARGO_BIN_EXE_opsctl"))
+        .with_file_name("examples")
+        .join("tiny_service");
     assert!(path.exists(), "build it with `cargo build -p opsctl --examples`");
     path
 }
 
 /// A free loopback port.
 pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port()
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("a port")
+        .port()
 }
 
 /// Waits until a condition holds.

@@ -43,7 +43,10 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         .values
         .iter()
         .filter(|shown| {
-            shown.path.strip_prefix(prefix).is_some_and(|rest| prefix.is_empty() || rest.is_empty() || rest.starts_with('.'))
+            shown
+                .path
+                .strip_prefix(prefix)
+                .is_some_and(|rest| prefix.is_empty() || rest.is_empty() || rest.starts_with('.'))
         })
         .collect();
     values.sort_by(|a, b| a.path.cmp(&b.path));

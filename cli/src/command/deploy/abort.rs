@@ -19,7 +19,10 @@ pub(crate) struct Args {
 }
 
 fn help() -> String {
-    format!("Without a canary it changes nothing and ends with 0.\n\n{}", Exit::section(&[Exit::Usage, Exit::UndoIncomplete]))
+    format!(
+        "Without a canary it changes nothing and ends with 0.\n\n{}",
+        Exit::section(&[Exit::Usage, Exit::UndoIncomplete])
+    )
 }
 
 /// Runs the command.
@@ -37,10 +40,16 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         if context.out.json {
             context.out.document(&followed.report)?;
         } else {
-            context.out.data(&super::status::text(context, followed.report.as_ref()))?;
+            context
+                .out
+                .data(&super::status::text(context, followed.report.as_ref()))?;
         }
         attach::tell_end(context, &opened, &followed);
         // What was asked for was done.
-        Ok(if followed.exit == Exit::No { Exit::Done } else { followed.exit })
+        Ok(if followed.exit == Exit::No {
+            Exit::Done
+        } else {
+            followed.exit
+        })
     })
 }

@@ -11,7 +11,7 @@ use opsctl_rollouts::{OnInconclusive, Plan, Schedule, Spec, parse_weight, worker
 
 use crate::attach;
 use crate::config::Service;
-use crate::consent::{Consequence, ConsentArgs, Stake, approve};
+use crate::consent::{ConsentArgs, Consequence, Stake, approve};
 use crate::context::Context;
 use crate::error::{self, Failure, Outcome};
 use crate::exit::Exit;
@@ -22,6 +22,9 @@ use crate::target;
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = help())]
 #[command(group = clap::ArgGroup::new("how").required(true))]
+#[command(
+    override_usage = "opsctl deploy canary [SERVICE] --weight PERCENT [OPTIONS]\n       opsctl deploy canary [SERVICE] --steps STEPS [OPTIONS]"
+)]
 pub(crate) struct Args {
     /// The service; without it the only one, or the environment's default
     #[arg(value_name = "SERVICE")]
@@ -35,7 +38,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "STEPS", group = "how")]
     steps: Option<String>,
 
-    /// What runs, as in `[service.X.canary] command`; without it what `build` builds
+    /// What runs, as `canary` in opsctl.toml says [default: what build builds]
     #[arg(long, value_name = "VERSION")]
     version: Option<String>,
 
@@ -47,11 +50,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     max: Option<Duration>,
 
-    /// How long --weight judges before the answer is "inconclusive"
+    /// How long --weight judges
     #[arg(long = "for", value_name = "TIME", default_value = "15m", value_parser = humantime::parse_duration)]
     judge_for: Duration,
 
-    /// How long it may be held without a decision; then it is taken away
+    /// How long it may be held
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = humantime::parse_duration)]
     max_hold: Duration,
 
@@ -110,15 +113,26 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     let plan = context.block_on(plan(args, context, &opened, service, schedule))?;
     if plan.nothing_to_do {
         context.out.answer(&plan, |_| String::new())?;
-        context.out.note(format!("nothing to do: `{}` runs version {} already", service.name, plan.spec.version.version));
+        context.out.note(format!(
+            "nothing to do: `{}` runs version {} already",
+            service.name, plan.spec.version.version
+        ));
         return Ok(Exit::Done);
     }
     if args.dry_run {
-        context.out.answer(&plan, |_| plan.changes.iter().map(|change| format!("would {}\n", change.what)).collect())?;
+        context.out.answer(&plan, |_| {
+            plan.changes
+                .iter()
+                .map(|change| format!("would {}\n", change.what))
+                .collect()
+        })?;
         return Ok(Exit::Done);
     }
     let stake = Stake {
-        question: format!("ship version {} of `{}` as a canary?", plan.spec.version.version, service.name),
+        question: format!(
+            "ship version {} of `{}` as a canary?",
+            plan.spec.version.version, service.name
+        ),
         name: &service.name,
         consequence: Consequence::UndoneByItself,
         protected: opened.config.protected(),
@@ -134,11 +148,16 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         if context.out.json {
             context.out.document(&followed.report)?;
         } else {
-            context.out.data(&super::status::text(context, followed.report.as_ref()))?;
+            context
+                .out
+                .data(&super::status::text(context, followed.report.as_ref()))?;
         }
         attach::tell_end(context, &opened, &followed);
         if followed.goes_on {
-            context.out.next(format!("opsctl deploy promote {0}, or opsctl deploy abort {0}", service.name));
+            context.out.next(format!(
+                "opsctl deploy promote {0}, or opsctl deploy abort {0}",
+                service.name
+            ));
         }
         Ok(followed.exit)
     })
@@ -151,14 +170,20 @@ fn schedule(args: &Args) -> Result<Schedule, Failure> {
             let percent = parse_weight(weight).map_err(|error| error::runs::schedule(&typed, &error))?;
             Schedule::hold(percent, args.judge_for).map_err(|error| error::runs::schedule(&typed, &error))
         }
-        (None, Some(steps)) => {
-            steps.parse().map_err(|error| error::runs::schedule(&format!("--steps {steps}"), &error))
-        }
+        (None, Some(steps)) => steps
+            .parse()
+            .map_err(|error| error::runs::schedule(&format!("--steps {steps}"), &error)),
         (None, None) => Err(Failure::usage("usage", "either `--weight` or `--steps` is needed")),
     }
 }
 
-async fn plan(args: &Args, context: &Context, opened: &Opened, service: &Service, schedule: Schedule) -> Result<Plan, Failure> {
+async fn plan(
+    args: &Args,
+    context: &Context,
+    opened: &Opened,
+    service: &Service,
+    schedule: Schedule,
+) -> Result<Plan, Failure> {
     let state = opened
         .local
         .service(&service.name)
@@ -166,9 +191,13 @@ async fn plan(args: &Args, context: &Context, opened: &Opened, service: &Service
         .map_err(|error| error::platform::failure(format!("could not ship `{}`", service.name), &error))?;
     let stable = state.stable_version.clone().unwrap_or_default();
     let version = match &args.version {
-        Some(version) if *version == stable => {
-            VersionSpec { version: version.clone(), command: Vec::new(), image: None, env: std::collections::BTreeMap::new(), replicas: state.replicas }
-        }
+        Some(version) if *version == stable => VersionSpec {
+            version: version.clone(),
+            command: Vec::new(),
+            image: None,
+            env: std::collections::BTreeMap::new(),
+            replicas: state.replicas,
+        },
         Some(version) => named(context, opened, service, version, state.replicas)?,
         None => built(context, opened, service, state.replicas)?,
     };
@@ -185,13 +214,27 @@ async fn plan(args: &Args, context: &Context, opened: &Opened, service: &Service
 }
 
 /// What `[service.X.canary] command` says that a version runs.
-fn named(context: &Context, opened: &Opened, service: &Service, version: &str, replicas: u32) -> Result<VersionSpec, Failure> {
+fn named(
+    context: &Context,
+    opened: &Opened,
+    service: &Service,
+    version: &str,
+    replicas: u32,
+) -> Result<VersionSpec, Failure> {
     let template = service.canary_command.as_ref().ok_or_else(|| {
         Failure::usage("no_canary_command", format!("service `{}` does not say what version `{version}` runs", service.name))
             .help(format!("add `canary = {{ command = [\"…{{version}}…\"] }}` to `[service.{}]`, or leave out `--version` to ship what `build` builds", service.name))
     })?;
-    if version.is_empty() || !version.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '+')) || version.starts_with('.') {
-        return Err(Failure::usage("usage", format!("`--version {version}` is no version: expected letters, digits, `.`, `-`, `_`, `+`")));
+    if version.is_empty()
+        || !version
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '+'))
+        || version.starts_with('.')
+    {
+        return Err(Failure::usage(
+            "usage",
+            format!("`--version {version}` is no version: expected letters, digits, `.`, `-`, `_`, `+`"),
+        ));
     }
     let command: Vec<String> = template.iter().map(|word| word.replace("{version}", version)).collect();
     let program = specs::find(context, service, &command)?;
@@ -206,7 +249,13 @@ fn built(context: &Context, opened: &Opened, service: &Service, replicas: u32) -
     release(opened, service, program, None, replicas)
 }
 
-fn release(opened: &Opened, service: &Service, program: specs::Program, version: Option<&str>, replicas: u32) -> Result<VersionSpec, Failure> {
+fn release(
+    opened: &Opened,
+    service: &Service,
+    program: specs::Program,
+    version: Option<&str>,
+    replicas: u32,
+) -> Result<VersionSpec, Failure> {
     let specs::Program { mut command, copy } = program;
     let digest = if copy {
         let release = releases::store(&opened.state, &service.name, Path::new(&command[0]))
@@ -230,9 +279,13 @@ fn tell_plan(context: &Context, plan: &Plan) {
         context.out.note(change.what.clone());
     }
     if let [none, one, two, ..] = plan.requests_for_a_pass.as_slice() {
-        context.out.note(format!("a pass needs about {none}, {one}, {two} canary requests with 0, 1, 2 errors"));
+        context.out.note(format!(
+            "a pass needs about {none}, {one}, {two} canary requests with 0, 1, 2 errors"
+        ));
     }
     for version in &plan.leftovers {
-        context.out.note(format!("takes away version {version}, which belongs to no run"));
+        context
+            .out
+            .note(format!("takes away version {version}, which belongs to no run"));
     }
 }

@@ -35,8 +35,15 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
             let failure = Failure::usage("no_canary", "there is no canary whose old version still runs");
             return Err(match last {
                 Some(last) => failure
-                    .cause(format!("the last one, {} of `{}`, is over", last.id, words::target(&last)))
-                    .help(format!("ship the old version: opsctl deploy canary {} --version OLD --steps 10:5m,100", words::target(&last))),
+                    .cause(format!(
+                        "the last one, {} of `{}`, is over",
+                        last.id,
+                        words::target(&last)
+                    ))
+                    .help(format!(
+                        "ship the old version: opsctl deploy canary {} --version OLD --steps 10:5m,100",
+                        words::target(&last)
+                    )),
                 None => failure,
             });
         };
@@ -46,9 +53,15 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         if context.out.json {
             context.out.document(&followed.report)?;
         } else {
-            context.out.data(&super::status::text(context, followed.report.as_ref()))?;
+            context
+                .out
+                .data(&super::status::text(context, followed.report.as_ref()))?;
         }
         attach::tell_end(context, &opened, &followed);
-        Ok(if followed.exit == Exit::No { Exit::Done } else { followed.exit })
+        Ok(if followed.exit == Exit::No {
+            Exit::Done
+        } else {
+            followed.exit
+        })
     })
 }

@@ -22,7 +22,10 @@ pub(crate) struct Args {
 }
 
 fn help() -> String {
-    format!("A canary that was taken away is exit 4, also after `deploy canary` had ended with 0.\n\n{}", Exit::section(&[Exit::Usage, Exit::No, Exit::UndoIncomplete]))
+    format!(
+        "A canary that was taken away is exit 4, also after `deploy canary` had ended with 0.\n\n{}",
+        Exit::section(&[Exit::Usage, Exit::No, Exit::UndoIncomplete])
+    )
 }
 
 /// Runs the command.
@@ -42,7 +45,8 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     let events = read_events(&opened.state.journal(&record.id)).unwrap_or_default();
     let report = Report::new(&record, &events)
         .map_err(|error| Failure::new(Exit::Failed, "state_damaged", "could not read the canary").because(&error))?;
-    let document = serde_json::to_value(&report).map_err(|error| Failure::bug("could not write the report as JSON").because(&error))?;
+    let document = serde_json::to_value(&report)
+        .map_err(|error| Failure::bug("could not write the report as JSON").because(&error))?;
     context.out.answer(&document, |_| text(context, Some(&document)))?;
     Ok(match report.status {
         status if attach::is_on(status) => Exit::Done,
@@ -54,11 +58,17 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
 
 /// A canary's report as lines.
 pub(super) fn text(context: &Context, report: Option<&Value>) -> String {
-    let Some(report) = report.cloned().and_then(|report| serde_json::from_value::<Report>(report).ok()) else {
+    let Some(report) = report
+        .cloned()
+        .and_then(|report| serde_json::from_value::<Report>(report).ok())
+    else {
         return String::new();
     };
     let paint = context.out.stdout;
-    let status = serde_json::to_value(report.status).ok().and_then(|word| word.as_str().map(|word| word.replace('_', " "))).unwrap_or_default();
+    let status = serde_json::to_value(report.status)
+        .ok()
+        .and_then(|word| word.as_str().map(|word| word.replace('_', " ")))
+        .unwrap_or_default();
     let style = match report.status {
         Status::Promoted | Status::Baking => Style::Done,
         Status::RolledBack | Status::RollingBack | Status::Lost | Status::UndoIncomplete => Style::Error,
@@ -66,7 +76,13 @@ pub(super) fn text(context: &Context, report: Option<&Value>) -> String {
         _ => Style::Hint,
     };
     let mut lines = vec![
-        ("canary", format!("{} {} against {}", report.service, report.canary_version, report.stable_version)),
+        (
+            "canary",
+            format!(
+                "{} {} against {}",
+                report.service, report.canary_version, report.stable_version
+            ),
+        ),
         ("run", report.run.clone()),
         ("status", paint.apply(style, &status)),
         ("verdict", report.verdict.as_str().to_owned()),
@@ -74,18 +90,37 @@ pub(super) fn text(context: &Context, report: Option<&Value>) -> String {
     for reason in &report.reasons {
         lines.push(("", reason.clone()));
     }
-    lines.push(("share", match report.share.observed_ratio {
-        Some(observed) => format!("{} %, observed {:.1} %", report.percent, observed * 100.0),
-        None => format!("{} %", report.percent),
-    }));
+    lines.push((
+        "share",
+        match report.share.observed_ratio {
+            Some(observed) => format!("{} %, observed {:.1} %", report.percent, observed * 100.0),
+            None => format!("{} %", report.percent),
+        },
+    ));
     if let Some(evidence) = &report.evidence {
-        for metric in serde_json::to_value(&evidence.metrics).ok().iter().flat_map(|metrics| metrics.as_array().cloned().unwrap_or_default()) {
-            let name = metric.get("metric").and_then(Value::as_str).unwrap_or_default().to_owned();
+        for metric in serde_json::to_value(&evidence.metrics)
+            .ok()
+            .iter()
+            .flat_map(|metrics| metrics.as_array().cloned().unwrap_or_default())
+        {
+            let name = metric
+                .get("metric")
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned();
             let arm = |arm: &str| {
-                let number = |what: &str| metric.pointer(&format!("/{arm}/{what}")).and_then(Value::as_u64).unwrap_or_default();
+                let number = |what: &str| {
+                    metric
+                        .pointer(&format!("/{arm}/{what}"))
+                        .and_then(Value::as_u64)
+                        .unwrap_or_default()
+                };
                 format!("{} of {}", number("bad"), number("requests"))
             };
-            lines.push(("evidence", format!("{name}: canary {}, stable {}", arm("canary"), arm("stable"))));
+            lines.push((
+                "evidence",
+                format!("{name}: canary {}, stable {}", arm("canary"), arm("stable")),
+            ));
         }
     }
     if let Some(more) = report.more_requests_needed {
@@ -95,5 +130,8 @@ pub(super) fn text(context: &Context, report: Option<&Value>) -> String {
         lines.push(("message", message.clone()));
     }
     lines.push(("elapsed", seconds(report.elapsed_seconds)));
-    lines.into_iter().map(|(name, value)| format!("{name:<9} {value}\n")).collect()
+    lines
+        .into_iter()
+        .map(|(name, value)| format!("{name:<9} {value}\n"))
+        .collect()
 }

@@ -21,7 +21,11 @@ struct Document {
 
 /// Runs the command.
 pub(crate) fn run(_: &Args, context: &Context) -> Outcome {
-    let document = Document { schema: "opsctl.drills/v1", r#type: "drills", drills: opsctl_drills::list() };
+    let document = Document {
+        schema: "opsctl.drills/v1",
+        r#type: "drills",
+        drills: opsctl_drills::list(),
+    };
     context.out.answer(&document, |paint| {
         document
             .drills

@@ -7,7 +7,7 @@ use opsctl_platform::Platform as _;
 use opsctl_platform::run::RunRecord;
 
 use crate::attach;
-use crate::consent::{Consequence, ConsentArgs, Stake, approve};
+use crate::consent::{ConsentArgs, Consequence, Stake, approve};
 use crate::context::Context;
 use crate::error::Outcome;
 use crate::exit::Exit;
@@ -69,7 +69,9 @@ fn help() -> String {
 /// Runs the command.
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     let opened = platform::open(context)?;
-    let service = target::service(context, &opened.config, args.service.as_deref())?.name.clone();
+    let service = target::service(context, &opened.config, args.service.as_deref())?
+        .name
+        .clone();
     let spec = Spec {
         count: args.count,
         duration: args.duration,
@@ -83,7 +85,10 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         return Ok(Exit::Done);
     }
     let stake = Stake {
-        question: format!("kill {} of `{service}`?", plural(u64::from(args.count), "instance", "instances")),
+        question: format!(
+            "kill {} of `{service}`?",
+            plural(u64::from(args.count), "instance", "instances")
+        ),
         name: &service,
         consequence: Consequence::UndoneByItself,
         protected: opened.config.protected(),
@@ -100,7 +105,11 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         let followed = attach::watch(context, &opened, &record.id, false).await?;
         if context.out.json {
             context.out.document(&followed.report)?;
-        } else if let Some(report) = followed.report.clone().and_then(|report| serde_json::from_value::<opsctl_drills::Report>(report).ok()) {
+        } else if let Some(report) = followed
+            .report
+            .clone()
+            .and_then(|report| serde_json::from_value::<opsctl_drills::Report>(report).ok())
+        {
             context.out.data(&rows(&report.rows()))?;
         }
         attach::tell_end(context, &opened, &followed);
@@ -109,7 +118,12 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
 }
 
 fn describe(plan: &Plan) -> String {
-    let victims: Vec<&str> = plan.spec.victims.iter().map(|victim| victim.instance.as_str()).collect();
+    let victims: Vec<&str> = plan
+        .spec
+        .victims
+        .iter()
+        .map(|victim| victim.instance.as_str())
+        .collect();
     let mut text = format!(
         "kills {} of `{}` ({} of {} ready are left), watches {} before and {} after\n",
         victims.join(", "),
@@ -131,5 +145,7 @@ fn describe(plan: &Plan) -> String {
 
 fn rows(rows: &[(String, String)]) -> String {
     let width = rows.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0);
-    rows.iter().map(|(label, value)| format!("{label:<width$}  {value}\n")).collect()
+    rows.iter()
+        .map(|(label, value)| format!("{label:<width$}  {value}\n"))
+        .collect()
 }

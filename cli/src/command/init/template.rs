@@ -39,7 +39,10 @@ pub(super) fn render(answers: &Answers) -> String {
     let mut store = |suffix: &str, kind: &str, path: &PathBuf, more: &str| {
         let store = format!("{name}-{suffix}");
         let path = string(&path.display().to_string());
-        let _ = write!(text, "\n[datastore.{store}]\nkind = \"{kind}\"\npath = {path}   # relative to this file\n{more}");
+        let _ = write!(
+            text,
+            "\n[datastore.{store}]\nkind = \"{kind}\"\npath = {path}   # relative to this file\n{more}"
+        );
         uses.push(store);
     };
     if let Some(path) = &answers.sqlite {
@@ -64,11 +67,16 @@ pub(super) fn render(answers: &Answers) -> String {
         Some(path) => {
             let _ = writeln!(text, "health = {{ http = {} }}", string(path));
         }
-        None => text.push_str("# health = { http = \"/healthz\" }   # without it: ready when its port accepts connections\n"),
+        None => text
+            .push_str("# health = { http = \"/healthz\" }   # without it: ready when its port accepts connections\n"),
     }
     text.push_str("objectives = { availability = \"99.9%\" }   # drills and canaries are judged by it; also latency_p95 = \"300ms\"\n");
     if let Some(path) = &answers.health {
-        let _ = writeln!(text, "probe = {{ http = {}, rate = \"20/s\" }}   # what drills send when nobody else does", string(path));
+        let _ = writeln!(
+            text,
+            "probe = {{ http = {}, rate = \"20/s\" }}   # what drills send when nobody else does",
+            string(path)
+        );
     }
     let _ = write!(
         text,
@@ -86,7 +94,10 @@ pub(super) fn render(answers: &Answers) -> String {
     let _ = writeln!(text, "replicas = {}", answers.replicas);
     match answers.port {
         Some(port) => {
-            let _ = writeln!(text, "ports = {{ http = {port} }}   # the stable port; instances get ports of their own behind it");
+            let _ = writeln!(
+                text,
+                "ports = {{ http = {port} }}   # the stable port; instances get ports of their own behind it"
+            );
         }
         None => text.push_str("# ports = { http = 8080 }     # the stable port; without it one is chosen and kept\n"),
     }
@@ -103,5 +114,8 @@ fn string(text: &str) -> String {
 }
 
 fn array(words: &[String]) -> String {
-    format!("[{}]", words.iter().map(|word| string(word)).collect::<Vec<_>>().join(", "))
+    format!(
+        "[{}]",
+        words.iter().map(|word| string(word)).collect::<Vec<_>>().join(", ")
+    )
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use opsctl_load::{Fixed, LoadError, Plan, Progress, Rate, Request, Snapshot, Target};
 
 use crate::config;
-use crate::consent::{Consequence, ConsentArgs, Stake, approve};
+use crate::consent::{ConsentArgs, Consequence, Stake, approve};
 use crate::context::Context;
 use crate::error::{Failure, Outcome};
 use crate::exit::Exit;
@@ -60,7 +60,14 @@ fn help() -> String {
          Requests arrive at the rate whether or not earlier ones were answered, and response times count from the\n\
          moment a request was due. scheduled = completed + failed + dropped. A generator that could not keep up is\n\
          exit 9: its figures say nothing about the service.\n\n{}",
-        Exit::section(&[Exit::Usage, Exit::No, Exit::Refused, Exit::Unreachable, Exit::Inconclusive, Exit::Interrupted])
+        Exit::section(&[
+            Exit::Usage,
+            Exit::No,
+            Exit::Refused,
+            Exit::Unreachable,
+            Exit::Inconclusive,
+            Exit::Interrupted
+        ])
     )
 }
 
@@ -75,7 +82,12 @@ impl Progress for Line {
             snapshot.failed,
             snapshot.p99.as_secs_f64() * 1e3
         );
-        self.0.amount(Amount { done: snapshot.completed, total: None, bytes: false, item });
+        self.0.amount(Amount {
+            done: snapshot.completed,
+            total: None,
+            bytes: false,
+            item,
+        });
     }
 }
 
@@ -85,7 +97,8 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     let mut request = Request::get(target.path()).map_err(LoadError::from)?;
     for header in &args.headers {
         let (name, value) = header.split_once(':').ok_or_else(|| {
-            Failure::usage("usage", format!("`--header {header}` is no header")).help("for example --header \"accept: text/html\"")
+            Failure::usage("usage", format!("`--header {header}` is no header"))
+                .help("for example --header \"accept: text/html\"")
         })?;
         request = request.header(name.trim(), value.trim()).map_err(LoadError::from)?;
     }
@@ -95,7 +108,12 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     }
     let config = config::load_if_present(context)?;
     let stake = Stake {
-        question: format!("send {} for {} to {}?", args.rate, humantime::format_duration(args.duration), args.url),
+        question: format!(
+            "send {} for {} to {}?",
+            args.rate,
+            humantime::format_duration(args.duration),
+            args.url
+        ),
         name: &args.url,
         consequence: Consequence::UndoneByItself,
         protected: config.as_ref().and_then(config::Config::protected),
@@ -109,12 +127,16 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     context.out.answer(&summary, |_| {
         let rows = summary.rows();
         let width = rows.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0);
-        rows.iter().map(|(label, value)| format!("{label:<width$}  {value}\n")).collect()
+        rows.iter()
+            .map(|(label, value)| format!("{label:<width$}  {value}\n"))
+            .collect()
     })?;
     Ok(if summary.cancelled {
         Exit::Interrupted
     } else if summary.generator.bound {
-        context.out.warn("the generator itself was the limit: the figures say nothing about the service");
+        context
+            .out
+            .warn("the generator itself was the limit: the figures say nothing about the service");
         Exit::Inconclusive
     } else if summary.completed == 0 && summary.failed > 0 {
         Exit::Unreachable

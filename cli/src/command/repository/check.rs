@@ -78,7 +78,9 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         let progress = Shown::start(context, format!("checking {}", declared.name));
         let checked = backups::check(&engine, &CheckOptions { read_data }, &progress, &cancel).await;
         drop(progress);
-        let report = checked.map_err(|error| error::backups::failure(format!("could not check repository `{}`", declared.name), &error))?;
+        let report = checked.map_err(|error| {
+            error::backups::failure(format!("could not check repository `{}`", declared.name), &error)
+        })?;
         let document = Document {
             schema: "opsctl.repository_check/v1",
             r#type: "repository_check",
@@ -104,14 +106,23 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
             let mut text = String::new();
             for finding in &report.findings {
                 let (word, style) = severity(finding.severity);
-                text.push_str(&format!("{} {} is {}", paint.apply(style, word), finding.object, finding.problem));
+                text.push_str(&format!(
+                    "{} {} is {}",
+                    paint.apply(style, word),
+                    finding.object,
+                    finding.problem
+                ));
                 if !finding.snapshots.is_empty() {
                     let ids: Vec<String> = finding.snapshots.iter().map(backups::Id::short).collect();
                     text.push_str(&format!(", needed by {}", ids.join(", ")));
                 }
                 text.push('\n');
             }
-            let read = if report.packs_read > 0 { format!(", {} read", bytes(report.bytes_read)) } else { String::new() };
+            let read = if report.packs_read > 0 {
+                format!(", {} read", bytes(report.bytes_read))
+            } else {
+                String::new()
+            };
             text.push_str(&format!(
                 "{}: {}, {}, {}{read}\n",
                 if report.is_sound() { "sound" } else { "damaged" },

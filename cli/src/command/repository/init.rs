@@ -40,11 +40,15 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     let config = config::load(context)?;
     let declared = repository::declared(&config, args.name.as_deref())?;
     let store = repository::store(declared)?;
-    let password = declared.password.fetch(context, &format!("the password of repository `{}`", declared.name))?;
+    let password = declared
+        .password
+        .fetch(context, &format!("the password of repository `{}`", declared.name))?;
     context.block_on(async {
         let engine = Engine::init(store, password.expose(), &InitOptions::default())
             .await
-            .map_err(|error| error::backups::failure(format!("could not make repository `{}`", declared.name), &error))?;
+            .map_err(|error| {
+                error::backups::failure(format!("could not make repository `{}`", declared.name), &error)
+            })?;
         let document = Document {
             schema: "opsctl.repository/v1",
             r#type: "repository",

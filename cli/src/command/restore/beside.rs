@@ -29,23 +29,32 @@ pub(super) fn run(args: &Args, context: &Context, config: &Config, store: &Datas
         let engine = repository::open(context, declared, IfEmpty::Fail).await?;
         let record = find(config, &engine, store, &args.snapshot).await?;
         let short = record.id.short();
-        let plan = match &args.into {
-            Some(into) => {
-                let into = context.absolute(into);
-                Plan { partial: into.clone(), target: into }
+        let plan = if let Some(into) = &args.into {
+            let into = context.absolute(into);
+            Plan {
+                partial: into.clone(),
+                target: into,
             }
-            None => {
-                let target = beside(&path, &format!("restored-{short}"));
-                if target.symlink_metadata().is_ok() {
-                    return Err(Failure::refused("exists", format!("`{}` exists already", context.shown(&target)))
+        } else {
+            let target = beside(&path, &format!("restored-{short}"));
+            if target.symlink_metadata().is_ok() {
+                return Err(
+                    Failure::refused("exists", format!("`{}` exists already", context.shown(&target)))
                         .cause("an earlier restore of this snapshot is there")
-                        .help("use it, remove it, or restore elsewhere with `--into FOLDER`"));
-                }
-                Plan { partial: beside(&path, &format!("restoring-{short}")), target }
+                        .help("use it, remove it, or restore elsewhere with `--into FOLDER`"),
+                );
+            }
+            Plan {
+                partial: beside(&path, &format!("restoring-{short}")),
+                target,
             }
         };
         if args.dry_run {
-            context.out.line(&format!("would restore {} from snapshot {short} into {}", store.name, context.shown(&plan.target)))?;
+            context.out.line(&format!(
+                "would restore {} from snapshot {short} into {}",
+                store.name,
+                context.shown(&plan.target)
+            ))?;
             return Ok(Exit::Done);
         }
         let plan = consent(args, context, config, store, plan)?;
@@ -64,13 +73,22 @@ pub(super) fn run(args: &Args, context: &Context, config: &Config, store: &Datas
                 .map_err(|error| Failure::io(format!("could not finish `{}`", context.shown(&plan.target)), &error))?;
         }
         document.target = plan.target.display().to_string();
-        context.out.answer(&document, |_| format!("{}\n", plan.target.display()))?;
+        context
+            .out
+            .answer(&document, |_| format!("{}\n", plan.target.display()))?;
         document.warn(context);
         context.out.done(document.summary());
         if args.into.is_none() && args.include.is_empty() && !document.is_partial() {
-            context.out.next(format!("opsctl restore {} --replace --snapshot {short}   (puts it in place of the original)", store.name));
+            context.out.next(format!(
+                "opsctl restore {} --replace --snapshot {short}   (puts it in place of the original)",
+                store.name
+            ));
         }
-        Ok(if document.is_partial() { Exit::Partial } else { Exit::Done })
+        Ok(if document.is_partial() {
+            Exit::Partial
+        } else {
+            Exit::Done
+        })
     })
 }
 
@@ -81,12 +99,20 @@ fn consent(args: &Args, context: &Context, config: &Config, store: &Datastore, p
     let occupied = fs::read_dir(&plan.target).is_ok_and(|mut entries| entries.next().is_some());
     let stake = Stake {
         question: if occupied {
-            format!("`{}` is not empty: replace files in it by those of `{}`?", context.shown(&plan.target), store.name)
+            format!(
+                "`{}` is not empty: replace files in it by those of `{}`?",
+                context.shown(&plan.target),
+                store.name
+            )
         } else {
             format!("restore `{}` into `{}`?", store.name, context.shown(&plan.target))
         },
         name: &store.name,
-        consequence: if occupied { Consequence::ReplacesData } else { Consequence::UndoneByItself },
+        consequence: if occupied {
+            Consequence::ReplacesData
+        } else {
+            Consequence::UndoneByItself
+        },
         protected: config.protected(),
     };
     Ok(approve(context, &args.consent, plan, &stake)?.into_plan())

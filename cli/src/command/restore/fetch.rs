@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use backups::snapshots::SnapshotRecord;
 use backups::source::Source;
-use backups::{RestoreOptions, RestoreReport, Repository as Engine};
+use backups::{Repository as Engine, RestoreOptions, RestoreReport};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -64,23 +64,39 @@ impl Fetch<'_> {
     /// Errors: exit 4 when the data came back whole and the proof failed.
     pub(super) async fn run(self, context: &Context, cancel: &CancellationToken) -> Result<Document, Failure> {
         let what = || format!("could not restore `{}`", self.store.name);
-        make_folder(&self.folder)
-            .map_err(|error| Failure::io(format!("could not make the folder `{}`", context.shown(&self.folder)), &error))?;
+        make_folder(&self.folder).map_err(|error| {
+            Failure::io(
+                format!("could not make the folder `{}`", context.shown(&self.folder)),
+                &error,
+            )
+        })?;
         let started = context.now();
         let progress = Shown::start(context, format!("restoring {}", self.store.name));
-        let options = RestoreOptions { include: self.include.clone(), ..RestoreOptions::default() };
+        let options = RestoreOptions {
+            include: self.include.clone(),
+            ..RestoreOptions::default()
+        };
         let report = backups::restore(self.engine, &self.record.id, &self.folder, &options, &progress, cancel)
             .await
             .map_err(|error| error::backups::failure(what(), &error))?;
         let checks = if self.include.is_empty() && report.damaged.is_empty() {
-            let verification =
-                self.source.verify(&self.folder).await.map_err(|error| error::backups::failure(what(), &error))?;
+            let verification = self
+                .source
+                .verify(&self.folder)
+                .await
+                .map_err(|error| error::backups::failure(what(), &error))?;
             if !verification.is_sound() {
                 return Err(Failure::new(Exit::No, "verification_failed", what())
                     .details(verification.checks.iter().filter_map(|check| {
-                        check.problem.as_ref().map(|problem| format!("{}: {problem}", check.name))
+                        check
+                            .problem
+                            .as_ref()
+                            .map(|problem| format!("{}: {problem}", check.name))
                     }))
-                    .cause(format!("the data in `{}` did not prove sound", context.shown(&self.folder)))
+                    .cause(format!(
+                        "the data in `{}` did not prove sound",
+                        context.shown(&self.folder)
+                    ))
                     .help("try an older snapshot: opsctl snapshot list"));
             }
             verification.checks
@@ -114,12 +130,18 @@ impl Fetch<'_> {
             damaged: report
                 .damaged
                 .iter()
-                .map(|item| Item { path: item.path.display().to_string(), reason: item.reason.clone() })
+                .map(|item| Item {
+                    path: item.path.display().to_string(),
+                    reason: item.reason.clone(),
+                })
                 .collect(),
             skipped: report
                 .skipped
                 .iter()
-                .map(|item| Item { path: item.path.display().to_string(), reason: item.reason.clone() })
+                .map(|item| Item {
+                    path: item.path.display().to_string(),
+                    reason: item.reason.clone(),
+                })
                 .collect(),
         }
     }
@@ -134,10 +156,14 @@ impl Document {
     /// Says what is missing, on stderr.
     pub(super) fn warn(&self, context: &Context) {
         for item in &self.damaged {
-            context.out.warn(format!("damaged, not restored: {}: {}", item.path, item.reason));
+            context
+                .out
+                .warn(format!("damaged, not restored: {}: {}", item.path, item.reason));
         }
         for item in &self.skipped {
-            context.out.warn(format!("not restored: {}: {}", item.path, item.reason));
+            context
+                .out
+                .warn(format!("not restored: {}: {}", item.path, item.reason));
         }
     }
 
@@ -146,7 +172,14 @@ impl Document {
         let proved = if self.checks.is_empty() {
             String::new()
         } else {
-            format!(", verified ({})", self.checks.iter().map(|check| check.name).collect::<Vec<_>>().join(", "))
+            format!(
+                ", verified ({})",
+                self.checks
+                    .iter()
+                    .map(|check| check.name)
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            )
         };
         format!(
             "restored {} from snapshot {} of {}: {}, {}{proved}, {}",

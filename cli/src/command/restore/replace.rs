@@ -46,7 +46,11 @@ pub(super) fn run(args: &Args, context: &Context, config: &Config, store: &Datas
         let short = record.id.short();
         let plan = plan(config, store, &opened, live).await?;
         if args.dry_run {
-            context.out.line(&format!("would hold down {}, and replace {} by snapshot {short}", names(&plan.services), context.shown(&plan.live)))?;
+            context.out.line(&format!(
+                "would hold down {}, and replace {} by snapshot {short}",
+                names(&plan.services),
+                context.shown(&plan.live)
+            ))?;
             return Ok(Exit::Done);
         }
         let stake = Stake {
@@ -74,18 +78,33 @@ pub(super) fn run(args: &Args, context: &Context, config: &Config, store: &Datas
 }
 
 fn names(services: &[String]) -> String {
-    if services.is_empty() { "nothing".to_owned() } else { services.join(", ") }
+    if services.is_empty() {
+        "nothing".to_owned()
+    } else {
+        services.join(", ")
+    }
 }
 
 async fn plan(config: &Config, store: &Datastore, opened: &Opened, live: PathBuf) -> Result<Plan, Failure> {
-    let known =
-        opened.local.services().await.map_err(|error| error::platform::failure("could not see what runs", &error))?;
-    let services = config.users_of(&store.name).into_iter().map(|service| service.name.clone()).filter(|name| known.contains(name));
+    let known = opened
+        .local
+        .services()
+        .await
+        .map_err(|error| error::platform::failure("could not see what runs", &error))?;
+    let services = config
+        .users_of(&store.name)
+        .into_iter()
+        .map(|service| service.name.clone())
+        .filter(|name| known.contains(name));
     let companions = match store.kind {
         DatastoreKind::Sqlite => ["-wal", "-shm", "-journal"].map(str::to_owned).to_vec(),
         _ => Vec::new(),
     };
-    Ok(Plan { live, services: services.collect(), companions })
+    Ok(Plan {
+        live,
+        services: services.collect(),
+        companions,
+    })
 }
 
 /// The run, from its record to its end.
@@ -114,30 +133,56 @@ async fn apply(
     record.reason.clone_from(&args.consent.reason);
     record.environment.clone_from(&opened.config.environment.name);
     record.locks = vec![format!("datastore-{}", store.name)];
-    record.locks.extend(plan.services.iter().map(|service| lock::name_for_service(service)));
+    record
+        .locks
+        .extend(plan.services.iter().map(|service| lock::name_for_service(service)));
 
     let platform_failed = |error| error::platform::failure(what.clone(), &error);
     opened.state.make(format!("runs/{id}")).map_err(platform_failed)?;
-    let journal = Journal::open(opened.state.journal(&id), &id).map_err(|error| error::platform::journal(what.clone(), &error))?;
-    let launcher = opened.local.launcher().ok_or_else(|| Failure::bug("the platform has no launcher"))?;
+    let journal = Journal::open(opened.state.journal(&id), &id)
+        .map_err(|error| error::platform::journal(what.clone(), &error))?;
+    let launcher = opened
+        .local
+        .launcher()
+        .ok_or_else(|| Failure::bug("the platform has no launcher"))?;
     let notifier = platform::notifier(context, &opened.config, plan.services.first().map(String::as_str));
-    let run = Run::begin(std::sync::Arc::clone(&opened.platform), record, this_process(&id), LEASE, journal).await.map_err(failed)?;
+    let run = Run::begin(
+        std::sync::Arc::clone(&opened.platform),
+        record,
+        this_process(&id),
+        LEASE,
+        journal,
+    )
+    .await
+    .map_err(failed)?;
     let mut run = run.with_notifier(notifier);
-    launcher.spawn(Role::Watchdog { run: &id }, &opened.state).map_err(platform_failed)?;
+    launcher
+        .spawn(Role::Watchdog { run: &id }, &opened.state)
+        .map_err(platform_failed)?;
     run.await_watchdog(WATCHDOG).await.map_err(failed)?;
     run.announce().await;
 
     match carry_through(context, opened, &mut run, &plan, fetch, cancel).await {
         Ok(document) => {
             let (outcome, message, exit) = match not_ready(opened, &plan.services, START_LIMIT, &run).await? {
-                None => (RunOutcome::Passed, "restored, and the services are ready".to_owned(), Exit::Done),
-                Some(service) => (RunOutcome::Failed, format!("restored, but `{service}` did not become ready"), Exit::No),
+                None => (
+                    RunOutcome::Passed,
+                    "restored, and the services are ready".to_owned(),
+                    Exit::Done,
+                ),
+                Some(service) => (
+                    RunOutcome::Failed,
+                    format!("restored, but `{service}` did not become ready"),
+                    Exit::No,
+                ),
             };
             run.close(outcome, &message).await.map_err(failed)?;
             context.out.answer(&document, |_| format!("{}\n", document.target))?;
             context.out.done(document.summary());
             if let Some(kept) = &document.kept {
-                context.out.note(format!("what was there is kept as {}", context.shown(kept.as_ref())));
+                context
+                    .out
+                    .note(format!("what was there is kept as {}", context.shown(kept.as_ref())));
             }
             if exit != Exit::Done {
                 return Err(Failure::new(exit, "not_ready", message).help("opsctl status; opsctl logs"));
@@ -159,7 +204,11 @@ async fn apply(
             if complete {
                 Err(failure)
             } else {
-                Err(Failure { exit: Exit::UndoIncomplete, ..failure }.help(format!("opsctl recover {id}")))
+                Err(Failure {
+                    exit: Exit::UndoIncomplete,
+                    ..failure
+                }
+                .help(format!("opsctl recover {id}")))
             }
         }
     }
@@ -176,7 +225,11 @@ async fn carry_through(
 ) -> Result<Document, Failure> {
     let what = format!("could not restore `{}` in place", fetch.store.name);
     let failed = |error| error::platform::run_failure(what.clone(), &error);
-    let (store, snapshot, folder) = (fetch.store.name.clone(), fetch.record.id.to_string(), fetch.folder.clone());
+    let (store, snapshot, folder) = (
+        fetch.store.name.clone(),
+        fetch.record.id.to_string(),
+        fetch.folder.clone(),
+    );
 
     // While the services still run: the time that they are down is that of the swap.
     run.step("restoring beside").await.map_err(failed)?;
@@ -185,12 +238,18 @@ async fn carry_through(
         document.warn(context);
         return Err(Failure::new(Exit::No, "damaged", what)
             .cause("the snapshot did not come back whole, so it replaces nothing")
-            .help(format!("what could be restored is in `{}`; try an older snapshot: opsctl snapshot list", context.shown(&folder))));
+            .help(format!(
+                "what could be restored is in `{}`; try an older snapshot: opsctl snapshot list",
+                context.shown(&folder)
+            )));
     }
     let staged = folder.join(plan.live.file_name().unwrap_or_default());
     if staged.symlink_metadata().is_err() {
         return Err(Failure::usage("unknown_path", what)
-            .cause(format!("the snapshot holds no `{}`", plan.live.file_name().unwrap_or_default().to_string_lossy()))
+            .cause(format!(
+                "the snapshot holds no `{}`",
+                plan.live.file_name().unwrap_or_default().to_string_lossy()
+            ))
             .help("restore it beside, without `--replace`, and look"));
     }
 
@@ -202,7 +261,9 @@ async fn carry_through(
             reason: format!("{store} is being restored"),
             retry_after_seconds: 5,
         };
-        run.change(&Field::hold(service), Some(hold.value())).await.map_err(failed)?;
+        run.change(&Field::hold(service), Some(hold.value()))
+            .await
+            .map_err(failed)?;
     }
     for service in &plan.services {
         wait_stopped(opened, run, cancel, service, &what).await?;
@@ -211,9 +272,11 @@ async fn carry_through(
     parts.extend(plan.companions.iter().map(|suffix| with_suffix(&plan.live, suffix)));
     let users = platform::open_by(&parts);
     if !users.is_empty() {
-        return Err(Failure::refused("in_use", format!("`{}` is open", context.shown(&plan.live)))
-            .details(users)
-            .help("end these processes, then run the same command again"));
+        return Err(
+            Failure::refused("in_use", format!("`{}` is open", context.shown(&plan.live)))
+                .details(users)
+                .help("end these processes, then run the same command again"),
+        );
     }
 
     stop_asked(run, cancel, &what)?;
@@ -239,8 +302,12 @@ async fn carry_through(
     for service in &plan.services {
         let report = run.undo_field(&Field::hold(service)).await.map_err(failed)?;
         if !report.complete() {
-            return Err(Failure::new(Exit::UndoIncomplete, "undo_incomplete", format!("could not let `{service}` start again"))
-                .help(format!("opsctl recover {}", run.id())));
+            return Err(Failure::new(
+                Exit::UndoIncomplete,
+                "undo_incomplete",
+                format!("could not let `{service}` start again"),
+            )
+            .help(format!("opsctl recover {}", run.id())));
         }
     }
     document.run = Some(run.id().to_owned());
@@ -258,20 +325,38 @@ fn with_suffix(path: &std::path::Path, suffix: &str) -> PathBuf {
 /// Ctrl-C here, an abort from elsewhere, or the loss of the run.
 fn stop_asked(run: &Run, cancel: &CancellationToken, what: &str) -> Result<(), Failure> {
     match run.control() {
-        Control::Fenced => Err(Failure::new(Exit::Failed, "run_lost", what).cause("the run was taken over by another process")),
-        Control::Cancelled(cancel) => {
-            Err(Failure::new(Exit::Interrupted, "interrupted", format!("{what}: aborted by {}", cancel.by)))
+        Control::Fenced => {
+            Err(Failure::new(Exit::Failed, "run_lost", what).cause("the run was taken over by another process"))
         }
-        Control::Run if cancel.is_cancelled() => Err(Failure::new(Exit::Interrupted, "interrupted", format!("{what}: interrupted"))
-            .help("everything was put back; run the same command again")),
+        Control::Cancelled(cancel) => Err(Failure::new(
+            Exit::Interrupted,
+            "interrupted",
+            format!("{what}: aborted by {}", cancel.by),
+        )),
+        Control::Run if cancel.is_cancelled() => {
+            Err(
+                Failure::new(Exit::Interrupted, "interrupted", format!("{what}: interrupted"))
+                    .help("everything was put back; run the same command again"),
+            )
+        }
         Control::Run => Ok(()),
     }
 }
 
-async fn wait_stopped(opened: &Opened, run: &Run, cancel: &CancellationToken, service: &str, what: &str) -> Result<(), Failure> {
+async fn wait_stopped(
+    opened: &Opened,
+    run: &Run,
+    cancel: &CancellationToken,
+    service: &str,
+    what: &str,
+) -> Result<(), Failure> {
     let deadline = tokio::time::Instant::now() + STOP_LIMIT;
     loop {
-        let state = opened.local.service(service).await.map_err(|error| error::platform::failure(what, &error))?;
+        let state = opened
+            .local
+            .service(service)
+            .await
+            .map_err(|error| error::platform::failure(what, &error))?;
         if state.instances.iter().all(|instance| instance.pid.is_none()) {
             return Ok(());
         }
@@ -286,15 +371,19 @@ async fn wait_stopped(opened: &Opened, run: &Run, cancel: &CancellationToken, se
 }
 
 /// The first service that is not ready in time.
-async fn not_ready(opened: &Opened, services: &[String], limit: Duration, run: &Run) -> Result<Option<String>, Failure> {
+async fn not_ready(
+    opened: &Opened,
+    services: &[String],
+    limit: Duration,
+    run: &Run,
+) -> Result<Option<String>, Failure> {
     let deadline = tokio::time::Instant::now() + limit;
     for service in services {
         loop {
-            let state = opened
-                .local
-                .service(service)
-                .await
-                .map_err(|error| error::platform::failure("could not see whether the services are ready", &error))?;
+            let state =
+                opened.local.service(service).await.map_err(|error| {
+                    error::platform::failure("could not see whether the services are ready", &error)
+                })?;
             if state.settled() {
                 break;
             }

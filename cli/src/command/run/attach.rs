@@ -19,7 +19,13 @@ fn help() -> String {
     format!(
         "Ctrl-C aborts the run and undoes it; closing the terminal changes nothing. A canary whose judge was lost\n\
          goes on with the same statistics.\n\n{}",
-        Exit::section(&[Exit::Usage, Exit::No, Exit::UndoIncomplete, Exit::Inconclusive, Exit::Interrupted])
+        Exit::section(&[
+            Exit::Usage,
+            Exit::No,
+            Exit::UndoIncomplete,
+            Exit::Inconclusive,
+            Exit::Interrupted
+        ])
     )
 }
 

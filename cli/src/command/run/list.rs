@@ -35,8 +35,11 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     let opened = platform::open(context)?;
     context.block_on(async {
         let failed = |error| error::platform::run_failure("could not list the runs", &error);
-        let mut records =
-            opened.platform.records().await.map_err(|error| error::platform::failure("could not list the runs", &error))?;
+        let mut records = opened
+            .platform
+            .records()
+            .await
+            .map_err(|error| error::platform::failure("could not list the runs", &error))?;
         if args.active {
             records.retain(|record| record.outcome.is_none());
         }

@@ -42,7 +42,12 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     };
     context.out.answer(&document, |paint| {
         let (state, style) = words::state(&record);
-        let mut text = format!("{} {} {}\n", paint.apply(Style::Hint, &record.id), record.kind, words::target(&record));
+        let mut text = format!(
+            "{} {} {}\n",
+            paint.apply(Style::Hint, &record.id),
+            record.kind,
+            words::target(&record)
+        );
         let mut row = |name: &str, value: String| {
             if !value.is_empty() {
                 text.push_str(&format!("  {name:<12} {value}\n"));
@@ -54,19 +59,36 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         row("reason", record.reason.clone().unwrap_or_default());
         row("environment", record.environment.clone());
         row("started", record.started_at.strftime("%Y-%m-%d %H:%M:%SZ").to_string());
-        row("ended", record.ended_at.map(|at| at.strftime("%Y-%m-%d %H:%M:%SZ").to_string()).unwrap_or_default());
+        row(
+            "ended",
+            record
+                .ended_at
+                .map(|at| at.strftime("%Y-%m-%d %H:%M:%SZ").to_string())
+                .unwrap_or_default(),
+        );
         for step in &record.undo {
             row("undo", format!("{} {}", step.field, words::undo(step)));
         }
         text.push('\n');
         for event in &events {
-            text.push_str(&format!("  {}  {}\n", paint.apply(Style::Faint, &event.ts.strftime("%H:%M:%S%.3f").to_string()), words::event(event)));
+            text.push_str(&format!(
+                "  {}  {}\n",
+                paint.apply(Style::Faint, &event.ts.strftime("%H:%M:%S%.3f").to_string()),
+                words::event(event)
+            ));
         }
         text
     })?;
     let reports = opened.report_files(&record.id);
     if !reports.is_empty() {
-        context.out.note(format!("report: {}", reports.iter().map(|path| context.shown(path)).collect::<Vec<_>>().join(", ")));
+        context.out.note(format!(
+            "report: {}",
+            reports
+                .iter()
+                .map(|path| context.shown(path))
+                .collect::<Vec<_>>()
+                .join(", ")
+        ));
     }
     Ok(Exit::Done)
 }

@@ -23,7 +23,10 @@ pub(crate) struct Args {
 }
 
 fn help() -> String {
-    format!("Marks: + added, - removed, M content, U mode or time alone, T another type.\n\n{}", exit_section())
+    format!(
+        "Marks: + added, - removed, M content, U mode or time alone, T another type.\n\n{}",
+        exit_section()
+    )
 }
 
 #[derive(Serialize)]
@@ -38,7 +41,7 @@ struct Document {
 #[derive(Serialize)]
 struct Change {
     path: String,
-    change: &'static str,
+    kind: &'static str,
     before_bytes: Option<u64>,
     after_bytes: Option<u64>,
 }
@@ -55,7 +58,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
             .iter()
             .map(|change| Change {
                 path: change.path.display().to_string(),
-                change: match change.kind {
+                kind: match change.kind {
                     ChangeKind::Added => "added",
                     ChangeKind::Removed => "removed",
                     ChangeKind::Modified => "modified",
@@ -78,7 +81,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
                 .changes
                 .iter()
                 .map(|change| {
-                    let (mark, style) = match change.change {
+                    let (mark, style) = match change.kind {
                         "added" => ("+", Style::Done),
                         "removed" => ("-", Style::Error),
                         "modified" => ("M", Style::Warning),
@@ -89,7 +92,9 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
                 })
                 .collect()
         })?;
-        context.out.note(plural(document.changes.len() as u64, "difference", "differences"));
+        context
+            .out
+            .note(plural(document.changes.len() as u64, "difference", "differences"));
         Ok(Exit::Done)
     })
 }

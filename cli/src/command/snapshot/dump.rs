@@ -25,7 +25,10 @@ pub(crate) struct Args {
 }
 
 fn help() -> String {
-    format!("Examples:\n  # One database of the latest snapshot\n  opsctl snapshot dump latest orders.db > orders.db\n\n{}", exit_section())
+    format!(
+        "Examples:\n  # One database of the latest snapshot\n  opsctl snapshot dump latest orders.db > orders.db\n\n{}",
+        exit_section()
+    )
 }
 
 /// Runs the command.
@@ -48,7 +51,10 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
             Ok(()) => Ok(Exit::Done),
             // The reader has what it wanted.
             Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Done),
-            Err(error) => Err(error::backups::failure(format!("could not dump `{}`", args.path.display()), &error)),
+            Err(error) => Err(error::backups::failure(
+                format!("could not dump `{}`", args.path.display()),
+                &error,
+            )),
         }
     })
 }

@@ -29,7 +29,10 @@ pub(crate) struct Args {
 }
 
 fn help() -> String {
-    format!("Examples:\n  # What was saved of orders-db\n  opsctl snapshot list orders-db\n\n{}", exit_section())
+    format!(
+        "Examples:\n  # What was saved of orders-db\n  opsctl snapshot list orders-db\n\n{}",
+        exit_section()
+    )
 }
 
 #[derive(Serialize)]
@@ -43,21 +46,30 @@ struct Document {
 /// Runs the command.
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     with_repository(context, async |config, engine| {
-        let filter = SnapshotFilter { host: args.host.clone(), tags: args.tags.clone(), ..SnapshotFilter::default() };
+        let filter = SnapshotFilter {
+            host: args.host.clone(),
+            tags: args.tags.clone(),
+            ..SnapshotFilter::default()
+        };
         let listed = snapshots::list(&engine, &filter)
             .await
             .map_err(|error| error::backups::failure("could not list the snapshots", &error))?;
         let wanted: Option<Vec<String>> = match &args.target {
-            Some(target) => {
-                Some(target::stores(&config, Some(target))?.into_iter().map(|store| store_tag(&store.name)).collect())
-            }
+            Some(target) => Some(
+                target::stores(&config, Some(target))?
+                    .into_iter()
+                    .map(|store| store_tag(&store.name))
+                    .collect(),
+            ),
             None => None,
         };
         let told: Vec<Told> = listed
             .snapshots
             .iter()
             .filter(|record| {
-                wanted.as_ref().is_none_or(|wanted| record.snapshot.tags.iter().any(|tag| wanted.contains(tag)))
+                wanted
+                    .as_ref()
+                    .is_none_or(|wanted| record.snapshot.tags.iter().any(|tag| wanted.contains(tag)))
             })
             .map(Told::new)
             .collect();
@@ -65,7 +77,11 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
             schema: "opsctl.snapshots/v1",
             r#type: "snapshots",
             snapshots: told,
-            damaged: listed.damaged.iter().map(|(id, damage)| format!("{id} is {damage}")).collect(),
+            damaged: listed
+                .damaged
+                .iter()
+                .map(|(id, damage)| format!("{id} is {damage}"))
+                .collect(),
         };
         context.out.answer(&document, |paint| {
             let mut table = Table::new(&["snapshot", "time", "datastore", "host", "size", "paths"]);

@@ -54,7 +54,9 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         let path = path.strip_prefix("/").unwrap_or(&path);
         let listed = snapshots::ls(&engine, &record.snapshot, path, !args.shallow)
             .await
-            .map_err(|error| error::backups::failure(format!("could not list snapshot {}", record.id.short()), &error))?;
+            .map_err(|error| {
+                error::backups::failure(format!("could not list snapshot {}", record.id.short()), &error)
+            })?;
         let entries = listed
             .into_iter()
             .map(|entry| Entry {
@@ -65,8 +67,12 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
                 modified_at: entry.node.mtime,
             })
             .collect();
-        let document =
-            Document { schema: "opsctl.snapshot_files/v1", r#type: "snapshot_files", snapshot: record.id.to_string(), entries };
+        let document = Document {
+            schema: "opsctl.snapshot_files/v1",
+            r#type: "snapshot_files",
+            snapshot: record.id.to_string(),
+            entries,
+        };
         context.out.answer(&document, |paint| {
             let mut table = Table::new(&["mode", "size", "modified", "path"]);
             for entry in &document.entries {

@@ -29,7 +29,11 @@ struct Document {
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     with_repository(context, async |_, engine| {
         let record = find(&engine, &args.snapshot, &SnapshotFilter::default()).await?;
-        let document = Document { schema: "opsctl.snapshot/v1", r#type: "snapshot", snapshot: Told::new(&record) };
+        let document = Document {
+            schema: "opsctl.snapshot/v1",
+            r#type: "snapshot",
+            snapshot: Told::new(&record),
+        };
         context.out.answer(&document, |_| {
             let told = &document.snapshot;
             let rows = [
