@@ -141,8 +141,8 @@ fn address(status: &Ran, service: &str) -> Result<String, Failure> {
     let services = status.document.get("services").and_then(Value::as_array);
     let found = services.into_iter().flatten().find(|row| row.get("name").and_then(Value::as_str) == Some(service));
     found
-        .and_then(|row| row.get("url").and_then(Value::as_str))
-        .map(str::to_owned)
+        .and_then(|row| row.pointer("/front/http").and_then(Value::as_str))
+        .map(|address| format!("http://{address}"))
         .ok_or_else(|| Failure::bug(format!("`opsctl status` does not tell the address of `{service}`")))
 }
 

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -28,8 +30,11 @@ pub struct FrontPorts {
     pub grpc: Option<u16>,
 }
 
-/// The first port tried for a front door.
-const FIRST_FRONT_PORT: u16 = 18080;
+/// Where front doors begin; below the ports that [`passing`] takes.
+const FIRST_FRONT_PORT: u16 = 10_000;
+/// How many projects start at a port of their own, and how far apart.
+const BLOCKS: u64 = 500;
+const BLOCK: u16 = 20;
 
 impl Ports {
     /// Reads the file; none is an empty one.
@@ -45,20 +50,31 @@ impl Ports {
         write_json(&state.path("ports.json"), self, true)
     }
 
-    /// The lowest port from 18080 on that is free and remembered for nobody.
-    pub fn choose(&self, also_taken: &[u16]) -> Result<u16> {
+    /// The first port that is free and remembered for nobody. Each project begins at a place of its own, so that two of
+    /// them that are up in turn, or come up at once, do not choose the same ports.
+    pub fn choose(&self, state: &StateDir, also_taken: &[u16]) -> Result<u16> {
+        let first = first_port(state.root());
         let remembered = |port: u16| {
             self.services
                 .values()
                 .any(|front| front.http == Some(port) || front.grpc == Some(port))
         };
-        (FIRST_FRONT_PORT..u16::MAX)
+        (first..u16::MAX)
+            .chain(FIRST_FRONT_PORT..first)
             .find(|&port| !remembered(port) && !also_taken.contains(&port) && is_free(port))
             .ok_or(PlatformError::PortTaken {
-                port: FIRST_FRONT_PORT,
+                port: first,
                 holder: None,
             })
     }
+}
+
+fn first_port(project: &Path) -> u16 {
+    let mut hasher = DefaultHasher::new();
+    project.hash(&mut hasher);
+    // What is chosen is remembered, so it does not matter that another compiler may hash otherwise.
+    let block = u16::try_from(hasher.finish() % BLOCKS).unwrap_or_default();
+    FIRST_FRONT_PORT + block * BLOCK
 }
 
 /// A loopback address.

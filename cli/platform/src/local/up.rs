@@ -377,7 +377,7 @@ fn front_doors(
                     Some(port) if usable(port) => Some(port),
                     Some(port) => return Err(ports::taken(port)),
                     None => {
-                        let port = remembered.choose(&asked)?;
+                        let port = remembered.choose(&platform.state, &asked)?;
                         chosen.push(spec.name.clone());
                         let entry = remembered.services.entry(spec.name.clone()).or_default();
                         // Noted at once, so that the next choice is another.
