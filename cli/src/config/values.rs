@@ -53,7 +53,7 @@ impl FromNode for u32 {
                     findings.error(
                         &node.origin,
                         format!("{number} is out of range: expected 0 to {}", Self::MAX),
-                    )
+                    );
                 })
                 .ok(),
             _ => expected(node, findings, "a whole number"),
