@@ -11,8 +11,8 @@ use tokio::time::{Instant, sleep};
 
 use super::act::Act;
 use super::command::{Opsctl, Ran};
-use super::customer::Customer;
-use super::stage::{BAD, BAD_FAULT, GOOD, SERVICE};
+use super::customer::{Customer, Reconciliation};
+use super::stage::{AVAILABILITY, BAD, BAD_FAULT, GOOD, SERVICE};
 use super::traffic::Traffic;
 use crate::context::Signals;
 use crate::error::Failure;
@@ -27,6 +27,12 @@ const BEFORE_DISASTER: Duration = Duration::from_secs(3);
 const SERVED: usize = 100;
 /// How long that may take after the restore.
 const SERVED_WITHIN: Duration = Duration::from_secs(15);
+/// How long the shop may take to give back what was charged for lost orders.
+const RECONCILED_WITHIN: Duration = Duration::from_secs(30);
+/// How long the service is watched after an instance was killed.
+const WATCHED: &str = "10s";
+/// The share of errors that the tour's objective allows.
+const ERRORS_ALLOWED: f64 = 0.01;
 /// The schedule of both canaries.
 const CANARY: [&str; 6] = ["--steps", "10:5s,50:15s,100", "--bake", "5s", "--interval", "1s"];
 /// The store that is saved, destroyed and restored.
@@ -121,7 +127,7 @@ impl Stage<'_> {
         if promised == 0 {
             act.fail("no order was accepted");
         }
-        Ok(self.close(act, from))
+        Ok(self.close_served(act, from))
     }
 
     /// Takes a backup while customers order.
@@ -139,13 +145,13 @@ impl Stage<'_> {
             act.measure("stored", bytes(number("stored_bytes").unwrap_or_default() as u64));
             act.measure("took", seconds(number("elapsed_seconds").unwrap_or_default()));
         }
-        Ok(self.close(act, self.memory.backup_began))
+        Ok(self.close_served(act, self.memory.backup_began))
     }
 
     /// Kills an instance as a drill.
     async fn drill(&mut self) -> Result<Act, Failure> {
         let from = self.traffic.ledger().now();
-        let ran = self.run(&["drill", "pod-kill", SERVICE]).await?;
+        let ran = self.run(&["drill", "pod-kill", SERVICE, "--for", WATCHED]).await?;
         let mut act = Act::new("pod-kill", Some(ran.typed.clone()));
         expect(&mut act, &ran, Exit::Done);
         if let Some(verdict) = ran.text("/verdict") {
@@ -193,8 +199,27 @@ impl Stage<'_> {
         if kept > 0 {
             act.fail(format!("{kept} orders that were promised before the snapshot are gone"));
         }
-        act.measure("charges without order, refunded", self.customer.refunded_charges().await?.to_string());
+        let found = self.reconciliation().await?;
+        act.measure("charges without order", found.map_or_else(|| "not looked for".to_owned(), |found| found.missing_orders.to_string()));
+        match found {
+            Some(found) if found.refunded >= found.missing_orders => act.measure("of these refunded", found.refunded.to_string()),
+            Some(found) => act.fail(format!("of {} charges without an order only {} were refunded", found.missing_orders, found.refunded)),
+            None => act.fail("the shop did not compare charges with orders after the restore"),
+        }
         Ok(())
+    }
+
+    /// What the shop found and gave back, once it is through with it.
+    async fn reconciliation(&mut self) -> Result<Option<Reconciliation>, Failure> {
+        let deadline = Instant::now() + RECONCILED_WITHIN;
+        loop {
+            let found = self.customer.reconciliation().await?;
+            let through = found.is_some_and(|found| found.refunded >= found.missing_orders);
+            if through || Instant::now() >= deadline {
+                return Ok(found);
+            }
+            self.wait(Duration::from_millis(200)).await?;
+        }
     }
 
     /// Ships a version that is as good as the one that runs.
@@ -204,7 +229,7 @@ impl Stage<'_> {
         if ran.text("/status") != Some("promoted") {
             act.fail("the good canary was not promoted");
         }
-        Ok(self.close(act, from))
+        Ok(self.close_served(act, from))
     }
 
     /// Ships a version that fails a part of its requests.
@@ -298,6 +323,15 @@ impl Stage<'_> {
     fn close(&self, mut act: Act, from: Duration) -> Act {
         let to = self.traffic.ledger().now();
         act.during(from, to, self.traffic.ledger().tally(from, to));
+        act
+    }
+
+    /// As [`Self::close`], for an act in which customers must be served as the objective says.
+    fn close_served(&self, act: Act, from: Duration) -> Act {
+        let mut act = self.close(act, from);
+        if act.errors as f64 > act.requests as f64 * ERRORS_ALLOWED {
+            act.fail(format!("{} of {} requests failed; the objective is {AVAILABILITY}", act.errors, act.requests));
+        }
         act
     }
 }

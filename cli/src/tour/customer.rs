@@ -13,6 +13,15 @@ use crate::exit::Exit;
 const TIMEOUT: Duration = Duration::from_secs(10);
 const PAGE: usize = 500;
 
+/// Charges whose order is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reconciliation {
+    /// How many there are.
+    pub(crate) missing_orders: u64,
+    /// How many of them were given back.
+    pub(crate) refunded: u64,
+}
+
 /// A signed-in customer.
 #[derive(Debug)]
 pub(crate) struct Customer {
@@ -61,10 +70,14 @@ impl Customer {
         }
     }
 
-    /// How many charges without an order the shop has found and refunded.
-    pub(crate) async fn refunded_charges(&self) -> Result<u64, Failure> {
+    /// What the shop found when it compared charges with orders; none until it has looked.
+    pub(crate) async fn reconciliation(&self) -> Result<Option<Reconciliation>, Failure> {
         let page = self.get("/reconciliation").await?;
-        page.get("refunded").and_then(Value::as_u64).ok_or_else(|| malformed("orders"))
+        let count = |name: &str| page.get(name).and_then(Value::as_u64).ok_or_else(|| malformed("orders"));
+        if page.get("last_pass_at").is_none_or(Value::is_null) {
+            return Ok(None);
+        }
+        Ok(Some(Reconciliation { missing_orders: count("missing_orders")?, refunded: count("refunded")? }))
     }
 
     async fn get(&self, path: &str) -> Result<Value, Failure> {

@@ -1,7 +1,7 @@
 //! Who asks: access tokens (JWT, ES256: RFC 7519, RFC 7518) verified with identity's public keys (JWKS, RFC 7517).
 //!
 //! Keys are kept for [`TTL`] and then fetched again in the background; a token under an unknown key has them fetched
-//! at once, but not more often than every [`MIN_INTERVAL`]. While identity is away, the keys that are there go on
+//! at once, but not more often than every [`MIN_INTERVAL`] ([`FIRST_INTERVAL`] until there are any). While identity is away, the keys that are there go on
 //! being used, so that orders works without it. A key that identity withdrew is dropped with the next fetch.
 
 use std::collections::HashMap;
@@ -19,6 +19,8 @@ use crate::service::Customer;
 pub const TTL: Duration = Duration::from_mins(5);
 /// Between two fetches, whatever asks for them.
 pub const MIN_INTERVAL: Duration = Duration::from_secs(2);
+/// The same while no keys were ever fetched: nobody can be served before.
+pub const FIRST_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a fetch may take.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes that a key set may have.
@@ -152,10 +154,21 @@ impl Verifier {
         Ok(Customer(customer))
     }
 
+    /// Fetches the keys until they are there: orders may start before identity does.
+    pub async fn fetch_first(&self) {
+        while self.never_fetched() {
+            if let Err(error) = self.fetch().await {
+                tracing::debug!(error = %crate::orchestrator::chain(&error), "identity's keys are not there yet");
+            }
+            tokio::time::sleep(FIRST_INTERVAL).await;
+        }
+    }
+
     /// Fetches the keys now, unless that was tried within [`MIN_INTERVAL`].
     pub async fn fetch(&self) -> Result<(), FetchError> {
         let mut last = self.inner.fetching.lock().await;
-        if last.is_some_and(|at| at.elapsed() < MIN_INTERVAL) {
+        let interval = if self.never_fetched() { FIRST_INTERVAL } else { MIN_INTERVAL };
+        if last.is_some_and(|at| at.elapsed() < interval) {
             return Ok(());
         }
         *last = Some(Instant::now());
@@ -176,19 +189,17 @@ impl Verifier {
             tracing::warn!(error = %crate::orchestrator::chain(&error), "cannot fetch identity's keys");
         }
         self.cached(id).ok_or_else(|| {
-            let never = self
-                .inner
-                .keys
-                .read()
-                .unwrap_or_else(PoisonError::into_inner)
-                .fetched_at
-                .is_none();
-            if never {
+            if self.never_fetched() {
                 AuthError::Unavailable
             } else {
                 AuthError::Invalid("its key is unknown")
             }
         })
+    }
+
+    fn never_fetched(&self) -> bool {
+        let keys = self.inner.keys.read().unwrap_or_else(PoisonError::into_inner);
+        keys.fetched_at.is_none()
     }
 
     fn cached(&self, id: &str) -> Option<(Arc<DecodingKey>, u64)> {

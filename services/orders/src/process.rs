@@ -16,7 +16,7 @@ use crate::auth::Verifier;
 use crate::clock;
 use crate::delivery::Warehouse;
 use crate::metrics::OrderMetrics;
-use crate::orchestrator::{Orchestrator, Settings, chain};
+use crate::orchestrator::{Orchestrator, Settings};
 use crate::peers::{GrpcNotifications, GrpcPayments, channel, policy};
 use crate::ports::Payments;
 use crate::reconcile::Reconciler;
@@ -189,12 +189,12 @@ pub async fn run(args: Arguments) -> anyhow::Result<()> {
             );
         })
     };
-    let keys = async {
-        if let Err(error) = verifier.fetch().await {
-            tracing::warn!(error = %chain(&error), "identity's keys will be fetched later");
-        }
+    let keys = {
+        let verifier = verifier.clone();
+        tokio::spawn(async move { verifier.fetch_first().await })
     };
-    let (served, ()) = tokio::join!(listeners.serve(http, grpc, &health, &life), keys);
+    let served = listeners.serve(http, grpc, &health, &life).await;
+    keys.abort();
     // What has not ended by then is taken over by its lease.
     if tokio::time::timeout(LAST_STEPS, background).await.is_err() {
         tracing::warn!("some sagas are left to other instances");
