@@ -1,14 +1,18 @@
 //! The engine without the command line: `init|backup|restore|check REPOSITORY [PATH]` with the password in
 //! `OPSCTL_EXAMPLE_PASSWORD`. What `cargo xtask bench backup` profiles; no product.
 
-use std::path::{Path, PathBuf};
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "an example talks to its user")]
+
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use backups::repo::InitOptions;
 use backups::source::{Excludes, FilesSource};
 use backups::store::LocalStore;
-use backups::{BackupOptions, CheckOptions, Error, Parent, ReadData, Repository, RestoreOptions, Silent, SnapshotFilter};
+use backups::{
+    BackupOptions, CheckOptions, Error, Parent, ReadData, Repository, RestoreOptions, Silent, SnapshotFilter,
+};
 use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
@@ -56,7 +60,7 @@ async fn run(arguments: &[&str]) -> Result<String, Error> {
                 tags: Vec::new(),
                 parent: Parent::Latest,
             };
-            let source = FilesSource::new(vec![PathBuf::from(path)], Excludes::default());
+            let source = FilesSource::new(vec![path], Excludes::default());
             let report = backups::backup(&repository, &source, &options, &Silent, &cancel).await?;
             Ok(format!("{report:#?}"))
         }
@@ -67,8 +71,13 @@ async fn run(arguments: &[&str]) -> Result<String, Error> {
             Ok(format!("{report:#?}"))
         }
         "check" => {
-            let options = CheckOptions { read_data: ReadData::All };
-            Ok(format!("{:#?}", backups::check(&repository, &options, &Silent, &cancel).await?))
+            let options = CheckOptions {
+                read_data: ReadData::All,
+            };
+            Ok(format!(
+                "{:#?}",
+                backups::check(&repository, &options, &Silent, &cancel).await?
+            ))
         }
         other => Err(Error::Invalid(format!("{other} is no verb"))),
     }

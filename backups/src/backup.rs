@@ -106,7 +106,13 @@ impl Stored {
         let summary = summary.clone();
         let id = repository.save_file(FileKind::Snapshot, &self.snapshot).await?;
         let parent = self.snapshot.parent;
-        Ok(BackupReport { snapshot: id, parent, summary, skipped: self.skipped, changed: self.changed })
+        Ok(BackupReport {
+            snapshot: id,
+            parent,
+            summary,
+            skipped: self.skipped,
+            changed: self.changed,
+        })
     }
 }
 
@@ -117,14 +123,21 @@ async fn store(
     progress: &dyn Progress,
     cancel: &CancellationToken,
 ) -> Result<Stored, Error> {
-    let paths: Vec<String> = source.paths().iter().map(|path| path.to_string_lossy().into_owned()).collect();
+    let paths: Vec<String> = source
+        .paths()
+        .iter()
+        .map(|path| path.to_string_lossy().into_owned())
+        .collect();
     let parent = parent(repository, options, &paths).await?;
     let (parent, parent_snapshot) = parent.map(|record| (record.id, record.snapshot)).unzip();
     let writer = Writer::new(repository, parent_snapshot, progress, cancel).await?;
     progress.phase(Phase::Saving, None, None);
     let written = source.write(&writer).await?;
     let tree = writer.save_tree(&written.root).await?;
-    let summary = Summary { backup_start: options.now, ..writer.finish().await? };
+    let summary = Summary {
+        backup_start: options.now,
+        ..writer.finish().await?
+    };
     let (uid, gid) = host::user();
     let snapshot = Snapshot {
         time: options.now,
@@ -141,7 +154,11 @@ async fn store(
         program_version: Some(concat!("opsctl ", env!("CARGO_PKG_VERSION")).to_owned()),
         summary: Some(summary),
     };
-    Ok(Stored { snapshot, skipped: written.skipped, changed: written.changed })
+    Ok(Stored {
+        snapshot,
+        skipped: written.skipped,
+        changed: written.changed,
+    })
 }
 
 /// The snapshot to compare with. A damaged one is passed over: its files are simply read again.
@@ -152,9 +169,15 @@ async fn parent(
 ) -> Result<Option<SnapshotRecord>, Error> {
     match options.parent {
         Parent::None => Ok(None),
-        Parent::Snapshot(id) => Ok(Some(SnapshotRecord { id, snapshot: repository.snapshot(&id).await? })),
+        Parent::Snapshot(id) => Ok(Some(SnapshotRecord {
+            id,
+            snapshot: repository.snapshot(&id).await?,
+        })),
         Parent::Latest => {
-            let filter = SnapshotFilter { host: Some(options.host.clone()), ..SnapshotFilter::default() };
+            let filter = SnapshotFilter {
+                host: Some(options.host.clone()),
+                ..SnapshotFilter::default()
+            };
             let mut snapshots = snapshots::list(repository, &filter).await?.snapshots;
             snapshots.retain(|record| record.snapshot.paths == paths);
             Ok(snapshots.pop())

@@ -122,7 +122,11 @@ pub async fn check(
     }
 }
 
-async fn unlocked(repository: &Repository, options: CheckOptions, progress: &dyn Progress) -> Result<CheckReport, Error> {
+async fn unlocked(
+    repository: &Repository,
+    options: CheckOptions,
+    progress: &dyn Progress,
+) -> Result<CheckReport, Error> {
     let mut report = CheckReport::default();
     progress.phase(Phase::CheckingStructure, None, None);
     structure::keys(repository, &mut report).await?;
@@ -130,14 +134,21 @@ async fn unlocked(repository: &Repository, options: CheckOptions, progress: &dyn
     structure::packs(&catalogue, &mut report);
     structure::snapshots(repository, &catalogue, &mut report, progress).await?;
     data::packs(repository, &catalogue, options.read_data, &mut report, progress).await?;
-    report.findings.sort_by_key(|finding| (std::cmp::Reverse(finding.severity), finding.object));
+    report
+        .findings
+        .sort_by_key(|finding| (std::cmp::Reverse(finding.severity), finding.object));
     report.findings.dedup();
     Ok(report)
 }
 
 impl CheckReport {
     fn add(&mut self, severity: Severity, object: Object, problem: Problem) {
-        self.findings.push(Finding { severity, object, problem, snapshots: Vec::new() });
+        self.findings.push(Finding {
+            severity,
+            object,
+            problem,
+            snapshots: Vec::new(),
+        });
     }
 
     fn damaged(&mut self, object: Object, damage: Damage) {

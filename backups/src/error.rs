@@ -128,7 +128,12 @@ impl Error {
 
     /// The store, or the target, has no room left.
     pub fn is_disk_full(&self) -> bool {
-        matches!(self, Self::TargetFull { .. } | Self::Store(StoreError::Full { .. }) | Self::Source(SourceError::StagingFull { .. }))
+        matches!(
+            self,
+            Self::TargetFull { .. }
+                | Self::Store(StoreError::Full { .. })
+                | Self::Source(SourceError::StagingFull { .. })
+        )
     }
 }
 

@@ -77,7 +77,9 @@ impl Repository {
     /// Makes a repository in a store that has none.
     pub async fn init(store: Arc<dyn Store>, password: &str, options: &InitOptions) -> Result<Self, Error> {
         if Self::exists(&*store).await? {
-            return Err(Error::RepositoryExists { location: store.location() });
+            return Err(Error::RepositoryExists {
+                location: store.location(),
+            });
         }
         // A key file without a config is what a killed `init` left: its master key serves as well as a new one.
         let (master, written) = match first_key(&*store, password).await {
@@ -90,7 +92,10 @@ impl Repository {
         };
         let config = Config::new();
         let json = serde_json::to_vec(&config).map_err(|_| Error::Internal("a config is always valid JSON"))?;
-        match store.put(&layout::config(), Bytes::from(master.seal_to_vec(&json))).await {
+        match store
+            .put(&layout::config(), Bytes::from(master.seal_to_vec(&json)))
+            .await
+        {
             Ok(()) => Ok(Self::new(store, master, config)),
             Err(error) => {
                 // Another `init` was faster: our key opens nothing there.
@@ -98,7 +103,11 @@ impl Repository {
                     store.delete(&FileKind::Key.key(&id)).await?;
                 }
                 let location = store.location();
-                Err(if error.is_exists() { Error::RepositoryExists { location } } else { error.into() })
+                Err(if error.is_exists() {
+                    Error::RepositoryExists { location }
+                } else {
+                    error.into()
+                })
             }
         }
     }
@@ -106,7 +115,11 @@ impl Repository {
     /// Opens the repository that a store holds.
     pub async fn open(store: Arc<dyn Store>, password: &str) -> Result<Self, Error> {
         let sealed = match store.get(&layout::config()).await {
-            Err(error) if error.is_not_found() => return Err(Error::NoRepository { location: store.location() }),
+            Err(error) if error.is_not_found() => {
+                return Err(Error::NoRepository {
+                    location: store.location(),
+                });
+            }
             sealed => sealed?,
         };
         // Of several keys that the password opens only one may fit the config; see `init`.
@@ -120,7 +133,9 @@ impl Repository {
             let config: Config =
                 serde_json::from_slice(&json).map_err(|_| Error::damaged(Object::Config, Damage::Malformed))?;
             if !(1..=2).contains(&config.version) {
-                return Err(Error::UnsupportedVersion { version: config.version });
+                return Err(Error::UnsupportedVersion {
+                    version: config.version,
+                });
             }
             outcome = Ok((master, config));
             break;
@@ -130,7 +145,11 @@ impl Repository {
     }
 
     /// Opens the repository, or makes it where there is none. The flag says whether it was made.
-    pub async fn open_or_init(store: Arc<dyn Store>, password: &str, options: &InitOptions) -> Result<(Self, bool), Error> {
+    pub async fn open_or_init(
+        store: Arc<dyn Store>,
+        password: &str,
+        options: &InitOptions,
+    ) -> Result<(Self, bool), Error> {
         match Self::open(Arc::clone(&store), password).await {
             Err(Error::NoRepository { .. }) => {}
             opened => return Ok((opened?, false)),
@@ -151,7 +170,14 @@ impl Repository {
     }
 
     fn new(store: Arc<dyn Store>, key: Key, config: Config) -> Self {
-        Self { shared: Arc::new(Shared { store, key, config, index: Mutex::default() }) }
+        Self {
+            shared: Arc::new(Shared {
+                store,
+                key,
+                config,
+                index: Mutex::default(),
+            }),
+        }
     }
 
     /// The repository's own name.
@@ -185,7 +211,10 @@ impl Repository {
     /// The ids of all files of one kind, in order.
     pub(crate) async fn list(&self, kind: FileKind) -> Result<Vec<(Id, u64)>, Error> {
         let entries = list_all(&*self.shared.store, kind.folder()).await?;
-        Ok(entries.iter().filter_map(|entry| Some((entry.key.file_name().parse().ok()?, entry.size))).collect())
+        Ok(entries
+            .iter()
+            .filter_map(|entry| Some((entry.key.file_name().parse().ok()?, entry.size)))
+            .collect())
     }
 
     /// The plain bytes of an index, snapshot or lock file.
@@ -199,7 +228,9 @@ impl Repository {
             return Err(damaged(Damage::WrongHash));
         }
         let mut plain = Vec::new();
-        self.key().open(&sealed, &mut plain).map_err(|_| damaged(Damage::NotAuthentic))?;
+        self.key()
+            .open(&sealed, &mut plain)
+            .map_err(|_| damaged(Damage::NotAuthentic))?;
         compress::unpack_file(plain).map_err(|_| damaged(Damage::NotDecompressible))
     }
 
@@ -237,7 +268,12 @@ impl Repository {
     /// The index as it is now. Files that were read before are not read again.
     pub(crate) async fn load_index(&self) -> Result<Arc<Index>, Error> {
         use futures::{StreamExt, TryStreamExt, stream};
-        let files: Vec<Id> = self.list(FileKind::Index).await?.into_iter().map(|(id, _)| id).collect();
+        let files: Vec<Id> = self
+            .list(FileKind::Index)
+            .await?
+            .into_iter()
+            .map(|(id, _)| id)
+            .collect();
         let known = Arc::clone(&self.shared.index.lock().unwrap_or_else(PoisonError::into_inner));
         if files.len() == known.files().len() && files.iter().all(|id| known.files().contains(id)) {
             return Ok(known);
@@ -275,19 +311,28 @@ impl Repository {
 
 /// The first master key that the password opens.
 async fn first_key(store: &dyn Store, password: &str) -> Result<Key, Error> {
-    open_keys(store, password).await?.pop().ok_or(Error::WrongPassword { keys: 0 })
+    open_keys(store, password)
+        .await?
+        .pop()
+        .ok_or(Error::WrongPassword { keys: 0 })
 }
 
 /// Every master key that the password opens, at least one.
 async fn open_keys(store: &dyn Store, password: &str) -> Result<Vec<Key>, Error> {
     let (mut opened, mut refused, mut damaged) = (Vec::new(), 0, None);
-    for entry in list_all(store, FileKind::Key.folder()).await?.iter().take(KEY_FILES_TRIED) {
-        let Ok(id) = entry.key.file_name().parse::<Id>() else { continue };
+    for entry in list_all(store, FileKind::Key.folder())
+        .await?
+        .iter()
+        .take(KEY_FILES_TRIED)
+    {
+        let Ok(id) = entry.key.file_name().parse::<Id>() else {
+            continue;
+        };
         let bytes = store.get(&entry.key).await?;
         let password = zeroize::Zeroizing::new(password.to_owned());
         let attempt = tokio::task::spawn_blocking(move || KeyFile::open(&id, &bytes, &password));
         match attempt.await.map_err(|_| Error::Cancelled)? {
-            Attempt::Opened(key) => opened.push(key),
+            Attempt::Opened(key) => opened.push(*key),
             Attempt::WrongPassword => refused += 1,
             Attempt::Damaged(damage) => damaged = Some(Error::damaged(Object::Key(id), damage)),
         }

@@ -104,8 +104,15 @@ async fn unlocked(
     let snapshot = repository.snapshot(snapshot).await?;
     let reader = repository.reader().await?;
     let plan = Plan::make(&reader, &snapshot, options).await?;
-    let rights = Rights { setuid: options.setuid, owners: options.owners };
-    let mut report = RestoreReport { damaged: plan.damaged, skipped: plan.skipped, ..RestoreReport::default() };
+    let rights = Rights {
+        setuid: options.setuid,
+        owners: options.owners,
+    };
+    let mut report = RestoreReport {
+        damaged: plan.damaged,
+        skipped: plan.skipped,
+        ..RestoreReport::default()
+    };
     let (target, folders) = (target.to_owned(), plan.folders);
     let (root, folders, refused) = blocking(move || prepare(&target, folders)).await?;
     report.directories = folders.len() as u64;
@@ -119,7 +126,16 @@ async fn unlocked(
     drop(stop);
 
     let (links, specials, durable) = (plan.links, plan.specials, options.durable);
-    blocking(move || Finish { root, rights, durable, report }.finish(&files, &links, &specials, &folders)).await
+    blocking(move || {
+        Finish {
+            root,
+            rights,
+            durable,
+            report,
+        }
+        .finish(&files, &links, &specials, &folders)
+    })
+    .await
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
@@ -130,7 +146,11 @@ type Folders = Vec<(PathBuf, Node)>;
 
 /// Opens the target and makes the directories. Those that cannot be made are listed, and not finished later.
 fn prepare(target: &Path, folders: Folders) -> Result<(Arc<Root>, Folders, Vec<Skipped>), Error> {
-    let failed = |source| Error::Target { action: "open", path: target.to_owned(), source };
+    let failed = |source| Error::Target {
+        action: "open",
+        path: target.to_owned(),
+        source,
+    };
     let root = Root::open(target).map_err(failed)?;
     root.sweep(Path::new("")).map_err(failed)?;
     let (mut made, mut refused) = (Vec::new(), Vec::new());
@@ -182,7 +202,11 @@ impl Finish {
         }
         if self.durable {
             let path = self.root.display(Path::new(""));
-            self.root.sync().map_err(|source| Error::Target { action: "make durable", path, source })?;
+            self.root.sync().map_err(|source| Error::Target {
+                action: "make durable",
+                path,
+                source,
+            })?;
         }
         Ok(self.report)
     }
@@ -202,7 +226,10 @@ impl Finish {
             Outcome::Damaged(reason) => report.damaged.push(DamagedFile { path, reason }),
             Outcome::Failed(reason) => report.skipped.push(Skipped { path, reason }),
             Outcome::Pending => {
-                report.skipped.push(Skipped { path, reason: "not all of its content was written".to_owned() });
+                report.skipped.push(Skipped {
+                    path,
+                    reason: "not all of its content was written".to_owned(),
+                });
             }
         }
     }
@@ -222,10 +249,15 @@ fn judge(root: &Root, path: &Path, outcome: io::Result<()>, skipped: &mut Vec<Sk
     match outcome {
         Ok(()) => Ok(true),
         Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
-            Err(Error::TargetFull { path: root.display(path) })
+            Err(Error::TargetFull {
+                path: root.display(path),
+            })
         }
         Err(error) => {
-            skipped.push(Skipped { path: path.to_owned(), reason: error.to_string() });
+            skipped.push(Skipped {
+                path: path.to_owned(),
+                reason: error.to_string(),
+            });
             Ok(false)
         }
     }

@@ -57,25 +57,32 @@ pub struct SnapshotList {
 /// All snapshots that fit. Damaged ones do not hide the others.
 pub async fn list(repository: &Repository, filter: &SnapshotFilter) -> Result<SnapshotList, Error> {
     let ids = repository.list(FileKind::Snapshot).await?;
-    let mut loading = stream::iter(ids).map(|(id, _)| async move { (id, repository.snapshot(&id).await) }).buffered(16);
+    let mut loading = stream::iter(ids)
+        .map(|(id, _)| async move { (id, repository.snapshot(&id).await) })
+        .buffered(16);
     let mut list = SnapshotList::default();
     while let Some((id, loaded)) = loading.next().await {
         match loaded {
             Ok(snapshot) if filter.fits(&snapshot) => list.snapshots.push(SnapshotRecord { id, snapshot }),
-            Ok(_) => {}
-            // Forgotten since it was listed.
-            Err(Error::Damaged { damage: Damage::Missing, .. }) => {}
+            // Unfit, or forgotten since it was listed.
+            Ok(_)
+            | Err(Error::Damaged {
+                damage: Damage::Missing,
+                ..
+            }) => {}
             Err(Error::Damaged { damage, .. }) => list.damaged.push((id, damage)),
             Err(error) => return Err(error),
         }
     }
-    list.snapshots.sort_by(|a, b| (a.snapshot.time, a.id).cmp(&(b.snapshot.time, b.id)));
+    list.snapshots.sort_by_key(|record| (record.snapshot.time, record.id));
     Ok(list)
 }
 
 /// The snapshot whose id begins with `wanted`, or the `latest` of those that fit.
 pub async fn find(repository: &Repository, wanted: &str, filter: &SnapshotFilter) -> Result<SnapshotRecord, Error> {
-    let missing = || Error::SnapshotNotFound { wanted: wanted.to_owned() };
+    let missing = || Error::SnapshotNotFound {
+        wanted: wanted.to_owned(),
+    };
     if wanted == "latest" {
         return list(repository, filter).await?.snapshots.pop().ok_or_else(missing);
     }
@@ -87,7 +94,13 @@ pub async fn find(repository: &Repository, wanted: &str, filter: &SnapshotFilter
     ids.retain(|(id, _)| id.to_string().starts_with(&wanted_digits));
     match ids.as_slice() {
         [] => Err(missing()),
-        [(id, _)] => Ok(SnapshotRecord { id: *id, snapshot: repository.snapshot(id).await? }),
-        several => Err(Error::SnapshotAmbiguous { wanted: wanted.to_owned(), count: several.len() }),
+        [(id, _)] => Ok(SnapshotRecord {
+            id: *id,
+            snapshot: repository.snapshot(id).await?,
+        }),
+        several => Err(Error::SnapshotAmbiguous {
+            wanted: wanted.to_owned(),
+            count: several.len(),
+        }),
     }
 }

@@ -1,19 +1,26 @@
 //! The repository engine through its public surface, with Debian's restic as an independent judge where it is installed.
-#![allow(missing_docs, reason = "tests")]
 
+#[cfg(test)]
 #[path = "engine/damage.rs"]
 mod damage;
+#[cfg(test)]
 #[path = "engine/faults.rs"]
 mod faults;
+#[cfg(test)]
 #[path = "engine/locks.rs"]
 mod locks;
+#[cfg(test)]
 #[path = "engine/repository.rs"]
 mod repository;
+#[cfg(test)]
 #[path = "engine/round_trip.rs"]
 mod round_trip;
+#[cfg(test)]
 #[path = "engine/sqlite.rs"]
 mod sqlite;
+#[cfg(test)]
 #[path = "engine/stores.rs"]
 mod stores;
+#[cfg(test)]
 #[path = "engine/world.rs"]
 mod world;

@@ -32,11 +32,16 @@ pub(super) async fn packs(
         .map(|(id, blobs)| (*id, blobs.clone()))
         .collect();
     wanted.sort_unstable_by_key(|(id, _)| *id);
-    let expected = wanted.iter().map(|(id, _)| catalogue.present.get(id).copied().unwrap_or(0)).sum();
+    let expected = wanted
+        .iter()
+        .map(|(id, _)| catalogue.present.get(id).copied().unwrap_or(0))
+        .sum();
     progress.phase(Phase::CheckingData, Some(expected), Some(wanted.len() as u64));
     let reader = repository.reader_with(crate::repo::index::Index::default());
     let at_once = std::thread::available_parallelism().map_or(2, usize::from) + 1;
-    let mut reading = stream::iter(wanted).map(|(id, blobs)| read(&reader, id, blobs)).buffered(at_once);
+    let mut reading = stream::iter(wanted)
+        .map(|(id, blobs)| read(&reader, id, blobs))
+        .buffered(at_once);
     while let Some(found) = reading.try_next().await? {
         report.packs_read += 1;
         report.bytes_read += found.bytes;
@@ -62,7 +67,12 @@ async fn read(reader: &Reader, id: Id, indexed: Vec<PackedBlob>) -> Result<PackF
     let object = Object::Pack(id);
     let bytes = match reader.repository().store().get(&FileKind::Pack.key(&id)).await {
         Ok(bytes) => bytes,
-        Err(StoreError::NotFound { .. }) => return Ok(PackFindings { bytes: 0, problems: vec![(object, Damage::Missing)] }),
+        Err(StoreError::NotFound { .. }) => {
+            return Ok(PackFindings {
+                bytes: 0,
+                problems: vec![(object, Damage::Missing)],
+            });
+        }
         Err(error) => return Err(error.into()),
     };
     let reader = reader.clone();
@@ -73,16 +83,24 @@ async fn read(reader: &Reader, id: Id, indexed: Vec<PackedBlob>) -> Result<PackF
         }
         match pack::parse(reader.repository().key(), &bytes) {
             Err(damage) => problems.push((object, damage)),
-            Ok(packed) if indexed.iter().any(|blob| !packed.contains(blob)) => problems.push((object, Damage::Malformed)),
+            Ok(packed) if indexed.iter().any(|blob| !packed.contains(blob)) => {
+                problems.push((object, Damage::Malformed));
+            }
             Ok(_) => {}
         }
         for blob in &indexed {
             let from = blob.offset as usize;
-            let sealed = bytes.get(from..from.saturating_add(blob.length as usize)).unwrap_or_default();
-            let decoded = reader.with_decoder(|decoder| decoder.decode(reader.repository().key(), blob, sealed).map(drop));
+            let sealed = bytes
+                .get(from..from.saturating_add(blob.length as usize))
+                .unwrap_or_default();
+            let decoded =
+                reader.with_decoder(|decoder| decoder.decode(reader.repository().key(), blob, sealed).map(drop));
             problems.extend(decoded.err().map(|damage| (blob.kind.object(blob.id), damage)));
         }
-        PackFindings { bytes: bytes.len() as u64, problems }
+        PackFindings {
+            bytes: bytes.len() as u64,
+            problems,
+        }
     });
     judging.await.map_err(|_| Error::Cancelled)
 }

@@ -37,8 +37,9 @@ pub(super) async fn indexes(repository: &Repository, report: &mut CheckReport) -
     let mut index = Index::default();
     let mut indexed: HashMap<Id, Vec<PackedBlob>> = HashMap::new();
     let files = repository.list(FileKind::Index).await?;
-    let mut loading =
-        stream::iter(files).map(|(id, _)| async move { (id, repository.load_index_file(&id).await) }).buffered(8);
+    let mut loading = stream::iter(files)
+        .map(|(id, _)| async move { (id, repository.load_index_file(&id).await) })
+        .buffered(8);
     while let Some((id, loaded)) = loading.next().await {
         let file = match loaded {
             Ok(file) => file,
@@ -65,7 +66,11 @@ pub(super) async fn indexes(repository: &Repository, report: &mut CheckReport) -
         blobs.sort_unstable_by_key(|blob| blob.offset);
     }
     let present = repository.list(FileKind::Pack).await?.into_iter().collect();
-    Ok(Catalogue { indexed, present, reader: repository.reader_with(index) })
+    Ok(Catalogue {
+        indexed,
+        present,
+        reader: repository.reader_with(index),
+    })
 }
 
 /// Compares what the indexes name with what is there.
@@ -81,7 +86,11 @@ pub(super) fn packs(catalogue: &Catalogue, report: &mut CheckReport) {
     for (kind, id) in catalogue.reader.index().duplicates() {
         report.add(Severity::Note, kind.object(id), Problem::SeveralCopies);
     }
-    for id in catalogue.present.keys().filter(|id| !catalogue.indexed.contains_key(id)) {
+    for id in catalogue
+        .present
+        .keys()
+        .filter(|id| !catalogue.indexed.contains_key(id))
+    {
         report.add(Severity::Note, Object::Pack(*id), Problem::Orphan);
     }
 }
@@ -97,7 +106,10 @@ pub(super) async fn snapshots(
         let mut copies = catalogue.reader.index().find(kind, id);
         !copies.any(|location| catalogue.present.contains_key(&location.pack))
     };
-    let mut trees = Trees { reader: &catalogue.reader, seen: HashMap::new() };
+    let mut trees = Trees {
+        reader: &catalogue.reader,
+        seen: HashMap::new(),
+    };
     let mut affected: HashMap<(Object, Damage), Vec<Id>> = HashMap::new();
     for (id, _) in repository.list(FileKind::Snapshot).await? {
         let snapshot = match repository.snapshot(&id).await {
@@ -116,7 +128,12 @@ pub(super) async fn snapshots(
     report.trees = trees.seen.len() as u64;
     for ((object, damage), snapshots) in affected {
         let (severity, problem) = (Severity::Error, Problem::Damaged(damage));
-        report.findings.push(Finding { severity, object, problem, snapshots });
+        report.findings.push(Finding {
+            severity,
+            object,
+            problem,
+            snapshots,
+        });
     }
     Ok(())
 }
@@ -150,7 +167,10 @@ impl Trees<'_> {
             if !self.seen.contains_key(&id) {
                 let seen = match self.reader.tree(&id).await {
                     Ok(tree) => look_at(id, &tree, lost),
-                    Err(Error::Damaged { object, damage }) => Seen { subtrees: Vec::new(), problems: vec![(object, damage)] },
+                    Err(Error::Damaged { object, damage }) => Seen {
+                        subtrees: Vec::new(),
+                        problems: vec![(object, damage)],
+                    },
                     Err(error) => return Err(error),
                 };
                 progress.file_done();

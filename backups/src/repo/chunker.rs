@@ -25,10 +25,18 @@ impl Chunker {
     /// The chunker of the repository with this secret.
     pub(crate) fn new(secret: &[u8]) -> Self {
         let gear = std::array::from_fn(|at| {
-            let digest = Sha256::new().chain_update(b"opsctl gear table 1").chain_update([at as u8]).chain_update(secret).finalize();
+            let digest = Sha256::new()
+                .chain_update(b"opsctl gear table 1")
+                .chain_update([at as u8])
+                .chain_update(secret)
+                .finalize();
             u64::from_le_bytes(std::array::from_fn(|byte| digest[byte]))
         });
-        Self { gear, gear_shifted: gear.map(|value| value << 1), masks: select_masks(AVERAGE_SIZE, Normalization::Level1) }
+        Self {
+            gear,
+            gear_shifted: gear.map(|value| value << 1),
+            masks: select_masks(AVERAGE_SIZE, Normalization::Level1),
+        }
     }
 
     /// The length of the chunk at the start of `data`; `None` if more data is needed to know it.
@@ -39,8 +47,18 @@ impl Chunker {
         }
         let ((small, large), (gear, shifted)) = (self.masks, (&self.gear, &self.gear_shifted));
         let masks_shifted = (small << 1, large << 1);
-        let (_, length) =
-            cut_gear(data, MIN_SIZE, AVERAGE_SIZE, MAX_SIZE, small, large, masks_shifted.0, masks_shifted.1, gear, shifted);
+        let (_, length) = cut_gear(
+            data,
+            MIN_SIZE,
+            AVERAGE_SIZE,
+            MAX_SIZE,
+            small,
+            large,
+            masks_shifted.0,
+            masks_shifted.1,
+            gear,
+            shifted,
+        );
         // A cut before the end of what is seen stays where it is, whatever follows.
         (last || length < data.len() || length == MAX_SIZE).then_some(length)
     }
@@ -73,7 +91,11 @@ mod tests {
     fn chunks_have_the_sizes_promised() {
         let lengths = lengths(&Chunker::new(b"secret"), &noise(1, 64 << 20));
         assert_eq!(lengths.iter().sum::<usize>(), 64 << 20);
-        assert!(lengths[..lengths.len() - 1].iter().all(|&length| (MIN_SIZE..=MAX_SIZE).contains(&length)));
+        assert!(
+            lengths[..lengths.len() - 1]
+                .iter()
+                .all(|&length| (MIN_SIZE..=MAX_SIZE).contains(&length))
+        );
         let average = (64 << 20) / lengths.len();
         assert!((700 << 10..1500 << 10).contains(&average), "average {average}");
     }
@@ -81,12 +103,18 @@ mod tests {
     #[test]
     fn repositories_cut_differently() {
         let data = noise(2, 16 << 20);
-        assert_ne!(lengths(&Chunker::new(b"one"), &data), lengths(&Chunker::new(b"two"), &data));
+        assert_ne!(
+            lengths(&Chunker::new(b"one"), &data),
+            lengths(&Chunker::new(b"two"), &data)
+        );
     }
 
     #[test]
     fn constant_content_is_cut_at_the_largest_size() {
-        assert_eq!(lengths(&Chunker::new(b"secret"), &vec![0; 20 << 20]), [MAX_SIZE, MAX_SIZE, 4 << 20]);
+        assert_eq!(
+            lengths(&Chunker::new(b"secret"), &vec![0; 20 << 20]),
+            [MAX_SIZE, MAX_SIZE, 4 << 20]
+        );
     }
 
     proptest! {

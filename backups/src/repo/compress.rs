@@ -3,7 +3,8 @@
 
 use zstd::bulk::{Compressor, Decompressor};
 
-/// The level for everything: measured, level 1 costs 60 % of level 3's time and 5 % more room on database dumps.
+/// The level for everything. Measured on a gigabyte in PostgreSQL's COPY format: level 1 makes a backup cost 6.4 CPU
+/// seconds and 383 MB, level 3 8.1 and 364; restic 0.14 costs 15 and 363. Data that does not compress costs the same.
 const LEVEL: i32 = 3;
 
 /// No blob may become larger than this, whatever it claims: a hundred times restic's largest chunk, and room for the
@@ -26,7 +27,10 @@ pub(crate) struct Zstd {
 impl Zstd {
     /// Fresh contexts. Fails only for want of memory.
     pub(crate) fn new() -> std::io::Result<Self> {
-        Ok(Self { compressor: Compressor::new(LEVEL)?, decompressor: Decompressor::new()? })
+        Ok(Self {
+            compressor: Compressor::new(LEVEL)?,
+            decompressor: Decompressor::new()?,
+        })
     }
 
     /// Compresses into `out`, replacing what is there.
@@ -37,14 +41,26 @@ impl Zstd {
     }
 
     /// Decompresses into `out`, which must become exactly `length` bytes.
-    pub(crate) fn decompress(&mut self, packed: &[u8], length: usize, out: &mut Vec<u8>) -> Result<(), NotDecompressible> {
+    pub(crate) fn decompress(
+        &mut self,
+        packed: &[u8],
+        length: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), NotDecompressible> {
         if length > BLOB_LIMIT {
             return Err(NotDecompressible);
         }
         out.clear();
         out.reserve_exact(length);
-        let written = self.decompressor.decompress_to_buffer(packed, out).map_err(|_| NotDecompressible)?;
-        if written == length { Ok(()) } else { Err(NotDecompressible) }
+        let written = self
+            .decompressor
+            .decompress_to_buffer(packed, out)
+            .map_err(|_| NotDecompressible)?;
+        if written == length {
+            Ok(())
+        } else {
+            Err(NotDecompressible)
+        }
     }
 }
 
@@ -64,8 +80,15 @@ pub(crate) fn unpack_file(bytes: Vec<u8>) -> Result<Vec<u8>, NotDecompressible> 
             use std::io::Read;
             let mut json = Vec::new();
             let decoder = zstd::stream::read::Decoder::new(&bytes[1..]).map_err(|_| NotDecompressible)?;
-            let read = decoder.take(BLOB_LIMIT as u64 + 1).read_to_end(&mut json).map_err(|_| NotDecompressible)?;
-            if read <= BLOB_LIMIT { Ok(json) } else { Err(NotDecompressible) }
+            let read = decoder
+                .take(BLOB_LIMIT as u64 + 1)
+                .read_to_end(&mut json)
+                .map_err(|_| NotDecompressible)?;
+            if read <= BLOB_LIMIT {
+                Ok(json)
+            } else {
+                Err(NotDecompressible)
+            }
         }
         _ => Err(NotDecompressible),
     }
@@ -92,7 +115,10 @@ mod tests {
     #[test]
     fn a_file_that_claims_too_much_is_refused() {
         let frame = zstd::encode_all(std::io::repeat(b' ').take(BLOB_LIMIT as u64 + 10), 1).unwrap();
-        assert_eq!(unpack_file([&[UNPACKED_ZSTD][..], &frame].concat()), Err(NotDecompressible));
+        assert_eq!(
+            unpack_file([&[UNPACKED_ZSTD][..], &frame].concat()),
+            Err(NotDecompressible)
+        );
     }
 
     use std::io::Read;

@@ -18,7 +18,11 @@ pub(crate) struct Config {
 impl Config {
     /// The config of a new repository.
     pub(crate) fn new() -> Self {
-        Self { version: 2, id: Id::random(), chunker_polynomial: Polynomial::random().to_string() }
+        Self {
+            version: 2,
+            id: Id::random(),
+            chunker_polynomial: Polynomial::random().to_string(),
+        }
     }
 
     /// What the chunker is seeded with.

@@ -53,7 +53,11 @@ impl Key {
     pub(crate) fn from_bytes(bytes: &[u8; 64]) -> Self {
         let part = |from: usize| -> [u8; 16] { std::array::from_fn(|at| bytes[from + at]) };
         let encrypt = std::array::from_fn(|at| bytes[at]);
-        Self::new(Secret { encrypt, mac_k: part(32), mac_r: part(48) })
+        Self::new(Secret {
+            encrypt,
+            mac_k: part(32),
+            mac_r: part(48),
+        })
     }
 
     fn new(mut secret: Secret) -> Self {
@@ -64,12 +68,18 @@ impl Key {
 
     /// Seals `plain` into `out`, which must be exactly [`OVERHEAD`] longer.
     pub(crate) fn seal(&self, plain: &[u8], out: &mut [u8]) {
-        assert_eq!(out.len(), plain.len() + OVERHEAD, "the caller provides room for nonce and code");
+        assert_eq!(
+            out.len(),
+            plain.len() + OVERHEAD,
+            "the caller provides room for nonce and code"
+        );
         let nonce: [u8; NONCE] = rand::random();
         let (head, rest) = out.split_at_mut(NONCE);
         let (ciphertext, code) = rest.split_at_mut(plain.len());
         head.copy_from_slice(&nonce);
-        self.keystream(&nonce).apply_keystream_b2b(plain, ciphertext).expect("both have the same length");
+        self.keystream(&nonce)
+            .apply_keystream_b2b(plain, ciphertext)
+            .expect("both have the same length");
         code.copy_from_slice(&self.code(&nonce, ciphertext));
     }
 
@@ -94,8 +104,15 @@ impl Key {
         let (ciphertext, code) = rest.split_last_chunk::<MAC>().ok_or(NotAuthentic)?;
         let expected = self.code(nonce, ciphertext);
         // All bytes are compared, so that the time taken says nothing about where they differ.
-        let difference = expected.iter().zip(code).fold(0, |difference, (a, b)| difference | (a ^ b));
-        if std::hint::black_box(difference) == 0 { Ok((*nonce, ciphertext)) } else { Err(NotAuthentic) }
+        let difference = expected
+            .iter()
+            .zip(code)
+            .fold(0, |difference, (a, b)| difference | (a ^ b));
+        if std::hint::black_box(difference) == 0 {
+            Ok((*nonce, ciphertext))
+        } else {
+            Err(NotAuthentic)
+        }
     }
 
     fn keystream(&self, nonce: &[u8; NONCE]) -> Ctr128BE<Aes256> {
@@ -112,14 +129,13 @@ impl Key {
     }
 }
 
-
 /// Clears the bits of r that Poly1305 does not use, as restic does before it stores a key.
 fn mask(r: &mut [u8; 16]) {
     for at in [3, 7, 11, 15] {
-        r[at] &= 15;
+        r[at] &= 0x0f;
     }
     for at in [4, 8, 12] {
-        r[at] &= 252;
+        r[at] &= 0xfc;
     }
 }
 
@@ -147,8 +163,14 @@ impl Drop for KeyJson {
 impl From<&Key> for KeyJson {
     fn from(key: &Key) -> Self {
         let encode = |bytes: &[u8]| BASE64_STANDARD.encode(bytes);
-        let mac = MacJson { k: encode(&key.secret.mac_k), r: encode(&key.secret.mac_r) };
-        Self { mac, encrypt: encode(&key.secret.encrypt) }
+        let mac = MacJson {
+            k: encode(&key.secret.mac_k),
+            r: encode(&key.secret.mac_r),
+        };
+        Self {
+            mac,
+            encrypt: encode(&key.secret.encrypt),
+        }
     }
 }
 
@@ -159,7 +181,11 @@ impl KeyJson {
             let bytes: [u8; N] = BASE64_STANDARD.decode(text).ok()?.try_into().ok()?;
             (bytes != [0; N]).then_some(bytes)
         }
-        Some(Key::new(Secret { encrypt: part(&self.encrypt)?, mac_k: part(&self.mac.k)?, mac_r: part(&self.mac.r)? }))
+        Some(Key::new(Secret {
+            encrypt: part(&self.encrypt)?,
+            mac_k: part(&self.mac.k)?,
+            mac_r: part(&self.mac.r)?,
+        }))
     }
 }
 
@@ -178,7 +204,10 @@ mod tests {
         bytes[48..].copy_from_slice(&hex("851fc40c3467ac0be05cc20404f3f700"));
         let key = Key::from_bytes(&bytes);
         let nonce = hex("fb447350c4e868c52ac3275cf9d4327e").try_into().unwrap();
-        assert_eq!(key.code(&nonce, &hex("f3f6")).to_vec(), hex("f4c633c3044fc145f84f335cb81953de"));
+        assert_eq!(
+            key.code(&nonce, &hex("f3f6")).to_vec(),
+            hex("f4c633c3044fc145f84f335cb81953de")
+        );
     }
 
     #[test]
@@ -191,7 +220,11 @@ mod tests {
             assert_eq!(key.open(&changed, &mut Vec::new()), Err(NotAuthentic), "bit {at}");
         }
         for length in 0..sealed.len() {
-            assert_eq!(key.open(&sealed[..length], &mut Vec::new()), Err(NotAuthentic), "length {length}");
+            assert_eq!(
+                key.open(&sealed[..length], &mut Vec::new()),
+                Err(NotAuthentic),
+                "length {length}"
+            );
         }
         assert_eq!(Key::random().open(&sealed, &mut Vec::new()), Err(NotAuthentic));
     }

@@ -29,12 +29,16 @@ pub(crate) fn process_birth(pid: u32) -> Option<String> {
 
 /// Whether a process with this number exists (a zombie does not count).
 pub(crate) fn process_exists(pid: u32) -> bool {
-    let Some(raw) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return false };
+    let Some(raw) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
+        return false;
+    };
     if matches!(test_kill_process(raw), Err(rustix::io::Errno::SRCH)) {
         return false;
     }
-    let zombie = std::fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z')));
+    let zombie = std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        stat.rsplit_once(')')
+            .is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'))
+    });
     !zombie
 }
 

@@ -83,18 +83,34 @@ impl Index {
     pub(crate) fn find(&self, kind: BlobKind, id: &Id) -> impl Iterator<Item = Location> + '_ {
         let handle = (kind, *id);
         let copies = self.copies.get(&handle).into_iter().flatten();
-        self.first.get(&handle).into_iter().chain(copies).map(move |entry| self.location(handle, entry))
+        self.first
+            .get(&handle)
+            .into_iter()
+            .chain(copies)
+            .map(move |entry| self.location(handle, entry))
     }
 
     /// Blobs that lie in several places.
     pub(crate) fn duplicates(&self) -> impl Iterator<Item = (BlobKind, Id)> + '_ {
-        self.copies.iter().filter(|(_, copies)| !copies.is_empty()).map(|(handle, _)| *handle)
+        self.copies
+            .iter()
+            .filter(|(_, copies)| !copies.is_empty())
+            .map(|(handle, _)| *handle)
     }
 
     fn location(&self, (kind, id): (BlobKind, Id), entry: &Entry) -> Location {
         let uncompressed = entry.uncompressed.map(std::num::NonZeroU32::get);
-        let blob = PackedBlob { kind, id, offset: entry.offset, length: entry.length, uncompressed };
-        Location { pack: self.packs[entry.pack as usize], blob }
+        let blob = PackedBlob {
+            kind,
+            id,
+            offset: entry.offset,
+            length: entry.length,
+            uncompressed,
+        };
+        Location {
+            pack: self.packs[entry.pack as usize],
+            blob,
+        }
     }
 }
 
@@ -102,7 +118,11 @@ impl Index {
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct IndexFile {
     /// Index files whose content this one repeats, and which may be deleted.
-    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "super::json::null_is_default")]
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "super::json::null_is_default"
+    )]
     pub(crate) supersedes: Vec<Id>,
     /// The packs.
     #[serde(deserialize_with = "super::json::null_is_default")]
@@ -137,7 +157,10 @@ impl PackJson {
             length: blob.length,
             uncompressed_length: blob.uncompressed,
         };
-        Self { id, blobs: blobs.iter().map(json).collect() }
+        Self {
+            id,
+            blobs: blobs.iter().map(json).collect(),
+        }
     }
 
     pub(crate) fn blobs(&self) -> Vec<PackedBlob> {
@@ -156,7 +179,10 @@ impl IndexFile {
     /// Reads an index file, in today's form or as the bare list of packs that early versions of format 1 wrote.
     pub(crate) fn parse(json: &[u8]) -> Result<Self, serde_json::Error> {
         if json.first() == Some(&b'[') {
-            Ok(Self { supersedes: Vec::new(), packs: serde_json::from_slice(json)? })
+            Ok(Self {
+                supersedes: Vec::new(),
+                packs: serde_json::from_slice(json)?,
+            })
         } else {
             serde_json::from_slice(json)
         }
@@ -168,7 +194,13 @@ mod tests {
     use super::*;
 
     fn blob(id: Id, offset: u32) -> PackedBlob {
-        PackedBlob { kind: BlobKind::Data, id, offset, length: 100, uncompressed: None }
+        PackedBlob {
+            kind: BlobKind::Data,
+            id,
+            offset,
+            length: 100,
+            uncompressed: None,
+        }
     }
 
     #[test]
@@ -180,7 +212,10 @@ mod tests {
         }
         let packs: Vec<Id> = index.find(BlobKind::Data, &id).map(|location| location.pack).collect();
         assert_eq!(packs, [one, two]);
-        assert!(!index.contains(BlobKind::Tree, &id), "the same bytes as a tree are another blob");
+        assert!(
+            !index.contains(BlobKind::Tree, &id),
+            "the same bytes as a tree are another blob"
+        );
     }
 
     #[test]

@@ -32,9 +32,13 @@ impl Default for KdfParams {
 impl KdfParams {
     /// Limits on the parameters of foreign files: a gigabyte of memory, and about a minute of work.
     fn are_bearable(self) -> bool {
-        let memory = 128_u64.checked_shl(self.log_n.into()).and_then(|bytes| bytes.checked_mul(self.r.into()));
+        let memory = 128_u64
+            .checked_shl(self.log_n.into())
+            .and_then(|bytes| bytes.checked_mul(self.r.into()));
         let work = memory.and_then(|bytes| bytes.checked_mul(self.p.into()));
-        (1..=30).contains(&self.log_n) && self.r > 0 && self.p > 0
+        (1..=30).contains(&self.log_n)
+            && self.r > 0
+            && self.p > 0
             && memory.is_some_and(|bytes| bytes <= 1 << 30)
             && work.is_some_and(|bytes| bytes <= 1 << 34)
     }
@@ -67,7 +71,7 @@ pub(crate) struct KeyFile {
 /// What became of an attempt to open a key file.
 pub(crate) enum Attempt {
     /// The master key.
-    Opened(Key),
+    Opened(Box<Key>),
     /// The file is sound, the password is not its.
     WrongPassword,
     /// The file is not what was written.
@@ -99,22 +103,37 @@ impl KeyFile {
         if Id::of(bytes) != *id {
             return Attempt::Damaged(WrongHash);
         }
-        let Some((params, salt, data)) = Self::parse(bytes) else { return Attempt::Damaged(Malformed) };
-        let Some(user_key) = params.derive(password, &salt) else { return Attempt::Damaged(Malformed) };
+        let Some((params, salt, data)) = Self::parse(bytes) else {
+            return Attempt::Damaged(Malformed);
+        };
+        let Some(user_key) = params.derive(password, &salt) else {
+            return Attempt::Damaged(Malformed);
+        };
         let mut json = Zeroizing::new(Vec::new());
         if user_key.open(&data, &mut json).is_err() {
             return Attempt::WrongPassword;
         }
-        let master = serde_json::from_slice::<KeyJson>(&json).ok().and_then(|json| json.key());
-        master.map_or(Attempt::Damaged(Malformed), Attempt::Opened)
+        let master = serde_json::from_slice::<KeyJson>(&json)
+            .ok()
+            .and_then(|json| json.key());
+        master.map_or(Attempt::Damaged(Malformed), |key| Attempt::Opened(Box::new(key)))
     }
 
     fn parse(bytes: &[u8]) -> Option<(KdfParams, Vec<u8>, Vec<u8>)> {
         let file: Self = serde_json::from_slice(bytes).ok()?;
-        let params = KdfParams { log_n: u8::try_from(file.n.checked_ilog2()?).ok()?, r: file.r, p: file.p };
-        let sound = file.kdf == "scrypt" && file.n.is_power_of_two() && params.are_bearable() && file.salt.len() <= 1024;
+        let params = KdfParams {
+            log_n: u8::try_from(file.n.checked_ilog2()?).ok()?,
+            r: file.r,
+            p: file.p,
+        };
+        let sound =
+            file.kdf == "scrypt" && file.n.is_power_of_two() && params.are_bearable() && file.salt.len() <= 1024;
         sound.then_some(())?;
-        Some((params, BASE64_STANDARD.decode(file.salt).ok()?, BASE64_STANDARD.decode(file.data).ok()?))
+        Some((
+            params,
+            BASE64_STANDARD.decode(file.salt).ok()?,
+            BASE64_STANDARD.decode(file.data).ok()?,
+        ))
     }
 }
 
@@ -139,7 +158,10 @@ mod tests {
         for at in 0..bytes.len() {
             let mut changed = bytes.clone();
             changed[at] ^= 1;
-            assert!(matches!(KeyFile::open(&id, &changed, "right"), Attempt::Damaged(_)), "byte {at}");
+            assert!(
+                matches!(KeyFile::open(&id, &changed, "right"), Attempt::Damaged(_)),
+                "byte {at}"
+            );
         }
     }
 

@@ -19,13 +19,13 @@ use crate::error::{Error, LockHolder};
 use crate::store::{Store, StoreError, list_all};
 
 /// How often a lock is renewed: restic's interval.
-const RENEW_EVERY: Duration = Duration::from_secs(5 * 60);
+const RENEW_EVERY: Duration = Duration::from_mins(5);
 /// After a failed renewal it is tried again this often.
 const RETRY_EVERY: Duration = Duration::from_secs(20);
 /// When others may take a lock for dead: restic's limit.
 const STALE_AFTER: SignedDuration = SignedDuration::from_mins(30);
 /// When we stop trusting a lock that we could not renew: before others may take it away.
-const LOST_AFTER: Duration = Duration::from_secs(25 * 60);
+const LOST_AFTER: Duration = Duration::from_mins(25);
 
 /// Who may hold a lock beside ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +65,10 @@ impl Held {
         for id in self.files() {
             if Some(id) != keep {
                 self.store.delete(&FileKind::Lock.key(&id)).await?;
-                self.files.lock().unwrap_or_else(PoisonError::into_inner).retain(|file| *file != id);
+                self.files
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .retain(|file| *file != id);
             }
         }
         Ok(())
@@ -76,11 +79,18 @@ impl Lock {
     /// Takes a lock, or says who holds one that excludes it.
     pub async fn acquire(repository: &Repository, mode: LockMode, now: Timestamp) -> Result<Self, Error> {
         refuse_conflicts(repository, mode, now, None).await?;
-        let held =
-            Arc::new(Held { store: repository.store(), files: Mutex::default(), lost: AtomicBool::new(false) });
+        let held = Arc::new(Held {
+            store: repository.store(),
+            files: Mutex::default(),
+            lost: AtomicBool::new(false),
+        });
         let renewal = tokio::spawn(renew(repository.clone(), mode, Arc::clone(&held))).abort_handle();
         // From here on dropping this value cleans up, also when the caller goes away in the middle of the next line.
-        let lock = Self { held, renewal, released: false };
+        let lock = Self {
+            held,
+            renewal,
+            released: false,
+        };
         let id = write(repository, mode, now, &lock.held).await?;
         match refuse_conflicts(repository, mode, now, Some(id)).await {
             Ok(()) => Ok(lock),
@@ -96,7 +106,10 @@ impl Lock {
         match Self::acquire(repository, LockMode::Shared, now).await {
             Ok(lock) => Ok(Some(lock)),
             Err(Error::Store(StoreError::Denied { .. })) => {
-                tracing::warn!(location = repository.location(), "reading without a lock: the store is read-only");
+                tracing::warn!(
+                    location = repository.location(),
+                    "reading without a lock: the store is read-only"
+                );
                 Ok(None)
             }
             Err(error) => Err(error),
@@ -105,7 +118,11 @@ impl Lock {
 
     /// Fails once the lock could not be renewed for so long that others may take it away.
     pub fn still_held(&self) -> Result<(), Error> {
-        if self.held.lost.load(Ordering::Acquire) { Err(Error::LockLost) } else { Ok(()) }
+        if self.held.lost.load(Ordering::Acquire) {
+            Err(Error::LockLost)
+        } else {
+            Ok(())
+        }
     }
 
     /// Gives the lock back. If that fails, it counts as dead once this process is gone.
@@ -131,7 +148,10 @@ impl Drop for Lock {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
                 let limit = tokio::time::timeout(Duration::from_secs(10), held.delete_all_but(None));
-                limit.await.map_err(std::io::Error::other)?.map_err(std::io::Error::other)
+                limit
+                    .await
+                    .map_err(std::io::Error::other)?
+                    .map_err(std::io::Error::other)
             })
         });
         if !matches!(deletion.join(), Ok(Ok(()))) {
@@ -219,17 +239,27 @@ async fn write(repository: &Repository, mode: LockMode, now: Timestamp, held: &H
 }
 
 /// Takes away dead locks; fails if a living one excludes ours.
-async fn refuse_conflicts(repository: &Repository, mode: LockMode, now: Timestamp, own: Option<Id>) -> Result<(), Error> {
+async fn refuse_conflicts(
+    repository: &Repository,
+    mode: LockMode,
+    now: Timestamp,
+    own: Option<Id>,
+) -> Result<(), Error> {
     let store = repository.store();
     for entry in list_all(&*store, FileKind::Lock.folder()).await? {
-        let Ok(id) = entry.key.file_name().parse::<Id>() else { continue };
+        let Ok(id) = entry.key.file_name().parse::<Id>() else {
+            continue;
+        };
         if Some(id) == own {
             continue;
         }
         let file: LockFile = match repository.load_file(FileKind::Lock, &id).await {
             Ok(file) => file,
             // Released since it was listed.
-            Err(Error::Damaged { damage: crate::Damage::Missing, .. }) => continue,
+            Err(Error::Damaged {
+                damage: crate::Damage::Missing,
+                ..
+            }) => continue,
             Err(error) => return Err(error),
         };
         if file.is_dead(now) {

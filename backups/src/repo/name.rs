@@ -62,7 +62,9 @@ pub(crate) fn unquote(quoted: &str) -> Option<OsString> {
 fn unescape(rest: &mut std::str::Chars<'_>, name: &mut Vec<u8>) -> Option<()> {
     let kind = rest.next()?;
     let mut number = |first: u32, digits: usize, radix: u32| {
-        (0..digits).try_fold(first, |value, _| value.checked_mul(radix)?.checked_add(rest.next()?.to_digit(radix)?))
+        (0..digits).try_fold(first, |value, _| {
+            value.checked_mul(radix)?.checked_add(rest.next()?.to_digit(radix)?)
+        })
     };
     match kind {
         'a' => name.push(0x07),
@@ -107,7 +109,17 @@ mod tests {
 
     #[test]
     fn what_go_refuses_is_refused() {
-        for bad in ["\\", "\\q", "\\x4", "\\xzz", "\\ud800", "\\U00110000", "\\400", "a\"b", "a\nb"] {
+        for bad in [
+            "\\",
+            "\\q",
+            "\\x4",
+            "\\xzz",
+            "\\ud800",
+            "\\U00110000",
+            "\\400",
+            "a\"b",
+            "a\nb",
+        ] {
             assert_eq!(unquote(bad), None, "{bad:?}");
         }
         assert_eq!(unquote("\\101\\u00e9\\U0001f600"), Some("A\u{e9}\u{1f600}".into()));

@@ -45,7 +45,8 @@ pub(crate) struct PackedBlob {
 impl PackedBlob {
     /// Its plain length.
     pub(crate) fn plain_length(&self) -> u64 {
-        self.uncompressed.map_or((self.length as usize).saturating_sub(OVERHEAD) as u64, u64::from)
+        self.uncompressed
+            .map_or((self.length as usize).saturating_sub(OVERHEAD) as u64, u64::from)
     }
 
     fn entry_length(&self) -> usize {
@@ -88,12 +89,23 @@ pub(crate) fn expected_size(blobs: &[PackedBlob]) -> u64 {
 pub(crate) fn parse(key: &Key, pack: &[u8]) -> Result<Vec<PackedBlob>, Damage> {
     let (rest, length) = pack.split_last_chunk::<4>().ok_or(Damage::WrongSize)?;
     let length = u32::from_le_bytes(*length) as usize;
-    let start = rest.len().checked_sub(length).filter(|_| length <= HEADER_LIMIT).ok_or(Damage::Malformed)?;
+    let start = rest
+        .len()
+        .checked_sub(length)
+        .filter(|_| length <= HEADER_LIMIT)
+        .ok_or(Damage::Malformed)?;
     let mut header = Vec::new();
-    key.open(&rest[start..], &mut header).map_err(|_| Damage::NotAuthentic)?;
+    key.open(&rest[start..], &mut header)
+        .map_err(|_| Damage::NotAuthentic)?;
     let blobs = parse_header(&header).ok_or(Damage::Malformed)?;
-    let end = blobs.last().map_or(0, |blob| blob.offset as usize + blob.length as usize);
-    if end == start { Ok(blobs) } else { Err(Damage::Malformed) }
+    let end = blobs
+        .last()
+        .map_or(0, |blob| blob.offset as usize + blob.length as usize);
+    if end == start {
+        Ok(blobs)
+    } else {
+        Err(Damage::Malformed)
+    }
 }
 
 /// The entries of an opened header.
@@ -108,7 +120,11 @@ fn parse_header(mut header: &[u8]) -> Option<Vec<PackedBlob>> {
     while let Some((&kind, rest)) = header.split_first() {
         header = rest;
         let length = number(&mut header)?;
-        let uncompressed = if kind & 2 == 2 { Some(number(&mut header)?) } else { None };
+        let uncompressed = if kind & 2 == 2 {
+            Some(number(&mut header)?)
+        } else {
+            None
+        };
         let kind = match kind {
             0 | 2 => BlobKind::Data,
             1 | 3 => BlobKind::Tree,
@@ -116,7 +132,13 @@ fn parse_header(mut header: &[u8]) -> Option<Vec<PackedBlob>> {
         };
         let (id, rest) = header.split_first_chunk::<32>()?;
         header = rest;
-        blobs.push(PackedBlob { kind, id: Id::from_bytes(*id), offset, length, uncompressed });
+        blobs.push(PackedBlob {
+            kind,
+            id: Id::from_bytes(*id),
+            offset,
+            length,
+            uncompressed,
+        });
         offset = offset.checked_add(length)?;
     }
     Some(blobs)
@@ -134,7 +156,13 @@ mod tests {
             .iter()
             .map(|&(tree, length, uncompressed)| {
                 let kind = if tree { BlobKind::Tree } else { BlobKind::Data };
-                let blob = PackedBlob { kind, id: Id::random(), offset, length: length.into(), uncompressed };
+                let blob = PackedBlob {
+                    kind,
+                    id: Id::random(),
+                    offset,
+                    length: length.into(),
+                    uncompressed,
+                };
                 offset += u32::from(length);
                 blob
             })

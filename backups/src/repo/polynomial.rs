@@ -27,7 +27,9 @@ impl Polynomial {
 
     /// Ben-Or's test: no common factor with x^(2^i) - x for any i up to half the degree.
     fn is_irreducible(self) -> bool {
-        let Some(degree) = self.0.checked_ilog2() else { return false };
+        let Some(degree) = self.0.checked_ilog2() else {
+            return false;
+        };
         let mut power = 2;
         (0..degree / 2).all(|_| {
             power = self.square_mod(power);
@@ -36,7 +38,9 @@ impl Polynomial {
     }
 
     fn square_mod(self, value: u64) -> u64 {
-        let square = (0..64).filter(|bit| value >> bit & 1 == 1).fold(0_u128, |sum, bit| sum | 1 << (2 * bit));
+        let square = (0..64)
+            .filter(|bit| value >> bit & 1 == 1)
+            .fold(0_u128, |sum, bit| sum | 1 << (2 * bit));
         remainder(square, self.0)
     }
 }
@@ -76,7 +80,15 @@ mod tests {
 
     #[test]
     fn known_polynomials_are_judged_right() {
-        for (bits, irreducible) in [(0b111, true), (0b1011, true), (0b101, false), (0b110, false), (0b10011, true), (0b11111, true), (0b10101, false)] {
+        for (bits, irreducible) in [
+            (0b111, true),
+            (0b1011, true),
+            (0b101, false),
+            (0b110, false),
+            (0b10011, true),
+            (0b11111, true),
+            (0b10101, false),
+        ] {
             assert_eq!(Polynomial(bits).is_irreducible(), irreducible, "{bits:b}");
         }
         // The polynomial of the tests of restic's chunker.

@@ -22,7 +22,11 @@ pub struct Reader {
 
 impl Reader {
     pub(super) fn new(repository: Repository, index: Arc<Index>) -> Self {
-        Self { repository, index, decoders: Arc::default() }
+        Self {
+            repository,
+            index,
+            decoders: Arc::default(),
+        }
     }
 
     /// The repository.
@@ -66,7 +70,11 @@ impl Reader {
         };
         let this = self.clone();
         let decoding = tokio::task::spawn_blocking(move || {
-            this.with_decoder(|decoder| decoder.decode(this.repository.key(), &blob, &sealed).map(<[u8]>::to_vec))
+            this.with_decoder(|decoder| {
+                decoder
+                    .decode(this.repository.key(), &blob, &sealed)
+                    .map(<[u8]>::to_vec)
+            })
         });
         decoding.await.map_err(|_| Error::Cancelled)?.map_err(damaged)
     }
@@ -77,7 +85,10 @@ impl Reader {
         // No memory for a context: then the blob cannot be decompressed.
         let mut decoder = kept.map_or_else(|| Decoder::new().ok_or(Damage::NotDecompressible), Ok)?;
         let outcome = work(&mut decoder);
-        self.decoders.lock().unwrap_or_else(PoisonError::into_inner).push(decoder);
+        self.decoders
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(decoder);
         outcome
     }
 }
@@ -91,7 +102,11 @@ pub(crate) struct Decoder {
 
 impl Decoder {
     pub(crate) fn new() -> Option<Self> {
-        Some(Self { zstd: Zstd::new().ok()?, opened: Vec::new(), plain: Vec::new() })
+        Some(Self {
+            zstd: Zstd::new().ok()?,
+            opened: Vec::new(),
+            plain: Vec::new(),
+        })
     }
 
     /// The plain bytes of a blob, proved to be those that its id names.
@@ -109,6 +124,10 @@ impl Decoder {
                 &self.plain
             }
         };
-        if Id::of(plain) == blob.id { Ok(plain) } else { Err(Damage::WrongHash) }
+        if Id::of(plain) == blob.id {
+            Ok(plain)
+        } else {
+            Err(Damage::WrongHash)
+        }
     }
 }

@@ -41,7 +41,16 @@ impl Sealer {
         let zstd = Zstd::new().map_err(|_| Error::Internal("no memory for zstd"))?;
         let (compressed, opened, plain) = (Vec::new(), Vec::new(), Vec::new());
         let pack = Vec::new();
-        Ok(Self { zstd, compressed, opened, plain, buffers, pack, filled: 0, blobs: Vec::new() })
+        Ok(Self {
+            zstd,
+            compressed,
+            opened,
+            plain,
+            buffers,
+            pack,
+            filled: 0,
+            blobs: Vec::new(),
+        })
     }
 
     /// Appends a blob to the open pack. Returns the blob's place, and the pack if that is full now.
@@ -81,16 +90,29 @@ impl Sealer {
         self.prove(key, &blob, place, plain)?;
         self.filled += length;
         self.blobs.push(blob);
-        let full = if self.filled >= PACK_SIZE { self.finish(key) } else { None };
+        let full = if self.filled >= PACK_SIZE {
+            self.finish(key)
+        } else {
+            None
+        };
         Ok((blob, full))
     }
 
     /// Decodes what was just encoded and compares: faulty memory must not make a backup that cannot be read.
-    fn prove(&mut self, key: &Key, blob: &PackedBlob, place: std::ops::Range<usize>, plain: &[u8]) -> Result<(), Error> {
-        let failed = || Error::Internal("a blob could not be read back after it was encoded: memory or processor are faulty");
+    fn prove(
+        &mut self,
+        key: &Key,
+        blob: &PackedBlob,
+        place: std::ops::Range<usize>,
+        plain: &[u8],
+    ) -> Result<(), Error> {
+        let failed =
+            || Error::Internal("a blob could not be read back after it was encoded: memory or processor are faulty");
         key.open(&self.pack[place], &mut self.opened).map_err(|_| failed())?;
         let decoded = if blob.uncompressed.is_some() {
-            self.zstd.decompress(&self.opened, plain.len(), &mut self.plain).map_err(|_| failed())?;
+            self.zstd
+                .decompress(&self.opened, plain.len(), &mut self.plain)
+                .map_err(|_| failed())?;
             &self.plain
         } else {
             &self.opened
@@ -113,7 +135,11 @@ impl Sealer {
         buffer[self.filled..length].copy_from_slice(&trailer);
         self.filled = 0;
         let id = Id::of(&buffer[..length]);
-        let bytes = Bytes::from_owner(Lent { buffer, length, home: self.buffers.clone() });
+        let bytes = Bytes::from_owner(Lent {
+            buffer,
+            length,
+            home: self.buffers.clone(),
+        });
         Some(FinishedPack { id, bytes, blobs })
     }
 }
@@ -159,7 +185,13 @@ mod tests {
     #[test]
     fn packs_are_closed_when_they_are_full_and_can_be_read() {
         let (key, mut sealer) = (Key::random(), Sealer::new(Buffers::default()).unwrap());
-        let plains: Vec<Vec<u8>> = (0..12_u8).map(|at| (0..3 << 20).map(|byte: u32| (byte.wrapping_mul(2_654_435_761) >> 20) as u8 ^ at).collect()).collect();
+        let plains: Vec<Vec<u8>> = (0..12_u8)
+            .map(|at| {
+                (0..3 << 20)
+                    .map(|byte: u32| (byte.wrapping_mul(2_654_435_761) >> 20) as u8 ^ at)
+                    .collect()
+            })
+            .collect();
         let mut packs = Vec::new();
         for plain in &plains {
             let (_, full) = sealer.add(&key, BlobKind::Data, Id::of(plain), plain, false).unwrap();
@@ -184,9 +216,14 @@ mod tests {
     #[test]
     fn a_blob_under_another_name_is_refused() {
         let (key, mut sealer) = (Key::random(), Sealer::new(Buffers::default()).unwrap());
-        let (blob, _) = sealer.add(&key, BlobKind::Data, Id::of(b"other"), b"content", true).unwrap();
+        let (blob, _) = sealer
+            .add(&key, BlobKind::Data, Id::of(b"other"), b"content", true)
+            .unwrap();
         let pack = sealer.finish(&key).unwrap();
         let sealed = &pack.bytes[..blob.length as usize];
-        assert_eq!(Decoder::new().unwrap().decode(&key, &blob, sealed).err(), Some(crate::Damage::WrongHash));
+        assert_eq!(
+            Decoder::new().unwrap().decode(&key, &blob, sealed).err(),
+            Some(crate::Damage::WrongHash)
+        );
     }
 }

@@ -31,10 +31,18 @@ pub struct Snapshot {
     #[serde(default, skip_serializing_if = "is_zero")]
     pub gid: u32,
     /// What was left out.
-    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "super::json::null_is_default")]
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "super::json::null_is_default"
+    )]
     pub excludes: Vec<String>,
     /// Free labels.
-    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "super::json::null_is_default")]
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "super::json::null_is_default"
+    )]
     pub tags: Vec<String>,
     /// The snapshot that this one was rewritten from.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -26,9 +26,14 @@ impl Tree {
 
     /// The node of this name.
     pub fn find(&self, name: &OsStr) -> Option<&Node> {
-        let found = self.nodes.binary_search_by(|node| node.name.as_bytes().cmp(name.as_bytes()));
+        let found = self
+            .nodes
+            .binary_search_by(|node| node.name.as_bytes().cmp(name.as_bytes()));
         // Trees of others may be unsorted: look again before saying no.
-        found.ok().map(|at| &self.nodes[at]).or_else(|| self.nodes.iter().find(|node| node.name == name))
+        found
+            .ok()
+            .map(|at| &self.nodes[at])
+            .or_else(|| self.nodes.iter().find(|node| node.name == name))
     }
 
     /// Its bytes as they are stored: JSON and a line feed.
@@ -150,7 +155,10 @@ impl Node {
             NodeKind::Socket => go::SOCKET,
         };
         let special = [(0o4000, go::SETUID), (0o2000, go::SETGID), (0o1000, go::STICKY)];
-        let special = special.iter().filter(|(unix, _)| permissions & unix != 0).fold(0, |bits, (_, go)| bits | go);
+        let special = special
+            .iter()
+            .filter(|(unix, _)| permissions & unix != 0)
+            .fold(0, |bits, (_, go)| bits | go);
         Self {
             name: name.into(),
             kind,
@@ -177,12 +185,17 @@ impl Node {
     /// The Unix permission bits (`0o7777`).
     pub fn permissions(&self) -> u32 {
         let special = [(0o4000, go::SETUID), (0o2000, go::SETGID), (0o1000, go::STICKY)];
-        special.iter().filter(|(_, go)| self.mode & go != 0).fold(self.mode & 0o777, |bits, (unix, _)| bits | unix)
+        special
+            .iter()
+            .filter(|(_, go)| self.mode & go != 0)
+            .fold(self.mode & 0o777, |bits, (unix, _)| bits | unix)
     }
 
     /// Where a symbolic link leads.
     pub fn link_target(&self) -> &OsStr {
-        self.linktarget_raw.as_deref().map_or(OsStr::new(&self.linktarget), OsStr::from_bytes)
+        self.linktarget_raw
+            .as_deref()
+            .map_or(OsStr::new(&self.linktarget), OsStr::from_bytes)
     }
 
     /// Sets where a symbolic link leads.
@@ -194,7 +207,12 @@ impl Node {
     /// The name can be restored: it stays inside its directory.
     pub fn has_safe_name(&self) -> bool {
         let name = self.name.as_bytes();
-        !name.is_empty() && name != b"." && name != b".." && !name.contains(&b'/') && !name.contains(&0) && name.len() <= 255
+        !name.is_empty()
+            && name != b"."
+            && name != b".."
+            && !name.contains(&b'/')
+            && !name.contains(&0)
+            && name.len() <= 255
     }
 }
 
@@ -227,12 +245,17 @@ mod raw_bytes {
     use base64::prelude::BASE64_STANDARD;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+    #[expect(clippy::ref_option, reason = "serde's signature")]
     pub(super) fn serialize<S: Serializer>(bytes: &Option<Vec<u8>>, serializer: S) -> Result<S::Ok, S::Error> {
-        bytes.as_ref().map(|bytes| BASE64_STANDARD.encode(bytes)).serialize(serializer)
+        bytes
+            .as_ref()
+            .map(|bytes| BASE64_STANDARD.encode(bytes))
+            .serialize(serializer)
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<u8>>, D::Error> {
         let text = Option::<String>::deserialize(deserializer)?;
-        text.map(|text| BASE64_STANDARD.decode(text).map_err(serde::de::Error::custom)).transpose()
+        text.map(|text| BASE64_STANDARD.decode(text).map_err(serde::de::Error::custom))
+            .transpose()
     }
 }

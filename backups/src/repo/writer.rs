@@ -21,6 +21,7 @@ use futures::{Stream, TryStreamExt};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::chunker::Chunker;
 use super::index::{Index, IndexFile, PackJson};
@@ -54,9 +55,6 @@ pub struct Writer<'a> {
     parent: Option<Snapshot>,
     progress: &'a dyn Progress,
     cancel: &'a CancellationToken,
-    uploads: Mutex<JoinSet<Result<(), Error>>>,
-    upload_slots: Arc<Semaphore>,
-    sealing_slots: Semaphore,
     figures: Mutex<Summary>,
 }
 
@@ -74,6 +72,9 @@ struct Shared {
     /// Packs that lie in the store and in no index yet.
     unindexed: Mutex<Vec<PackJson>>,
     unindexed_blobs: AtomicU64,
+    uploads: Mutex<JoinSet<Result<(), Error>>>,
+    upload_slots: Arc<Semaphore>,
+    sealing_slots: Semaphore,
     stored: [AtomicU64; 2],
     stored_plain: AtomicU64,
     stored_packed: AtomicU64,
@@ -108,6 +109,9 @@ impl<'a> Writer<'a> {
             spares: Spares::default(),
             unindexed: Mutex::default(),
             unindexed_blobs: AtomicU64::new(0),
+            uploads: Mutex::default(),
+            upload_slots: Arc::new(Semaphore::new(UPLOADS)),
+            sealing_slots: Semaphore::new(workers()),
             stored: Default::default(),
             stored_plain: AtomicU64::new(0),
             stored_packed: AtomicU64::new(0),
@@ -118,9 +122,6 @@ impl<'a> Writer<'a> {
             parent,
             progress,
             cancel,
-            uploads: Mutex::default(),
-            upload_slots: Arc::new(Semaphore::new(UPLOADS)),
-            sealing_slots: Semaphore::new(workers()),
             figures: Mutex::default(),
         })
     }
@@ -132,7 +133,11 @@ impl<'a> Writer<'a> {
 
     /// Fails once the caller cancelled.
     pub fn still_wanted(&self) -> Result<(), Error> {
-        if self.cancel.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
+        if self.cancel.is_cancelled() {
+            Err(Error::Cancelled)
+        } else {
+            Ok(())
+        }
     }
 
     /// A token for work on other threads.
@@ -189,7 +194,9 @@ impl<'a> Writer<'a> {
 
     /// Stores a directory.
     pub async fn save_tree(&self, tree: &Tree) -> Result<Id, Error> {
-        let json = tree.to_bytes().map_err(|_| Error::Internal("a tree is always valid JSON"))?;
+        let json = tree
+            .to_bytes()
+            .map_err(|_| Error::Internal("a tree is always valid JSON"))?;
         let ids = self.seal(BlobKind::Tree, Block::whole(json)).await?;
         ids.first().copied().ok_or(Error::Internal("one blob has one id"))
     }
@@ -213,38 +220,12 @@ impl<'a> Writer<'a> {
         })
     }
 
-    /// Stores the chunks of a block that are not stored yet.
+    /// Stores the chunks of a block that are not stored yet. A task of its own: whoever waits for one block may leave the
+    /// futures of others alone meanwhile, and those must not keep slots that it needs.
     async fn seal(&self, kind: BlobKind, block: Block) -> Result<Vec<Id>, Error> {
         self.still_wanted()?;
-        let slot = self.sealing_slots.acquire().await.map_err(|_| Error::Cancelled)?;
-        let shared = Arc::clone(&self.shared);
-        let sealing = tokio::task::spawn_blocking(move || {
-            let sealed = shared.seal(kind, &block.bytes, &block.chunks);
-            shared.spares.put_back(block.bytes);
-            sealed
-        });
-        let (ids, packs) = sealing.await.map_err(|_| Error::Cancelled)??;
-        drop(slot);
-        for pack in packs {
-            self.upload(pack).await?;
-        }
-        Ok(ids)
-    }
-
-    /// Sends a pack on its way, once there is a free slot. An earlier upload's failure surfaces here.
-    async fn upload(&self, pack: FinishedPack) -> Result<(), Error> {
-        let slot = Arc::clone(&self.upload_slots).acquire_owned().await.map_err(|_| Error::Cancelled)?;
-        let shared = Arc::clone(&self.shared);
-        let mut uploads = locked(&self.uploads);
-        while let Some(done) = uploads.try_join_next() {
-            done.map_err(|_| Error::Cancelled)??;
-        }
-        uploads.spawn(async move {
-            let outcome = shared.store_pack(pack).await;
-            drop(slot);
-            outcome
-        });
-        Ok(())
+        let task = tokio::spawn(Arc::clone(&self.shared).seal_and_send(kind, block));
+        AbortOnDropHandle::new(task).await.map_err(|_| Error::Cancelled)?
     }
 
     /// Stores whatever is still open, and the index of it. Only then may a snapshot name the content.
@@ -252,9 +233,9 @@ impl<'a> Writer<'a> {
         let shared = Arc::clone(&self.shared);
         let closing = tokio::task::spawn_blocking(move || shared.close());
         for pack in closing.await.map_err(|_| Error::Cancelled)? {
-            self.upload(pack).await?;
+            Arc::clone(&self.shared).upload(pack).await?;
         }
-        let mut uploads = std::mem::take(&mut *locked(&self.uploads));
+        let mut uploads = std::mem::take(&mut *locked(&self.shared.uploads));
         while let Some(done) = uploads.join_next().await {
             done.map_err(|_| Error::Cancelled)??;
         }
@@ -269,14 +250,61 @@ impl<'a> Writer<'a> {
     }
 }
 
+impl Drop for Writer<'_> {
+    /// Uploads of a backup that failed or was given up are of no use.
+    fn drop(&mut self) {
+        locked(&self.shared.uploads).abort_all();
+    }
+}
+
 /// So many blocks are sealed at once.
 fn workers() -> usize {
     std::thread::available_parallelism().map_or(2, usize::from)
 }
 
 impl Shared {
+    async fn seal_and_send(self: Arc<Self>, kind: BlobKind, block: Block) -> Result<Vec<Id>, Error> {
+        let slot = self.sealing_slots.acquire().await.map_err(|_| Error::Cancelled)?;
+        let shared = Arc::clone(&self);
+        let sealing = tokio::task::spawn_blocking(move || {
+            let sealed = shared.seal(kind, &block.bytes, &block.chunks);
+            shared.spares.put_back(block.bytes);
+            sealed
+        });
+        let (ids, packs) = sealing.await.map_err(|_| Error::Cancelled)??;
+        drop(slot);
+        for pack in packs {
+            Arc::clone(&self).upload(pack).await?;
+        }
+        Ok(ids)
+    }
+
+    /// Sends a pack on its way, once there is a free slot. An earlier upload's failure surfaces here.
+    async fn upload(self: Arc<Self>, pack: FinishedPack) -> Result<(), Error> {
+        let slot = Arc::clone(&self.upload_slots)
+            .acquire_owned()
+            .await
+            .map_err(|_| Error::Cancelled)?;
+        let shared = Arc::clone(&self);
+        let mut uploads = locked(&self.uploads);
+        while let Some(done) = uploads.try_join_next() {
+            done.map_err(|_| Error::Cancelled)??;
+        }
+        uploads.spawn(async move {
+            let outcome = shared.store_pack(pack).await;
+            drop(slot);
+            outcome
+        });
+        Ok(())
+    }
+
     /// Seals the chunks that nobody has stored yet. Runs on a thread of its own.
-    fn seal(&self, kind: BlobKind, bytes: &[u8], chunks: &[Range<usize>]) -> Result<(Vec<Id>, Vec<FinishedPack>), Error> {
+    fn seal(
+        &self,
+        kind: BlobKind,
+        bytes: &[u8],
+        chunks: &[Range<usize>],
+    ) -> Result<(Vec<Id>, Vec<FinishedPack>), Error> {
         let place = &self.sealers[kind as usize];
         let mut sealer = None;
         let (mut ids, mut packs) = (Vec::with_capacity(chunks.len()), Vec::new());
@@ -304,8 +332,14 @@ impl Shared {
 
     /// Closes every open pack.
     fn close(&self) -> Vec<FinishedPack> {
-        let sealers = self.sealers.iter().flat_map(|place| std::mem::take(&mut *locked(place)));
-        sealers.into_iter().filter_map(|mut sealer| sealer.finish(self.repository.key())).collect()
+        let sealers = self
+            .sealers
+            .iter()
+            .flat_map(|place| std::mem::take(&mut *locked(place)));
+        sealers
+            .into_iter()
+            .filter_map(|mut sealer| sealer.finish(self.repository.key()))
+            .collect()
     }
 
     async fn store_pack(&self, pack: FinishedPack) -> Result<(), Error> {
@@ -330,7 +364,10 @@ impl Shared {
         if packs.is_empty() {
             return Ok(());
         }
-        let file = IndexFile { supersedes: Vec::new(), packs };
+        let file = IndexFile {
+            supersedes: Vec::new(),
+            packs,
+        };
         self.repository.save_file(FileKind::Index, &file).await?;
         Ok(())
     }

@@ -28,7 +28,7 @@ const RUN_GAP: u32 = 128 << 10;
 pub(super) struct Files {
     root: Arc<Root>,
     rights: Rights,
-    files: Vec<FileState>,
+    states: Vec<FileState>,
     stopped: AtomicBool,
 }
 
@@ -62,19 +62,28 @@ struct Place {
     offset: u64,
 }
 
+/// A blob, and every place that needs it.
+type Wanted = (PackedBlob, Vec<Place>);
+
 /// Blobs of one pack that are read together.
 struct Run {
     pack: Id,
     start: u32,
     end: u32,
-    blobs: Vec<(PackedBlob, Vec<Place>)>,
+    blobs: Vec<Wanted>,
 }
 
 impl Files {
     pub(super) fn new(root: Arc<Root>, rights: Rights, reader: &Reader, files: Vec<(PathBuf, Node)>) -> Arc<Self> {
         let state = |(path, node): (PathBuf, Node)| {
             let content = node.content.as_deref().unwrap_or_default();
-            let length = |id| reader.index().find(BlobKind::Data, id).next().map_or(0, |at| at.blob.plain_length());
+            let length = |id| {
+                reader
+                    .index()
+                    .find(BlobKind::Data, id)
+                    .next()
+                    .map_or(0, |at| at.blob.plain_length())
+            };
             FileState {
                 temporary: Root::temporary_beside(&path),
                 length: content.iter().map(length).sum(),
@@ -85,27 +94,34 @@ impl Files {
                 outcome: Mutex::new(Outcome::Pending),
             }
         };
-        Arc::new(Self { root, rights, files: files.into_iter().map(state).collect(), stopped: AtomicBool::new(false) })
+        Arc::new(Self {
+            root,
+            rights,
+            states: files.into_iter().map(state).collect(),
+            stopped: AtomicBool::new(false),
+        })
     }
 
     /// Restores all of them. Damage is an outcome of a file; an error ends everything.
     pub(super) async fn restore(self: &Arc<Self>, reader: &Reader, progress: &dyn Progress) -> Result<(), Error> {
         let workers = std::thread::available_parallelism().map_or(2, usize::from);
-        let mut looking = stream::iter(0..self.files.len())
+        let mut looking = stream::iter(0..self.states.len())
             .map(|file| {
                 let (this, reader) = (Arc::clone(self), reader.clone());
                 blocking(move || this.begin(file, &reader))
             })
             .buffered(workers);
         while looking.try_next().await?.is_some() {}
-        let mut running = stream::iter(self.runs(reader)).map(|run| self.run(reader, run, progress)).buffer_unordered(workers + 1);
+        let mut running = stream::iter(self.runs(reader))
+            .map(|run| self.run(reader, run, progress))
+            .buffer_unordered(workers + 1);
         while running.try_next().await?.is_some() {}
         Ok(())
     }
 
     /// Looks at a file before anything is read: it may be there already, or empty.
     fn begin(&self, file: usize, reader: &Reader) -> Result<(), Error> {
-        let state = &self.files[file];
+        let state = &self.states[file];
         let content = state.node.content.as_deref().unwrap_or_default();
         if let Some(missing) = content.iter().find(|id| !reader.index().contains(BlobKind::Data, id)) {
             let damaged = Error::damaged(BlobKind::Data.object(*missing), Damage::Missing);
@@ -127,7 +143,9 @@ impl Files {
         let mut offset = 0;
         let mut plain = Vec::new();
         for id in state.node.content.as_deref().unwrap_or_default() {
-            let Some(location) = reader.index().find(BlobKind::Data, id).next() else { return Ok(false) };
+            let Some(location) = reader.index().find(BlobKind::Data, id).next() else {
+                return Ok(false);
+            };
             plain.resize(location.blob.plain_length() as usize, 0);
             file.read_exact_at(&mut plain, offset)?;
             if Id::of(&plain) != *id {
@@ -141,32 +159,43 @@ impl Files {
 
     /// What to read, in the order in which the files need it.
     fn runs(&self, reader: &Reader) -> Vec<Run> {
-        let mut packs: Vec<(Id, HashMap<Id, (PackedBlob, Vec<Place>)>)> = Vec::new();
+        let mut packs: Vec<(Id, HashMap<Id, Wanted>)> = Vec::new();
         let mut numbers: HashMap<Id, usize> = HashMap::new();
-        for (file, state) in self.files.iter().enumerate().filter(|(_, state)| state.is_pending()) {
+        for (file, state) in self.states.iter().enumerate().filter(|(_, state)| state.is_pending()) {
             let mut offset = 0;
             for id in state.node.content.as_deref().unwrap_or_default() {
-                let Some(location) = reader.index().find(BlobKind::Data, id).next() else { continue };
+                let Some(location) = reader.index().find(BlobKind::Data, id).next() else {
+                    continue;
+                };
                 let number = *numbers.entry(location.pack).or_insert_with(|| {
                     packs.push((location.pack, HashMap::new()));
                     packs.len() - 1
                 });
-                let blob = packs[number].1.entry(*id).or_insert_with(|| (location.blob, Vec::new()));
+                let blob = packs[number]
+                    .1
+                    .entry(*id)
+                    .or_insert_with(|| (location.blob, Vec::new()));
                 blob.1.push(Place { file, offset });
                 offset += location.blob.plain_length();
             }
         }
-        packs.into_iter().flat_map(|(pack, blobs)| runs_of(pack, blobs.into_values().collect())).collect()
+        packs
+            .into_iter()
+            .flat_map(|(pack, blobs)| runs_of(pack, blobs.into_values().collect()))
+            .collect()
     }
 
     /// Reads one run and writes what it holds. Blobs that are damaged here are looked for elsewhere.
     async fn run(self: &Arc<Self>, reader: &Reader, run: Run, progress: &dyn Progress) -> Result<(), Error> {
         for (_, places) in run.blobs.iter().take(1) {
-            progress.file(&self.files[places[0].file].path);
+            progress.file(&self.states[places[0].file].path);
         }
         let key = FileKind::Pack.key(&run.pack);
         let store = reader.repository().store();
-        let sealed = match store.get_range(&key, run.start.into(), (run.end - run.start).into()).await {
+        let sealed = match store
+            .get_range(&key, run.start.into(), (run.end - run.start).into())
+            .await
+        {
             Ok(sealed) => sealed,
             // Whatever keeps us from the pack: each blob is asked for alone, and says what is wrong.
             Err(StoreError::NotFound { .. } | StoreError::Io { .. }) => Bytes::new(),
@@ -210,7 +239,7 @@ impl Files {
     /// Writes a blob to every place that needs it.
     fn write(&self, plain: &[u8], places: &[Place]) -> Result<(), Error> {
         for place in places {
-            let state = &self.files[place.file];
+            let state = &self.states[place.file];
             if self.stopped.load(Ordering::Relaxed) {
                 return Err(Error::Cancelled);
             }
@@ -218,7 +247,11 @@ impl Files {
                 state.begun.store(true, Ordering::Relaxed);
                 let written = self.root.open_temporary(&state.temporary).and_then(|file| {
                     // A hole is as good as zeros, and takes no room.
-                    if is_zero(plain) { Ok(()) } else { file.write_all_at(plain, place.offset) }
+                    if is_zero(plain) {
+                        Ok(())
+                    } else {
+                        file.write_all_at(plain, place.offset)
+                    }
                 });
                 self.judge(state, written)?;
             }
@@ -230,7 +263,7 @@ impl Files {
     /// A blob that cannot be had.
     fn fail(&self, places: &[Place], error: &Error) -> Result<(), Error> {
         for place in places {
-            let state = &self.files[place.file];
+            let state = &self.states[place.file];
             if state.is_pending() {
                 state.set(Outcome::Damaged(error.to_string()));
             }
@@ -240,7 +273,11 @@ impl Files {
     }
 
     fn one_less(&self, state: &FileState) -> Result<(), Error> {
-        if state.remaining.fetch_sub(1, Ordering::AcqRel) == 1 { self.complete(state) } else { Ok(()) }
+        if state.remaining.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.complete(state)
+        } else {
+            Ok(())
+        }
     }
 
     /// Everything was written: the file gets its length, metadata and name; or, if something is missing, it goes.
@@ -268,7 +305,9 @@ impl Files {
             Ok(()) => Ok(true),
             Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
                 self.stopped.store(true, Ordering::Relaxed);
-                Err(Error::TargetFull { path: self.root.display(&state.path) })
+                Err(Error::TargetFull {
+                    path: self.root.display(&state.path),
+                })
             }
             Err(error) => {
                 state.set(Outcome::Failed(error.to_string()));
@@ -279,12 +318,14 @@ impl Files {
 
     /// What became of each file, with its path and length.
     pub(super) fn outcomes(&self) -> impl Iterator<Item = (&PathBuf, u64, Outcome)> {
-        self.files.iter().map(|state| (&state.path, state.length, state.outcome().clone()))
+        self.states
+            .iter()
+            .map(|state| (&state.path, state.length, state.outcome().clone()))
     }
 
     /// The path of a file that has its place; `None` if it has not.
     pub(super) fn restored(&self, file: usize) -> Result<&PathBuf, Outcome> {
-        let state = &self.files[file];
+        let state = &self.states[file];
         match state.outcome().clone() {
             Outcome::Written | Outcome::Unchanged => Ok(&state.path),
             other => Err(other),
@@ -299,7 +340,7 @@ impl Files {
 
 impl Drop for Files {
     fn drop(&mut self) {
-        for state in &self.files {
+        for state in &self.states {
             if state.is_pending() && state.begun.load(Ordering::Relaxed) {
                 let _ = self.root.remove(&state.temporary);
             }
@@ -327,7 +368,7 @@ fn is_zero(bytes: &[u8]) -> bool {
 }
 
 /// Cuts the blobs of a pack into runs.
-fn runs_of(pack: Id, mut blobs: Vec<(PackedBlob, Vec<Place>)>) -> Vec<Run> {
+fn runs_of(pack: Id, mut blobs: Vec<Wanted>) -> Vec<Run> {
     blobs.sort_unstable_by_key(|(blob, _)| blob.offset);
     let mut runs: Vec<Run> = Vec::new();
     for (blob, places) in blobs {
@@ -338,7 +379,12 @@ fn runs_of(pack: Id, mut blobs: Vec<(PackedBlob, Vec<Place>)>) -> Vec<Run> {
                 run.end = run.end.max(end);
                 run.blobs.push((blob, places));
             }
-            _ => runs.push(Run { pack, start: blob.offset, end, blobs: vec![(blob, places)] }),
+            _ => runs.push(Run {
+                pack,
+                start: blob.offset,
+                end,
+                blobs: vec![(blob, places)],
+            }),
         }
     }
     runs

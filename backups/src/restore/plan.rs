@@ -26,7 +26,11 @@ pub(super) struct Plan {
 impl Plan {
     /// Reads the trees of a snapshot as far as they are wanted.
     pub(super) async fn make(reader: &Reader, snapshot: &Snapshot, options: &RestoreOptions) -> Result<Self, Error> {
-        let mut includes = options.include.iter().map(|path| Include::new(path)).collect::<Result<Vec<_>, _>>()?;
+        let mut includes = options
+            .include
+            .iter()
+            .map(|path| Include::new(path))
+            .collect::<Result<Vec<_>, _>>()?;
         let mut plan = Self::default();
         let mut inodes = HashMap::new();
         // A root that cannot be read leaves nothing to restore.
@@ -47,7 +51,10 @@ impl Plan {
             }
             if let Some(tree) = plan.add(reader, &mut inodes, options, path.clone(), node).await? {
                 if open.len() >= MAX_DEPTH {
-                    plan.damaged.push(DamagedFile { path, reason: "directories are nested too deeply".to_owned() });
+                    plan.damaged.push(DamagedFile {
+                        path,
+                        reason: "directories are nested too deeply".to_owned(),
+                    });
                 } else {
                     open.push((tree.nodes.into_iter(), path));
                 }
@@ -68,7 +75,12 @@ impl Plan {
         path: PathBuf,
         node: Node,
     ) -> Result<Option<Tree>, Error> {
-        let mut skip = |path, reason: &str| self.skipped.push(Skipped { path, reason: reason.to_owned() });
+        let mut skip = |path, reason: &str| {
+            self.skipped.push(Skipped {
+                path,
+                reason: reason.to_owned(),
+            });
+        };
         match node.kind {
             NodeKind::Dir => {
                 let tree = match &node.subtree {
@@ -79,22 +91,28 @@ impl Plan {
                 match tree {
                     Ok(tree) => return Ok(Some(tree)),
                     Err(error @ Error::Damaged { .. }) => {
-                        self.damaged.push(DamagedFile { path, reason: error.to_string() });
+                        self.damaged.push(DamagedFile {
+                            path,
+                            reason: error.to_string(),
+                        });
                     }
                     Err(error) => return Err(error),
                 }
             }
             NodeKind::File => {
-                let first = if node.links > 1 { inodes.get(&(node.device_id, node.inode)) } else { None };
-                match first {
-                    Some(first) => self.links.push((path, *first)),
-                    None => {
-                        if node.links > 1 {
-                            inodes.insert((node.device_id, node.inode), self.files.len());
-                        }
-                        self.files.push((path, node));
-                    }
+                let first = if node.links > 1 {
+                    inodes.get(&(node.device_id, node.inode))
+                } else {
+                    None
+                };
+                if let Some(first) = first {
+                    self.links.push((path, *first));
+                    return Ok(None);
                 }
+                if node.links > 1 {
+                    inodes.insert((node.device_id, node.inode), self.files.len());
+                }
+                self.files.push((path, node));
             }
             NodeKind::Symlink if node.link_target().is_empty() => skip(path, "a symbolic link to nowhere"),
             NodeKind::Symlink | NodeKind::Fifo => self.specials.push((path, node)),
@@ -123,7 +141,10 @@ impl Include {
                 _ => return Err(Error::PathNotFound { path: path.to_owned() }),
             }
         }
-        Ok(Self { path: clean, found: false })
+        Ok(Self {
+            path: clean,
+            found: false,
+        })
     }
 
     /// Whether anybody wants the item, or (for a directory) something in it.

@@ -40,8 +40,15 @@ impl Root {
             use std::os::unix::fs::DirBuilderExt;
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
         }
-        let folder = rustix::fs::open(path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-        Ok(Self { folder, path: path.to_owned() })
+        let folder = rustix::fs::open(
+            path,
+            OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
+        Ok(Self {
+            folder,
+            path: path.to_owned(),
+        })
     }
 
     /// The path as people see it.
@@ -50,7 +57,11 @@ impl Root {
     }
 
     fn open_beneath(&self, path: &Path, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
-        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        let path = if path.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            path
+        };
         let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         match rustix::fs::openat2(&self.folder, path, flags, mode, resolve) {
@@ -82,7 +93,10 @@ impl Root {
     fn parent<'a>(&self, path: &'a Path) -> io::Result<(OwnedFd, &'a OsStr)> {
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        Ok((self.open_beneath(folder, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?, name))
+        Ok((
+            self.open_beneath(folder, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?,
+            name,
+        ))
     }
 
     /// Makes a directory, for us alone until its metadata is set. One that is there stays; what a killed restore left
@@ -101,7 +115,9 @@ impl Root {
         for entry in rustix::fs::Dir::read_from(&folder)? {
             let entry = entry?;
             let name = OsStr::from_bytes(entry.file_name().to_bytes());
-            let left = name.to_str().and_then(|name| name.strip_prefix(TEMPORARY)?.split('-').next()?.parse().ok());
+            let left = name
+                .to_str()
+                .and_then(|name| name.strip_prefix(TEMPORARY)?.split('-').next()?.parse().ok());
             if left.is_some_and(|pid| !host::process_exists(pid)) {
                 rustix::fs::unlinkat(&folder, name, AtFlags::empty())?;
             }
@@ -118,13 +134,19 @@ impl Root {
 
     /// Opens a temporary file, made by whoever comes first.
     pub(super) fn open_temporary(&self, path: &Path) -> io::Result<File> {
-        Ok(self.open_beneath(path, OFlags::CREATE | OFlags::RDWR, Mode::RUSR | Mode::WUSR)?.into())
+        Ok(self
+            .open_beneath(path, OFlags::CREATE | OFlags::RDWR, Mode::RUSR | Mode::WUSR)?
+            .into())
     }
 
     /// Opens what is there for reading, if it is a regular file.
     pub(super) fn open_existing(&self, path: &Path) -> io::Result<File> {
         let file = File::from(self.open_beneath(path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?);
-        if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::InvalidInput.into()) }
+        if file.metadata()?.is_file() {
+            Ok(file)
+        } else {
+            Err(io::ErrorKind::InvalidInput.into())
+        }
     }
 
     /// Puts a complete file into its place, over whatever file was there.
@@ -186,7 +208,11 @@ impl Root {
 
     /// Gives a directory its metadata, after everything in it was written.
     pub(super) fn finish_folder(&self, path: &Path, node: &Node, rights: Rights) -> io::Result<()> {
-        set_metadata(&self.open_beneath(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?, node, rights)
+        set_metadata(
+            &self.open_beneath(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?,
+            node,
+            rights,
+        )
     }
 
     /// Makes everything durable that was written to this file system.
@@ -219,8 +245,17 @@ fn times(node: &Node) -> Timestamps {
     let time = |time: jiff::Timestamp| {
         // The system counts nanoseconds upwards, also before the epoch.
         let nanoseconds = time.as_nanosecond();
-        let (seconds, rest) = (nanoseconds.div_euclid(1_000_000_000), nanoseconds.rem_euclid(1_000_000_000));
-        Timespec { tv_sec: seconds as i64, tv_nsec: rest as i64 }
+        let (seconds, rest) = (
+            nanoseconds.div_euclid(1_000_000_000),
+            nanoseconds.rem_euclid(1_000_000_000),
+        );
+        Timespec {
+            tv_sec: seconds as i64,
+            tv_nsec: rest as i64,
+        }
     };
-    Timestamps { last_access: time(node.atime), last_modification: time(node.mtime) }
+    Timestamps {
+        last_access: time(node.atime),
+        last_modification: time(node.mtime),
+    }
 }

@@ -42,7 +42,15 @@ pub enum ChangeKind {
 pub async fn diff(repository: &Repository, before: &Snapshot, after: &Snapshot) -> Result<Vec<Change>, Error> {
     let reader = repository.reader().await?;
     let mut changes = Vec::new();
-    compare(&reader, Some(before.tree), Some(after.tree), PathBuf::new(), 0, &mut changes).await?;
+    compare(
+        &reader,
+        Some(before.tree),
+        Some(after.tree),
+        PathBuf::new(),
+        0,
+        &mut changes,
+    )
+    .await?;
     Ok(changes)
 }
 
@@ -70,12 +78,21 @@ async fn compare(
             (None, Some(_)) => Ordering::Greater,
             (Some(old), Some(new)) => old.name.as_bytes().cmp(new.name.as_bytes()),
         };
-        let old = if order == Ordering::Greater { None } else { before.next() };
+        let old = if order == Ordering::Greater {
+            None
+        } else {
+            before.next()
+        };
         let new = if order == Ordering::Less { None } else { after.next() };
-        let Some(name) = old.or(new).map(|node| &node.name) else { return Ok(()) };
+        let Some(name) = old.or(new).map(|node| &node.name) else {
+            return Ok(());
+        };
         let path = folder.join(name);
         changes.extend(change(&path, old, new));
-        let subtree = |node: Option<&Node>| node.filter(|node| node.kind == NodeKind::Dir).and_then(|node| node.subtree);
+        let subtree = |node: Option<&Node>| {
+            node.filter(|node| node.kind == NodeKind::Dir)
+                .and_then(|node| node.subtree)
+        };
         Box::pin(compare(reader, subtree(old), subtree(new), path, depth + 1, changes)).await?;
     }
 }
@@ -102,7 +119,12 @@ fn change(path: &Path, old: Option<&Node>, new: Option<&Node>) -> Option<Change>
     };
     let size = |node: Option<&Node>| node.filter(|node| node.kind == NodeKind::File).map(|node| node.size);
     let is_directory = [old, new].iter().flatten().any(|node| node.kind == NodeKind::Dir);
-    Some(Change { path: path.to_owned(), kind, is_directory, size_bytes: (size(old), size(new)) })
+    Some(Change {
+        path: path.to_owned(),
+        kind,
+        is_directory,
+        size_bytes: (size(old), size(new)),
+    })
 }
 
 fn content(node: &Node) -> impl PartialEq + '_ {
@@ -111,5 +133,10 @@ fn content(node: &Node) -> impl PartialEq + '_ {
 
 /// Times of directories change with every file in them; that says nothing of its own.
 fn metadata(node: &Node) -> impl PartialEq {
-    (node.mode, node.uid, node.gid, (node.kind != NodeKind::Dir).then_some(node.mtime))
+    (
+        node.mode,
+        node.uid,
+        node.gid,
+        (node.kind != NodeKind::Dir).then_some(node.mtime),
+    )
 }

@@ -27,12 +27,25 @@ pub async fn dump(
             return out.flush().map_err(Error::Output);
         }
         Some((base, node)) if node.kind == NodeKind::Dir => base,
-        Some(_) => return Err(Error::WrongType { path: path.to_owned(), expected: "file or directory" }),
+        Some(_) => {
+            return Err(Error::WrongType {
+                path: path.to_owned(),
+                expected: "file or directory",
+            });
+        }
         None => std::path::PathBuf::new(),
     };
     for LsEntry { path, node } in ls(repository, snapshot, path, true).await? {
-        let Some(name) = path.strip_prefix(&base).ok().filter(|name| !name.as_os_str().is_empty()) else { continue };
-        let Some(header) = tar::header(name, &node) else { continue };
+        let Some(name) = path
+            .strip_prefix(&base)
+            .ok()
+            .filter(|name| !name.as_os_str().is_empty())
+        else {
+            continue;
+        };
+        let Some(header) = tar::header(name, &node) else {
+            continue;
+        };
         out.write_all(&header).map_err(Error::Output)?;
         if node.kind == NodeKind::File {
             content(&reader, &node, out).await?;
@@ -57,6 +70,10 @@ async fn content(reader: &Reader, node: &Node, out: &mut (dyn Write + Send)) -> 
     if written == node.size {
         Ok(())
     } else {
-        Err(Error::Invalid(format!("{:?} has {written} bytes, not {} as its directory says", node.name, node.size)))
+        Err(Error::Invalid(format!(
+            "{} has {written} bytes, not {} as its directory says",
+            node.name.display(),
+            node.size
+        )))
     }
 }

@@ -44,7 +44,13 @@ pub async fn ls(
     Ok(entries)
 }
 
-async fn collect(reader: &Reader, tree: Id, base: &Path, recursive: bool, entries: &mut Vec<LsEntry>) -> Result<(), Error> {
+async fn collect(
+    reader: &Reader,
+    tree: Id,
+    base: &Path,
+    recursive: bool,
+    entries: &mut Vec<LsEntry>,
+) -> Result<(), Error> {
     // Directories still to be listed, the next one last.
     let mut open = vec![(tree, reader.tree(&tree).await?.nodes.into_iter(), base.to_owned())];
     while let Some((_, nodes, folder)) = open.last_mut() {
@@ -54,7 +60,10 @@ async fn collect(reader: &Reader, tree: Id, base: &Path, recursive: bool, entrie
         };
         let path = folder.join(&node.name);
         let subtree = node.subtree.filter(|_| recursive && node.kind == NodeKind::Dir);
-        entries.push(LsEntry { path: path.clone(), node });
+        entries.push(LsEntry {
+            path: path.clone(),
+            node,
+        });
         if let Some(id) = subtree {
             if open.len() >= MAX_DEPTH {
                 return Err(Error::damaged(Object::Tree(id), Damage::Malformed));
@@ -66,7 +75,11 @@ async fn collect(reader: &Reader, tree: Id, base: &Path, recursive: bool, entrie
 }
 
 /// The node at a path, with the path as entries have it; `None` for the root itself.
-pub(crate) async fn node_at(reader: &Reader, snapshot: &Snapshot, path: &Path) -> Result<Option<(PathBuf, Node)>, Error> {
+pub(crate) async fn node_at(
+    reader: &Reader,
+    snapshot: &Snapshot,
+    path: &Path,
+) -> Result<Option<(PathBuf, Node)>, Error> {
     let absent = || Error::PathNotFound { path: path.to_owned() };
     let mut names: Vec<&OsStr> = Vec::new();
     for component in path.components() {

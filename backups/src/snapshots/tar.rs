@@ -32,7 +32,11 @@ pub(super) fn header(name: &Path, node: &Node) -> Option<Vec<u8>> {
     if node.kind == NodeKind::Dir {
         path.push(b'/');
     }
-    let link = if node.kind == NodeKind::Symlink { node.link_target().as_bytes() } else { b"" };
+    let link = if node.kind == NodeKind::Symlink {
+        node.link_target().as_bytes()
+    } else {
+        b""
+    };
     let size = if node.kind == NodeKind::File { node.size } else { 0 };
     let mut records = Vec::new();
     if path.len() > 100 {
@@ -55,7 +59,14 @@ pub(super) fn header(name: &Path, node: &Node) -> Option<Vec<u8>> {
     }
     let mut out = Vec::new();
     if !records.is_empty() {
-        out.extend(block(b"pax", b"", b'x', records.len() as u64, 0, &Node::new("pax", NodeKind::File, 0o644)));
+        out.extend(block(
+            b"pax",
+            b"",
+            b'x',
+            records.len() as u64,
+            0,
+            &Node::new("pax", NodeKind::File, 0o644),
+        ));
         out.extend_from_slice(&records);
         out.extend_from_slice(padding(records.len() as u64));
     }
@@ -67,7 +78,11 @@ pub(super) fn header(name: &Path, node: &Node) -> Option<Vec<u8>> {
 fn decimal(nanoseconds: i128) -> String {
     let sign = if nanoseconds < 0 { "-" } else { "" };
     let nanoseconds = nanoseconds.unsigned_abs();
-    format!("{sign}{}.{:09}", nanoseconds / 1_000_000_000, nanoseconds % 1_000_000_000)
+    format!(
+        "{sign}{}.{:09}",
+        nanoseconds / 1_000_000_000,
+        nanoseconds % 1_000_000_000
+    )
 }
 
 /// `length key=value\n`, where the length counts its own digits.
@@ -97,7 +112,10 @@ fn block(path: &[u8], link: &[u8], kind: u8, size: u64, mtime: u64, node: &Node)
     text(&mut block[297..328], node.group.as_bytes());
     // The device number as Linux packs it into 64 bits.
     octal(&mut block[329..337], (node.device >> 8) & 0xfff);
-    octal(&mut block[337..345], (node.device & 0xff) | ((node.device >> 12) & 0xf_ff00));
+    octal(
+        &mut block[337..345],
+        (node.device & 0xff) | ((node.device >> 12) & 0xf_ff00),
+    );
     block[148..156].fill(b' ');
     let sum: u64 = block.iter().map(|&byte| u64::from(byte)).sum();
     octal(&mut block[148..155], sum);

@@ -31,11 +31,20 @@ pub struct PatternError {
 impl Excludes {
     /// Compiles patterns.
     pub fn new<S: AsRef<str>>(patterns: impl IntoIterator<Item = S>) -> Result<Self, PatternError> {
-        let given: Vec<String> = patterns.into_iter().map(|pattern| pattern.as_ref().to_owned()).collect();
+        let given: Vec<String> = patterns
+            .into_iter()
+            .map(|pattern| pattern.as_ref().to_owned())
+            .collect();
         let compile = |pattern: &String| {
-            Pattern::compile(pattern).map_err(|problem| PatternError { pattern: pattern.clone(), problem })
+            Pattern::compile(pattern).map_err(|problem| PatternError {
+                pattern: pattern.clone(),
+                problem,
+            })
         };
-        Ok(Self { patterns: given.iter().map(compile).collect::<Result<_, _>>()?, given })
+        Ok(Self {
+            patterns: given.iter().map(compile).collect::<Result<_, _>>()?,
+            given,
+        })
     }
 
     /// The patterns as given.
@@ -47,7 +56,9 @@ impl Excludes {
     /// hold, so only the path itself is looked at.
     pub fn matches(&self, path: &Path, is_directory: bool) -> bool {
         let parts: Vec<&[u8]> = path.iter().map(OsStrExt::as_bytes).collect();
-        self.patterns.iter().any(|pattern| pattern.matches(&parts, is_directory))
+        self.patterns
+            .iter()
+            .any(|pattern| pattern.matches(&parts, is_directory))
     }
 }
 
@@ -90,7 +101,10 @@ impl Pattern {
                 name => parts.push(Part::Name(tokens(name)?)),
             }
         }
-        Ok(Self { parts, directories_only })
+        Ok(Self {
+            parts,
+            directories_only,
+        })
     }
 
     fn matches(&self, path: &[&[u8]], is_directory: bool) -> bool {

@@ -42,7 +42,9 @@ impl FilesSource {
         let mut names: Vec<_> = self.roots.iter().filter_map(|root| root.file_name()).collect();
         names.sort_unstable();
         match names.windows(2).find(|pair| pair[0] == pair[1]) {
-            Some(pair) => Err(SourceError::SameName { name: pair[0].to_string_lossy().into_owned() }),
+            Some(pair) => Err(SourceError::SameName {
+                name: pair[0].to_string_lossy().into_owned(),
+            }),
             None => Ok(()),
         }
     }
@@ -71,7 +73,12 @@ impl Source for FilesSource {
             None => None,
         };
         let mut parents = Parents { open: vec![root], into };
-        let mut assembly = Assembly { into, open: vec![Level::default()], skipped: Vec::new(), changed: Vec::new() };
+        let mut assembly = Assembly {
+            into,
+            open: vec![Level::default()],
+            skipped: Vec::new(),
+            changed: Vec::new(),
+        };
         let mut in_hand = FuturesOrdered::new();
         let mut walking = true;
         loop {
@@ -129,7 +136,11 @@ impl Parents<'_, '_> {
 
 /// An item of the walk whose content is stored.
 enum Saved {
-    Enter { node: Node, parent: Option<Id>, is_new: bool },
+    Enter {
+        node: Node,
+        parent: Option<Id>,
+        is_new: bool,
+    },
     Leave,
     Node(Node),
     Changed(Node, PathBuf),
@@ -142,7 +153,11 @@ async fn save(into: &Writer<'_>, event: Event, parent: Option<Node>) -> Result<S
     match event {
         Event::Enter(node) => {
             let is_new = parent.is_none();
-            Ok(Saved::Enter { node, parent: parent.and_then(|node| node.subtree), is_new })
+            Ok(Saved::Enter {
+                node,
+                parent: parent.and_then(|node| node.subtree),
+                is_new,
+            })
         }
         Event::Leave => Ok(Saved::Leave),
         Event::Other(node) => Ok(Saved::Node(node)),
@@ -150,7 +165,11 @@ async fn save(into: &Writer<'_>, event: Event, parent: Option<Node>) -> Result<S
         Event::RootFailed(error) => Ok(Saved::Failed(error)),
         Event::File { path, mut node } => {
             into.progress().file(&path);
-            if let Some(content) = parent.as_ref().and_then(|parent| unchanged(&node, parent)).filter(|content| into.holds(content)) {
+            if let Some(content) = parent
+                .as_ref()
+                .and_then(|parent| unchanged(&node, parent))
+                .filter(|content| into.holds(content))
+            {
                 node.content = Some(content.to_vec());
                 into.progress().bytes(node.size);
                 into.progress().file_done();
@@ -180,11 +199,21 @@ async fn save_file(into: &Writer<'_>, path: PathBuf, mut node: Node, is_new: boo
     let opened = opening.await.map_err(|_| Error::Cancelled)?;
     let (file, again) = match opened.and_then(|file| Ok((file.try_clone()?, file))) {
         Ok(opened) => opened,
-        Err(error) => return Ok(Saved::Skipped(Skipped { path, reason: reason(&error) })),
+        Err(error) => {
+            return Ok(Saved::Skipped(Skipped {
+                path,
+                reason: reason(&error),
+            }));
+        }
     };
     let content = match into.save(file).await {
         Ok(content) => content,
-        Err(ReadFailure::Reader(error)) => return Ok(Saved::Skipped(Skipped { path, reason: reason(&error) })),
+        Err(ReadFailure::Reader(error)) => {
+            return Ok(Saved::Skipped(Skipped {
+                path,
+                reason: reason(&error),
+            }));
+        }
         Err(ReadFailure::Engine(error)) => return Err(error),
     };
     // The node keeps the times from before the reading, so that the next backup reads a changed file again.
@@ -194,20 +223,35 @@ async fn save_file(into: &Writer<'_>, path: PathBuf, mut node: Node, is_new: boo
     node.size = content.size;
     into.progress().file_done();
     into.count(|summary| {
-        *(if is_new { &mut summary.files_new } else { &mut summary.files_changed }) += 1;
+        *(if is_new {
+            &mut summary.files_new
+        } else {
+            &mut summary.files_changed
+        }) += 1;
         summary.total_files_processed += 1;
         summary.total_bytes_processed += content.size;
     });
     node.content = Some(content.blobs);
-    Ok(if changed { Saved::Changed(node, path) } else { Saved::Node(node) })
+    Ok(if changed {
+        Saved::Changed(node, path)
+    } else {
+        Saved::Node(node)
+    })
 }
 
 /// Opens a file that was a regular one when it was walked over. What took its place since is refused without harm:
 /// a symbolic link is not followed, a pipe is not waited for.
 fn open(path: &Path) -> io::Result<File> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
-    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("is no regular file any more")) }
+    let file = File::options()
+        .read(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::other("is no regular file any more"))
+    }
 }
 
 fn reason(error: &io::Error) -> String {
@@ -239,18 +283,26 @@ impl Assembly<'_, '_> {
     async fn take(&mut self, saved: Saved) -> Result<(), Error> {
         match saved {
             Saved::Enter { node, parent, is_new } => {
-                self.open.push(Level { node: Some(node), parent, is_new, nodes: Vec::new() });
+                self.open.push(Level {
+                    node: Some(node),
+                    parent,
+                    is_new,
+                    nodes: Vec::new(),
+                });
             }
             Saved::Leave => {
                 let level = self.open.pop().unwrap_or_default();
-                let Some(mut node) = level.node else { return Err(Error::Internal("a walk leaves what it entered")) };
+                let Some(mut node) = level.node else {
+                    return Err(Error::Internal("a walk leaves what it entered"));
+                };
                 let id = self.into.save_tree(&Tree::new(level.nodes)).await?;
                 node.subtree = Some(id);
-                self.into.count(|summary| match (level.is_new, level.parent == Some(id)) {
-                    (true, _) => summary.dirs_new += 1,
-                    (false, true) => summary.dirs_unmodified += 1,
-                    (false, false) => summary.dirs_changed += 1,
-                });
+                self.into
+                    .count(|summary| match (level.is_new, level.parent == Some(id)) {
+                        (true, _) => summary.dirs_new += 1,
+                        (false, true) => summary.dirs_unmodified += 1,
+                        (false, false) => summary.dirs_changed += 1,
+                    });
                 self.add(node);
             }
             Saved::Node(node) => self.add(node),
@@ -272,9 +324,11 @@ impl Assembly<'_, '_> {
 
     fn finish(mut self) -> Result<Written, Error> {
         match (self.open.pop(), self.open.is_empty()) {
-            (Some(level), true) => {
-                Ok(Written { root: Tree::new(level.nodes), skipped: self.skipped, changed: self.changed })
-            }
+            (Some(level), true) => Ok(Written {
+                root: Tree::new(level.nodes),
+                skipped: self.skipped,
+                changed: self.changed,
+            }),
             // The walk's thread is gone before its time.
             _ => Err(Error::Internal("the walk over the files ended too early")),
         }

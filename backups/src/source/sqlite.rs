@@ -62,11 +62,17 @@ impl SqliteSource {
     /// The database at this absolute path. `staging` is the folder for the temporary copy; it needs as much room as the
     /// database, and is created if need be.
     pub fn new(database: impl Into<PathBuf>, staging: impl Into<PathBuf>) -> Self {
-        Self { database: database.into(), staging: staging.into() }
+        Self {
+            database: database.into(),
+            staging: staging.into(),
+        }
     }
 
     fn name(&self) -> Result<&OsStr, SourceError> {
-        let not_a_file = || SourceError::NotA { path: self.database.clone(), expected: "file" };
+        let not_a_file = || SourceError::NotA {
+            path: self.database.clone(),
+            expected: "file",
+        };
         self.database.file_name().ok_or_else(not_a_file)
     }
 }
@@ -88,7 +94,11 @@ impl Source for SqliteSource {
         into.progress().phase(Phase::Copying, length, Some(1));
         into.progress().file(&self.database);
 
-        let (database, staging, cancel) = (self.database.clone(), self.staging.clone(), into.cancellation().child_token());
+        let (database, staging, cancel) = (
+            self.database.clone(),
+            self.staging.clone(),
+            into.cancellation().child_token(),
+        );
         // Tells the thread to stop when this future is dropped.
         let guard = cancel.clone().drop_guard();
         let copying = tokio::task::spawn_blocking(move || {
@@ -96,18 +106,34 @@ impl Source for SqliteSource {
             copy::copy(&database, &staging.file, &cancel)?;
             let problem = copy::first_problem(&staging.file).map_err(|source| copy::failed(&database, source))?;
             match problem {
-                Some(problem) => Err(Error::from(SourceError::DatabaseDamaged { path: database, problem })),
+                Some(problem) => Err(Error::from(SourceError::DatabaseDamaged {
+                    path: database,
+                    problem,
+                })),
                 None => Ok(staging),
             }
         });
         let staging: Staging = copying.await.map_err(|_| Error::Cancelled)??;
         drop(guard);
 
-        into.progress().phase(Phase::Saving, fs::metadata(&staging.file).map_or(None, |copy| Some(copy.len())), Some(1));
-        let failed = |source| SourceError::Staging { path: staging.file.clone(), source };
+        into.progress().phase(
+            Phase::Saving,
+            fs::metadata(&staging.file).map_or(None, |copy| Some(copy.len())),
+            Some(1),
+        );
+        let failed = |source| SourceError::Staging {
+            path: staging.file.clone(),
+            source,
+        };
         let hash = Arc::new(Mutex::new(Sha256::new()));
         let copy = File::open(&staging.file).map_err(failed)?;
-        let content = match into.save(Hashing { inner: copy, hash: Arc::clone(&hash) }).await {
+        let content = match into
+            .save(Hashing {
+                inner: copy,
+                hash: Arc::clone(&hash),
+            })
+            .await
+        {
             Ok(content) => content,
             Err(ReadFailure::Engine(error)) => return Err(error),
             Err(ReadFailure::Reader(error)) => return Err(failed(error).into()),
@@ -123,7 +149,8 @@ impl Source for SqliteSource {
             sqlite_version: rusqlite::version().to_owned(),
             taken_at,
         };
-        let json = serde_json::to_vec_pretty(&manifest).map_err(|_| Error::Internal("a manifest is always valid JSON"))?;
+        let json =
+            serde_json::to_vec_pretty(&manifest).map_err(|_| Error::Internal("a manifest is always valid JSON"))?;
         let manifest = into.save_bytes(json).await?;
         into.count(|summary| {
             summary.files_new += 2;
@@ -131,14 +158,23 @@ impl Source for SqliteSource {
             summary.total_bytes_processed += content.size + manifest.size;
         });
         into.progress().file_done();
-        let nodes = vec![stream_node(name, content, taken_at), stream_node(MANIFEST.into(), manifest, taken_at)];
-        Ok(Written { root: Tree::new(nodes), skipped: Vec::new(), changed: Vec::new() })
+        let nodes = vec![
+            stream_node(name, content, taken_at),
+            stream_node(MANIFEST.into(), manifest, taken_at),
+        ];
+        Ok(Written {
+            root: Tree::new(nodes),
+            skipped: Vec::new(),
+            changed: Vec::new(),
+        })
     }
 
     async fn verify(&self, restored: &Path) -> Result<Verification, Error> {
         let (file, manifest) = (restored.join(self.name()?), restored.join(MANIFEST));
         let verifying = tokio::task::spawn_blocking(move || verify(&file, &manifest));
-        Ok(Verification { checks: verifying.await.map_err(|_| Error::Cancelled)? })
+        Ok(Verification {
+            checks: verifying.await.map_err(|_| Error::Cancelled)?,
+        })
     }
 }
 
@@ -147,7 +183,10 @@ fn stream_node(name: OsString, content: Content, time: Timestamp) -> Node {
     let mut node = Node::new(name, NodeKind::File, 0o600);
     let (uid, gid) = host::user();
     (node.uid, node.gid) = (uid, gid);
-    (node.user, node.group) = (host::user_name(uid).unwrap_or_default(), host::group_name(gid).unwrap_or_default());
+    (node.user, node.group) = (
+        host::user_name(uid).unwrap_or_default(),
+        host::group_name(gid).unwrap_or_default(),
+    );
     (node.mtime, node.atime, node.ctime) = (time, time, time);
     (node.size, node.links) = (content.size, 1);
     node.content = Some(content.blobs);
@@ -163,17 +202,29 @@ struct Hashing<R> {
 impl<R: Read> Read for Hashing<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
-        self.hash.lock().unwrap_or_else(PoisonError::into_inner).update(&buffer[..count]);
+        self.hash
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .update(&buffer[..count]);
         Ok(count)
     }
 }
 
 fn verify(file: &Path, manifest: &Path) -> Vec<VerifiedCheck> {
-    let check = |name, outcome: Result<Option<String>, String>| VerifiedCheck { name, problem: outcome.unwrap_or_else(Some) };
+    let check = |name, outcome: Result<Option<String>, String>| VerifiedCheck {
+        name,
+        problem: outcome.unwrap_or_else(Some),
+    };
     vec![
         check("manifest", compare(file, manifest).map_err(|error| error.to_string())),
-        check("integrity_check", copy::first_problem(file).map_err(|error| error.to_string())),
-        check("foreign_key_check", foreign_keys(file).map_err(|error| error.to_string())),
+        check(
+            "integrity_check",
+            copy::first_problem(file).map_err(|error| error.to_string()),
+        ),
+        check(
+            "foreign_key_check",
+            foreign_keys(file).map_err(|error| error.to_string()),
+        ),
     ]
 }
 
@@ -187,7 +238,10 @@ fn compare(file: &Path, manifest: &Path) -> io::Result<Option<String>> {
 
 fn foreign_keys(file: &Path) -> rusqlite::Result<Option<String>> {
     let connection = copy::open_still(file)?;
-    let violations = connection.prepare("PRAGMA foreign_key_check")?.query_map([], |_| Ok(()))?.count();
+    let violations = connection
+        .prepare("PRAGMA foreign_key_check")?
+        .query_map([], |_| Ok(()))?
+        .count();
     Ok((violations > 0).then(|| format!("{violations} rows refer to rows that do not exist")))
 }
 
@@ -206,7 +260,10 @@ impl Staging {
             sweep(parent)?;
             let folder = parent.join(format!("{STAGED}{}-{:08x}", host::pid(), rand::random::<u32>()));
             fs::DirBuilder::new().mode(0o700).create(&folder)?;
-            Ok(Self { file: folder.join("copy.db"), folder })
+            Ok(Self {
+                file: folder.join("copy.db"),
+                folder,
+            })
         };
         made().map_err(|source: io::Error| {
             let path = parent.to_owned();
@@ -229,8 +286,12 @@ fn sweep(parent: &Path) -> io::Result<()> {
     for entry in fs::read_dir(parent)? {
         let entry = entry?;
         let name = entry.file_name();
-        let pid = name.to_str().and_then(|name| name.strip_prefix(STAGED)?.split('-').next()?.parse().ok());
-        let ours = entry.metadata().is_ok_and(|metadata| metadata.is_dir() && metadata.uid() == host::user().0);
+        let pid = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(STAGED)?.split('-').next()?.parse().ok());
+        let ours = entry
+            .metadata()
+            .is_ok_and(|metadata| metadata.is_dir() && metadata.uid() == host::user().0);
         if ours && pid.is_some_and(|pid| !host::process_exists(pid)) {
             fs::remove_dir_all(entry.path())?;
         }

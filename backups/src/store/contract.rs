@@ -22,10 +22,22 @@ pub async fn check(store: Arc<dyn Store>) {
 
 async fn absence_is_not_found(store: &dyn Store) {
     let none = key("snapshots/none");
-    assert!(store.get(&none).await.expect_err("absent").is_not_found(), "get of an absent object");
-    assert!(store.get_range(&none, 0, 1).await.expect_err("absent").is_not_found(), "get_range of an absent object");
-    assert!(store.stat(&none).await.expect_err("absent").is_not_found(), "stat of an absent object");
-    assert!(list_all(store, "snapshots/").await.expect("list").is_empty(), "an empty store lists nothing");
+    assert!(
+        store.get(&none).await.expect_err("absent").is_not_found(),
+        "get of an absent object"
+    );
+    assert!(
+        store.get_range(&none, 0, 1).await.expect_err("absent").is_not_found(),
+        "get_range of an absent object"
+    );
+    assert!(
+        store.stat(&none).await.expect_err("absent").is_not_found(),
+        "stat of an absent object"
+    );
+    assert!(
+        list_all(store, "snapshots/").await.expect("list").is_empty(),
+        "an empty store lists nothing"
+    );
 }
 
 async fn an_object_comes_back_whole_and_in_ranges(store: &dyn Store) {
@@ -35,9 +47,21 @@ async fn an_object_comes_back_whole_and_in_ranges(store: &dyn Store) {
     store.put(&empty, Bytes::new()).await.expect("put of an empty object");
     assert_eq!(store.get(&large).await.expect("get"), body);
     assert_eq!(store.get(&empty).await.expect("get"), Bytes::new());
-    assert_eq!(store.get_range(&large, 1000, 50).await.expect("range"), body[1000..1050]);
-    assert_eq!(store.get_range(&large, 399_990, 100).await.expect("range over the end"), body[399_990..]);
-    assert_eq!(store.get_range(&large, 500_000, 10).await.expect("range beyond the end"), Bytes::new());
+    assert_eq!(
+        store.get_range(&large, 1000, 50).await.expect("range"),
+        body[1000..1050]
+    );
+    assert_eq!(
+        store.get_range(&large, 399_990, 100).await.expect("range over the end"),
+        body[399_990..]
+    );
+    assert_eq!(
+        store
+            .get_range(&large, 500_000, 10)
+            .await
+            .expect("range beyond the end"),
+        Bytes::new()
+    );
     let entry = store.stat(&large).await.expect("stat");
     assert_eq!((entry.key, entry.size), (large, 400_000));
 }
@@ -46,7 +70,10 @@ async fn nothing_is_replaced(store: &dyn Store) {
     let config = key("config");
     store.put(&config, Bytes::from_static(b"first")).await.expect("put");
     let second = store.put(&config, Bytes::from_static(b"second")).await;
-    assert!(matches!(second, Err(StoreError::Exists { .. })), "a second put must say Exists");
+    assert!(
+        matches!(second, Err(StoreError::Exists { .. })),
+        "a second put must say Exists"
+    );
     assert_eq!(store.get(&config).await.expect("get"), "first");
 }
 
@@ -69,7 +96,16 @@ async fn one_of_two_writers_wins(store: &Arc<dyn Store>) {
 }
 
 async fn pages_cover_every_key_in_order(store: &dyn Store) {
-    let names = ["index/a", "index/ab", "index/b-c", "index/b.d", "index/b/e", "index/b/f", "index/c", "indices"];
+    let names = [
+        "index/a",
+        "index/ab",
+        "index/b-c",
+        "index/b.d",
+        "index/b/e",
+        "index/b/f",
+        "index/c",
+        "indices",
+    ];
     for name in names {
         store.put(&key(name), Bytes::from_static(b"x")).await.expect("put");
     }
@@ -86,7 +122,12 @@ async fn pages_cover_every_key_in_order(store: &dyn Store) {
         }
         assert_eq!(seen, names[..7], "pages of {limit}");
     }
-    let part: Vec<String> = list_all(store, "index/b").await.expect("list").iter().map(|entry| entry.key.to_string()).collect();
+    let part: Vec<String> = list_all(store, "index/b")
+        .await
+        .expect("list")
+        .iter()
+        .map(|entry| entry.key.to_string())
+        .collect();
     assert_eq!(part, names[2..6], "a prefix may end inside a name");
 }
 
@@ -94,6 +135,12 @@ async fn deleting_twice_is_fine(store: &dyn Store) {
     let name = key("index/a");
     store.delete(&name).await.expect("delete");
     store.delete(&name).await.expect("second delete");
-    assert!(store.get(&name).await.expect_err("deleted").is_not_found(), "a deleted object is gone");
-    store.put(&name, Bytes::from_static(b"new")).await.expect("a deleted name can be used again");
+    assert!(
+        store.get(&name).await.expect_err("deleted").is_not_found(),
+        "a deleted object is gone"
+    );
+    store
+        .put(&name, Bytes::from_static(b"new"))
+        .await
+        .expect("a deleted name can be used again");
 }

@@ -32,7 +32,12 @@ pub struct FaultyStore {
 impl FaultyStore {
     /// Fails from write `allowed` (counted from 0) on.
     pub fn new(inner: Arc<dyn Store>, allowed: usize, fault: Fault) -> Self {
-        Self { inner, allowed, fault, writes: AtomicUsize::new(0) }
+        Self {
+            inner,
+            allowed,
+            fault,
+            writes: AtomicUsize::new(0),
+        }
     }
 
     /// How many writes were asked for.
@@ -46,10 +51,14 @@ impl FaultyStore {
         }
         match self.fault {
             Fault::Hang => std::future::pending().await,
-            Fault::Full => Some(StoreError::Full { location: self.location() }),
-            Fault::Refuse | Fault::LoseAnswer => {
-                Some(StoreError::Io { action, key: key.to_string(), source: std::io::Error::other("injected fault") })
-            }
+            Fault::Full => Some(StoreError::Full {
+                location: self.location(),
+            }),
+            Fault::Refuse | Fault::LoseAnswer => Some(StoreError::Io {
+                action,
+                key: key.to_string(),
+                source: std::io::Error::other("injected fault"),
+            }),
         }
     }
 }

@@ -13,9 +13,17 @@ impl StoreKey {
     pub fn new(name: impl Into<String>) -> Result<Self, StoreError> {
         let name = name.into();
         let sound = |part: &str| {
-            !part.is_empty() && !part.starts_with('.') && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+            !part.is_empty()
+                && !part.starts_with('.')
+                && part
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
         };
-        if name.len() <= 512 && name.split('/').all(sound) { Ok(Self(name)) } else { Err(StoreError::InvalidKey { key: name }) }
+        if name.len() <= 512 && name.split('/').all(sound) {
+            Ok(Self(name))
+        } else {
+            Err(StoreError::InvalidKey { key: name })
+        }
     }
 
     /// The name.
@@ -51,7 +59,19 @@ mod tests {
             assert_eq!(StoreKey::new(good).unwrap().as_str(), good);
         }
         let long = "a".repeat(513);
-        for bad in ["", "/config", "data/", "data//x", "../x", "data/../x", ".x", "a b", "a\0", "ä", long.as_str()] {
+        for bad in [
+            "",
+            "/config",
+            "data/",
+            "data//x",
+            "../x",
+            "data/../x",
+            ".x",
+            "a b",
+            "a\0",
+            "ä",
+            long.as_str(),
+        ] {
             assert!(StoreKey::new(bad).is_err(), "{bad:?}");
         }
     }

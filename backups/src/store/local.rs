@@ -29,7 +29,9 @@ pub struct LocalStore {
 impl LocalStore {
     /// The store in this folder; nothing is touched yet.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into().into() }
+        Self {
+            root: root.into().into(),
+        }
     }
 
     /// The folder.
@@ -46,7 +48,9 @@ impl LocalStore {
         match source.kind() {
             io::ErrorKind::NotFound => StoreError::NotFound { key },
             io::ErrorKind::AlreadyExists => StoreError::Exists { key },
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Full { location: self.location() },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Full {
+                location: self.location(),
+            },
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => StoreError::Denied { key, source },
             _ => StoreError::Io { action, key, source },
         }
@@ -73,7 +77,11 @@ impl LocalStore {
         if path.symlink_metadata().is_ok() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        match rustix::fs::open(folder, OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR) {
+        match rustix::fs::open(
+            folder,
+            OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC,
+            Mode::RUSR | Mode::WUSR,
+        ) {
             Ok(file) => {
                 let mut file = File::from(file);
                 file.write_all(body)?;
@@ -91,7 +99,11 @@ impl LocalStore {
 /// The way without `O_TMPFILE`: a named temporary file, removed again if anything fails.
 fn write_named(folder: &Path, path: &Path, body: &[u8]) -> io::Result<()> {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
-    let name = format!(".tmp-{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
+    let name = format!(
+        ".tmp-{}-{}",
+        std::process::id(),
+        COUNTER.fetch_add(1, Ordering::Relaxed)
+    );
     let temporary = folder.join(name);
     let result = (|| {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
@@ -162,12 +174,18 @@ impl Lister<'_> {
         names.sort_unstable();
         for (key, is_folder) in names {
             let relevant = key.starts_with(self.prefix) || (is_folder && self.prefix.starts_with(&key));
-            let seen = self.after.is_some_and(|after| key.as_str() <= after && !(is_folder && after.starts_with(&key)));
+            let seen = self
+                .after
+                .is_some_and(|after| key.as_str() <= after && !(is_folder && after.starts_with(&key)));
             if self.more || !relevant || seen {
                 continue;
             }
             let path = folder.join(&key[key_so_far.len()..]);
-            let outcome = if is_folder { self.visit(&path, &key) } else { self.add(&path, key) };
+            let outcome = if is_folder {
+                self.visit(&path, &key)
+            } else {
+                self.add(&path, key)
+            };
             match outcome {
                 // Deleted since the folder was read.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -190,7 +208,11 @@ impl Lister<'_> {
 
 fn entry(key: StoreKey, metadata: &fs::Metadata) -> Entry {
     let modified = Timestamp::new(metadata.mtime(), i32::try_from(metadata.mtime_nsec()).unwrap_or(0)).ok();
-    Entry { key, size: metadata.len(), modified }
+    Entry {
+        key,
+        size: metadata.len(),
+        modified,
+    }
 }
 
 #[async_trait]
@@ -201,12 +223,14 @@ impl Store for LocalStore {
 
     async fn put(&self, key: &StoreKey, body: Bytes) -> Result<(), StoreError> {
         let owned = key.clone();
-        self.blocking("write", key.as_str(), move |this| this.write(&owned, &body)).await
+        self.blocking("write", key.as_str(), move |this| this.write(&owned, &body))
+            .await
     }
 
     async fn get(&self, key: &StoreKey) -> Result<Bytes, StoreError> {
         let path = self.file_of(key);
-        self.blocking("read", key.as_str(), move |_| fs::read(path).map(Bytes::from)).await
+        self.blocking("read", key.as_str(), move |_| fs::read(path).map(Bytes::from))
+            .await
     }
 
     async fn get_range(&self, key: &StoreKey, offset: u64, length: u64) -> Result<Bytes, StoreError> {
@@ -224,20 +248,35 @@ impl Store for LocalStore {
 
     async fn stat(&self, key: &StoreKey) -> Result<Entry, StoreError> {
         let (path, owned) = (self.file_of(key), key.clone());
-        self.blocking("look at", key.as_str(), move |_| Ok(entry(owned, &path.symlink_metadata()?))).await
+        self.blocking("look at", key.as_str(), move |_| {
+            Ok(entry(owned, &path.symlink_metadata()?))
+        })
+        .await
     }
 
     async fn list(&self, prefix: &str, after: Option<&StoreKey>, limit: usize) -> Result<Page, StoreError> {
         let (owned, after) = (prefix.to_owned(), after.cloned());
         self.blocking("list", prefix, move |this| {
             let after = after.as_ref().map(StoreKey::as_str);
-            let mut lister = Lister { prefix: &owned, after, limit: limit.max(1), entries: Vec::new(), more: false };
+            let mut lister = Lister {
+                prefix: &owned,
+                after,
+                limit: limit.max(1),
+                entries: Vec::new(),
+                more: false,
+            };
             match lister.visit(&this.root, "") {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 outcome => outcome?,
             }
-            let next = lister.more.then(|| lister.entries.last().map(|entry| entry.key.clone())).flatten();
-            Ok(Page { entries: lister.entries, next })
+            let next = lister
+                .more
+                .then(|| lister.entries.last().map(|entry| entry.key.clone()))
+                .flatten();
+            Ok(Page {
+                entries: lister.entries,
+                next,
+            })
         })
         .await
     }

@@ -53,32 +53,49 @@ impl Store for MemoryStore {
     }
 
     async fn get(&self, key: &StoreKey) -> Result<Bytes, StoreError> {
-        self.objects().get(key).map(|(body, _)| body.clone()).ok_or_else(|| absent(key))
+        self.objects()
+            .get(key)
+            .map(|(body, _)| body.clone())
+            .ok_or_else(|| absent(key))
     }
 
     async fn get_range(&self, key: &StoreKey, offset: u64, length: u64) -> Result<Bytes, StoreError> {
         let body = self.get(key).await?;
         let start = usize::try_from(offset).unwrap_or(usize::MAX).min(body.len());
-        let end = start.saturating_add(usize::try_from(length).unwrap_or(usize::MAX)).min(body.len());
+        let end = start
+            .saturating_add(usize::try_from(length).unwrap_or(usize::MAX))
+            .min(body.len());
         Ok(body.slice(start..end))
     }
 
     async fn stat(&self, key: &StoreKey) -> Result<Entry, StoreError> {
         let objects = self.objects();
         let (body, modified) = objects.get(key).ok_or_else(|| absent(key))?;
-        Ok(Entry { key: key.clone(), size: body.len() as u64, modified: Some(*modified) })
+        Ok(Entry {
+            key: key.clone(),
+            size: body.len() as u64,
+            modified: Some(*modified),
+        })
     }
 
     async fn list(&self, prefix: &str, after: Option<&StoreKey>, limit: usize) -> Result<Page, StoreError> {
         let objects = self.objects();
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut matching = objects.range((start, Bound::Unbounded)).filter(|(key, _)| key.as_str().starts_with(prefix));
+        let mut matching = objects
+            .range((start, Bound::Unbounded))
+            .filter(|(key, _)| key.as_str().starts_with(prefix));
         let entries: Vec<Entry> = matching
             .by_ref()
             .take(limit.max(1))
-            .map(|(key, (body, modified))| Entry { key: key.clone(), size: body.len() as u64, modified: Some(*modified) })
+            .map(|(key, (body, modified))| Entry {
+                key: key.clone(),
+                size: body.len() as u64,
+                modified: Some(*modified),
+            })
             .collect();
-        let next = matching.next().and_then(|_| entries.last().map(|entry| entry.key.clone()));
+        let next = matching
+            .next()
+            .and_then(|_| entries.last().map(|entry| entry.key.clone()));
         Ok(Page { entries, next })
     }
 

@@ -27,12 +27,22 @@ async fn sample() -> Sample {
     let memory = Arc::new(MemoryStore::new());
     let store: Arc<dyn Store> = Arc::<MemoryStore>::clone(&memory);
     let saved = save(&init(&store).await, &files(&source)).await.unwrap();
-    Sample { memory, store, folder, saved }
+    Sample {
+        memory,
+        store,
+        folder,
+        saved,
+    }
 }
 
 impl Sample {
     async fn keys(&self, prefix: &str) -> Vec<StoreKey> {
-        list_all(&*self.store, prefix).await.unwrap().into_iter().map(|entry| entry.key).collect()
+        list_all(&*self.store, prefix)
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|entry| entry.key)
+            .collect()
     }
 
     async fn edit(&self, key: &StoreKey, edit: impl FnOnce(&mut Vec<u8>)) {
@@ -61,24 +71,55 @@ async fn a_flipped_bit_costs_the_files_it_touches_and_no_others() {
     let repository = sample.open().await;
     let target = sample.folder.path().join("target");
     let report = restore(&repository, &sample.saved, &target).await;
-    assert!(!report.damaged.is_empty() && report.damaged.len() <= 2, "{:?}", report.damaged);
-    let (restored, original) = (picture(&target.join("source")), picture(&sample.folder.path().join("source")));
+    assert!(
+        !report.damaged.is_empty() && report.damaged.len() <= 2,
+        "{:?}",
+        report.damaged
+    );
+    let (restored, original) = (
+        picture(&target.join("source")),
+        picture(&sample.folder.path().join("source")),
+    );
     for (path, expected) in &original {
-        let damaged = report.damaged.iter().any(|damaged| damaged.path == Path::new("source").join(path));
+        let damaged = report
+            .damaged
+            .iter()
+            .any(|damaged| damaged.path == Path::new("source").join(path));
         match restored.get(path) {
             Some(found) => assert!(!damaged && found == expected, "{path:?}"),
             None => assert!(damaged, "{path:?} is neither there nor listed"),
         }
     }
-    assert_eq!(restored.len() + report.damaged.len(), original.len(), "nothing else is there");
+    assert_eq!(
+        restored.len() + report.damaged.len(),
+        original.len(),
+        "nothing else is there"
+    );
 
     let found = check(&repository).await;
     let object = Object::Pack(pack.file_name().parse().unwrap());
-    let has = |object: Object, damage| found.findings.iter().any(|finding| finding.object == object && finding.problem == Problem::Damaged(damage));
+    let has = |object: Object, damage| {
+        found
+            .findings
+            .iter()
+            .any(|finding| finding.object == object && finding.problem == Problem::Damaged(damage))
+    };
     assert!(has(object, Damage::WrongHash), "{:?}", found.findings);
-    assert!(found.findings.iter().any(|finding| matches!(finding.object, Object::DataBlob(_))));
+    assert!(
+        found
+            .findings
+            .iter()
+            .any(|finding| matches!(finding.object, Object::DataBlob(_)))
+    );
     // The structure alone is sound: only reading the data shows it.
-    let structure = backups::check(&repository, &backups::CheckOptions::default(), &Silent, &CancellationToken::new()).await.unwrap();
+    let structure = backups::check(
+        &repository,
+        &backups::CheckOptions::default(),
+        &Silent,
+        &CancellationToken::new(),
+    )
+    .await
+    .unwrap();
     assert!(structure.is_sound());
 }
 
@@ -110,8 +151,18 @@ async fn each_kind_of_damage_is_found_by_its_name() {
             "snapshots/" => Object::Snapshot(id),
             _ => Object::Key(id),
         };
-        let worst: Vec<_> = found.findings.iter().filter(|finding| finding.object == object).collect();
-        assert!(worst.iter().any(|finding| finding.problem == Problem::Damaged(expected) && finding.severity == Severity::Error), "{prefix}: {:?}", found.findings);
+        let worst: Vec<_> = found
+            .findings
+            .iter()
+            .filter(|finding| finding.object == object)
+            .collect();
+        assert!(
+            worst
+                .iter()
+                .any(|finding| finding.problem == Problem::Damaged(expected) && finding.severity == Severity::Error),
+            "{prefix}: {:?}",
+            found.findings
+        );
         assert!(!found.is_sound());
     }
 }
@@ -123,8 +174,15 @@ async fn missing_packs_and_indexes_are_found_and_affected_snapshots_named() {
     sample.store.delete(&pack).await.unwrap();
     let repository = sample.open().await;
     let found = check(&repository).await;
-    assert!(found.findings.iter().any(|finding| finding.object == Object::Pack(pack.file_name().parse().unwrap()) && finding.problem == Problem::Damaged(Damage::Missing)));
-    assert!(found.findings.iter().any(|finding| matches!(finding.object, Object::DataBlob(_)) && finding.snapshots == [sample.saved.snapshot]));
+    assert!(found.findings.iter().any(
+        |finding| finding.object == Object::Pack(pack.file_name().parse().unwrap())
+            && finding.problem == Problem::Damaged(Damage::Missing)
+    ));
+    assert!(
+        found.findings.iter().any(
+            |finding| matches!(finding.object, Object::DataBlob(_)) && finding.snapshots == [sample.saved.snapshot]
+        )
+    );
     let target = sample.folder.path().join("target");
     let report = restore(&repository, &sample.saved, &target).await;
     assert!(!report.damaged.is_empty() && report.files > 0, "{report:?}");
@@ -132,23 +190,49 @@ async fn missing_packs_and_indexes_are_found_and_affected_snapshots_named() {
     let index = sample.keys("index/").await.remove(0);
     sample.store.delete(&index).await.unwrap();
     let found = check(&sample.open().await).await;
-    assert!(found.findings.iter().any(|finding| finding.problem == Problem::Orphan && finding.severity == Severity::Note));
-    assert!(found.findings.iter().any(|finding| matches!(finding.object, Object::Tree(_)) && finding.problem == Problem::Damaged(Damage::Missing)));
+    assert!(
+        found
+            .findings
+            .iter()
+            .any(|finding| finding.problem == Problem::Orphan && finding.severity == Severity::Note)
+    );
+    assert!(found.findings.iter().any(
+        |finding| matches!(finding.object, Object::Tree(_)) && finding.problem == Problem::Damaged(Damage::Missing)
+    ));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_snapshot_hides_no_other() {
     let sample = sample().await;
     let repository = sample.open().await;
-    let second = backups::backup(&repository, &files(&sample.folder.path().join("source")), &options(9), &Silent, &CancellationToken::new()).await.unwrap();
+    let second = backups::backup(
+        &repository,
+        &files(&sample.folder.path().join("source")),
+        &options(9),
+        &Silent,
+        &CancellationToken::new(),
+    )
+    .await
+    .unwrap();
     let key = StoreKey::new(format!("snapshots/{}", second.snapshot)).unwrap();
     sample.edit(&key, |body| body[20] ^= 4).await;
     let list = snapshots::list(&repository, &SnapshotFilter::default()).await.unwrap();
     assert_eq!(list.damaged, [(second.snapshot, Damage::WrongHash)]);
-    let latest = snapshots::find(&repository, "latest", &SnapshotFilter::default()).await.unwrap();
+    let latest = snapshots::find(&repository, "latest", &SnapshotFilter::default())
+        .await
+        .unwrap();
     assert_eq!(latest.id, sample.saved.snapshot);
     let asked = snapshots::find(&repository, &second.snapshot.short(), &SnapshotFilter::default()).await;
-    assert!(matches!(asked, Err(Error::Damaged { object: Object::Snapshot(_), .. })), "{asked:?}");
+    assert!(
+        matches!(
+            asked,
+            Err(Error::Damaged {
+                object: Object::Snapshot(_),
+                ..
+            })
+        ),
+        "{asked:?}"
+    );
     let none = snapshots::find(&repository, "0000000000000", &SnapshotFilter::default()).await;
     assert!(matches!(none, Err(Error::SnapshotNotFound { .. })));
 }
@@ -167,9 +251,17 @@ async fn swapped_blobs_are_never_taken_for_each_other() {
         std::fs::write(source.join("file"), noise(seed, 400_000)).unwrap();
         saved.push(save(&repository, &files(&source)).await.unwrap());
     }
-    let large: Vec<_> = list_all(&*store, "data/").await.unwrap().into_iter().filter(|entry| entry.size > 400_000).collect();
+    let large: Vec<_> = list_all(&*store, "data/")
+        .await
+        .unwrap()
+        .into_iter()
+        .filter(|entry| entry.size > 400_000)
+        .collect();
     assert_eq!((large.len(), large[0].size), (2, large[1].size));
-    let bodies = [store.get(&large[0].key).await.unwrap(), store.get(&large[1].key).await.unwrap()];
+    let bodies = [
+        store.get(&large[0].key).await.unwrap(),
+        store.get(&large[1].key).await.unwrap(),
+    ];
     memory.overwrite(large[0].key.clone(), bodies[1].clone());
     memory.overwrite(large[1].key.clone(), bodies[0].clone());
     for saved in &saved {
@@ -182,7 +274,9 @@ async fn swapped_blobs_are_never_taken_for_each_other() {
 /// What restic's own tests keep: sound and damaged repositories of format 1.
 #[tokio::test(flavor = "multi_thread")]
 async fn in_restics_repositories_we_find_what_restic_finds() {
-    let Some(tarballs) = restics_repositories("in_restics_repositories_we_find_what_restic_finds") else { return };
+    let Some(tarballs) = restics_repositories("in_restics_repositories_we_find_what_restic_finds") else {
+        return;
+    };
     let judge = restic_is_here("in_restics_repositories_we_find_what_restic_finds");
     for (name, sound, expected) in [
         ("small-repo", true, None),
@@ -194,7 +288,12 @@ async fn in_restics_repositories_we_find_what_restic_finds() {
     ] {
         let folder = tempfile::tempdir().unwrap();
         unpack(&tarballs.join(format!("{name}.tar.gz")), folder.path());
-        let repo = std::fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
+        let repo = std::fs::read_dir(folder.path())
+            .unwrap()
+            .next()
+            .unwrap()
+            .unwrap()
+            .path();
         let store: Arc<dyn Store> = Arc::new(LocalStore::new(&repo));
         let repository = Repository::open(store, "geheim").await.unwrap();
         assert_eq!(repository.version(), 1);
@@ -202,16 +301,33 @@ async fn in_restics_repositories_we_find_what_restic_finds() {
         println!("{name}: {:?}", found.findings);
         if judge {
             let judged = restic(&repo, "geheim", &["--no-lock", "check", "--read-data"]);
-            assert_eq!(judged.status.success(), found.is_sound(), "{name}: {}{}", String::from_utf8_lossy(&judged.stdout), String::from_utf8_lossy(&judged.stderr));
+            assert_eq!(
+                judged.status.success(),
+                found.is_sound(),
+                "{name}: {}{}",
+                String::from_utf8_lossy(&judged.stdout),
+                String::from_utf8_lossy(&judged.stderr)
+            );
         }
         assert_eq!(found.is_sound(), sound, "{name}: {:?}", found.findings);
         if let Some(problem) = expected {
-            assert!(found.findings.iter().any(|finding| finding.problem == problem), "{name}");
+            assert!(
+                found.findings.iter().any(|finding| finding.problem == problem),
+                "{name}"
+            );
         }
         let list = snapshots::list(&repository, &SnapshotFilter::default()).await.unwrap();
         for record in &list.snapshots {
             let target = folder.path().join(format!("ours-{}", record.id));
-            let report = backups::restore(&repository, &record.id, &target, &RestoreOptions::default(), &Silent, &CancellationToken::new()).await;
+            let report = backups::restore(
+                &repository,
+                &record.id,
+                &target,
+                &RestoreOptions::default(),
+                &Silent,
+                &CancellationToken::new(),
+            )
+            .await;
             if !sound {
                 continue;
             }
@@ -219,8 +335,23 @@ async fn in_restics_repositories_we_find_what_restic_finds() {
             assert!(report.damaged.is_empty(), "{name}: {report:?}");
             if judge {
                 let theirs = folder.path().join(format!("theirs-{}", record.id));
-                restic_ok(&repo, "geheim", &["--no-lock", "restore", &record.id.to_string(), "--target", theirs.to_str().unwrap()]);
-                let plain = |root: &Path| picture(root).into_iter().map(|(path, said)| (path, said.split(' ').skip(4).map(str::to_owned).collect::<Vec<_>>())).collect::<Vec<_>>();
+                restic_ok(
+                    &repo,
+                    "geheim",
+                    &[
+                        "--no-lock",
+                        "restore",
+                        &record.id.to_string(),
+                        "--target",
+                        theirs.to_str().unwrap(),
+                    ],
+                );
+                let plain = |root: &Path| {
+                    picture(root)
+                        .into_iter()
+                        .map(|(path, said)| (path, said.split(' ').skip(4).map(str::to_owned).collect::<Vec<_>>()))
+                        .collect::<Vec<_>>()
+                };
                 assert_eq!(plain(&target), plain(&theirs), "{name}");
             }
         }
@@ -242,13 +373,19 @@ impl Source for Hostile {
 
     async fn write(&self, into: &Writer<'_>) -> Result<Written, Error> {
         let content = into.save_bytes(b"evil".to_vec()).await?;
-        let inner = into.save_tree(&Tree::new(vec![file("inner", content.blobs[0])])).await?;
+        let inner = into
+            .save_tree(&Tree::new(vec![file("inner", content.blobs[0])]))
+            .await?;
         let mut nodes = vec![file("good", content.blobs[0])];
         let mut folder = Node::new("folder", NodeKind::Dir, 0o755);
         folder.subtree = Some(inner);
         nodes.push(folder);
         (self.0)(&mut nodes, inner);
-        Ok(Written { root: Tree { nodes }, skipped: Vec::new(), changed: Vec::new() })
+        Ok(Written {
+            root: Tree { nodes },
+            skipped: Vec::new(),
+            changed: Vec::new(),
+        })
     }
 
     async fn verify(&self, _: &Path) -> Result<Verification, Error> {
@@ -298,13 +435,23 @@ async fn nothing_is_written_outside_the_target() {
         let target = outer.join("target");
         let report = restore(&repository, &saved, &target).await;
         assert!(!report.skipped.is_empty(), "attack {number}: {report:?}");
-        let around: Vec<_> = std::fs::read_dir(&outer).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let around: Vec<_> = std::fs::read_dir(&outer)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
         assert_eq!(around, ["target"], "attack {number}");
         assert!(!Path::new("/tmp/opsctl-escaped").exists());
         assert_eq!(std::fs::read(target.join("good")).unwrap(), b"evil");
         use std::os::unix::fs::PermissionsExt;
-        assert_eq!(target.join("good").metadata().unwrap().permissions().mode() & 0o7777, 0o755, "no setuid unless asked for");
-        assert!(!check(&repository).await.is_sound(), "attack {number}: the check sees it too");
+        assert_eq!(
+            target.join("good").metadata().unwrap().permissions().mode() & 0o7777,
+            0o755,
+            "no setuid unless asked for"
+        );
+        assert!(
+            !check(&repository).await.is_sound(),
+            "attack {number}: the check sees it too"
+        );
     }
 }
 
@@ -322,14 +469,36 @@ async fn a_link_that_is_there_already_is_not_followed() {
     std::os::unix::fs::symlink(&elsewhere, target.join("folder")).unwrap();
     std::os::unix::fs::symlink(elsewhere.join("good"), target.join("good")).unwrap();
     let report = restore(&repository, &saved, &target).await;
-    assert!(report.skipped.iter().any(|skipped| skipped.path.starts_with("folder")), "{report:?}");
+    assert!(
+        report.skipped.iter().any(|skipped| skipped.path.starts_with("folder")),
+        "{report:?}"
+    );
     assert_eq!(std::fs::read_dir(&elsewhere).unwrap().count(), 1, "nothing came in");
-    assert_eq!(std::fs::read(elsewhere.join("good")).unwrap(), b"mine", "a link is replaced, not written through");
+    assert_eq!(
+        std::fs::read(elsewhere.join("good")).unwrap(),
+        b"mine",
+        "a link is replaced, not written through"
+    );
     assert_eq!(std::fs::read(target.join("good")).unwrap(), b"evil");
-    let allowed = RestoreOptions { setuid: true, ..RestoreOptions::default() };
-    restore_with(&repository, &saved, &folder.path().join("allowed"), &allowed).await.unwrap();
+    let allowed = RestoreOptions {
+        setuid: true,
+        ..RestoreOptions::default()
+    };
+    restore_with(&repository, &saved, &folder.path().join("allowed"), &allowed)
+        .await
+        .unwrap();
     use std::os::unix::fs::PermissionsExt;
-    assert_eq!(folder.path().join("allowed/good").metadata().unwrap().permissions().mode() & 0o7777, 0o6755);
+    assert_eq!(
+        folder
+            .path()
+            .join("allowed/good")
+            .metadata()
+            .unwrap()
+            .permissions()
+            .mode()
+            & 0o7777,
+        0o6755
+    );
 }
 
 /// A directory that holds itself many times over would be nested for ever; trees are named after their content, so the
@@ -352,7 +521,11 @@ async fn directories_nested_without_end_are_given_up() {
                 node.subtree = Some(into.save_tree(&root).await?);
                 root = Tree::new(vec![node]);
             }
-            Ok(Written { root, skipped: Vec::new(), changed: Vec::new() })
+            Ok(Written {
+                root,
+                skipped: Vec::new(),
+                changed: Vec::new(),
+            })
         }
         async fn verify(&self, _: &Path) -> Result<Verification, Error> {
             Ok(Verification { checks: Vec::new() })
@@ -365,5 +538,9 @@ async fn directories_nested_without_end_are_given_up() {
     let report = restore(&repository, &saved, &folder.path().join("target")).await;
     assert_eq!(report.damaged.len(), 1, "{:?}", report.damaged);
     let snapshot = repository.snapshot(&saved.snapshot).await.unwrap();
-    assert!(snapshots::ls(&repository, &snapshot, Path::new(""), true).await.is_err());
+    assert!(
+        snapshots::ls(&repository, &snapshot, Path::new(""), true)
+            .await
+            .is_err()
+    );
 }

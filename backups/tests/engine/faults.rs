@@ -4,14 +4,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use backups::store::{Fault, FaultyStore, LocalStore, MemoryStore, StoreKey, list_all};
-use backups::{Repository, Store, SnapshotFilter, StoreError, snapshots};
+use backups::{Repository, SnapshotFilter, Store, StoreError, snapshots};
 
 use crate::world::*;
 
 async fn copy(from: &dyn Store, to: &Path) {
     let to = LocalStore::new(to);
     // Locks stay behind: a store that fails keeps ours, and restic's way to ask whether we live is to send us SIGHUP.
-    for entry in list_all(from, "").await.unwrap().into_iter().filter(|entry| !entry.key.as_str().starts_with("locks/")) {
+    for entry in list_all(from, "")
+        .await
+        .unwrap()
+        .into_iter()
+        .filter(|entry| !entry.key.as_str().starts_with("locks/"))
+    {
         to.put(&entry.key, from.get(&entry.key).await.unwrap()).await.unwrap();
     }
 }
@@ -35,7 +40,11 @@ async fn a_store_that_fails_at_any_write_leaves_a_sound_repository() {
             }
             let repository = Repository::open(Arc::clone(&inner), PASSWORD).await.unwrap();
             let report = check(&repository).await;
-            assert!(report.is_sound(), "{fault:?} from write {allowed} on: {:?}", report.findings);
+            assert!(
+                report.is_sound(),
+                "{fault:?} from write {allowed} on: {:?}",
+                report.findings
+            );
             let saved = snapshots::list(&repository, &SnapshotFilter::default()).await.unwrap();
             assert!(saved.snapshots.len() <= 1);
             if judge && allowed % 2 == 0 {
@@ -91,14 +100,25 @@ async fn a_target_that_is_full_ends_the_restore_and_keeps_no_half_file() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
     let repository = init(&store).await;
     let saved = save(&repository, &files(&source)).await.unwrap();
-    let mounted = std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=3m", "tmpfs"]).arg(&mount).output();
+    let mounted = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=3m", "tmpfs"])
+        .arg(&mount)
+        .output();
     if !mounted.is_ok_and(|output| output.status.success()) {
-        println!("skipped: a_target_that_is_full_ends_the_restore_and_keeps_no_half_file: mounting a tmpfs is not allowed here");
+        println!(
+            "skipped: a_target_that_is_full_ends_the_restore_and_keeps_no_half_file: mounting a tmpfs is not allowed here"
+        );
         return;
     }
     let outcome = restore_with(&repository, &saved, &mount, &backups::RestoreOptions::default()).await;
     let left = std::fs::read_dir(mount.join("source")).map(Iterator::count);
-    assert!(std::process::Command::new("umount").arg(&mount).status().unwrap().success());
+    assert!(
+        std::process::Command::new("umount")
+            .arg(&mount)
+            .status()
+            .unwrap()
+            .success()
+    );
     assert!(outcome.as_ref().is_err_and(backups::Error::is_disk_full), "{outcome:?}");
     assert_eq!(left.unwrap(), 0, "no half file stays");
     assert_eq!(list_all(&*store, "locks/").await.unwrap(), []);
@@ -108,7 +128,10 @@ async fn a_target_that_is_full_ends_the_restore_and_keeps_no_half_file() {
 async fn a_store_that_lets_us_only_read_can_be_restored_from() {
     struct ReadOnly(Arc<dyn Store>);
     fn denied(key: &StoreKey) -> StoreError {
-        StoreError::Denied { key: key.to_string(), source: std::io::ErrorKind::ReadOnlyFilesystem.into() }
+        StoreError::Denied {
+            key: key.to_string(),
+            source: std::io::ErrorKind::ReadOnlyFilesystem.into(),
+        }
     }
     #[async_trait::async_trait]
     impl Store for ReadOnly {
@@ -127,7 +150,12 @@ async fn a_store_that_lets_us_only_read_can_be_restored_from() {
         async fn stat(&self, key: &StoreKey) -> Result<backups::store::Entry, StoreError> {
             self.0.stat(key).await
         }
-        async fn list(&self, prefix: &str, after: Option<&StoreKey>, limit: usize) -> Result<backups::store::Page, StoreError> {
+        async fn list(
+            &self,
+            prefix: &str,
+            after: Option<&StoreKey>,
+            limit: usize,
+        ) -> Result<backups::store::Page, StoreError> {
             self.0.list(prefix, after, limit).await
         }
         async fn delete(&self, key: &StoreKey) -> Result<(), StoreError> {
@@ -144,5 +172,8 @@ async fn a_store_that_lets_us_only_read_can_be_restored_from() {
     assert!(!restore(&repository, &saved, &target).await.is_partial());
     assert_eq!(picture(&target.join("source")), picture(&source));
     assert!(check(&repository).await.is_sound());
-    assert!(matches!(save(&repository, &files(&source)).await, Err(backups::Error::Store(StoreError::Denied { .. }))));
+    assert!(matches!(
+        save(&repository, &files(&source)).await,
+        Err(backups::Error::Store(StoreError::Denied { .. }))
+    ));
 }

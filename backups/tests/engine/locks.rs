@@ -20,7 +20,9 @@ async fn shared_locks_go_together_and_an_exclusive_one_alone() {
     let one = Lock::acquire(&repository, LockMode::Shared, now).await.unwrap();
     let two = Lock::acquire(&repository, LockMode::Shared, now).await.unwrap();
     let refused = Lock::acquire(&repository, LockMode::Exclusive, now).await.err();
-    let Some(Error::Locked(holder)) = refused else { panic!("{refused:?}") };
+    let Some(Error::Locked(holder)) = refused else {
+        panic!("{refused:?}")
+    };
     assert_eq!((holder.pid, holder.exclusive), (std::process::id(), false));
     assert_eq!(locks(&*store).await, 2, "the one that was refused left nothing");
     one.release().await;
@@ -28,7 +30,9 @@ async fn shared_locks_go_together_and_an_exclusive_one_alone() {
     assert_eq!(locks(&*store).await, 0, "released or dropped, a lock is gone");
     let alone = Lock::acquire(&repository, LockMode::Exclusive, now).await.unwrap();
     let folder = tempfile::tempdir().unwrap();
-    assert!(matches!(save(&repository, &files(folder.path())).await.err(), Some(Error::Locked(holder)) if holder.exclusive));
+    assert!(
+        matches!(save(&repository, &files(folder.path())).await.err(), Some(Error::Locked(holder)) if holder.exclusive)
+    );
     alone.release().await;
 }
 
@@ -51,21 +55,31 @@ async fn a_lock_of_a_dead_process_is_taken_away_and_restics_living_one_respected
         .stdout(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_mins(1);
     while locks(&*store).await == 0 {
         assert!(tokio::time::Instant::now() < deadline, "restic locks");
         tokio::task::yield_now().await;
     }
-    let refused = Lock::acquire(&repository, LockMode::Exclusive, backups::now()).await.err();
-    assert!(matches!(&refused, Some(Error::Locked(by)) if by.pid == holder.id()), "{refused:?}");
+    let refused = Lock::acquire(&repository, LockMode::Exclusive, backups::now())
+        .await
+        .err();
+    assert!(
+        matches!(&refused, Some(Error::Locked(by)) if by.pid == holder.id()),
+        "{refused:?}"
+    );
     // A shared lock of the living process does not keep a backup away.
     save(&repository, &files(&source)).await.unwrap();
     holder.kill().unwrap();
     holder.wait().unwrap();
     assert_eq!(locks(&*store).await, 1, "restic was killed and left its lock");
-    let lock = Lock::acquire(&repository, LockMode::Exclusive, backups::now()).await.unwrap();
+    let lock = Lock::acquire(&repository, LockMode::Exclusive, backups::now())
+        .await
+        .unwrap();
     let listed = String::from_utf8(restic(&repo, PASSWORD, &["check"]).stderr).unwrap();
-    assert!(listed.contains("locked exclusively"), "restic respects our lock: {listed}");
+    assert!(
+        listed.contains("locked exclusively"),
+        "restic respects our lock: {listed}"
+    );
     lock.release().await;
     restic_ok(&repo, PASSWORD, &["check"]);
 }
@@ -75,7 +89,13 @@ async fn a_stale_lock_of_elsewhere_is_taken_away() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
     let repository = init(&store).await;
     let now = backups::now();
-    let held = Lock::acquire(&repository, LockMode::Exclusive, now - jiff::SignedDuration::from_mins(31)).await.unwrap();
+    let held = Lock::acquire(
+        &repository,
+        LockMode::Exclusive,
+        now - jiff::SignedDuration::from_mins(31),
+    )
+    .await
+    .unwrap();
     let taken = Lock::acquire(&repository, LockMode::Exclusive, now).await.unwrap();
     assert_eq!(locks(&*store).await, 1);
     drop((held, taken));
@@ -88,7 +108,16 @@ async fn a_damaged_lock_is_named() {
     let repository = init(&store).await;
     memory.overwrite(StoreKey::new(format!("locks/{}", "ab".repeat(32))).unwrap(), "damaged");
     let refused = Lock::acquire(&repository, LockMode::Shared, backups::now()).await.err();
-    assert!(matches!(refused, Some(Error::Damaged { object: backups::Object::Lock(_), .. })), "{refused:?}");
+    assert!(
+        matches!(
+            refused,
+            Some(Error::Damaged {
+                object: backups::Object::Lock(_),
+                ..
+            })
+        ),
+        "{refused:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -102,7 +131,13 @@ async fn a_backup_that_is_dropped_or_cancelled_leaves_no_lock_and_a_sound_reposi
         let cancel = tokio_util::sync::CancellationToken::new();
         let source = files(folder.path());
         let options = options(0);
-        let mut saving = Box::pin(backups::backup(&repository, &source, &options, &backups::Silent, &cancel));
+        let mut saving = Box::pin(backups::backup(
+            &repository,
+            &source,
+            &options,
+            &backups::Silent,
+            &cancel,
+        ));
         let mut done = false;
         for _ in 0..polls {
             done = done || futures::poll!(&mut saving).is_ready();

@@ -19,10 +19,16 @@ async fn open(store: &Arc<dyn Store>, password: &str) -> Result<Repository, Erro
 #[tokio::test]
 async fn each_way_of_not_opening_has_its_error() {
     let (memory, store) = store();
-    assert!(matches!(open(&store, PASSWORD).await.err(), Some(Error::NoRepository { .. })));
+    assert!(matches!(
+        open(&store, PASSWORD).await.err(),
+        Some(Error::NoRepository { .. })
+    ));
     init(&store).await;
     assert!(open(&store, PASSWORD).await.is_ok());
-    assert!(matches!(open(&store, "wrong").await.err(), Some(Error::WrongPassword { keys: 1 })));
+    assert!(matches!(
+        open(&store, "wrong").await.err(),
+        Some(Error::WrongPassword { keys: 1 })
+    ));
     let again = Repository::init(Arc::clone(&store), PASSWORD, &CHEAP).await;
     assert!(matches!(again.err(), Some(Error::RepositoryExists { .. })));
 
@@ -32,7 +38,16 @@ async fn each_way_of_not_opening_has_its_error() {
     changed[20] ^= 1;
     memory.overwrite(config.clone(), changed);
     let damaged = open(&store, PASSWORD).await.err();
-    assert!(matches!(damaged, Some(Error::Damaged { object: Object::Config, damage: Damage::NotAuthentic })), "{damaged:?}");
+    assert!(
+        matches!(
+            damaged,
+            Some(Error::Damaged {
+                object: Object::Config,
+                damage: Damage::NotAuthentic
+            })
+        ),
+        "{damaged:?}"
+    );
     memory.overwrite(config, sound);
 
     let key = list_all(&*store, "keys/").await.unwrap().remove(0).key;
@@ -41,7 +56,16 @@ async fn each_way_of_not_opening_has_its_error() {
     memory.overwrite(key, changed);
     for password in [PASSWORD, "wrong"] {
         let damaged = open(&store, password).await.err();
-        assert!(matches!(damaged, Some(Error::Damaged { object: Object::Key(_), damage: Damage::WrongHash })), "{damaged:?}");
+        assert!(
+            matches!(
+                damaged,
+                Some(Error::Damaged {
+                    object: Object::Key(_),
+                    damage: Damage::WrongHash
+                })
+            ),
+            "{damaged:?}"
+        );
     }
 }
 
@@ -61,7 +85,11 @@ async fn of_many_that_make_a_repository_one_wins_and_all_can_use_it() {
         ids.insert(repository.id());
     }
     assert_eq!((made, ids.len()), (1, 1));
-    assert_eq!(list_all(&*store, "keys/").await.unwrap().len(), 1, "the losers' keys are gone");
+    assert_eq!(
+        list_all(&*store, "keys/").await.unwrap().len(),
+        1,
+        "the losers' keys are gone"
+    );
 }
 
 #[tokio::test]
@@ -69,7 +97,9 @@ async fn what_a_killed_init_left_is_used() {
     let (_, store) = store();
     init(&store).await;
     store.delete(&StoreKey::new("config").unwrap()).await.unwrap();
-    let (repository, made) = Repository::open_or_init(Arc::clone(&store), PASSWORD, &CHEAP).await.unwrap();
+    let (repository, made) = Repository::open_or_init(Arc::clone(&store), PASSWORD, &CHEAP)
+        .await
+        .unwrap();
     assert!(made);
     assert_eq!(list_all(&*store, "keys/").await.unwrap().len(), 1);
     assert_eq!(open(&store, PASSWORD).await.unwrap().id(), repository.id());
@@ -85,7 +115,9 @@ async fn restic_opens_what_we_made_with_the_real_cost() {
     }
     let folder = tempfile::tempdir().unwrap();
     let store: Arc<dyn Store> = Arc::new(backups::store::LocalStore::new(folder.path()));
-    Repository::init(store, PASSWORD, &backups::InitOptions::default()).await.unwrap();
+    Repository::init(store, PASSWORD, &backups::InitOptions::default())
+        .await
+        .unwrap();
     restic_ok(folder.path(), PASSWORD, &["check"]);
     let refused = restic(folder.path(), "wrong", &["check"]);
     assert!(String::from_utf8_lossy(&refused.stderr).contains("wrong password"));

@@ -33,7 +33,11 @@ async fn odd_files_come_back_byte_by_byte() {
     // Again into the same place: nothing is written; a changed file is put right.
     std::fs::write(target.join("source/deep/text"), b"changed").unwrap();
     let again = restore(&repository, &saved, &target).await;
-    assert_eq!((again.files - 4, again.is_partial()), (1, false), "one file, one link and three specials: {again:?}");
+    assert_eq!(
+        (again.files - 4, again.is_partial()),
+        (1, false),
+        "one file, one link and three specials: {again:?}"
+    );
     assert_eq!(picture(&target.join("source")), picture(&source));
 }
 
@@ -43,18 +47,39 @@ async fn restic_checks_and_restores_what_we_saved_and_we_read_what_it_pruned() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let (source, target, repo) = (folder.path().join("source"), folder.path().join("target"), folder.path().join("repo"));
+    let (source, target, repo) = (
+        folder.path().join("source"),
+        folder.path().join("target"),
+        folder.path().join("repo"),
+    );
     odd_tree(&source);
     let repository = init(&local(&repo)).await;
     let first = save(&repository, &files(&source)).await.unwrap();
     std::fs::remove_file(source.join("deep/text")).unwrap();
     std::fs::write(source.join("new"), noise(9, 2 << 20)).unwrap();
-    let second = backups::backup(&repository, &files(&source), &options(5), &backups::Silent, &tokio_util::sync::CancellationToken::new()).await.unwrap();
+    let second = backups::backup(
+        &repository,
+        &files(&source),
+        &options(5),
+        &backups::Silent,
+        &tokio_util::sync::CancellationToken::new(),
+    )
+    .await
+    .unwrap();
     assert_eq!(second.parent, Some(first.snapshot));
     assert!(second.summary.files_unmodified > 5, "{:?}", second.summary);
 
     restic_ok(&repo, PASSWORD, &["check", "--read-data"]);
-    restic_ok(&repo, PASSWORD, &["restore", &second.snapshot.to_string(), "--target", target.to_str().unwrap()]);
+    restic_ok(
+        &repo,
+        PASSWORD,
+        &[
+            "restore",
+            &second.snapshot.to_string(),
+            "--target",
+            target.to_str().unwrap(),
+        ],
+    );
     // Restic 0.14 keeps a link's target as text, so one that is not UTF-8 is lost there.
     let without = |mut picture: std::collections::BTreeMap<std::path::PathBuf, String>| {
         picture.remove(Path::new("odd link"));
@@ -66,7 +91,10 @@ async fn restic_checks_and_restores_what_we_saved_and_we_read_what_it_pruned() {
     assert!(said.contains("removing") || said.contains("done"), "{said}");
     restic_ok(&repo, PASSWORD, &["check", "--read-data"]);
     let left = snapshots::list(&repository, &SnapshotFilter::default()).await.unwrap();
-    assert_eq!(left.snapshots.iter().map(|record| record.id).collect::<Vec<_>>(), [second.snapshot]);
+    assert_eq!(
+        left.snapshots.iter().map(|record| record.id).collect::<Vec<_>>(),
+        [second.snapshot]
+    );
     let again = folder.path().join("again");
     let report = restore(&repository, &second, &again).await;
     assert!(!report.is_partial(), "{report:?}");
@@ -93,13 +121,31 @@ async fn we_restore_what_restic_saved() {
         let repository = backups::Repository::open(local(&repo), PASSWORD).await.unwrap();
         assert_eq!(repository.version().to_string(), version);
         assert!(check(&repository).await.findings.is_empty());
-        let latest = snapshots::find(&repository, "latest", &SnapshotFilter::default()).await.unwrap();
-        let report = backups::restore(&repository, &latest.id, &target, &RestoreOptions::default(), &backups::Silent, &tokio_util::sync::CancellationToken::new()).await.unwrap();
+        let latest = snapshots::find(&repository, "latest", &SnapshotFilter::default())
+            .await
+            .unwrap();
+        let report = backups::restore(
+            &repository,
+            &latest.id,
+            &target,
+            &RestoreOptions::default(),
+            &backups::Silent,
+            &tokio_util::sync::CancellationToken::new(),
+        )
+        .await
+        .unwrap();
         assert!(!report.is_partial(), "{report:?}");
-        assert_eq!(picture(&target.join(source.strip_prefix("/").unwrap())), picture(&source), "version {version}");
+        assert_eq!(
+            picture(&target.join(source.strip_prefix("/").unwrap())),
+            picture(&source),
+            "version {version}"
+        );
         let ours = save(&repository, &files(&source)).await;
         if version == "1" {
-            assert!(matches!(ours, Err(backups::Error::ReadOnlyVersion)), "version 1 is never written");
+            assert!(
+                matches!(ours, Err(backups::Error::ReadOnlyVersion)),
+                "version 1 is never written"
+            );
         } else {
             ours.unwrap();
         }
@@ -116,14 +162,30 @@ async fn parts_are_restored_alone() {
     let repository = init(&store).await;
     let saved = save(&repository, &files(&source)).await.unwrap();
     let target = folder.path().join("target");
-    let wanted = RestoreOptions { include: vec!["/source/deep/er".into(), "source/small.txt".into()], ..RestoreOptions::default() };
+    let wanted = RestoreOptions {
+        include: vec!["/source/deep/er".into(), "source/small.txt".into()],
+        ..RestoreOptions::default()
+    };
     let report = restore_with(&repository, &saved, &target, &wanted).await.unwrap();
     assert!(!report.is_partial());
     let mut names: Vec<_> = picture(&target).into_keys().collect();
     names.sort();
-    let expected: Vec<std::path::PathBuf> = ["", "source", "source/deep", "source/deep/er", "source/deep/er/still", "source/deep/er/still/large", "source/small.txt"].map(Into::into).into();
+    let expected: Vec<std::path::PathBuf> = [
+        "",
+        "source",
+        "source/deep",
+        "source/deep/er",
+        "source/deep/er/still",
+        "source/deep/er/still/large",
+        "source/small.txt",
+    ]
+    .map(Into::into)
+    .into();
     assert_eq!(names, expected);
-    let missing = RestoreOptions { include: vec!["source/none".into()], ..RestoreOptions::default() };
+    let missing = RestoreOptions {
+        include: vec!["source/none".into()],
+        ..RestoreOptions::default()
+    };
     let refused = restore_with(&repository, &saved, &folder.path().join("other"), &missing).await;
     assert!(matches!(refused, Err(backups::Error::PathNotFound { .. })));
 }
@@ -139,16 +201,35 @@ async fn what_is_excluded_unreadable_or_vanished_is_not_saved_and_only_the_latte
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
     let repository = init(&store).await;
     let excludes = Excludes::new(["*.tmp", "**/cache/**"]).unwrap();
-    let saved = save(&repository, &FilesSource::new(vec![source.clone()], excludes)).await.unwrap();
+    let saved = save(&repository, &FilesSource::new(vec![source.clone()], excludes))
+        .await
+        .unwrap();
     assert!(!saved.is_partial());
-    let record = snapshots::find(&repository, &saved.snapshot.short(), &SnapshotFilter::default()).await.unwrap();
+    let record = snapshots::find(&repository, &saved.snapshot.short(), &SnapshotFilter::default())
+        .await
+        .unwrap();
     assert_eq!(record.snapshot.excludes, ["*.tmp", "**/cache/**"]);
-    let listed = snapshots::ls(&repository, &record.snapshot, Path::new(""), true).await.unwrap();
+    let listed = snapshots::ls(&repository, &record.snapshot, Path::new(""), true)
+        .await
+        .unwrap();
     let names: Vec<String> = listed.iter().map(|entry| entry.path.display().to_string()).collect();
-    assert_eq!(names, ["source", "source/a", "source/a/cache", "source/a/keep", "source/keep"]);
+    assert_eq!(
+        names,
+        ["source", "source/a", "source/a/cache", "source/a/keep", "source/keep"]
+    );
     let none = save(&repository, &files(&folder.path().join("none"))).await;
-    assert!(matches!(none, Err(backups::Error::Source(_))), "a root that is not there is no snapshot");
-    assert_eq!(snapshots::list(&repository, &SnapshotFilter::default()).await.unwrap().snapshots.len(), 1);
+    assert!(
+        matches!(none, Err(backups::Error::Source(_))),
+        "a root that is not there is no snapshot"
+    );
+    assert_eq!(
+        snapshots::list(&repository, &SnapshotFilter::default())
+            .await
+            .unwrap()
+            .snapshots
+            .len(),
+        1
+    );
     // /proc/self/mem is a regular file whose reading fails.
     let broken = FilesSource::new(vec!["/proc/self/mem".into(), source], Excludes::default());
     let partial = save(&repository, &broken).await.unwrap();
@@ -169,20 +250,49 @@ async fn a_diff_names_what_changed_and_a_dump_is_what_was_saved() {
     std::fs::create_dir(source.join("new")).unwrap();
     std::fs::write(source.join("new/file"), b"new").unwrap();
     let second = save(&repository, &files(&source)).await.unwrap();
-    let (before, after) = (repository.snapshot(&first.snapshot).await.unwrap(), repository.snapshot(&second.snapshot).await.unwrap());
+    let (before, after) = (
+        repository.snapshot(&first.snapshot).await.unwrap(),
+        repository.snapshot(&second.snapshot).await.unwrap(),
+    );
     let changes = snapshots::diff(&repository, &before, &after).await.unwrap();
     use snapshots::ChangeKind::*;
-    let named: Vec<_> = changes.iter().map(|change| (change.path.to_str().unwrap(), change.kind)).collect();
-    assert_eq!(named, [("source/deep/text", Modified), ("source/empty", Removed), ("source/new", Added), ("source/new/file", Added)]);
+    let named: Vec<_> = changes
+        .iter()
+        .map(|change| (change.path.to_str().unwrap(), change.kind))
+        .collect();
+    assert_eq!(
+        named,
+        [
+            ("source/deep/text", Modified),
+            ("source/empty", Removed),
+            ("source/new", Added),
+            ("source/new/file", Added)
+        ]
+    );
 
     let mut out = Vec::new();
-    snapshots::dump(&repository, &after, Path::new("source/deep/er/still/large"), &mut out).await.unwrap();
+    snapshots::dump(&repository, &after, Path::new("source/deep/er/still/large"), &mut out)
+        .await
+        .unwrap();
     assert!(out == noise(7, 5 << 20));
     let archive = folder.path().join("archive.tar");
-    snapshots::dump(&repository, &after, Path::new("source"), &mut std::fs::File::create(&archive).unwrap()).await.unwrap();
+    snapshots::dump(
+        &repository,
+        &after,
+        Path::new("source"),
+        &mut std::fs::File::create(&archive).unwrap(),
+    )
+    .await
+    .unwrap();
     let target = folder.path().join("untarred");
     std::fs::create_dir(&target).unwrap();
-    let done = std::process::Command::new("tar").arg("xpf").arg(&archive).arg("-C").arg(&target).output().unwrap();
+    let done = std::process::Command::new("tar")
+        .arg("xpf")
+        .arg(&archive)
+        .arg("-C")
+        .arg(&target)
+        .output()
+        .unwrap();
     assert!(done.status.success(), "{done:?}");
     let (unpacked, original) = (picture(&target), picture(&source));
     for (path, expected) in &original {

@@ -27,7 +27,9 @@ fn database(path: &Path, journal: &str, rows: i64) -> Connection {
 /// Both tables always have the same rows.
 fn insert(connection: &Connection, id: i64) {
     connection.execute_batch("BEGIN IMMEDIATE").unwrap();
-    connection.execute("INSERT INTO pair VALUES (?1, randomblob(2000))", [id]).unwrap();
+    connection
+        .execute("INSERT INTO pair VALUES (?1, randomblob(2000))", [id])
+        .unwrap();
     connection.execute("INSERT INTO other VALUES (?1)", [id]).unwrap();
     connection.execute_batch("COMMIT").unwrap();
 }
@@ -62,7 +64,11 @@ async fn under_writers(journal: &'static str) {
         assert!(verified.is_sound() && verified.checks.len() == 3, "{verified:?}");
         let copy = Connection::open(target.join("orders.db")).unwrap();
         let ask = |sql: &str| copy.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
-        let (rows, others, highest) = (ask("SELECT count(*) FROM pair"), ask("SELECT count(*) FROM other"), ask("SELECT max(id) FROM pair"));
+        let (rows, others, highest) = (
+            ask("SELECT count(*) FROM pair"),
+            ask("SELECT count(*) FROM other"),
+            ask("SELECT max(id) FROM pair"),
+        );
         assert_eq!((rows, others), (highest, highest), "a prefix, whole in both tables");
         assert!((before..=after).contains(&highest), "{before} <= {highest} <= {after}");
         let names: Vec<_> = std::fs::read_dir(folder.path().join("staging")).unwrap().collect();
@@ -92,14 +98,26 @@ async fn a_snapshot_of_a_database_is_the_file_and_its_manifest() {
     let repository = init(&store).await;
     let source = SqliteSource::new(&path, folder.path().join("staging"));
     let saved = save(&repository, &source).await.unwrap();
-    let record = snapshots::find(&repository, "latest", &SnapshotFilter::default()).await.unwrap();
-    let listed = snapshots::ls(&repository, &record.snapshot, Path::new(""), true).await.unwrap();
-    let names: Vec<_> = listed.iter().map(|entry| (entry.path.to_str().unwrap(), entry.node.permissions())).collect();
+    let record = snapshots::find(&repository, "latest", &SnapshotFilter::default())
+        .await
+        .unwrap();
+    let listed = snapshots::ls(&repository, &record.snapshot, Path::new(""), true)
+        .await
+        .unwrap();
+    let names: Vec<_> = listed
+        .iter()
+        .map(|entry| (entry.path.to_str().unwrap(), entry.node.permissions()))
+        .collect();
     assert_eq!(names, [(MANIFEST, 0o600), ("orders.db", 0o600)]);
     let mut json = Vec::new();
-    snapshots::dump(&repository, &record.snapshot, Path::new(MANIFEST), &mut json).await.unwrap();
+    snapshots::dump(&repository, &record.snapshot, Path::new(MANIFEST), &mut json)
+        .await
+        .unwrap();
     let manifest: Manifest = serde_json::from_slice(&json).unwrap();
-    assert_eq!((manifest.schema.as_str(), manifest.kind.as_str(), manifest.length_bytes), ("opsctl.source/v1", "sqlite", listed[1].node.size));
+    assert_eq!(
+        (manifest.schema.as_str(), manifest.kind.as_str(), manifest.length_bytes),
+        ("opsctl.source/v1", "sqlite", listed[1].node.size)
+    );
 
     // What does not verify says why.
     let target = folder.path().join("target");
@@ -118,8 +136,16 @@ async fn what_is_no_sound_database_makes_no_snapshot() {
     let folder = tempfile::tempdir().unwrap();
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
     let repository = init(&store).await;
-    let (absent, text, broken) = (folder.path().join("absent.db"), folder.path().join("text.db"), folder.path().join("broken.db"));
-    std::fs::write(&text, "certainly no database, however long one looks at it ".repeat(100)).unwrap();
+    let (absent, text, broken) = (
+        folder.path().join("absent.db"),
+        folder.path().join("text.db"),
+        folder.path().join("broken.db"),
+    );
+    std::fs::write(
+        &text,
+        "certainly no database, however long one looks at it ".repeat(100),
+    )
+    .unwrap();
     drop(database(&broken, "DELETE", 500));
     let mut bytes = std::fs::read(&broken).unwrap();
     for page in 20..40 {
@@ -131,6 +157,12 @@ async fn what_is_no_sound_database_makes_no_snapshot() {
         assert!(matches!(outcome, Err(Error::Source(_))), "{path:?}: {outcome:?}");
     }
     assert!(!absent.exists(), "a database that is missing is not made");
-    assert!(snapshots::list(&repository, &SnapshotFilter::default()).await.unwrap().snapshots.is_empty());
+    assert!(
+        snapshots::list(&repository, &SnapshotFilter::default())
+            .await
+            .unwrap()
+            .snapshots
+            .is_empty()
+    );
     assert!(std::fs::read_dir(folder.path().join("staging")).is_ok_and(|mut left| left.next().is_none()));
 }

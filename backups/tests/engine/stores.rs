@@ -19,7 +19,12 @@ async fn a_folder_keeps_the_contract() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_decorator_without_faults_keeps_the_contract() {
-    contract::check(Arc::new(FaultyStore::new(Arc::new(MemoryStore::new()), usize::MAX, Fault::Refuse))).await;
+    contract::check(Arc::new(FaultyStore::new(
+        Arc::new(MemoryStore::new()),
+        usize::MAX,
+        Fault::Refuse,
+    )))
+    .await;
 }
 
 #[tokio::test]
@@ -31,8 +36,14 @@ async fn what_a_folder_holds_is_for_its_owner_alone_and_nothing_temporary_stays(
     store.put(&key, "content".into()).await.unwrap();
     store.put(&key, "other".into()).await.unwrap_err();
     let mode = |path: &str| root.join(path).metadata().unwrap().permissions().mode() & 0o7777;
-    assert_eq!([mode("."), mode("data"), mode("data/ab"), mode("data/ab/abcd")], [0o700, 0o700, 0o700, 0o600]);
-    let names: Vec<_> = std::fs::read_dir(root.join("data/ab")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(
+        [mode("."), mode("data"), mode("data/ab"), mode("data/ab/abcd")],
+        [0o700, 0o700, 0o700, 0o600]
+    );
+    let names: Vec<_> = std::fs::read_dir(root.join("data/ab"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
     assert_eq!(names, ["abcd"]);
 }
 
@@ -42,13 +53,18 @@ async fn a_full_disk_is_said_to_be_full_and_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let mount = folder.path().join("small");
     std::fs::create_dir(&mount).unwrap();
-    let mounted = std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(&mount).output();
+    let mounted = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
+        .arg(&mount)
+        .output();
     if !mounted.is_ok_and(|output| output.status.success()) {
         println!("skipped: a_full_disk_is_said_to_be_full_and_leaves_nothing: mounting a tmpfs is not allowed here");
         return;
     }
     let store = LocalStore::new(mount.join("repo"));
-    let outcome = store.put(&StoreKey::new("data/ab/abcd").unwrap(), vec![1; 4 << 20].into()).await;
+    let outcome = store
+        .put(&StoreKey::new("data/ab/abcd").unwrap(), vec![1; 4 << 20].into())
+        .await;
     let left = std::fs::read_dir(mount.join("repo/data/ab")).map(Iterator::count);
     let unmounted = std::process::Command::new("umount").arg(&mount).status();
     assert!(matches!(outcome, Err(backups::StoreError::Full { .. })), "{outcome:?}");

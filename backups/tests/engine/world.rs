@@ -8,16 +8,23 @@ use std::sync::Arc;
 
 use backups::repo::{InitOptions, KdfParams};
 use backups::source::{Excludes, FilesSource, Source};
-use backups::{BackupOptions, BackupReport, CheckOptions, CheckReport, Error, Parent, ReadData, Repository, RestoreOptions, RestoreReport, Silent, Store};
+use backups::{
+    BackupOptions, BackupReport, CheckOptions, CheckReport, Error, Parent, ReadData, Repository, RestoreOptions,
+    RestoreReport, Silent, Store,
+};
 use tokio_util::sync::CancellationToken;
 
 pub const PASSWORD: &str = "correct horse";
 
 /// Opening these repositories takes no time.
-pub const CHEAP: InitOptions = InitOptions { kdf: KdfParams { log_n: 10, r: 1, p: 1 } };
+pub const CHEAP: InitOptions = InitOptions {
+    kdf: KdfParams { log_n: 10, r: 1, p: 1 },
+};
 
 pub async fn init(store: &Arc<dyn Store>) -> Repository {
-    Repository::init(Arc::clone(store), PASSWORD, &CHEAP).await.expect("a new repository")
+    Repository::init(Arc::clone(store), PASSWORD, &CHEAP)
+        .await
+        .expect("a new repository")
 }
 
 pub fn options(second: i64) -> BackupOptions {
@@ -39,7 +46,9 @@ pub fn files(root: &Path) -> FilesSource {
 }
 
 pub async fn restore(repository: &Repository, report: &BackupReport, target: &Path) -> RestoreReport {
-    restore_with(repository, report, target, &RestoreOptions::default()).await.expect("restore")
+    restore_with(repository, report, target, &RestoreOptions::default())
+        .await
+        .expect("restore")
 }
 
 pub async fn restore_with(
@@ -48,12 +57,24 @@ pub async fn restore_with(
     target: &Path,
     options: &RestoreOptions,
 ) -> Result<RestoreReport, Error> {
-    backups::restore(repository, &report.snapshot, target, options, &Silent, &CancellationToken::new()).await
+    backups::restore(
+        repository,
+        &report.snapshot,
+        target,
+        options,
+        &Silent,
+        &CancellationToken::new(),
+    )
+    .await
 }
 
 pub async fn check(repository: &Repository) -> CheckReport {
-    let options = CheckOptions { read_data: ReadData::All };
-    backups::check(repository, &options, &Silent, &CancellationToken::new()).await.expect("the check can be done")
+    let options = CheckOptions {
+        read_data: ReadData::All,
+    };
+    backups::check(repository, &options, &Silent, &CancellationToken::new())
+        .await
+        .expect("the check can be done")
 }
 
 /// Bytes that do not compress, the same for the same seed.
@@ -81,14 +102,43 @@ pub fn odd_tree(root: &Path) {
     std::fs::hard_link(root.join("small.txt"), root.join("deep/hard link")).unwrap();
     std::os::unix::fs::symlink("../elsewhere/nothing", root.join("dangling")).unwrap();
     std::os::unix::fs::symlink(std::ffi::OsStr::from_bytes(b"odd\xfe"), root.join("odd link")).unwrap();
-    rustix::fs::mknodat(rustix::fs::CWD, root.join("pipe"), rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o640), 0).unwrap();
-    for (name, mode) in [("small.txt", 0o444), ("empty", 0o600), ("deep/er", 0o500), ("empty folder", 0o1777), ("deep/text", 0o755)] {
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        root.join("pipe"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::from_raw_mode(0o640),
+        0,
+    )
+    .unwrap();
+    for (name, mode) in [
+        ("small.txt", 0o444),
+        ("empty", 0o600),
+        ("deep/er", 0o500),
+        ("empty folder", 0o1777),
+        ("deep/text", 0o755),
+    ] {
         std::fs::set_permissions(root.join(name), std::fs::Permissions::from_mode(mode)).unwrap();
     }
-    for (name, seconds, nanoseconds) in [("small.txt", 1_000_000_000, 123_456_789), ("deep/text", -86_400, 500), ("deep", 1_500_000_000, 0)] {
-        let time = rustix::fs::Timespec { tv_sec: seconds, tv_nsec: nanoseconds };
-        let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
-        rustix::fs::utimensat(rustix::fs::CWD, root.join(name), &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).unwrap();
+    for (name, seconds, nanoseconds) in [
+        ("small.txt", 1_000_000_000, 123_456_789),
+        ("deep/text", -86_400, 500),
+        ("deep", 1_500_000_000, 0),
+    ] {
+        let time = rustix::fs::Timespec {
+            tv_sec: seconds,
+            tv_nsec: nanoseconds,
+        };
+        let times = rustix::fs::Timestamps {
+            last_access: time,
+            last_modification: time,
+        };
+        rustix::fs::utimensat(
+            rustix::fs::CWD,
+            root.join(name),
+            &times,
+            rustix::fs::AtFlags::SYMLINK_NOFOLLOW,
+        )
+        .unwrap();
     }
 }
 
@@ -100,7 +150,11 @@ pub fn picture(root: &Path) -> BTreeMap<PathBuf, String> {
         let kind = metadata.file_type();
         let content = if kind.is_file() {
             let first = inodes.entry(metadata.ino()).or_insert_with(|| name.clone()).clone();
-            format!("{} {} first {first:?}", backups::Id::of(&std::fs::read(path).unwrap()), metadata.nlink())
+            format!(
+                "{} {} first {first:?}",
+                backups::Id::of(&std::fs::read(path).unwrap()),
+                metadata.nlink()
+            )
         } else if kind.is_symlink() {
             format!("-> {:?}", std::fs::read_link(path).unwrap())
         } else {
@@ -108,9 +162,15 @@ pub fn picture(root: &Path) -> BTreeMap<PathBuf, String> {
         };
         let mode = metadata.mode();
         let times = format!("{}.{:09}", metadata.mtime(), metadata.mtime_nsec());
-        picture.insert(name, format!("{mode:o} {times} {} {} {content}", metadata.uid(), metadata.gid()));
+        picture.insert(
+            name,
+            format!("{mode:o} {times} {} {} {content}", metadata.uid(), metadata.gid()),
+        );
         if kind.is_dir() {
-            let mut names: Vec<_> = std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect();
+            let mut names: Vec<_> = std::fs::read_dir(path)
+                .unwrap()
+                .map(|entry| entry.unwrap().path())
+                .collect();
             names.sort();
             for path in names {
                 visit(root, &path, inodes, picture);
@@ -126,7 +186,10 @@ pub fn picture(root: &Path) -> BTreeMap<PathBuf, String> {
 pub fn restic_is_here(test: &str) -> bool {
     let here = Command::new("restic").arg("version").output().is_ok();
     if !here {
-        assert!(std::env::var_os("OPSCTL_REQUIRE_PEERS").is_none_or(|value| value != "1"), "restic is not installed");
+        assert!(
+            std::env::var_os("OPSCTL_REQUIRE_PEERS").is_none_or(|value| value != "1"),
+            "restic is not installed"
+        );
         println!("skipped: {test}: restic is not installed");
     }
     here
@@ -147,14 +210,21 @@ pub fn restic(repository: &Path, password: &str, arguments: &[&str]) -> Output {
 /// Runs restic, which must be content.
 pub fn restic_ok(repository: &Path, password: &str, arguments: &[&str]) -> String {
     let output = restic(repository, password, arguments);
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let said = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert!(output.status.success(), "restic {arguments:?}: {said}");
     said
 }
 
 /// The folder with repositories that restic wrote; says by name if it is not here.
 pub fn restics_repositories(test: &str) -> Option<PathBuf> {
-    let shared = std::env::var_os("OPSCTL_SHARED").map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared"), PathBuf::from);
+    let shared = std::env::var_os("OPSCTL_SHARED").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared"),
+        PathBuf::from,
+    );
     let folder = shared.join("data/restic-repositories");
     if folder.is_dir() {
         return Some(folder);
@@ -165,6 +235,12 @@ pub fn restics_repositories(test: &str) -> Option<PathBuf> {
 
 /// Unpacks one of them.
 pub fn unpack(tarball: &Path, into: &Path) {
-    let done = Command::new("tar").arg("xzf").arg(tarball).arg("-C").arg(into).status().expect("tar runs");
+    let done = Command::new("tar")
+        .arg("xzf")
+        .arg(tarball)
+        .arg("-C")
+        .arg(into)
+        .status()
+        .expect("tar runs");
     assert!(done.success());
 }

@@ -31,7 +31,10 @@ impl Block {
     /// All bytes as one chunk.
     pub(super) fn whole(bytes: Vec<u8>) -> Self {
         let all = 0..bytes.len();
-        Self { bytes, chunks: vec![all] }
+        Self {
+            bytes,
+            chunks: vec![all],
+        }
     }
 
     /// How many bytes its chunks have.
@@ -49,7 +52,11 @@ pub(super) struct BlockReader<R> {
 
 impl<R: Read> BlockReader<R> {
     pub(super) fn new(reader: R) -> Self {
-        Self { reader, rest: Vec::new(), at_end: false }
+        Self {
+            reader,
+            rest: Vec::new(),
+            at_end: false,
+        }
     }
 
     pub(super) fn is_at_end(&self) -> bool {
@@ -79,7 +86,11 @@ impl<R: Read> BlockReader<R> {
         }
         self.rest.clear();
         self.rest.extend_from_slice(&bytes[start..filled]);
-        Ok(if chunks.is_empty() { None } else { Some(Block { bytes, chunks }) })
+        Ok(if chunks.is_empty() {
+            None
+        } else {
+            Some(Block { bytes, chunks })
+        })
     }
 }
 

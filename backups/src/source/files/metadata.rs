@@ -22,7 +22,10 @@ pub(super) struct Accounts {
 impl Accounts {
     fn name(known: &Mutex<HashMap<u32, String>>, number: u32, look_up: fn(u32) -> Option<String>) -> String {
         let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.entry(number).or_insert_with(|| look_up(number).unwrap_or_default()).clone()
+        known
+            .entry(number)
+            .or_insert_with(|| look_up(number).unwrap_or_default())
+            .clone()
     }
 
     fn user(&self, uid: u32) -> String {
@@ -79,6 +82,9 @@ fn kind(metadata: &Metadata) -> NodeKind {
 /// A file's time. Go writes years from 0 to 9999 only; others become the epoch.
 pub(super) fn time(seconds: i64, nanoseconds: i64) -> Timestamp {
     const YEAR_0: i64 = -62_167_219_200;
-    let time = i32::try_from(nanoseconds).ok().and_then(|nanoseconds| Timestamp::new(seconds, nanoseconds).ok());
-    time.filter(|time| time.as_second() >= YEAR_0).unwrap_or(Timestamp::UNIX_EPOCH)
+    let time = i32::try_from(nanoseconds)
+        .ok()
+        .and_then(|nanoseconds| Timestamp::new(seconds, nanoseconds).ok());
+    time.filter(|time| time.as_second() >= YEAR_0)
+        .unwrap_or(Timestamp::UNIX_EPOCH)
 }

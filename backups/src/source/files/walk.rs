@@ -18,7 +18,10 @@ const AHEAD: usize = 256;
 pub(super) enum Event {
     Enter(Node),
     Leave,
-    File { path: PathBuf, node: Node },
+    File {
+        path: PathBuf,
+        node: Node,
+    },
     /// A link, a device, a pipe, a socket.
     Other(Node),
     Skipped(Skipped),
@@ -30,7 +33,11 @@ pub(super) enum Event {
 pub(super) fn start(roots: Vec<PathBuf>, excludes: Excludes, accounts: Arc<Accounts>) -> mpsc::Receiver<Event> {
     let (events, receiver) = mpsc::channel(AHEAD);
     tokio::task::spawn_blocking(move || {
-        let walk = Walk { excludes, accounts, events };
+        let walk = Walk {
+            excludes,
+            accounts,
+            events,
+        };
         let _ = roots.iter().try_for_each(|root| walk.root(root));
     });
     receiver
@@ -51,11 +58,18 @@ impl Walk {
     }
 
     fn root(&self, root: &Path) -> Result<(), Unheard> {
-        let failed = |source| Event::RootFailed(SourceError::Read { path: root.to_owned(), source });
+        let failed = |source| {
+            Event::RootFailed(SourceError::Read {
+                path: root.to_owned(),
+                source,
+            })
+        };
         let Some(name) = root.file_name() else {
             return self.say(failed(io::Error::other("the path has no last name")));
         };
-        let node = root.symlink_metadata().and_then(|metadata| metadata::node(name, root, &metadata, &self.accounts));
+        let node = root
+            .symlink_metadata()
+            .and_then(|metadata| metadata::node(name, root, &metadata, &self.accounts));
         match node {
             Err(error) => self.say(failed(error)),
             Ok(node) if node.kind == NodeKind::Dir => match names(root) {
@@ -83,7 +97,10 @@ impl Walk {
                 Ok(None) => {}
                 Ok(Some((node, held))) if node.kind == NodeKind::Dir => self.directory(&path, &below, node, held)?,
                 Ok(Some((node, _))) => self.item(&path, node)?,
-                Err(error) => self.say(Event::Skipped(Skipped { path, reason: super::reason(&error) }))?,
+                Err(error) => self.say(Event::Skipped(Skipped {
+                    path,
+                    reason: super::reason(&error),
+                }))?,
             }
         }
         self.say(Event::Leave)
@@ -91,7 +108,10 @@ impl Walk {
 
     fn item(&self, path: &Path, node: Node) -> Result<(), Unheard> {
         self.say(match node.kind {
-            NodeKind::File => Event::File { path: path.to_owned(), node },
+            NodeKind::File => Event::File {
+                path: path.to_owned(),
+                node,
+            },
             _ => Event::Other(node),
         })
     }
@@ -99,7 +119,9 @@ impl Walk {
 
 /// What a directory holds, in the order of names.
 fn names(path: &Path) -> io::Result<Vec<OsString>> {
-    let mut names = std::fs::read_dir(path)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>()?;
+    let mut names = std::fs::read_dir(path)?
+        .map(|entry| Ok(entry?.file_name()))
+        .collect::<io::Result<Vec<_>>>()?;
     names.sort_unstable();
     Ok(names)
 }

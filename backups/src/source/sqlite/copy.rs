@@ -25,12 +25,18 @@ pub(super) fn copy(database: &Path, target: &Path, cancel: &CancellationToken) -
     refuse_what_is_no_database(database)?;
     let failed = |source| failed(database, source);
     let source = open_live(database).map_err(failed)?;
-    let journal: String = source.pragma_query_value(None, "journal_mode", |row| row.get(0)).map_err(failed)?;
-    if !journal.eq_ignore_ascii_case("wal") && pass(&source, target, cancel, Some(Instant::now() + BETWEEN_WRITES)).map_err(|error| error.or(database))? {
+    let journal: String = source
+        .pragma_query_value(None, "journal_mode", |row| row.get(0))
+        .map_err(failed)?;
+    if !journal.eq_ignore_ascii_case("wal")
+        && pass(&source, target, cancel, Some(Instant::now() + BETWEEN_WRITES)).map_err(|error| error.or(database))?
+    {
         return Ok(());
     }
     // The transaction keeps one state of the database for us until it ends.
-    source.execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema;").map_err(failed)?;
+    source
+        .execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema;")
+        .map_err(failed)?;
     pass(&source, target, cancel, None).map_err(|error| error.or(database))?;
     Ok(())
 }
@@ -58,7 +64,12 @@ impl Interrupted {
 
 /// One attempt to copy everything. With a deadline it lets writers in between the steps, and gives up (`false`) when they
 /// do not let it finish in time; without, somebody holds a state of the source for it.
-fn pass(source: &Connection, target: &Path, cancel: &CancellationToken, deadline: Option<Instant>) -> Result<bool, Interrupted> {
+fn pass(
+    source: &Connection,
+    target: &Path,
+    cancel: &CancellationToken,
+    deadline: Option<Instant>,
+) -> Result<bool, Interrupted> {
     let mut copy = Connection::open(target)?;
     // The copy lives for minutes: a power cut takes it anyway.
     copy.execute_batch("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;")?;
@@ -93,8 +104,16 @@ pub(super) fn failed(database: &Path, source: rusqlite::Error) -> Error {
     let path = database.to_owned();
     match source.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => SourceError::StagingFull { path }.into(),
-        Some(ErrorCode::DatabaseCorrupt) => SourceError::DatabaseDamaged { path, problem: source.to_string() }.into(),
-        Some(ErrorCode::NotADatabase) => SourceError::NotA { path, expected: "SQLite database" }.into(),
+        Some(ErrorCode::DatabaseCorrupt) => SourceError::DatabaseDamaged {
+            path,
+            problem: source.to_string(),
+        }
+        .into(),
+        Some(ErrorCode::NotADatabase) => SourceError::NotA {
+            path,
+            expected: "SQLite database",
+        }
+        .into(),
         _ => SourceError::Database { path, source }.into(),
     }
 }
@@ -103,12 +122,22 @@ pub(super) fn failed(database: &Path, source: rusqlite::Error) -> Error {
 fn refuse_what_is_no_database(database: &Path) -> Result<(), SourceError> {
     let path = || database.to_owned();
     let metadata = std::fs::metadata(database).map_err(|source| SourceError::Read { path: path(), source })?;
-    if metadata.is_file() { Ok(()) } else { Err(SourceError::NotA { path: path(), expected: "SQLite database" }) }
+    if metadata.is_file() {
+        Ok(())
+    } else {
+        Err(SourceError::NotA {
+            path: path(),
+            expected: "SQLite database",
+        })
+    }
 }
 
 /// Opens a database that others use. Read-only is not enough: in WAL mode readers too write to the shared memory file.
 fn open_live(database: &Path) -> rusqlite::Result<Connection> {
-    let connection = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    let connection = Connection::open_with_flags(
+        database,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
     connection.busy_timeout(PATIENCE)?;
     // Closing must not fold a log into the database that belongs to others.
     connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
