@@ -75,7 +75,7 @@ impl<'a> Observer<'a> {
 
     /// The figures of clients and probe from `from` seconds on (exclusive) to the end.
     pub fn figures_from(&self, from: f64) -> (Figures, Figures) {
-        sum(self.samples.iter().filter(|sample| sample.at_seconds > from))
+        sum(self.samples.iter().filter(|sample| sample.at_seconds >= from))
     }
 
     /// The figures up to `to` seconds (inclusive).
@@ -120,10 +120,10 @@ pub fn steady(sample: &Sample, wanted: u32, objectives: &Objectives) -> bool {
     sample.ready.is_some_and(|ready| ready >= wanted) && good(sample.clients) && good(sample.probe)
 }
 
-/// When the service was whole again after `from`: the end of the first sample of the steady state that lasts, provided that
+/// When the service was whole again from `from` on: the end of the first sample of the steady state that lasts, provided that
 /// it has at least `hold` samples. Absent while it is not.
 pub fn recovered_at(samples: &[Sample], from: f64, wanted: u32, hold: usize, objectives: &Objectives) -> Option<f64> {
-    let after: Vec<&Sample> = samples.iter().filter(|sample| sample.at_seconds > from).collect();
+    let after: Vec<&Sample> = samples.iter().filter(|sample| sample.at_seconds >= from).collect();
     let broken = after.iter().rposition(|sample| !steady(sample, wanted, objectives));
     let first_good = broken.map_or(0, |index| index + 1);
     (after.len() >= first_good + hold.max(1)).then(|| after[first_good].at_seconds)
@@ -150,12 +150,7 @@ mod tests {
     #[test]
     fn recovery_is_where_lasting_steady_state_begins() {
         let objectives = Objectives::default();
-        let mut samples = vec![
-            sample(1.0, 2, 0),
-            sample(2.0, 1, 3),
-            sample(3.0, 1, 0),
-            sample(4.0, 2, 0),
-        ];
+        let mut samples = vec![sample(2.0, 1, 3), sample(3.0, 1, 0), sample(4.0, 2, 0)];
         assert_eq!(
             recovered_at(&samples, 1.0, 2, 3, &objectives),
             None,

@@ -175,7 +175,7 @@ async fn errors_over_the_objective_fail_the_drill() {
     let report = scene.work().await;
     assert_eq!((report.status, report.verdict), (Status::Completed, Verdict::Fail));
     assert!(
-        report.reasons[0].starts_with("availability (clients): 91"),
+        report.reasons[0].starts_with("availability (clients): 90"),
         "{:?}",
         report.reasons
     );

@@ -19,6 +19,8 @@ use crate::report::{Killed, Moment, Recovery, Report, Status};
 
 /// Samples in a row that must be in steady state before the service counts as whole.
 const HOLD: usize = 4;
+/// How much more often it is looked while the loss and the return are waited for.
+const CLOSER: u32 = 10;
 /// How long a kill may take to show.
 const EFFECT_LIMIT: Duration = Duration::from_secs(5);
 
@@ -184,7 +186,7 @@ impl Drill<'_> {
         let mut state = self.observer.sample(self.probe).await;
         let until = tokio::time::Instant::now() + self.spec.steady_for;
         while tokio::time::Instant::now() < until {
-            if self.pause().await? {
+            if self.pause(self.spec.sample_every).await? {
                 story.status = Some(Status::Aborted);
                 return Ok(None);
             }
@@ -273,7 +275,7 @@ impl Drill<'_> {
         let until = tokio::time::Instant::now() + EFFECT_LIMIT;
         while story.killed.iter().any(|killed| killed.gone_seconds.is_none()) && tokio::time::Instant::now() < until {
             let state = self.observer.sample(self.probe).await;
-            let now = self.observer.seconds(self.run.platform().now());
+            let now = self.observer.samples.last().map_or(0.0, |sample| sample.at_seconds);
             if let Some(state) = state {
                 for killed in story.killed.iter_mut().filter(|killed| killed.gone_seconds.is_none()) {
                     if state
@@ -285,7 +287,9 @@ impl Drill<'_> {
                     }
                 }
             }
-            if story.killed.iter().any(|killed| killed.gone_seconds.is_none()) && self.pause().await? {
+            if story.killed.iter().any(|killed| killed.gone_seconds.is_none())
+                && self.pause(self.spec.sample_every / CLOSER).await?
+            {
                 story.status = Some(Status::Aborted);
                 return Ok(false);
             }
@@ -308,23 +312,23 @@ impl Drill<'_> {
     /// Watches for the planned time, and then until the service is whole again or the recovery window is over.
     async fn observe(&mut self, story: &mut Story) -> Result<(), WorkError> {
         let begin = tokio::time::Instant::now();
-        let from = story.injected.unwrap_or_default();
+        // Before the loss was seen, a sample can still show the service whole: it proves nothing.
+        let seen = story
+            .killed
+            .iter()
+            .filter_map(|killed| killed.gone_seconds)
+            .fold(0.0, f64::max);
         loop {
-            if self.pause().await? {
-                story.status = Some(Status::Aborted);
-                break;
-            }
-            self.observer.sample(self.probe).await;
             if story.recovery.ready_back_seconds.is_none() {
                 let back = self.observer.samples.last().filter(|sample| {
-                    sample.at_seconds > from && sample.ready.is_some_and(|ready| ready >= story.wanted)
+                    sample.at_seconds >= seen && sample.ready.is_some_and(|ready| ready >= story.wanted)
                 });
                 if let Some(at) = back.map(|sample| sample.at_seconds) {
                     story.recovery.ready_back_seconds = Some(at);
                     self.moment(at, "ready_again", format!("{} instances ready again", story.wanted));
                 }
             }
-            let recovered = recovered_at(&self.observer.samples, from, story.wanted, HOLD, self.objectives)
+            let recovered = recovered_at(&self.observer.samples, seen, story.wanted, HOLD, self.objectives)
                 .filter(|_| story.recovery.ready_back_seconds.is_some());
             let spent = begin.elapsed();
             let window = self.spec.duration.max(self.spec.recovery_within);
@@ -332,6 +336,18 @@ impl Drill<'_> {
                 story.recovery.recovered_seconds = recovered;
                 break;
             }
+            // The return is what the drill is about: it is looked at closely.
+            let back = story.recovery.ready_back_seconds.is_some();
+            let every = if back {
+                self.spec.sample_every
+            } else {
+                self.spec.sample_every / CLOSER
+            };
+            if self.pause(every).await? {
+                story.status = Some(Status::Aborted);
+                break;
+            }
+            self.observer.sample(self.probe).await;
         }
         match story.recovery.recovered_seconds {
             Some(at) => self.moment(at, "recovered", "in steady state again".to_owned()),
@@ -341,14 +357,14 @@ impl Drill<'_> {
     }
 
     /// Waits for the next sample; `true` when somebody asked the drill to end.
-    async fn pause(&self) -> Result<bool, WorkError> {
+    async fn pause(&self, every: Duration) -> Result<bool, WorkError> {
         let stopped = self.run.stopped();
         tokio::select! {
             control = stopped => match control {
                 Control::Fenced => Err(WorkError::Run(RunError::Fenced { run: self.run.id().to_owned() })),
                 _ => Ok(true),
             },
-            () = tokio::time::sleep(self.spec.sample_every) => Ok(false),
+            () = tokio::time::sleep(every) => Ok(false),
         }
     }
 
@@ -398,7 +414,10 @@ fn assemble(
     let (clients, probed) = split(true);
     let status = story.status.unwrap_or(Status::Completed);
     let recovery = Recovery {
-        resolution_seconds: spec.sample_every.as_secs_f64(),
+        resolution_seconds: samples
+            .iter()
+            .find(|sample| Some(sample.at_seconds) == story.recovery.recovered_seconds)
+            .map_or(spec.sample_every.as_secs_f64(), |sample| sample.interval_seconds),
         time_to_recovery_seconds: match (story.recovery.recovered_seconds, injected) {
             (Some(recovered), Some(injected)) => Some((recovered - injected).max(0.0)),
             _ => None,
