@@ -25,6 +25,11 @@ const TOPICS: [Topic; 4] = [
     ("config", config),
 ];
 
+/// Every topic with its text, for the reference page.
+pub(super) fn topics() -> impl Iterator<Item = (&'static str, String)> {
+    TOPICS.iter().map(|(name, text)| (*name, text()))
+}
+
 /// Runs the command.
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     let mut tree = cli::tree();

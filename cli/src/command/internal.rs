@@ -1,9 +1,12 @@
 //! `opsctl internal`: what opsctl starts itself, in the background. Hidden; nobody types it.
 
+mod reference;
+
 use clap::Subcommand;
 
 use crate::context::Context;
 use crate::error::Outcome;
+use crate::exit::Exit;
 use crate::internal::{self, Place};
 
 /// What opsctl starts itself
@@ -23,6 +26,8 @@ enum Role {
     Judge(Place),
     /// Watch a run's worker
     Watchdog(Place),
+    /// Print the reference page of the command line
+    Reference,
 }
 
 /// Runs the process.
@@ -32,5 +37,9 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         Role::Proxy(place) => internal::proxy(context, place),
         Role::Judge(place) => internal::work(context, place),
         Role::Watchdog(place) => internal::watchdog(context, place),
+        Role::Reference => {
+            context.out.data(&reference::page())?;
+            Ok(Exit::Done)
+        }
     }
 }
