@@ -50,11 +50,16 @@ pub(crate) async fn run(context: &Context, options: Options) -> Outcome {
         None => fresh_folder()?,
     };
     let stage = Stage::prepare(&catalogue, folder, &programs)?;
-    context.out.note(format!("the tour works in {}", stage.folder.display()));
+    context
+        .out
+        .note(format!("the tour works in {}", stage.folder.display()));
     if options.build {
         build(context, &stage, &mut signals).await?;
     }
-    let opsctl = Opsctl { program, folder: stage.folder.clone() };
+    let opsctl = Opsctl {
+        program,
+        folder: stage.folder.clone(),
+    };
 
     let played = play(context, &opsctl, &mut signals).await;
     let finished = played.as_ref().is_ok_and(|report| !report.failed());
@@ -64,20 +69,28 @@ pub(crate) async fn run(context: &Context, options: Options) -> Outcome {
     take_down(context, &opsctl).await?;
     match played {
         Ok(report) => tell(context, &opsctl, &report, false),
-        Err(failure) => Err(failure.help(format!("everything was taken down; what is left to look at lies in {}", stage.folder.display()))),
+        Err(failure) => Err(failure.help(format!(
+            "everything was taken down; what is left to look at lies in {}",
+            stage.folder.display()
+        ))),
     }
 }
 
 async fn build(context: &Context, stage: &Stage, signals: &mut Signals) -> Result<(), Failure> {
     let progress = context.out.progress("building the services");
     for (words, folder) in &stage.builds {
-        let Some((program, arguments)) = words.split_first() else { continue };
+        let Some((program, arguments)) = words.split_first() else {
+            continue;
+        };
         let typed = words.join(" ");
         progress.phase(typed.clone());
         let mut build = Command::new(program);
         let ran = command::run(build.args(arguments).current_dir(folder), typed, signals.next()).await?;
         if !ran.ended(Exit::Done) {
-            return Err(Failure::new(Exit::Failed, "build_failed", format!("`{}` failed", ran.typed)).cause(ran.complaint.trim()));
+            return Err(
+                Failure::new(Exit::Failed, "build_failed", format!("`{}` failed", ran.typed))
+                    .cause(ran.complaint.trim()),
+            );
         }
     }
     Ok(())
@@ -90,12 +103,20 @@ async fn play(context: &Context, opsctl: &Opsctl, signals: &mut Signals) -> Resu
     let status = must(opsctl.run(&["status"], signals.next()).await?)?;
     let orders = address(&status, stage::SERVICE)?;
     let customer = Customer::sign_in(&address(&status, "identity")?, &orders).await?;
-    let rate: Rate = RATE.parse().map_err(|error| Failure::bug("the tour's rate cannot be read").because(&error))?;
+    let rate: Rate = RATE
+        .parse()
+        .map_err(|error| Failure::bug("the tour's rate cannot be read").because(&error))?;
     let traffic = Traffic::start(&orders, rate, &customer.token)?;
 
     let mut report = Report::new(context.now(), &opsctl.folder, RATE, up.took);
     let memory = Memory::default();
-    let mut stage = acts::Stage { opsctl, customer: &customer, traffic: &traffic, signals, memory };
+    let mut stage = acts::Stage {
+        opsctl,
+        customer: &customer,
+        traffic: &traffic,
+        signals,
+        memory,
+    };
     for part in Part::ALL {
         progress.phase(part.phase());
         let act = stage.play(part).await?;
@@ -121,10 +142,14 @@ async fn take_down(context: &Context, opsctl: &Opsctl) -> Result<(), Failure> {
 
 fn tell(context: &Context, opsctl: &Opsctl, report: &Report, kept: bool) -> Outcome {
     let page = report.write(&opsctl.folder)?;
-    context.out.answer(&report.document(&page), |paint| report.text(paint, context.out.width))?;
+    context
+        .out
+        .answer(&report.document(&page), |paint| report.text(paint, context.out.width))?;
     context.out.note(format!("report: {}", page.display()));
     if kept {
-        context.out.note(format!("the services are up; in {} try next:", opsctl.folder.display()));
+        context
+            .out
+            .note(format!("the services are up; in {} try next:", opsctl.folder.display()));
         for command in ["opsctl status", "opsctl logs orders", "opsctl down"] {
             context.out.note(format!("  {command}"));
         }
@@ -133,13 +158,20 @@ fn tell(context: &Context, opsctl: &Opsctl, report: &Report, kept: bool) -> Outc
 }
 
 fn must(ran: Ran) -> Result<Ran, Failure> {
-    if ran.ended(Exit::Done) { Ok(ran) } else { Err(ran.failure()) }
+    if ran.ended(Exit::Done) {
+        Ok(ran)
+    } else {
+        Err(ran.failure())
+    }
 }
 
 /// The stable HTTP address of a service, from `opsctl status --json`.
 fn address(status: &Ran, service: &str) -> Result<String, Failure> {
     let services = status.document.get("services").and_then(Value::as_array);
-    let found = services.into_iter().flatten().find(|row| row.get("name").and_then(Value::as_str) == Some(service));
+    let found = services
+        .into_iter()
+        .flatten()
+        .find(|row| row.get("name").and_then(Value::as_str) == Some(service));
     found
         .and_then(|row| row.pointer("/front/http").and_then(Value::as_str))
         .map(|address| format!("http://{address}"))

@@ -37,6 +37,10 @@ fn help() -> String {
 
 /// Runs the command.
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
-    let options = tour::Options { keep: args.keep, folder: args.dir.clone(), build: !args.no_build };
+    let options = tour::Options {
+        keep: args.keep,
+        folder: args.dir.clone(),
+        build: !args.no_build,
+    };
     context.block_on(tour::run(context, options))
 }

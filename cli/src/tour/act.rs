@@ -61,7 +61,10 @@ impl Act {
 
     /// Adds a figure.
     pub(crate) fn measure(&mut self, name: &'static str, value: impl Into<String>) {
-        self.measured.push(Measure { name, value: value.into() });
+        self.measured.push(Measure {
+            name,
+            value: value.into(),
+        });
     }
 
     /// The act should have done something else. The first reason is the one that is told.

@@ -189,7 +189,12 @@ impl Stage<'_> {
     async fn count_losses(&mut self, act: &mut Act, disaster: Duration) -> Result<(), Failure> {
         let known = self.customer.known_orders().await?;
         let missing = |from, to| -> HashSet<String> {
-            self.traffic.ledger().accepted(from, to).difference(&known).cloned().collect()
+            self.traffic
+                .ledger()
+                .accepted(from, to)
+                .difference(&known)
+                .cloned()
+                .collect()
         };
         let kept = missing(Duration::ZERO, self.memory.backup_began).len();
         let lost = missing(self.memory.backup_began, self.memory.restored).len();
@@ -200,10 +205,18 @@ impl Stage<'_> {
             act.fail(format!("{kept} orders that were promised before the snapshot are gone"));
         }
         let found = self.reconciliation().await?;
-        act.measure("charges without order", found.map_or_else(|| "not looked for".to_owned(), |found| found.missing_orders.to_string()));
+        act.measure(
+            "charges without order",
+            found.map_or_else(|| "not looked for".to_owned(), |found| found.missing_orders.to_string()),
+        );
         match found {
-            Some(found) if found.refunded >= found.missing_orders => act.measure("of these refunded", found.refunded.to_string()),
-            Some(found) => act.fail(format!("of {} charges without an order only {} were refunded", found.missing_orders, found.refunded)),
+            Some(found) if found.refunded >= found.missing_orders => {
+                act.measure("of these refunded", found.refunded.to_string())
+            }
+            Some(found) => act.fail(format!(
+                "of {} charges without an order only {} were refunded",
+                found.missing_orders, found.refunded
+            )),
             None => act.fail("the shop did not compare charges with orders after the restore"),
         }
         Ok(())
@@ -253,11 +266,25 @@ impl Stage<'_> {
             act.measure("outcome", status.replace('_', " "));
         }
         if let Some(errors) = ran.document.pointer("/evidence/metrics/0") {
-            let count = |arm: &str, what: &str| errors.pointer(&format!("/{arm}/{what}")).and_then(Value::as_u64).unwrap_or_default();
-            act.measure("canary", format!("{} errors of {}", count("canary", "bad"), count("canary", "requests")));
-            act.measure("stable", format!("{} errors of {}", count("stable", "bad"), count("stable", "requests")));
+            let count = |arm: &str, what: &str| {
+                errors
+                    .pointer(&format!("/{arm}/{what}"))
+                    .and_then(Value::as_u64)
+                    .unwrap_or_default()
+            };
+            act.measure(
+                "canary",
+                format!("{} errors of {}", count("canary", "bad"), count("canary", "requests")),
+            );
+            act.measure(
+                "stable",
+                format!("{} errors of {}", count("stable", "bad"), count("stable", "requests")),
+            );
             if let Some(ln_e) = errors.get("worse_ln_e").and_then(Value::as_f64) {
-                act.measure("evidence that it is worse", format!("e = {:.1e} (fails at 100)", ln_e.exp()));
+                act.measure(
+                    "evidence that it is worse",
+                    format!("e = {:.1e} (fails at 100)", ln_e.exp()),
+                );
             }
             if let Some(bound) = errors.get("upper_bound_ratio").and_then(Value::as_f64) {
                 act.measure("its errors are at most", format!("{:.2} %", bound * 100.0));
@@ -330,7 +357,10 @@ impl Stage<'_> {
     fn close_served(&self, act: Act, from: Duration) -> Act {
         let mut act = self.close(act, from);
         if act.errors as f64 > act.requests as f64 * ERRORS_ALLOWED {
-            act.fail(format!("{} of {} requests failed; the objective is {AVAILABILITY}", act.errors, act.requests));
+            act.fail(format!(
+                "{} of {} requests failed; the objective is {AVAILABILITY}",
+                act.errors, act.requests
+            ));
         }
         act
     }
@@ -339,7 +369,11 @@ impl Stage<'_> {
 fn expect(act: &mut Act, ran: &Ran, exit: Exit) {
     if !ran.ended(exit) {
         let failure = ran.failure();
-        let why = failure.causes.first().map(|cause| format!(": {cause}")).unwrap_or_default();
+        let why = failure
+            .causes
+            .first()
+            .map(|cause| format!(": {cause}"))
+            .unwrap_or_default();
         act.fail(format!("{}{why}", failure.message));
     }
 }

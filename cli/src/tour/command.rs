@@ -58,12 +58,21 @@ impl Opsctl {
 ///
 /// # Errors
 /// As [`Opsctl::run`].
-pub(crate) async fn run(command: &mut Command, typed: String, stop: impl Future<Output = Stop>) -> Result<Ran, Failure> {
+pub(crate) async fn run(
+    command: &mut Command,
+    typed: String,
+    stop: impl Future<Output = Stop>,
+) -> Result<Ran, Failure> {
     let started = Instant::now();
     // A group of its own: Ctrl-C reaches the tour alone, which then stops things in order.
-    command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child =
-        command.spawn().map_err(|error| Failure::io(format!("could not start `{typed}`"), &error))?;
+    command
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command
+        .spawn()
+        .map_err(|error| Failure::io(format!("could not start `{typed}`"), &error))?;
     let stdout = collect(child.stdout.take());
     let stderr = collect(child.stderr.take());
     let status = tokio::select! {
@@ -77,7 +86,11 @@ pub(crate) async fn run(command: &mut Command, typed: String, stop: impl Future<
     Ok(Ran {
         typed,
         code: status.code(),
-        document: text.lines().last().and_then(|line| serde_json::from_str(line).ok()).unwrap_or(Value::Null),
+        document: text
+            .lines()
+            .last()
+            .and_then(|line| serde_json::from_str(line).ok())
+            .unwrap_or(Value::Null),
         complaint: stderr.await.unwrap_or_default(),
         took: started.elapsed(),
     })
@@ -105,14 +118,25 @@ impl Ran {
             .ok()
             .and_then(|error| error.get("message").and_then(Value::as_str).map(str::to_owned));
         let code = self.code.map_or_else(|| "a signal".to_owned(), |code| code.to_string());
-        let exit = self.code.and_then(|code| u8::try_from(code).ok()).and_then(Exit::from_number);
-        Failure::new(exit.unwrap_or(Exit::Failed), "act_failed", format!("`{}` ended with {code}", self.typed))
-            .cause(message.unwrap_or_else(|| self.complaint.trim().to_owned()))
+        let exit = self
+            .code
+            .and_then(|code| u8::try_from(code).ok())
+            .and_then(Exit::from_number);
+        Failure::new(
+            exit.unwrap_or(Exit::Failed),
+            "act_failed",
+            format!("`{}` ended with {code}", self.typed),
+        )
+        .cause(message.unwrap_or_else(|| self.complaint.trim().to_owned()))
     }
 }
 
 async fn stop_child(child: &mut Child) {
-    if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw) {
+    if let Some(pid) = child
+        .id()
+        .and_then(|pid| i32::try_from(pid).ok())
+        .and_then(rustix::process::Pid::from_raw)
+    {
         let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::TERM);
     }
     if timeout(UNDO, child.wait()).await.is_err() {

@@ -52,7 +52,15 @@ pub(super) struct Document<'a> {
 impl Report {
     /// An empty report of a tour in `folder` whose services took `up_took` to be ready.
     pub(super) fn new(began: Timestamp, folder: &Path, rate: &'static str, up_took: Duration) -> Self {
-        Self { began, folder: folder.to_path_buf(), rate, up_took, acts: Vec::new(), samples: Vec::new(), traffic: None }
+        Self {
+            began,
+            folder: folder.to_path_buf(),
+            rate,
+            up_took,
+            acts: Vec::new(),
+            samples: Vec::new(),
+            traffic: None,
+        }
     }
 
     /// The next act.
@@ -69,10 +77,20 @@ impl Report {
     pub(super) fn text(&self, paint: Paint, width: Option<usize>) -> String {
         let mut table = Table::new(&["act", "requests", "errors", "p95", "measured"]);
         for act in &self.acts {
-            let mut rows = act.measured.iter().map(|measure| format!("{}: {}", measure.name, measure.value));
+            let mut rows = act
+                .measured
+                .iter()
+                .map(|measure| format!("{}: {}", measure.name, measure.value));
             let errors = (act.errors.to_string(), (act.errors > 0).then_some(Style::Warning));
             table.styled(vec![
-                (act.name.to_owned(), Some(if act.failed.is_some() { Style::Error } else { Style::Hint })),
+                (
+                    act.name.to_owned(),
+                    Some(if act.failed.is_some() {
+                        Style::Error
+                    } else {
+                        Style::Hint
+                    }),
+                ),
                 (act.requests.to_string(), None),
                 errors,
                 (seconds(act.p95_seconds), None),
@@ -133,17 +151,29 @@ impl Report {
             .figure(&self.requests(), "What customers got, each second; the shaded acts are named above.")
             .figure(&self.response_times(), "Response times of answered requests, from the moment at which they were due.");
         let rows = self.acts.iter().map(|act| {
-            vec![act.name.to_owned(), act.requests.to_string(), act.errors.to_string(), seconds(act.p95_seconds)]
+            vec![
+                act.name.to_owned(),
+                act.requests.to_string(),
+                act.errors.to_string(),
+                seconds(act.p95_seconds),
+            ]
         });
-        page = page.section("Acts").table(&["Act", "Requests", "Errors", "p95"], rows.collect());
+        page = page
+            .section("Acts")
+            .table(&["Act", "Requests", "Errors", "p95"], rows.collect());
         for act in &self.acts {
             page = self.act(page, act);
         }
-        page.footer(&format!("{}, in {}", self.began, self.folder.display())).render()
+        page.footer(&format!("{}, in {}", self.began, self.folder.display()))
+            .render()
     }
 
     fn act(&self, mut page: Page, act: &Act) -> Page {
-        let badge = if act.failed.is_some() { Badge::new("failed", Tone::Bad) } else { Badge::new("as it should", Tone::Good) };
+        let badge = if act.failed.is_some() {
+            Badge::new("failed", Tone::Bad)
+        } else {
+            Badge::new("as it should", Tone::Good)
+        };
         page = page.section_with(act.name, &badge);
         if let Some(command) = &act.command {
             page = page.code(command);
@@ -151,7 +181,11 @@ impl Report {
         if let Some(why) = &act.failed {
             page = page.text(why);
         }
-        let facts: Vec<_> = act.measured.iter().map(|measure| (measure.name, measure.value.as_str())).collect();
+        let facts: Vec<_> = act
+            .measured
+            .iter()
+            .map(|measure| (measure.name, measure.value.as_str()))
+            .collect();
         page = page.facts(&facts);
         // Only canaries have pictures of their own; other documents are of another schema.
         for (picture, caption) in canary::figures(&act.document).unwrap_or_default() {
@@ -186,7 +220,9 @@ impl Report {
                 let mut times: Vec<_> = samples.iter().filter(|s| s.success).map(|s| s.response_time).collect();
                 times.sort_unstable();
                 let index = (times.len() as f64 * ratio).ceil() as usize;
-                times.get(index.saturating_sub(1)).map_or(f64::NAN, |time| time.as_secs_f64() * 1000.0)
+                times
+                    .get(index.saturating_sub(1))
+                    .map_or(f64::NAN, |time| time.as_secs_f64() * 1000.0)
             })
         };
         LineChart {
@@ -212,7 +248,10 @@ impl Report {
         }
         // The last second is cut short by the end of the tour and would look like a loss.
         seconds.pop_last();
-        seconds.into_iter().map(|(second, samples)| (second as f64, figure(&samples))).collect()
+        seconds
+            .into_iter()
+            .map(|(second, samples)| (second as f64, figure(&samples)))
+            .collect()
     }
 
     fn markers(&self) -> Vec<Marker> {
@@ -227,13 +266,22 @@ impl Report {
 
     /// Every other act is shaded, so that one sees where one ends.
     fn bands(&self) -> Vec<(f64, f64)> {
-        self.acts.iter().skip(1).step_by(2).map(|act| (act.from_seconds, act.to_seconds)).collect()
+        self.acts
+            .iter()
+            .skip(1)
+            .step_by(2)
+            .map(|act| (act.from_seconds, act.to_seconds))
+            .collect()
     }
 }
 
 /// One line for an act that just ended.
 pub(super) fn line(paint: Paint, act: &Act) -> String {
-    let mark = paint.mark(if act.failed.is_some() { Style::Error } else { Style::Done });
+    let mark = paint.mark(if act.failed.is_some() {
+        Style::Error
+    } else {
+        Style::Done
+    });
     let command = act.command.as_deref().unwrap_or(act.name);
     format!("{mark} {command}: {} requests, {} errors", act.requests, act.errors)
 }

@@ -35,7 +35,10 @@ impl Stage {
     /// `programs` is where the services' executables are, beside this one.
     pub(crate) fn prepare(catalogue: &Path, folder: PathBuf, programs: &Path) -> Result<Self, Failure> {
         let text = fs::read_to_string(catalogue).map_err(|error| {
-            Failure::io(format!("could not read the reference catalogue `{}`", catalogue.display()), &error)
+            Failure::io(
+                format!("could not read the reference catalogue `{}`", catalogue.display()),
+                &error,
+            )
         })?;
         let mut document: DocumentMut = text.parse().map_err(|error: toml_edit::TomlError| {
             Failure::usage("bad_catalogue", format!("`{}` is not valid TOML", catalogue.display())).because(&error)
@@ -44,14 +47,29 @@ impl Stage {
         let builds = builds(&document, source);
         adapt(&mut document, source);
         if fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some()) {
-            return Err(Failure::usage("not_empty", format!("`{}` is not empty", folder.display()))
-                .help("name a folder that does not exist yet"));
+            return Err(
+                Failure::usage("not_empty", format!("`{}` is not empty", folder.display()))
+                    .help("name a folder that does not exist yet"),
+            );
         }
         let write = |error: std::io::Error| Failure::io(format!("could not prepare `{}`", folder.display()), &error);
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(write)?;
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder.join(".opsctl")).map_err(write)?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&folder)
+            .map_err(write)?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder.join(".opsctl"))
+            .map_err(write)?;
         private(&folder.join("opsctl.toml"), &document.to_string(), 0o600).map_err(write)?;
-        private(&folder.join(".opsctl/password"), &format!("{}\n", uuid::Uuid::new_v4()), 0o600).map_err(write)?;
+        private(
+            &folder.join(".opsctl/password"),
+            &format!("{}\n", uuid::Uuid::new_v4()),
+            0o600,
+        )
+        .map_err(write)?;
         release(&folder, programs, GOOD, "").map_err(write)?;
         release(&folder, programs, BAD, &format!(" --fault {BAD_FAULT}")).map_err(write)?;
         Ok(Self { folder, builds })
@@ -75,12 +93,24 @@ pub(crate) fn find_catalogue(start: &Path) -> Result<PathBuf, Failure> {
 fn builds(document: &DocumentMut, source: &Path) -> Vec<(Vec<String>, PathBuf)> {
     let mut builds: Vec<(Vec<String>, PathBuf)> = Vec::new();
     let defaults = document.get("defaults").and_then(|defaults| defaults.get("service"));
-    let services = document.get("service").and_then(Item::as_table_like).into_iter().flat_map(|table| table.iter());
+    let services = document
+        .get("service")
+        .and_then(Item::as_table_like)
+        .into_iter()
+        .flat_map(|table| table.iter());
     for service in defaults.into_iter().chain(services.map(|(_, service)| service)) {
         let local = service.get("local");
-        let Some(build) = local.and_then(|local| local.get("build")).and_then(Item::as_array) else { continue };
-        let words: Vec<String> = build.iter().filter_map(|word| word.as_str().map(str::to_owned)).collect();
-        let cwd = local.and_then(|local| local.get("cwd")).and_then(Item::as_str).unwrap_or(".");
+        let Some(build) = local.and_then(|local| local.get("build")).and_then(Item::as_array) else {
+            continue;
+        };
+        let words: Vec<String> = build
+            .iter()
+            .filter_map(|word| word.as_str().map(str::to_owned))
+            .collect();
+        let cwd = local
+            .and_then(|local| local.get("cwd"))
+            .and_then(Item::as_str)
+            .unwrap_or(".");
         let build = (words, source.join(cwd));
         if !builds.contains(&build) {
             builds.push(build);
@@ -91,7 +121,9 @@ fn builds(document: &DocumentMut, source: &Path) -> Vec<(Vec<String>, PathBuf)> 
 
 /// Makes the copy work from another folder, holds it to the tour's objective, and says what a version runs.
 fn adapt(document: &mut DocumentMut, source: &Path) {
-    if let Some(local) = document["defaults"]["service"].get_mut("local").and_then(Item::as_table_like_mut)
+    if let Some(local) = document["defaults"]["service"]
+        .get_mut("local")
+        .and_then(Item::as_table_like_mut)
         && local.contains_key("build")
     {
         local.insert("cwd", value(source.display().to_string()));
@@ -109,7 +141,11 @@ fn release(folder: &Path, programs: &Path, version: &str, arguments: &str) -> st
     let place = folder.join("versions").join(version);
     fs::DirBuilder::new().recursive(true).mode(0o700).create(&place)?;
     let program = programs.join(SERVICE).display().to_string().replace('\'', r"'\''");
-    private(&place.join(SERVICE), &format!("#!/bin/sh\nexec '{program}'{arguments} \"$@\"\n"), 0o700)
+    private(
+        &place.join(SERVICE),
+        &format!("#!/bin/sh\nexec '{program}'{arguments} \"$@\"\n"),
+        0o700,
+    )
 }
 
 fn private(file: &Path, text: &str, mode: u32) -> std::io::Result<()> {

@@ -28,9 +28,14 @@ pub(crate) struct Traffic {
 impl Traffic {
     /// Starts to send to `url` (the stable address of `orders`) as the customer with `token`.
     pub(crate) fn start(url: &str, rate: Rate, token: &str) -> Result<Self, Failure> {
-        let target: Target = format!("{url}/orders").parse().map_err(|error| could_not_start(&error))?;
+        let target: Target = format!("{url}/orders")
+            .parse()
+            .map_err(|error| could_not_start(&error))?;
         let ledger = Arc::new(Ledger::new());
-        let source = Arc::new(Customers { ledger: Arc::clone(&ledger), authorization: format!("Bearer {token}") });
+        let source = Arc::new(Customers {
+            ledger: Arc::clone(&ledger),
+            authorization: format!("Bearer {token}"),
+        });
         let plan = Plan::new(target, rate, LONGEST, source);
         let stop = CancellationToken::new();
         let engine = tokio::spawn(opsctl_load::run(plan, Arc::new(Silent), stop.clone()));
@@ -100,7 +105,10 @@ pub(crate) struct Tally {
 
 impl Ledger {
     fn new() -> Self {
-        Self { started: Instant::now(), entries: Mutex::default() }
+        Self {
+            started: Instant::now(),
+            entries: Mutex::default(),
+        }
     }
 
     /// Time since the traffic began: what the spans below are told in.
@@ -111,11 +119,17 @@ impl Ledger {
     /// The answers to requests that were due in `from..to`.
     pub(crate) fn tally(&self, from: Duration, to: Duration) -> Tally {
         let entries = self.lock();
-        let span: Vec<&Sample> =
-            entries.samples.iter().filter(|sample| sample.due >= from && sample.due < to).collect();
+        let span: Vec<&Sample> = entries
+            .samples
+            .iter()
+            .filter(|sample| sample.due >= from && sample.due < to)
+            .collect();
         let mut times: Vec<Duration> = span.iter().map(|sample| sample.response_time).collect();
         times.sort_unstable();
-        let p95 = times.get((times.len() * 95).div_ceil(100).saturating_sub(1)).copied().unwrap_or_default();
+        let p95 = times
+            .get((times.len() * 95).div_ceil(100).saturating_sub(1))
+            .copied()
+            .unwrap_or_default();
         Tally {
             requests: span.len() as u64,
             errors: span.iter().filter(|sample| !sample.success).count() as u64,
@@ -131,7 +145,10 @@ impl Ledger {
     /// The identifiers of the orders that were promised in `from..to`.
     pub(crate) fn accepted(&self, from: Duration, to: Duration) -> HashSet<String> {
         let entries = self.lock();
-        let span = entries.accepted.iter().filter(|order| order.at >= from && order.at < to);
+        let span = entries
+            .accepted
+            .iter()
+            .filter(|order| order.at >= from && order.at < to);
         span.map(|order| order.id.clone()).collect()
     }
 
@@ -197,7 +214,8 @@ fn order(seq: u64) -> String {
 
 impl RequestSource for Customers {
     fn request(&self, seq: u64) -> Request {
-        self.build(seq).expect("paths and headers are made of letters, digits and a token that was just received")
+        self.build(seq)
+            .expect("paths and headers are made of letters, digits and a token that was just received")
     }
 
     fn capture_body_bytes(&self) -> usize {
@@ -217,14 +235,24 @@ impl RequestSource for Customers {
         {
             entries.accepted.push(Accepted { id, at: now });
         }
-        entries.samples.push(Sample { due: now.saturating_sub(response_time), response_time, success });
+        entries.samples.push(Sample {
+            due: now.saturating_sub(response_time),
+            response_time,
+            success,
+        });
     }
 }
 
 /// The `id` of an order document, which may be cut off at its end.
 fn order_id(body: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(body).ok()?;
-    let rest = text.split_once("\"id\"")?.1.trim_start().strip_prefix(':')?.trim_start().strip_prefix('"')?;
+    let rest = text
+        .split_once("\"id\"")?
+        .1
+        .trim_start()
+        .strip_prefix(':')?
+        .trim_start()
+        .strip_prefix('"')?;
     rest.split_once('"').map(|(id, _)| id.to_owned())
 }
 
@@ -249,13 +277,19 @@ mod tests {
     async fn a_span_counts_what_was_due_in_it() {
         let ledger = ledger(&[(1, true), (2, false), (3, true), (9, false)]);
         let tally = ledger.tally(Duration::from_secs(1), Duration::from_secs(4));
-        assert_eq!((tally.requests, tally.errors, tally.p95), (3, 1, Duration::from_millis(3)));
+        assert_eq!(
+            (tally.requests, tally.errors, tally.p95),
+            (3, 1, Duration::from_millis(3))
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn customers_are_served_again_at_the_first_of_an_unbroken_row() {
         let ledger = ledger(&[(1, false), (2, true), (3, false), (4, true), (5, true)]);
-        assert_eq!(ledger.served_again(Duration::from_secs(1), 2), Some(Duration::from_secs(4)));
+        assert_eq!(
+            ledger.served_again(Duration::from_secs(1), 2),
+            Some(Duration::from_secs(4))
+        );
         assert_eq!(ledger.served_again(Duration::from_secs(1), 3), None);
     }
 

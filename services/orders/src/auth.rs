@@ -167,7 +167,11 @@ impl Verifier {
     /// Fetches the keys now, unless that was tried within [`MIN_INTERVAL`].
     pub async fn fetch(&self) -> Result<(), FetchError> {
         let mut last = self.inner.fetching.lock().await;
-        let interval = if self.never_fetched() { FIRST_INTERVAL } else { MIN_INTERVAL };
+        let interval = if self.never_fetched() {
+            FIRST_INTERVAL
+        } else {
+            MIN_INTERVAL
+        };
         if last.is_some_and(|at| at.elapsed() < interval) {
             return Ok(());
         }

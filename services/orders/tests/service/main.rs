@@ -6,6 +6,5 @@ mod api;
 mod flow;
 mod identity;
 mod kill;
-mod load;
 mod restore;
 mod stack;
