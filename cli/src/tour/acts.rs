@@ -176,7 +176,10 @@ impl Stage<'_> {
 
         let served = self.served_again(disaster).await?;
         match served {
-            Some(served) => act.measure("customers without service", seconds((served - disaster).as_secs_f64())),
+            Some(served) => act.measure(
+                "customers without service",
+                seconds(served.saturating_sub(disaster).as_secs_f64()),
+            ),
             None => act.fail("customers were not served again after the restore"),
         }
         self.memory.restored = self.traffic.ledger().now();
@@ -211,7 +214,7 @@ impl Stage<'_> {
         );
         match found {
             Some(found) if found.refunded >= found.missing_orders => {
-                act.measure("of these refunded", found.refunded.to_string())
+                act.measure("of these refunded", found.refunded.to_string());
             }
             Some(found) => act.fail(format!(
                 "of {} charges without an order only {} were refunded",

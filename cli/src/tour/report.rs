@@ -162,36 +162,10 @@ impl Report {
             .section("Acts")
             .table(&["Act", "Requests", "Errors", "p95"], rows.collect());
         for act in &self.acts {
-            page = self.act(page, act);
+            page = section(page, act);
         }
         page.footer(&format!("{}, in {}", self.began, self.folder.display()))
             .render()
-    }
-
-    fn act(&self, mut page: Page, act: &Act) -> Page {
-        let badge = if act.failed.is_some() {
-            Badge::new("failed", Tone::Bad)
-        } else {
-            Badge::new("as it should", Tone::Good)
-        };
-        page = page.section_with(act.name, &badge);
-        if let Some(command) = &act.command {
-            page = page.code(command);
-        }
-        if let Some(why) = &act.failed {
-            page = page.text(why);
-        }
-        let facts: Vec<_> = act
-            .measured
-            .iter()
-            .map(|measure| (measure.name, measure.value.as_str()))
-            .collect();
-        page = page.facts(&facts);
-        // Only canaries have pictures of their own; other documents are of another schema.
-        for (picture, caption) in canary::figures(&act.document).unwrap_or_default() {
-            page = page.figure(&picture, &caption);
-        }
-        page
     }
 
     fn requests(&self) -> Svg {
@@ -284,4 +258,31 @@ pub(super) fn line(paint: Paint, act: &Act) -> String {
     });
     let command = act.command.as_deref().unwrap_or(act.name);
     format!("{mark} {command}: {} requests, {} errors", act.requests, act.errors)
+}
+
+/// The act's own section.
+fn section(mut page: Page, act: &Act) -> Page {
+    let badge = if act.failed.is_some() {
+        Badge::new("failed", Tone::Bad)
+    } else {
+        Badge::new("as it should", Tone::Good)
+    };
+    page = page.section_with(act.name, &badge);
+    if let Some(command) = &act.command {
+        page = page.code(command);
+    }
+    if let Some(why) = &act.failed {
+        page = page.text(why);
+    }
+    let facts: Vec<_> = act
+        .measured
+        .iter()
+        .map(|measure| (measure.name, measure.value.as_str()))
+        .collect();
+    page = page.facts(&facts);
+    // Only canaries have pictures of their own; other documents are of another schema.
+    for (picture, caption) in canary::figures(&act.document).unwrap_or_default() {
+        page = page.figure(&picture, &caption);
+    }
+    page
 }

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::error::Failure;
 
 /// Far longer than any tour: the traffic ends when the tour does.
-const LONGEST: Duration = Duration::from_secs(1800);
+const LONGEST: Duration = Duration::from_mins(30);
 /// An order's identifier is at the front of the answer.
 const CAPTURED_BYTES: usize = 1024;
 
