@@ -1,42 +1,80 @@
 //! A service for tests: listens on `HTTP_ADDR` and answers every request with 200. It links nothing of ours.
 //!
-//! `--die` ends at once with status 3, `--never-ready` answers 503, `--hold FILE` keeps a file open.
+//! `--die` ends at once with status 3, `--never-ready` answers 503, `--hold FILE` keeps a file open. `--release NAME` is a
+//! version of it: one whose name begins with `bad` fails every third request that is no health check, one that begins with
+//! `dead` dies at once. SIGTERM: it ends when what it was asked is answered.
 
 #![expect(clippy::print_stdout, reason = "what a service prints is its log")]
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
+static ASKED: AtomicUsize = AtomicUsize::new(0);
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let has = |word: &str| args.iter().any(|arg| arg == word);
-    if has("--die") {
+    let after = |word: &str| args.iter().position(|arg| arg == word).map(|at| args[at + 1].clone());
+    let release = after("--release").unwrap_or_default();
+    if has("--die") || release.starts_with("dead") {
         println!("there is no database");
         std::process::exit(3);
     }
-    let _held = args
-        .iter()
-        .position(|arg| arg == "--hold")
-        .map(|at| std::fs::File::open(&args[at + 1]).expect("a file to hold"));
+    let _held = after("--hold").map(|file| std::fs::File::open(file).expect("a file to hold"));
     let address = std::env::var("HTTP_ADDR").expect("HTTP_ADDR says where to listen");
     let status = if has("--never-ready") {
         "503 Service Unavailable"
     } else {
         "200 OK"
     };
+    let bad = release.starts_with("bad");
+    std::thread::spawn(end_when_told);
     let listener = TcpListener::bind(&address).expect("a free address");
     println!("listening on {address}");
     for stream in listener.incoming().flatten() {
-        std::thread::spawn(move || answer(&stream, status));
+        std::thread::spawn(move || answer(&stream, status, bad));
     }
 }
 
-fn answer(mut stream: &TcpStream, status: &str) -> std::io::Result<()> {
+fn answer(mut stream: &TcpStream, status: &str, bad: bool) -> std::io::Result<()> {
     let mut lines = BufReader::new(stream.try_clone()?).lines();
+    let mut health = false;
+    let mut first = true;
     while let Some(line) = lines.next().transpose()? {
+        if first {
+            UNDER_WAY.fetch_add(1, Ordering::SeqCst);
+            health = line.contains("/healthz");
+            first = false;
+        }
         if line.is_empty() {
-            write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 3\r\n\r\nok\n")?;
+            let fails = bad && !health && ASKED.fetch_add(1, Ordering::SeqCst).is_multiple_of(3);
+            let status = if fails { "500 Internal Server Error" } else { status };
+            let written = write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 3\r\n\r\nok\n");
+            UNDER_WAY.fetch_sub(1, Ordering::SeqCst);
+            written?;
+            first = true;
         }
     }
     Ok(())
+}
+
+/// Waits for SIGTERM, then for a moment without requests.
+fn end_when_told() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let mut told = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).expect("SIGTERM");
+        told.recv().await;
+        loop {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            if UNDER_WAY.load(Ordering::SeqCst) == 0 {
+                std::process::exit(0);
+            }
+        }
+    });
 }

@@ -7,7 +7,7 @@ use crate::step;
 /// How much to soak.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// SIGKILLs in all, spread over backup, restore, drill and canary
+    /// SIGKILLs in all, spread over backup, restore, restore in place, drill and canary
     #[arg(long, default_value_t = 500)]
     kills: u32,
     /// The seed of the first round; printed, so that a failure can be had again
@@ -18,8 +18,8 @@ pub struct Arguments {
     filter: String,
 }
 
-/// The kinds of run among which the kills are divided, in the order of the test names in `cli/tests/kill.rs`.
-const KINDS: u32 = 4;
+/// The kinds of run among which the kills are divided: the tests of `cli/tests/kill.rs` that count them.
+const KINDS: u32 = 5;
 
 /// Runs the kill tests with the counts asked for.
 ///

@@ -1,0 +1,150 @@
+//! Kills of backup, restore and restore in place.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::dice::{Dice, kill_after, kills};
+use crate::sandbox::{Sandbox, eventually};
+
+fn spawn(mut command: Command) -> Child {
+    command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("opsctl starts")
+}
+
+fn content(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    fn walk(root: &Path, folder: &Path, found: &mut BTreeMap<PathBuf, Vec<u8>>) {
+        for entry in fs::read_dir(folder).expect("a folder").flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                walk(root, &path, found);
+            } else {
+                let name = path.strip_prefix(root).expect("inside").to_path_buf();
+                found.insert(name, fs::read(&path).expect("a file"));
+            }
+        }
+    }
+    let mut found = BTreeMap::new();
+    walk(folder, folder, &mut found);
+    found
+}
+
+/// How long a command takes that nobody kills.
+#[expect(clippy::disallowed_methods, reason = "measures a real process")]
+fn measured(run: impl FnOnce()) -> Duration {
+    let started = Instant::now();
+    run();
+    started.elapsed()
+}
+
+/// A project with four megabytes that do not compress.
+fn project(dice: &mut Dice) -> Sandbox {
+    let sandbox = Sandbox::with_stores();
+    for file in 0..40 {
+        let bytes: Vec<u8> = (0..12_500).flat_map(|_| dice.next().to_le_bytes()).collect();
+        fs::write(sandbox.path(format!("data/uploads/{file}.bin")), bytes).expect("our own file");
+    }
+    sandbox
+}
+
+/// The repository as the other program that knows its format sees it.
+fn judged_by_restic(sandbox: &Sandbox, test: &str) {
+    let Some(restic) = peers::peer("restic", test) else {
+        return;
+    };
+    let checked = Command::new(restic)
+        .args(["--no-cache", "check", "--read-data", "-r"])
+        .arg(sandbox.path("repo"))
+        .env("RESTIC_PASSWORD", "correct horse")
+        .output()
+        .expect("restic starts");
+    assert!(
+        checked.status.success(),
+        "restic: {}",
+        String::from_utf8_lossy(&checked.stderr)
+    );
+}
+
+#[test]
+fn backup() {
+    let mut dice = Dice::new("backup");
+    let sandbox = project(&mut dice);
+    let uploads = sandbox.path("data/uploads");
+    let whole = measured(|| drop(sandbox.run(&["backup", "files"]).ended(0)));
+    let mut ended = 0;
+    for kill in 0..kills() {
+        let changing = dice.next().to_le_bytes().repeat(100_000);
+        fs::write(uploads.join("changing.bin"), changing).expect("our own file");
+        let instant = dice.between(Duration::ZERO, whole.mul_f64(1.2));
+        let mut child = spawn(sandbox.command(&["backup", "files", "--full"]));
+        ended += u64::from(kill_after(&mut child, instant));
+        if kill % 4 == 3 {
+            sandbox.run(&["repository", "check", "--read-data"]).ended(0);
+        }
+    }
+    println!("backup: {ended} of {} had ended before the kill", kills());
+    // The next backup needs nobody's help, and what it saved is what is there.
+    sandbox.run(&["backup", "files"]).ended(0);
+    sandbox.run(&["restore", "files", "--into", "last"]).ended(0);
+    assert!(content(&sandbox.path("last/uploads")) == content(&uploads));
+    judged_by_restic(&sandbox, "backup");
+}
+
+#[test]
+fn restore() {
+    let mut dice = Dice::new("restore");
+    let sandbox = project(&mut dice);
+    let original = content(&sandbox.path("data/uploads"));
+    sandbox.run(&["backup", "files"]).ended(0);
+    let whole = measured(|| drop(sandbox.run(&["restore", "files", "--into", "whole"]).ended(0)));
+    let mut ended = 0;
+    for kill in 0..kills() {
+        let into = format!("out-{kill}");
+        let command = ["restore", "files", "--into", &into, "--snapshot", "latest"];
+        let instant = dice.between(Duration::ZERO, whole.mul_f64(1.2));
+        ended += u64::from(kill_after(&mut spawn(sandbox.command(&command)), instant));
+        // The same command goes on where the killed one stopped.
+        sandbox.run(&["restore", "files", "--into", &into, "--yes"]).ended(0);
+        assert!(content(&sandbox.path(&into).join("uploads")) == original, "kill {kill}");
+        fs::remove_dir_all(sandbox.path(&into)).expect("our own folder");
+    }
+    println!("restore: {ended} of {} had ended before the kill", kills());
+    sandbox.run(&["repository", "check", "--read-data"]).ended(0);
+    judged_by_restic(&sandbox, "restore");
+}
+
+/// A restore in place is either whole or taken back, and the rows are one or the other.
+#[test]
+fn restore_replace() {
+    let mut dice = Dice::new("restore_replace");
+    let sandbox = Sandbox::with_stores();
+    sandbox.run(&["backup", "db"]).ended(0);
+    let live = sandbox.path("data/shop.db");
+    let grow = || {
+        let database = rusqlite::Connection::open(&live).expect("the database");
+        database
+            .execute_batch("INSERT INTO orders (item) VALUES ('later')")
+            .expect("a row");
+    };
+    grow();
+    let replace = ["restore", "db", "--replace", "--yes"];
+    let whole = measured(|| drop(sandbox.run(&replace).ended(0)));
+    for kill in 0..kills() {
+        grow();
+        let before = Sandbox::rows(&live);
+        let instant = dice.between(Duration::ZERO, whole.mul_f64(1.2));
+        kill_after(&mut spawn(sandbox.command(&replace)), instant);
+        // The watchdog takes it back; `recover` does the same at once. Both may be at it.
+        eventually("the undo", || {
+            sandbox.run(&["recover"]).code == 0
+                && sandbox.run(&["run", "list", "--active", "--json"]).json()["runs"] == serde_json::json!([])
+        });
+        let rows = Sandbox::rows(&live);
+        assert!(rows == before || rows == ["book", "pen"], "kill {kill}: {rows:?}");
+    }
+}
