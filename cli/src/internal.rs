@@ -9,7 +9,7 @@ use opsctl_drills::{Kind, report};
 use opsctl_platform::local::{Launcher, Role, StateDir, supervisor};
 use opsctl_platform::process::detach;
 use opsctl_platform::run::{Journal, Run, RunRecord, WatchOptions, this_process, watch};
-use opsctl_rollouts::{Options as CanaryOptions, worker};
+use opsctl_rollouts::{Options as CanaryOptions, rollback, worker};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -149,6 +149,11 @@ pub(crate) fn work(context: &Context, place: &Place) -> Outcome {
                 .await
                 .map_err(|error| Failure::new(Exit::Failed, "drill", what()).because(&error))?;
             platform::write_report(&state, id, "report.html", done.page().as_bytes())?;
+            write_json(&state, id, &done)
+        } else if run.record().kind == rollback::KIND {
+            let done = rollback::work(run, Some(WATCHDOG), notifier)
+                .await
+                .map_err(|error| Failure::new(Exit::Failed, "rollback", what()).because(&error))?;
             write_json(&state, id, &done)
         } else {
             // A restore works in the process that was asked; what it left is undone by its watchdog or by `recover`.
