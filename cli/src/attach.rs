@@ -245,8 +245,7 @@ pub(crate) fn exit_of(record: &RunRecord) -> Exit {
         Some(RunOutcome::Inconclusive) => Exit::Inconclusive,
         Some(RunOutcome::Locked) => Exit::Locked,
         Some(RunOutcome::UndoIncomplete) => Exit::UndoIncomplete,
-        // `Lost`, `Error`, and whatever a later version knows.
-        Some(_) | None => Exit::Failed,
+        Some(RunOutcome::Lost | RunOutcome::Error) | None => Exit::Failed,
     }
 }
 

@@ -139,7 +139,7 @@ pub(crate) fn work(context: &Context, place: &Place) -> Outcome {
             };
             let done = opsctl_rollouts::work(run, options)
                 .await
-                .map_err(|error| Failure::new(Exit::Failed, "canary", what()).because(&error))?;
+                .map_err(|error| error::runs::canary_work(what(), &error))?;
             let document = to_json(&done)?;
             let page = report::canary::page(&document).map_err(|error| Failure::bug(what()).because(&error))?;
             platform::write_report(&state, id, "report.html", page.as_bytes())?;
@@ -147,13 +147,13 @@ pub(crate) fn work(context: &Context, place: &Place) -> Outcome {
         } else if run.record().kind == Kind::PodKill.record_kind() {
             let done = pod_kill::work(run.with_notifier(notifier), Some(WATCHDOG))
                 .await
-                .map_err(|error| Failure::new(Exit::Failed, "drill", what()).because(&error))?;
+                .map_err(|error| error::runs::drill_work(what(), &error))?;
             platform::write_report(&state, id, "report.html", done.page().as_bytes())?;
             write_json(&state, id, &done)
         } else if run.record().kind == rollback::KIND {
             let done = rollback::work(run, Some(WATCHDOG), notifier)
                 .await
-                .map_err(|error| Failure::new(Exit::Failed, "rollback", what()).because(&error))?;
+                .map_err(|error| error::runs::canary_work(what(), &error))?;
             write_json(&state, id, &done)
         } else {
             // A restore works in the process that was asked; what it left is undone by its watchdog or by `recover`.

@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 /// A kind of drill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
 pub enum Kind {
     /// Kills instances.
     PodKill,

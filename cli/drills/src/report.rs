@@ -20,7 +20,6 @@ pub const SCHEMA: &str = "opsctl.drill/v1";
 /// How far a drill went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[non_exhaustive]
 pub enum Status {
     /// To its end.
     Completed,

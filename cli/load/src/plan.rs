@@ -61,7 +61,6 @@ impl Default for Timeouts {
 
 /// Why a run could not start, or could not be set up.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum LoadError {
     /// The rate cannot be read or used.
     #[error("the rate {text:?} cannot be used: {reason}")]

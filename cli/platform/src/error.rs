@@ -6,7 +6,6 @@ use crate::Field;
 
 /// Why a platform call failed. `Display` says what, the source says why.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum PlatformError {
     /// No service has that name.
     #[error("there is no service `{service}`")]

@@ -27,8 +27,8 @@ use serde_json::Value;
 pub use error::PlatformError;
 pub use field::{Cas, Fence, Field};
 pub use state::{
-    Addresses, Counts, Health, Hold, Info, Instance, InstanceState, InstanceTraffic, Lease, LeaseHolder, LeaseOutcome,
-    Objectives, Probe, ServiceState, Traffic, VersionSpec, VersionState, VersionTraffic, Weight,
+    Addresses, Counts, End, Health, Hold, Info, Instance, InstanceState, InstanceTraffic, Lease, LeaseHolder,
+    LeaseOutcome, Objectives, Probe, ServiceState, Traffic, VersionSpec, VersionState, VersionTraffic, Weight,
 };
 
 use run::RunRecord;

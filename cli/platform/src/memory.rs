@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::run::RunRecord;
 use crate::{
-    Addresses, Cas, Fence, Field, Health, Hold, Info, Instance, InstanceState, Lease, LeaseHolder, LeaseOutcome,
+    Addresses, Cas, End, Fence, Field, Health, Hold, Info, Instance, InstanceState, Lease, LeaseHolder, LeaseOutcome,
     Objectives, Platform, PlatformError, Probe, Result, ServiceState, Traffic, VersionSpec, VersionState, Weight,
 };
 
@@ -282,6 +282,7 @@ fn instance(service: &str, number: u32, version: &str, pid: u32) -> Instance {
         pid: Some(pid),
         addresses: Addresses::default(),
         last_exit: None,
+        last_end: None,
     }
 }
 
@@ -301,6 +302,7 @@ impl Service {
             slot.instance.pid = Some(pid);
             slot.instance.restarts += 1;
             slot.instance.last_exit = Some("killed by signal 9".to_owned());
+            slot.instance.last_end = Some(End::Ended);
             slot.ready_at = restarts.then_some(now + delay);
         }
     }

@@ -109,12 +109,26 @@ pub struct Instance {
     pub addresses: Addresses,
     /// How its last process ended, in words.
     pub last_exit: Option<String>,
+    /// The same as a kind; `None` before the first end, and where an earlier version of opsctl noted it.
+    #[serde(default)]
+    pub last_end: Option<End>,
+}
+
+/// How the last process of an instance ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum End {
+    /// By itself or by a signal from elsewhere.
+    Ended,
+    /// It was stopped, because it was not ready in time.
+    NeverReady,
+    /// It could not be started at all.
+    NotStarted,
 }
 
 /// Where an instance is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[non_exhaustive]
 pub enum InstanceState {
     /// Started, not ready yet.
     Starting,

@@ -85,7 +85,6 @@ impl Stage {
 /// Why a canary is taken away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[non_exhaustive]
 pub enum Cause {
     /// It is worse than the stable version.
     Worse,

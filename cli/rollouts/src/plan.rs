@@ -10,7 +10,6 @@ use serde_json::Value;
 
 /// Why a canary cannot be started.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum PlanError {
     /// The steps cannot be used.
     #[error("the steps cannot be used")]

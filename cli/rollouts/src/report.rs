@@ -17,7 +17,6 @@ const POINTS: usize = 600;
 
 /// Why a report cannot be made.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum ReportError {
     /// The specification in the record cannot be read.
     #[error("the record of run `{run}` is not that of a canary")]
@@ -33,7 +32,6 @@ pub enum ReportError {
 /// Where a canary is or how it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[non_exhaustive]
 pub enum Status {
     /// Its instances start.
     Starting,

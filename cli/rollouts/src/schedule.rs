@@ -26,7 +26,6 @@ pub struct Schedule {
 
 /// Why a weight or a list of steps cannot be used. The words say what to use instead, without naming flags.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum ScheduleError {
     /// A weight of 0: the canary would see nothing, and nothing could be said about it.
     #[error("a weight of 0 sends the canary no traffic: use 1 to 99, or abort the canary to take its traffic away")]

@@ -24,7 +24,6 @@ pub const KIND: &str = "canary";
 
 /// Why a worker stopped without a report. Unless it was fenced off, the watchdog or `recover` undoes what it did.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum WorkError {
     /// The run failed: lost its right, its record or its journal.
     #[error("the run cannot go on")]

@@ -196,15 +196,12 @@ async fn clean_up(context: &Context, opened: &Opened, outcome: &UpOutcome) -> Re
 
 fn failure(context: &Context, failed: &[Failed]) -> Failure {
     let names: Vec<String> = failed.iter().map(|failed| format!("`{}`", failed.service)).collect();
-    // One that ended by itself failed; one that lives and does not answer timed out.
-    let ended = failed.iter().any(|failed| {
-        failed.reason.contains("exit") || failed.reason.contains("signal") || failed.reason.contains("ended")
-    });
-    let (exit, code) = if ended {
-        (Exit::Failed, "service_ended")
-    } else {
-        (Exit::Unreachable, "not_ready")
-    };
+    // With several the lowest number is told: what failed comes before what may only need more time.
+    let (exit, code) = failed
+        .iter()
+        .map(|failed| error::platform::not_up(failed.cause))
+        .min()
+        .unwrap_or((Exit::Unreachable, "not_ready"));
     let mut details = Vec::new();
     for failed in failed {
         details.push(format!(

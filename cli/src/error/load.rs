@@ -16,7 +16,6 @@ impl From<LoadError> for Failure {
             LoadError::Resolve { .. } => told(Exit::Unreachable, "unreachable"),
             LoadError::Start(_) => told(Exit::Failed, "io"),
             LoadError::Stopped => told(Exit::Failed, "bug"),
-            other => told(Exit::Failed, "load").because(other),
         }
     }
 }

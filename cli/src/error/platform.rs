@@ -1,6 +1,7 @@
 //! What is told when the platform or a run on it failed.
 
 use opsctl_platform::PlatformError;
+use opsctl_platform::local::up::Cause;
 use opsctl_platform::run::{JournalError, RunError};
 
 use crate::error::Failure;
@@ -51,7 +52,17 @@ pub(crate) fn failure(what: impl Into<String>, error: &PlatformError) -> Failure
         PlatformError::Spawn { .. } => {
             told(Exit::Usage, "cannot_start").help("is `command` in opsctl.toml right, and is it built?")
         }
-        other => told(Exit::Failed, "platform").because(other),
+    }
+}
+
+/// The exit code and word for a service that did not come up.
+pub(crate) fn not_up(cause: Cause) -> (Exit, &'static str) {
+    match cause {
+        Cause::Ended => (Exit::Failed, "service_ended"),
+        Cause::NotStarted => (Exit::Usage, "cannot_start"),
+        Cause::PortTaken => (Exit::Usage, "port_taken"),
+        Cause::NeverReady => (Exit::Unreachable, "not_ready"),
+        Cause::NoFrontDoor | Cause::NoSupervisor => (Exit::Unreachable, "unreachable"),
     }
 }
 
@@ -75,7 +86,6 @@ pub(crate) fn run_failure(what: impl Into<String>, error: &RunError) -> Failure 
             .help("nothing was changed; the log is in the run's folder under .opsctl/runs"),
         RunError::Platform(platform) => failure(what, platform),
         RunError::Journal(journal) => self::journal(what, journal),
-        other => told(Exit::Failed, "run").because(other),
     }
 }
 

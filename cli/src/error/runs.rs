@@ -1,7 +1,7 @@
 //! What is told when a drill or a canary may not start.
 
-use opsctl_drills::kinds::pod_kill::PlanError as DrillError;
-use opsctl_rollouts::{PlanError as CanaryError, ScheduleError};
+use opsctl_drills::kinds::pod_kill::{PlanError as DrillError, WorkError as DrillWorkError};
+use opsctl_rollouts::{PlanError as CanaryError, ScheduleError, WorkError as CanaryWorkError};
 
 use crate::error::{Failure, platform};
 use crate::exit::Exit;
@@ -21,7 +21,6 @@ impl From<DrillError> for Failure {
             DrillError::Locked { run, .. } => told(Exit::Locked, "locked").help(format!("opsctl run attach {run}")),
             DrillError::Platform(error) => platform::failure(WHAT, error),
             DrillError::Lock(error) => platform::run_failure(WHAT, error),
-            other => told(Exit::Failed, "drill").because(other),
         }
     }
 }
@@ -47,7 +46,24 @@ impl From<CanaryError> for Failure {
             }
             CanaryError::Platform(error) => platform::failure(WHAT, error),
             CanaryError::Lock(error) => platform::run_failure(WHAT, error),
-            other => told(Exit::Failed, "canary").because(other),
+        }
+    }
+}
+
+/// The failure of a drill's worker.
+pub(crate) fn drill_work(what: impl Into<String>, error: &DrillWorkError) -> Failure {
+    match error {
+        DrillWorkError::Run(error) => platform::run_failure(what, error),
+        DrillWorkError::Spec { .. } => Failure::new(Exit::Failed, "state_damaged", what).because(error),
+    }
+}
+
+/// The failure of a canary's worker.
+pub(crate) fn canary_work(what: impl Into<String>, error: &CanaryWorkError) -> Failure {
+    match error {
+        CanaryWorkError::Run(error) => platform::run_failure(what, error),
+        CanaryWorkError::Spec { .. } | CanaryWorkError::Report(_) => {
+            Failure::new(Exit::Failed, "state_damaged", what).because(error)
         }
     }
 }
@@ -65,6 +81,5 @@ pub(crate) fn schedule(typed: &str, error: &ScheduleError) -> Failure {
         | ScheduleError::OnlyPromotion
         | ScheduleError::NotRising { .. }
         | ScheduleError::Empty => failure.help("for example `--steps 10:15m,50:15m,100`"),
-        _ => failure,
     }
 }

@@ -39,7 +39,6 @@ pub(crate) fn ended(outcome: Outcome) -> (&'static str, Style) {
         Outcome::Locked => ("locked out", Style::Warning),
         Outcome::Error => ("error", Style::Error),
         Outcome::UndoIncomplete => ("undo incomplete", Style::Error),
-        _ => ("ended", Style::Faint),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The reference pages: the command line from its clap tree, the metrics from the catalogue. Neither is written by hand,
 //! so neither can lag behind.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::process::Command;
 
@@ -46,20 +47,23 @@ fn metrics(metrics: &[&Metric]) -> String {
     page.push_str("| metric | kind | unit | labels | what it counts |\n|---|---|---|---|---|\n");
     for metric in metrics {
         let labels: Vec<String> = metric.labels.iter().map(label).collect();
-        page.push_str(&format!(
-            "| `{}` | {} | {} | {} | {} |\n",
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            page,
+            "| `{}` | {} | {} | {} | {} |",
             metric.name,
             metric.kind.as_str(),
             metric.unit.as_str(),
             labels.join("<br>"),
             metric.help.replace('|', "\\|"),
-        ));
+        );
     }
     let bounds: Vec<String> = catalogue::DURATION_BUCKETS.iter().map(ToString::to_string).collect();
-    page.push_str(&format!(
-        "\nHistograms of seconds have the upper bounds {} and `+Inf`.\n",
+    let _ = writeln!(
+        page,
+        "\nHistograms of seconds have the upper bounds {} and `+Inf`.",
         bounds.join(", ")
-    ));
+    );
     page
 }
 

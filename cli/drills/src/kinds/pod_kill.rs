@@ -26,7 +26,6 @@ const EFFECT_LIMIT: Duration = Duration::from_secs(5);
 
 /// Why a drill stopped without a report.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum WorkError {
     /// The run failed: lost its right, its record or its journal.
     #[error("the run cannot go on")]

@@ -35,6 +35,9 @@ pub struct ObservedService {
     pub revision: u64,
     /// Why the front door is not open, in words.
     pub front_error: Option<String>,
+    /// Whether that is because another process has its port.
+    #[serde(default)]
+    pub front_port_taken: bool,
 }
 
 impl Observed {

@@ -27,7 +27,7 @@ use super::observed::{Observed, ObservedService, process_of};
 use super::state_dir::{StateDir, read_json, write_json};
 use crate::process::Process;
 use crate::run::message_of;
-use crate::{Instance, PlatformError, Result};
+use crate::{End, Instance, PlatformError, Result};
 use front::{Entry, Front};
 use plan::Existing;
 use slot::{News, Phase, Slot, Stopping};
@@ -202,6 +202,7 @@ impl Supervisor {
             let mut slot = Slot::new(name, plan::number(&id), &version, Instant::now());
             slot.restarts = known.map_or(0, |known| known.restarts);
             slot.last_exit = known.and_then(|known| known.last_exit.clone());
+            slot.last_end = known.and_then(|known| known.last_end);
             slot.phase = Phase::Running(Box::new(running));
             self.slots.push(slot);
         }
@@ -233,10 +234,10 @@ impl Supervisor {
                 sweep(&self.state, &slot.service, &slot.id);
                 let ready_for = running.ready_since.map_or(Duration::ZERO, |since| now - since);
                 let too_slow = running.stopping.is_some_and(|stopping| stopping.gives_up);
-                let how = if too_slow {
-                    "was not ready in time".to_owned()
+                let (how, end) = if too_slow {
+                    ("was not ready in time".to_owned(), End::NeverReady)
                 } else {
-                    how
+                    (how, End::Ended)
                 };
                 tracing::info!(instance = %slot.id, pid = process.pid, %how, "ended");
                 if running.stopping.is_some() && !too_slow {
@@ -244,6 +245,7 @@ impl Supervisor {
                     return;
                 }
                 slot.last_exit = Some(how);
+                slot.last_end = Some(end);
                 slot.restarts += 1;
                 slot.phase = Phase::Waiting {
                     until: now + slot.backoff.ended(ready_for),
@@ -357,6 +359,7 @@ impl Supervisor {
                             let message = message_of(&error);
                             tracing::error!(instance = %slot.id, error = %message, "could not start");
                             slot.last_exit = Some(message);
+                            slot.last_end = Some(End::NotStarted);
                             slot.restarts += 1;
                             slot.phase = Phase::Waiting {
                                 until: now + slot.backoff.ended(Duration::ZERO),
@@ -451,7 +454,8 @@ impl Supervisor {
                     instances,
                     routed_version: self.routed.get(name).cloned(),
                     revision: service.revision,
-                    front_error: self.front.error(name).cloned(),
+                    front_error: self.front.error(name).map(|error| error.message.clone()),
+                    front_port_taken: self.front.error(name).is_some_and(|error| error.port_taken),
                 },
             );
         }

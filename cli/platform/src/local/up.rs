@@ -14,7 +14,7 @@ use super::releases::{self, Releases};
 use super::state_dir::{failed, read_end, read_json, write_json};
 use super::{LocalPlatform, supervisor};
 use crate::process::Process;
-use crate::{Health, InstanceState, Objectives, Platform, PlatformError, Probe, Result, VersionSpec};
+use crate::{End, Health, InstanceState, Objectives, Platform, PlatformError, Probe, Result, VersionSpec};
 
 /// One service as the catalogue says, all paths absolute.
 #[derive(Debug, Clone, PartialEq)]
@@ -121,12 +121,42 @@ pub struct Failed {
     pub ready: u32,
     /// Desired instances.
     pub replicas: u32,
-    /// Why, in words: how its process ended, or that it is not ready.
+    /// Why.
+    pub cause: Cause,
+    /// The same in words: how its process ended, or that it is not ready.
     pub reason: String,
     /// Where its log is.
     pub log: Option<PathBuf>,
     /// The last lines of that log.
     pub last_lines: Vec<String>,
+}
+
+/// Why a service is not up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// Its process ended by itself.
+    Ended,
+    /// Its program could not be started.
+    NotStarted,
+    /// It runs, or ran until it was given up, and did not become ready in time.
+    NeverReady,
+    /// Another process has its port.
+    PortTaken,
+    /// The proxy did not open its front door.
+    NoFrontDoor,
+    /// The supervisor has ended.
+    NoSupervisor,
+}
+
+impl Cause {
+    fn of(end: End) -> Self {
+        match end {
+            End::Ended => Self::Ended,
+            End::NeverReady => Self::NeverReady,
+            End::NotStarted => Self::NotStarted,
+        }
+    }
 }
 
 /// How far it is, told to a watcher now and then.
@@ -445,14 +475,22 @@ async fn look(
             .max_by_key(|instance| (instance.state == InstanceState::CrashLoop, instance.restarts));
         hopeless |= worst.is_some_and(|instance| instance.state == InstanceState::CrashLoop) || front_error.is_some();
         let log = worst.map(|instance| platform.state.log(&spec.name, &instance.id));
-        let reason = front_error
-            .or_else(|| worst.and_then(|instance| instance.last_exit.clone()))
-            .or_else(|| (!supervisor.alive()).then(|| "the supervisor has ended".to_owned()))
-            .unwrap_or_else(|| "it is not ready yet".to_owned());
+        let front_cause = if seen.is_some_and(|seen| seen.front_port_taken) {
+            Cause::PortTaken
+        } else {
+            Cause::NoFrontDoor
+        };
+        let ended = worst.and_then(|instance| Some((Cause::of(instance.last_end?), instance.last_exit.clone()?)));
+        let (cause, reason) = front_error
+            .map(|error| (front_cause, error))
+            .or(ended)
+            .or_else(|| (!supervisor.alive()).then(|| (Cause::NoSupervisor, "the supervisor has ended".to_owned())))
+            .unwrap_or_else(|| (Cause::NeverReady, "it is not ready yet".to_owned()));
         outcome.failed.push(Failed {
             service: spec.name.clone(),
             ready,
             replicas: service.replicas,
+            cause,
             reason,
             last_lines: log.as_deref().map(last_lines).unwrap_or_default(),
             log,

@@ -21,7 +21,6 @@ pub struct Notifier {
 
 /// Why a webhook cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum NotifyError {
     /// Not an `http://host…` URL.
     #[error("a webhook must be an http:// URL with a host")]

@@ -81,7 +81,6 @@ pub enum Phase {
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[non_exhaustive]
 pub enum Outcome {
     /// It did what was asked and the answer is yes.
     Passed,
@@ -115,7 +114,6 @@ pub struct Cancel {
 /// Why a run was asked to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[non_exhaustive]
 pub enum Reason {
     /// Ctrl-C of the attached terminal.
     Interrupt,

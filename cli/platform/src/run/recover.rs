@@ -21,7 +21,6 @@ pub struct Orphan {
 /// Why nobody works on a run any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-#[non_exhaustive]
 pub enum Loss {
     /// Its worker's process has ended.
     Dead,

@@ -15,7 +15,6 @@ use crate::{Cas, Fence, Field, Instance, Lease, LeaseHolder, Platform, PlatformE
 
 /// Why a run could not go on.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum RunError {
     /// Another run has the lock.
     #[error("`{}` is locked by run `{}` ({} pid {})", .lease.name, .lease.holder.run, .lease.holder.host, .lease.holder.pid)]

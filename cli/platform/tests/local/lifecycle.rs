@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use opsctl_platform::local::down::{leftovers, stop_services};
 use opsctl_platform::local::logs::LogTail;
-use opsctl_platform::local::up::{FrontDoor, UpOptions, up};
+use opsctl_platform::local::up::{Cause, FrontDoor, UpOptions, up};
 use opsctl_platform::local::{StateDir, ports};
 use opsctl_platform::{InstanceState, Platform, PlatformError};
 
@@ -133,7 +133,10 @@ async fn a_service_that_dies_at_once_is_named_with_its_last_words() {
         (failed.service.as_str(), failed.ready, failed.replicas),
         ("orders", 0, 2)
     );
-    assert_eq!(failed.reason, "exited with status 1");
+    assert_eq!(
+        (failed.cause, failed.reason.as_str()),
+        (Cause::Ended, "exited with status 1")
+    );
     assert!(
         failed.last_lines.iter().any(|line| line.contains("told to die")),
         "{failed:?}"
@@ -161,7 +164,11 @@ async fn a_service_that_never_becomes_ready_is_given_up_in_bounded_time() {
     let mut never = with_mode(spec("orders"), "never");
     never.start_limit = Duration::from_millis(200);
     let outcome = stage.up(&[never]).await;
-    assert_eq!(outcome.failed[0].reason, "was not ready in time");
+    let failed = &outcome.failed[0];
+    assert_eq!(
+        (failed.cause, failed.reason.as_str()),
+        (Cause::NeverReady, "was not ready in time")
+    );
     stage.down().await;
     assert_eq!(leftovers(stage.state()), []);
 }

@@ -9,7 +9,6 @@ use crate::message::{Refusal, RefusalCode, Weight};
 
 /// Why a call to the proxy did not succeed.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum ControlError {
     /// Nobody answers on the socket: the proxy does not run, or the socket may not be opened.
     #[error("the proxy does not answer on {}", socket.display())]

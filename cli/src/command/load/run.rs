@@ -4,22 +4,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use opsctl_load::{Fixed, LoadError, Plan, Progress, Rate, Request, Snapshot, Target};
+use opsctl_platform::Platform as _;
 
-use crate::config;
+use crate::config::{self, Config};
 use crate::consent::{ConsentArgs, Consequence, Stake, approve};
 use crate::context::Context;
-use crate::error::{Failure, Outcome};
+use crate::error::{self, Failure, Outcome};
 use crate::exit::Exit;
 use crate::output::{Amount, ProgressLine};
+use crate::platform;
 use crate::repository::cancellable;
+use crate::target;
 
 /// Send requests to an address at a constant rate
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = help())]
 pub(crate) struct Args {
-    /// Where to, for example http://127.0.0.1:18080/health/ready
-    #[arg(value_name = "URL")]
-    url: String,
+    /// A URL, or a service that runs here: orders, orders/health/live
+    #[arg(value_name = "TARGET")]
+    target: String,
 
     /// How many requests arrive, whatever the answers take: 200/s, 1000/min
     #[arg(long, value_name = "RATE", default_value = "50/s")]
@@ -56,7 +59,10 @@ fn percent(text: &str) -> Result<f64, String> {
 fn help() -> String {
     format!(
         "Examples:\n  # Does it hold 200 requests a second?\n  \
-         opsctl load run http://127.0.0.1:18080/health/ready --rate 200/s --for 30s --max-errors 1%\n\n\
+         opsctl load run orders --rate 200/s --for 30s --max-errors 1%\n\n  \
+         # Anything that speaks HTTP\n  \
+         opsctl load run http://127.0.0.1:18080/health/ready --rate 50/s\n\n\
+         A service is met at its proxy, like by its users; without a path its `probe` is asked for, else its health.\n\
          Requests arrive at the rate whether or not earlier ones were answered, and response times count from the\n\
          moment a request was due. scheduled = completed + failed + dropped. A generator that could not keep up is\n\
          exit 9: its figures say nothing about the service.\n\n{}",
@@ -91,9 +97,40 @@ impl Progress for Line {
     }
 }
 
+/// The URL that is meant: itself, or the front door of a service with a path.
+fn address(context: &Context, config: Option<&Config>, target: &str) -> Result<String, Failure> {
+    let Some(config) = config.filter(|_| !target.contains("://")) else {
+        return Ok(target.to_owned());
+    };
+    let (name, path) = match target.find('/') {
+        Some(slash) => (&target[..slash], Some(&target[slash..])),
+        None => (target, None),
+    };
+    let service = config
+        .services
+        .get(name)
+        .ok_or_else(|| target::unknown_service(config, name).cause("a URL begins with http://"))?;
+    let opened = platform::open(context)?;
+    let what = || format!("could not tell the address of `{name}`");
+    let state = context
+        .block_on(opened.local.service(name))
+        .map_err(|error| error::platform::failure(what(), &error))?;
+    let front = state
+        .front
+        .http
+        .ok_or_else(|| Failure::usage("no_http", what()).cause("it has no HTTP port"))?;
+    let path = path
+        .or_else(|| service.probe.as_ref().map(|probe| probe.http.as_str()))
+        .or(service.health_http.as_deref())
+        .unwrap_or("/");
+    Ok(format!("http://{front}{path}"))
+}
+
 /// Runs the command.
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
-    let target: Target = args.url.parse()?;
+    let config = config::load_if_present(context)?;
+    let url = address(context, config.as_ref(), &args.target)?;
+    let target: Target = url.parse()?;
     let mut request = Request::get(target.path()).map_err(LoadError::from)?;
     for header in &args.headers {
         let (name, value) = header.split_once(':').ok_or_else(|| {
@@ -106,22 +143,21 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     if let Some(connections) = args.connections {
         plan.connections = connections as usize;
     }
-    let config = config::load_if_present(context)?;
     let stake = Stake {
         question: format!(
             "send {} for {} to {}?",
             args.rate,
             humantime::format_duration(args.duration),
-            args.url
+            args.target
         ),
-        name: &args.url,
+        name: &args.target,
         consequence: Consequence::UndoneByItself,
         protected: config.as_ref().and_then(config::Config::protected),
     };
     let plan = approve(context, &args.consent, plan, &stake)?.into_plan();
 
     let summary = cancellable(context, async |cancel| {
-        let line = Arc::new(Line(context.out.progress(format!("load on {}", args.url))));
+        let line = Arc::new(Line(context.out.progress(format!("load on {}", args.target))));
         Ok(opsctl_load::run(plan, line, cancel).await?)
     })?;
     context.out.answer(&summary, |_| {

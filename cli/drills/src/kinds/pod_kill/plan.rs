@@ -72,7 +72,6 @@ impl Spec {
 
 /// Why a drill may not be started.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum PlanError {
     /// Nothing to kill.
     #[error("at least one instance has to be killed")]

@@ -29,10 +29,18 @@ pub(super) struct Front {
     process: Option<Process>,
     boot_id: Option<String>,
     pushed: BTreeMap<String, Entry>,
-    errors: BTreeMap<String, String>,
+    errors: BTreeMap<String, FrontError>,
     backoff: Backoff,
     started: Option<Instant>,
     start_at: Instant,
+}
+
+/// Why the front door of a service is not open.
+pub(super) struct FrontError {
+    /// In words.
+    pub(super) message: String,
+    /// Another process has its port.
+    pub(super) port_taken: bool,
 }
 
 impl Front {
@@ -54,7 +62,7 @@ impl Front {
     }
 
     /// Why a service's front door is not open.
-    pub(super) fn error(&self, service: &str) -> Option<&String> {
+    pub(super) fn error(&self, service: &str) -> Option<&FrontError> {
         self.errors.get(service)
     }
 
@@ -125,7 +133,11 @@ impl Front {
                 Err(error) => {
                     complete = false;
                     self.pushed.remove(service);
-                    self.errors.insert(service.clone(), message_of(&error));
+                    let error = FrontError {
+                        message: message_of(&error),
+                        port_taken: matches!(error, ControlError::PortTaken { .. }),
+                    };
+                    self.errors.insert(service.clone(), error);
                 }
             }
         }

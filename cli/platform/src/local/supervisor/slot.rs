@@ -20,7 +20,7 @@ use crate::local::launcher::{SERVICE_VARIABLE, STATE_VARIABLE};
 use crate::local::ports;
 use crate::local::state_dir::{StateDir, append_to, failed, make_dir};
 use crate::process::Process;
-use crate::{Addresses, Instance, InstanceState, PlatformError, Result, VersionSpec};
+use crate::{Addresses, End, Instance, InstanceState, PlatformError, Result, VersionSpec};
 
 /// The variable that names the digest of the command and environment that an instance was started with.
 const SPEC_VARIABLE: &str = "SUPERVISOR_SPEC";
@@ -34,6 +34,7 @@ pub(super) struct Slot {
     pub(super) restarts: u32,
     pub(super) backoff: Backoff,
     pub(super) last_exit: Option<String>,
+    pub(super) last_end: Option<End>,
 }
 
 /// Where an instance is.
@@ -96,6 +97,7 @@ impl Slot {
             restarts: 0,
             backoff: Backoff::default(),
             last_exit: None,
+            last_end: None,
         }
     }
 
@@ -139,6 +141,7 @@ impl Slot {
             pid: running.map(|running| running.process.pid),
             addresses: running.map(|running| running.addresses.clone()).unwrap_or_default(),
             last_exit: self.last_exit.clone(),
+            last_end: self.last_end,
         }
     }
 }
