@@ -21,3 +21,8 @@ pub use problem::Problem;
 pub fn now() -> jiff::Timestamp {
     jiff::Timestamp::now()
 }
+
+/// The service that the README shows compiles; this crate has everything that it uses.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
