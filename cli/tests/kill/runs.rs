@@ -1,11 +1,14 @@
 //! Kills and stops of the processes of a drill and of a canary.
 
+use std::process::Stdio;
 use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
 
 use crate::dice::{Dice, kills};
 use crate::lane::{Kind, Lane};
 use crate::sandbox::eventually;
-use crate::stage::Stage;
+use crate::stage::{Role, Stage};
 
 /// How many services are drilled at the same time.
 const LANES: u64 = 3;
@@ -69,4 +72,108 @@ fn drill() {
 #[test]
 fn canary() {
     kill_all("canary", Kind::Canary);
+}
+
+/// A worker that is stopped for longer than its lease loses the right to change anything: its watchdog, or `recover` when
+/// that is stopped too, undoes the run, and when both go on again nothing changes a second time.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a deadline that is longer than a lease")]
+fn stopped() {
+    const LEASE: Duration = Duration::from_secs(15);
+    let mut dice = Dice::new("stopped");
+    let names = ["watched", "alone", "drilled"].map(str::to_owned);
+    let stage = Stage::up(&names);
+    let traffic = names
+        .each_ref()
+        .map(|name| crate::traffic::Traffic::start(stage.port(name), "40/s"));
+    let stable = names.each_ref().map(|name| stage.stable(name));
+    let canary = |service: &'static str| {
+        let weight = ["--weight", "30", "--interval", "200ms", "--for", "10m", "--version", "v2"];
+        [&["deploy", "canary", service][..], &weight].concat()
+    };
+    let start = |words: &[&str]| {
+        let mut command = stage.sandbox.command(words);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().expect("opsctl starts")
+    };
+    let mut terminals = [
+        start(&canary("watched")),
+        start(&canary("alone")),
+        start(&["drill", "pod-kill", "drilled", "--for", "1m"]),
+    ];
+    for service in ["watched", "alone"] {
+        eventually("its share", || stage.service(service)["canary"]["version"] == "v2");
+    }
+    let run = |service: &str| {
+        eventually("its watchdog", || {
+            let runs = stage.runs(service);
+            runs.iter()
+                .next_back()
+                .and_then(|run| stage.record(run))
+                .is_some_and(|record| !record["watchdog"].is_null())
+        });
+        stage.runs(service).pop_last().expect("a run")
+    };
+    let runs = names.each_ref().map(|name| run(name));
+    let both = [Role::Worker, Role::Watchdog];
+    let stop: [&[Role]; 3] = [&both[..1], &both, &both[..1]];
+    crate::dice::pass(dice.between(Duration::ZERO, Duration::from_secs(1)));
+    for (run, roles) in runs.iter().zip(stop) {
+        assert_eq!(stage.signal(run, roles, Signal::STOP), roles.len());
+    }
+
+    // The watchdog waits for the lease, no longer.
+    let since = Instant::now();
+    let until = |what: &str, holds: &dyn Fn() -> bool| {
+        while !holds() {
+            assert!(since.elapsed() < LEASE * 2, "{what} did not happen");
+            crate::dice::pass(Duration::from_millis(50));
+        }
+    };
+    until("the share of a stopped judge ends", &|| {
+        stage.service("watched")["canary"].is_null()
+    });
+    until("a stopped drill is closed", &|| stage.closed(&runs[2]));
+    // Nobody watches this one, so `recover` has to find that its lease is over.
+    until("recover", &|| stage.sandbox.run(&["recover", &runs[1]]).code == 0);
+    println!("stopped: undone after {:.1} s", since.elapsed().as_secs_f64());
+    for name in &names[1..] {
+        eventually("the stable state", || stage.settled(name));
+    }
+    let done = runs.each_ref().map(|run| stage.record(run));
+
+    for run in &runs {
+        stage.signal(run, &both, Signal::CONT);
+    }
+    for (run, roles) in runs.iter().zip(stop) {
+        eventually("the end of what was stopped", || {
+            let left = stage.processes(run);
+            left.iter().all(|(role, _)| !roles.contains(role))
+        });
+    }
+    assert!(stage.service("watched")["canary"].is_null(), "a fenced worker has changed the share");
+    // The watchdog keeps the instances for somebody who would go on with them; nobody does.
+    stage.sandbox.run(&["recover", &runs[0]]).ended(0);
+    for (index, (name, stable)) in names.iter().zip(&stable).enumerate() {
+        eventually("the stable state", || stage.settled(name));
+        eventually("the end of its processes", || stage.processes(&runs[index]).is_empty());
+        assert_eq!(stage.stable(name), *stable);
+        let record = stage.record(&runs[index]);
+        assert!(index == 0 || record == done[index], "a fenced worker has changed its record");
+        assert_eq!(record.expect("its record")["outcome"], "lost");
+    }
+    for terminal in &mut terminals {
+        assert_eq!(terminal.wait().expect("our own child").code(), Some(1), "its run was lost");
+    }
+    for (name, traffic) in names.iter().zip(&traffic) {
+        let failures = traffic.failures();
+        let allowed = if name == "drilled" { 3 } else { 0 };
+        assert!(failures.len() <= allowed, "{name}: {failures:?}");
+    }
+    // The lock is free.
+    let words = ["deploy", "canary", "alone", "--weight", "10", "--interval", "200ms", "--for", "1s", "--version", "v3"];
+    let code = stage.sandbox.run(&words).code;
+    assert!(matches!(code, 0 | 9), "{code}");
+    drop(traffic);
+    stage.down();
 }
