@@ -254,6 +254,10 @@ where
                     };
                 }
                 signal = signals.next() => {
+                    // A closed terminal ends no backup; and `restic unlock` sends this to whoever holds a lock.
+                    if signal == Stop::HangUp {
+                        continue;
+                    }
                     if stop.is_some() {
                         return Err(Failure::new(Exit::Interrupted, "interrupted", "interrupted twice: stopped at once")
                             .help("nothing is lost; run the same command again"));

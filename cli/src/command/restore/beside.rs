@@ -66,6 +66,7 @@ pub(super) fn run(args: &Args, context: &Context, config: &Config, store: &Datas
             record: &record,
             include: args.include.clone(),
             folder: plan.partial.clone(),
+            durable: false,
         };
         let mut document = fetch.run(context, &cancel).await?;
         if plan.partial != plan.target {

@@ -56,6 +56,8 @@ pub(super) struct Fetch<'a> {
     pub(super) include: Vec<PathBuf>,
     /// The folder that is filled; a former attempt in it is continued.
     pub(super) folder: PathBuf,
+    /// Whether it must be on the disk when this returns: what replaces the original must.
+    pub(super) durable: bool,
 }
 
 impl Fetch<'_> {
@@ -74,6 +76,7 @@ impl Fetch<'_> {
         let progress = Shown::start(context, format!("restoring {}", self.store.name));
         let options = RestoreOptions {
             include: self.include.clone(),
+            durable: self.durable,
             ..RestoreOptions::default()
         };
         let report = backups::restore(self.engine, &self.record.id, &self.folder, &options, &progress, cancel)

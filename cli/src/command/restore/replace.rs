@@ -72,6 +72,7 @@ pub(super) fn run(args: &Args, context: &Context, config: &Config, store: &Datas
             record: &record,
             include: Vec::new(),
             folder: beside(&repository::path_of(store)?, &format!("restoring-{short}")),
+            durable: true,
         };
         apply(args, context, &opened, store, plan, fetch, &cancel).await
     })
