@@ -194,6 +194,43 @@ fn damage_is_found_named_and_never_restored_as_if_whole() {
     }
 }
 
+/// The directories of a snapshot are blobs in packs of their own. Looking at a snapshot reads nothing else, so the packs
+/// whose damage shows there are those.
+#[test]
+fn a_corrupt_tree_is_found_named_and_no_restore_is_whole() {
+    let sandbox = Sandbox::with_stores();
+    sandbox.run(&["backup", "files"]).ended(0);
+    let mut trees = 0;
+    for pack in files_in(sandbox.path("repo/data")) {
+        let name = pack.file_name().expect("a name").to_string_lossy()[..8].to_owned();
+        let whole = fs::read(&pack).expect("a pack");
+        damage(&pack);
+        let listed = sandbox.run(&["snapshot", "ls"]);
+        if listed.code != 0 {
+            trees += 1;
+            assert_eq!(listed.code, 1, "{}", listed.stderr);
+            assert!(
+                listed.stderr.contains("tree ") && listed.stderr.contains(" is corrupt"),
+                "{}",
+                listed.stderr
+            );
+            let checked = sandbox.run(&["repository", "check"]).ended(4);
+            assert!(checked.stdout.contains("damage tree "), "{}", checked.stdout);
+            let checked = sandbox.run(&["repository", "check", "--read-data"]).ended(4);
+            assert!(checked.stdout.contains(&name), "pack {name}:\n{}", checked.stdout);
+            let restored = sandbox.run(&["restore", "files", "--into", "out"]);
+            assert!(matches!(restored.code, 1 | 3), "{}", restored.stderr);
+            assert!(!sandbox.path("out/uploads/deep/b.bin").exists());
+            // What was saved stays as it was: a new backup is whole again.
+            sandbox.run(&["backup", "files", "--full"]);
+        }
+        fs::write(&pack, whole).expect("our own file");
+    }
+    assert!(trees > 0, "no pack holds trees");
+    sandbox.run(&["repository", "check", "--read-data"]).ended(0);
+    sandbox.run(&["restore", "files", "--into", "whole"]).ended(0);
+}
+
 #[test]
 fn a_full_disk_is_one_clear_error_and_loses_nothing() {
     let name = "a_full_disk_is_one_clear_error_and_loses_nothing";

@@ -75,7 +75,10 @@ fn send(child: &Child, signal: Signal) {
 fn a_good_version_is_promoted_and_the_way_back_is_a_roll_out() {
     let (sandbox, port) = up();
     let first = shop(&sandbox)["stable_version"].as_str().expect("a version").to_owned();
-    sandbox.run(&["deploy", "rollback"]).ended(2).says("there was no canary yet");
+    sandbox
+        .run(&["deploy", "rollback"])
+        .ended(2)
+        .says("there was no canary yet");
     let traffic = Traffic::start(port, "150/s");
     let report = sandbox
         .run(&[canary("v2", &QUICK), vec!["--json"]].concat())
@@ -97,7 +100,10 @@ fn a_good_version_is_promoted_and_the_way_back_is_a_roll_out() {
     // Nobody noticed any of it.
     assert_eq!(traffic.failures(), Vec::<String>::new());
     // And `up` starts what was gone back to.
-    sandbox.run(&["deploy", "rollback"]).ended(2).says("no run tells what ran before");
+    sandbox
+        .run(&["deploy", "rollback"])
+        .ended(2)
+        .says("no run tells what ran before");
     sandbox.run(&["run", "list"]).ended(0);
     let runs = sandbox.run(&["run", "list", "--json"]).ended(0).json();
     assert_eq!(runs["runs"][1]["kind"], "rollback");
@@ -111,7 +117,10 @@ fn a_good_version_is_promoted_and_the_way_back_is_a_roll_out() {
 fn a_bad_version_is_taken_away() {
     let (sandbox, port) = up();
     let first = shop(&sandbox)["stable_version"].as_str().expect("a version").to_owned();
-    sandbox.run(&["deploy", "status"]).ended(0).says("there was no canary yet");
+    sandbox
+        .run(&["deploy", "status"])
+        .ended(0)
+        .says("there was no canary yet");
     let _traffic = Traffic::start(port, "150/s");
     let report = sandbox
         .run(&[canary("bad", &QUICK), vec!["--json"]].concat())
@@ -140,10 +149,7 @@ fn a_held_canary_is_aborted_or_promoted_by_hand() {
     let held = sandbox.run(&canary("v2", &hold)).ended(0);
     assert!(held.stdout.contains("held"), "{}", held.stdout);
     assert_eq!(shop(&sandbox)["canary"]["percent"], 30);
-    sandbox
-        .run(&canary("v3", &hold))
-        .ended(8)
-        .says("opsctl run attach");
+    sandbox.run(&canary("v3", &hold)).ended(8).says("opsctl run attach");
     sandbox.run(&["deploy", "status"]).ended(0);
     sandbox.run(&["deploy", "abort"]).ended(0);
     runs_alone(&sandbox, &first);
@@ -182,7 +188,14 @@ fn without_traffic_nothing_is_proven() {
     assert_eq!(shop(&sandbox)["canary"]["percent"], 10);
     sandbox.run(&["deploy", "abort"]).ended(0);
     runs_alone(&sandbox, &first);
-    let steps = ["--steps", "10:500ms,100", "--interval", "200ms", "--on-inconclusive", "rollback"];
+    let steps = [
+        "--steps",
+        "10:500ms,100",
+        "--interval",
+        "200ms",
+        "--on-inconclusive",
+        "rollback",
+    ];
     sandbox.run(&canary("v2", &steps)).ended(9);
     runs_alone(&sandbox, &first);
 }
@@ -201,7 +214,10 @@ fn shares_that_are_none() {
     }
     for steps in ["50:1m,10:1m", "100", "10,100", ""] {
         let canary = canary("v2", &["--steps", steps]);
-        sandbox.run(&canary).ended(2).says("for example `--steps 10:15m,50:15m,100`");
+        sandbox
+            .run(&canary)
+            .ended(2)
+            .says("for example `--steps 10:15m,50:15m,100`");
     }
     let runs = sandbox.run(&["run", "list", "--json"]).ended(0).json();
     assert_eq!(runs["runs"], serde_json::json!([]), "nothing was started");

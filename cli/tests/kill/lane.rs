@@ -154,9 +154,7 @@ impl<'a> Lane<'a> {
         let mut terminal = self.start(service);
         pass(instant);
         let run = self.stage.runs(service).difference(&before).next().cloned();
-        let mut killed = run
-            .as_deref()
-            .map_or(0, |run| self.stage.kill(run, victim.roles()));
+        let mut killed = run.as_deref().map_or(0, |run| self.stage.kill(run, victim.roles()));
         let terminal_killed = victim.terminal() || run.is_none();
         if terminal_killed {
             killed += usize::from(terminal.try_wait().expect("our own child").is_none());

@@ -88,7 +88,16 @@ fn stopped() {
         .map(|name| crate::traffic::Traffic::start(stage.port(name), "40/s"));
     let stable = names.each_ref().map(|name| stage.stable(name));
     let canary = |service: &'static str| {
-        let weight = ["--weight", "30", "--interval", "200ms", "--for", "10m", "--version", "v2"];
+        let weight = [
+            "--weight",
+            "30",
+            "--interval",
+            "200ms",
+            "--for",
+            "10m",
+            "--version",
+            "v2",
+        ];
         [&["deploy", "canary", service][..], &weight].concat()
     };
     let start = |words: &[&str]| {
@@ -151,7 +160,10 @@ fn stopped() {
             left.iter().all(|(role, _)| !roles.contains(role))
         });
     }
-    assert!(stage.service("watched")["canary"].is_null(), "a fenced worker has changed the share");
+    assert!(
+        stage.service("watched")["canary"].is_null(),
+        "a fenced worker has changed the share"
+    );
     // The watchdog keeps the instances for somebody who would go on with them; nobody does.
     stage.sandbox.run(&["recover", &runs[0]]).ended(0);
     for (index, (name, stable)) in names.iter().zip(&stable).enumerate() {
@@ -159,11 +171,18 @@ fn stopped() {
         eventually("the end of its processes", || stage.processes(&runs[index]).is_empty());
         assert_eq!(stage.stable(name), *stable);
         let record = stage.record(&runs[index]);
-        assert!(index == 0 || record == done[index], "a fenced worker has changed its record");
+        assert!(
+            index == 0 || record == done[index],
+            "a fenced worker has changed its record"
+        );
         assert_eq!(record.expect("its record")["outcome"], "lost");
     }
     for terminal in &mut terminals {
-        assert_eq!(terminal.wait().expect("our own child").code(), Some(1), "its run was lost");
+        assert_eq!(
+            terminal.wait().expect("our own child").code(),
+            Some(1),
+            "its run was lost"
+        );
     }
     for (name, traffic) in names.iter().zip(&traffic) {
         let failures = traffic.failures();
@@ -171,7 +190,19 @@ fn stopped() {
         assert!(failures.len() <= allowed, "{name}: {failures:?}");
     }
     // The lock is free.
-    let words = ["deploy", "canary", "alone", "--weight", "10", "--interval", "200ms", "--for", "1s", "--version", "v3"];
+    let words = [
+        "deploy",
+        "canary",
+        "alone",
+        "--weight",
+        "10",
+        "--interval",
+        "200ms",
+        "--for",
+        "1s",
+        "--version",
+        "v3",
+    ];
     let code = stage.sandbox.run(&words).code;
     assert!(matches!(code, 0 | 9), "{code}");
     drop(traffic);

@@ -54,7 +54,9 @@ async fn take_away(context: &Context, opened: &Opened, record: &RunRecord) -> Ou
     attach::resume_if_lost(context, opened, record).await?;
     attach::abort(context, opened, &record.id, Reason::Abort).await?;
     let followed = attach::until_over(context, opened, &record.id).await?;
-    tell(context, opened, &followed, |report| super::status::text(context, report))?;
+    tell(context, opened, &followed, |report| {
+        super::status::text(context, report)
+    })?;
     // What was asked for was done.
     Ok(if followed.exit == Exit::No {
         Exit::Done
@@ -69,7 +71,12 @@ async fn roll_out(context: &Context, opened: &Opened, service: Option<&str>) -> 
     let service = match (service, promotions.last()) {
         (Some(service), _) => service.to_owned(),
         (None, Some(last)) => words::target(last).to_owned(),
-        (None, None) => return Err(Failure::usage("no_canary", "there was no canary yet: nothing to return to")),
+        (None, None) => {
+            return Err(Failure::usage(
+                "no_canary",
+                "there was no canary yet: nothing to return to",
+            ));
+        }
     };
     let what = || format!("could not roll `{service}` back");
     let state = opened
@@ -81,15 +88,19 @@ async fn roll_out(context: &Context, opened: &Opened, service: Option<&str>) -> 
     let mut version = before(&promotions, &service, &stable).ok_or_else(|| {
         Failure::usage("no_version_before", what())
             .cause(format!("no run tells what ran before version {stable}"))
-            .help(format!("opsctl deploy canary {service} --version OLD --steps 10:5m,100"))
+            .help(format!(
+                "opsctl deploy canary {service} --version OLD --steps 10:5m,100"
+            ))
     })?;
     version.replicas = state.replicas;
     if let Some(program) = version.command.first()
         && program.starts_with('/')
         && !Path::new(program).exists()
     {
-        return Err(Failure::usage("program_not_found", what())
-            .cause(format!("the program of version {}, `{program}`, is not there any more", version.version)));
+        return Err(Failure::usage("program_not_found", what()).cause(format!(
+            "the program of version {}, `{program}`, is not there any more",
+            version.version
+        )));
     }
     context.out.note(format!(
         "starts version {} of `{service}` again, and takes version {stable} away when it is ready",
