@@ -62,6 +62,7 @@ fn answer(mut stream: &TcpStream, status: &str, bad: bool) -> std::io::Result<()
 }
 
 /// Waits for SIGTERM, then for a moment without requests.
+#[expect(clippy::exit, reason = "the other threads wait for connections for ever")]
 fn end_when_told() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -4,6 +4,7 @@
 #[path = "support/sandbox.rs"]
 mod sandbox;
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::process::{Child, Command, Stdio};
@@ -106,10 +107,11 @@ fn with_services(protected: bool) -> Sandbox {
         text
     };
     for name in ["shop", "a-service-with-a-rather-long-name"] {
-        text.push_str(&format!(
+        let _ = write!(
+            text,
             "[service.{name}]\nhealth = {{ http = \"/healthz\" }}\nprobe = {{ http = \"/\", rate = \"20/s\" }}\n\
              [service.{name}.local]\ncommand = [{tiny:?}]\nreplicas = 2\n"
-        ));
+        );
     }
     sandbox.write("opsctl.toml", &text);
     sandbox

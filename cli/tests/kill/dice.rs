@@ -10,6 +10,7 @@ pub struct Dice(u64);
 impl Dice {
     /// Seeded by `OPSCTL_SEED`, or by the clock; prints the seed and the count.
     #[expect(clippy::disallowed_methods, reason = "the seed of this run")]
+    #[expect(clippy::print_stdout, reason = "with it a failure can be had again")]
     pub fn new(test: &str) -> Self {
         let clock = || {
             std::time::SystemTime::now()
@@ -41,7 +42,9 @@ impl Dice {
 
     /// A random instant between two.
     pub fn between(&mut self, from: Duration, to: Duration) -> Duration {
-        from + (to - from).mul_f64((self.next() % 10_000) as f64 / 10_000.0)
+        from + to
+            .saturating_sub(from)
+            .mul_f64((self.next() % 10_000) as f64 / 10_000.0)
     }
 }
 

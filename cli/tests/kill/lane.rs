@@ -132,13 +132,14 @@ impl<'a> Lane<'a> {
         let spans: &[(u64, u64)] = match self.kind {
             // The steady state is watched for five seconds before the kill.
             Kind::Drill => &[(0, 600), (600, 5000), (5000, 6500), (5000, 6500)],
-            Kind::Canary => &[(0, 600), (600, 4500), (600, 4500)],
+            Kind::Canary => &[(0, 600), (600, 3500), (600, 3500)],
         };
         let (from, to) = self.dice.one(spans);
         self.dice
             .between(Duration::from_millis(from), Duration::from_millis(to))
     }
 
+    #[expect(clippy::zombie_processes, reason = "`ended` waits for whom it does not kill")]
     fn kill_one(&mut self, service: &str, traffic: &Traffic) {
         let victim = self.dice.one(&Victim::EVERY);
         let instant = self.instant();

@@ -14,6 +14,7 @@ use crate::stage::{Role, Stage};
 const LANES: u64 = 3;
 
 #[expect(clippy::disallowed_methods, reason = "how long a kill takes is printed")]
+#[expect(clippy::print_stdout, reason = "how long a kill takes is printed")]
 fn kill_all(test: &str, kind: Kind) {
     let mut dice = Dice::new(test);
     let names = |lane: u64| [format!("s{lane}a"), format!("s{lane}b")].to_vec();

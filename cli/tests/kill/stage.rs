@@ -1,6 +1,7 @@
 //! Services on a real local platform, and what can be seen of them and of their runs from outside.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::FileTypeExt as _;
@@ -31,11 +32,12 @@ impl Stage {
         let tiny = tiny_service().display().to_string();
         let mut text = "version = 1\n[env.local]\n".to_owned();
         for name in names {
-            text.push_str(&format!(
+            let _ = write!(
+                text,
                 "[service.{name}]\nhealth = {{ http = \"/healthz\" }}\nprobe = {{ http = \"/\", rate = \"20/s\" }}\n\
                  objectives = {{ availability = \"80%\" }}\n[service.{name}.local]\ncommand = [{tiny:?}]\nreplicas = 2\n\
                  [service.{name}.canary]\ncommand = [{tiny:?}, \"--release\", \"{{version}}\"]\n"
-            ));
+            );
         }
         sandbox.write("opsctl.toml", &text);
         let up = sandbox.run(&["up", "--json"]).ended(0).json();
@@ -114,9 +116,10 @@ impl Stage {
 
     /// The processes of a run, whether they have entered themselves in its record or not.
     pub fn processes(&self, run: &str) -> Vec<(Role, Pid)> {
+        let state = self.sandbox.path(".opsctl");
         let mut found = Vec::new();
         for (pid, words) in command_lines() {
-            if !words.iter().any(|word| word == run) || !words.iter().any(|word| word == "internal") {
+            if !words.iter().any(|word| word == run) || !words.iter().any(|word| Path::new(word) == state) {
                 continue;
             }
             for (name, role) in [("judge", Role::Worker), ("watchdog", Role::Watchdog)] {
