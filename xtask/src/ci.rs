@@ -33,7 +33,7 @@ const PARTS: &[Part] = &[
     }),
     ("codegen", || codegen::run(&codegen::Arguments::check())),
     ("docs", || {
-        let mut docs = step::cargo(["doc", "--workspace", "--no-deps", "--document-private-items", "--quiet"]);
+        let mut docs = step::cargo(["doc", "--workspace", "--no-deps", "--quiet"]);
         step::run(docs.env("RUSTDOCFLAGS", "-D warnings"))
     }),
     ("test", || test::run(&test::Arguments::complete())),

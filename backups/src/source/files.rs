@@ -1,6 +1,6 @@
 //! Files and directories, each root under its own name, with modes, times, links and special files.
 //!
-//! A [walk] runs ahead on a thread; several files are saved at once; their nodes are put together in the order of the
+//! A walk runs ahead on a thread; several files are saved at once; their nodes are put together in the order of the
 //! walk. A file that looks as it did in the parent snapshot (size, times, inode) is not read again.
 
 mod metadata;

@@ -1,8 +1,8 @@
 //! Canary releases: steps, traffic shares, and a verdict on evidence.
 //! It does not route traffic or start processes itself; that is the platform's.
 //!
-//! [`plan`](plan::plan) checks a [`Spec`] and says what would be done; [`record`](worker::record) makes the run's record;
-//! [`work`](worker::work) carries it through in a worker process, from the start or from where another worker was lost;
+//! [`plan`](plan::plan) checks a [`Spec`] and says what would be done; [`record`] makes the run's record;
+//! [`work`] carries it through in a worker process, from the start or from where another worker was lost;
 //! [`Report::new`](report::Report::new) reads record and journal at any time.
 
 pub mod analysis;

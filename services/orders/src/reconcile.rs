@@ -8,6 +8,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::stream::{self, StreamExt as _};
 use jiff::Timestamp;
 
 use crate::clock;
@@ -43,6 +44,8 @@ pub struct Seen {
 const INTERVAL: Duration = Duration::from_mins(1);
 /// Until the next try after one that failed.
 const RETRY: Duration = Duration::from_secs(5);
+/// Refunds under way at once.
+const AT_ONCE: usize = 16;
 /// Passes that look at new charges only, before one that looks at everything again.
 const SHORT_PASSES: u32 = 59;
 
@@ -185,36 +188,45 @@ impl Reconciler {
     async fn refund(&self, orphans: Vec<Orphan>, refunds: &mut u64) -> Result<(), ReconcileError> {
         let mut failed = None;
         let mut after = Vec::with_capacity(orphans.len());
-        for mut orphan in orphans {
-            let charge = Charge {
-                id: orphan.charge_id.clone(),
-                order_id: orphan.order_id.clone(),
-                amount_cents: orphan.amount_cents,
-                currency: orphan.currency.clone(),
-                created_at: orphan.charged_at.clone(),
-            };
-            match self.payments.refund_charge(&charge).await {
-                Ok(()) => {
-                    tracing::info!(
-                        charge_id = charge.id,
-                        order_id = charge.order_id,
-                        "refunded a charge without order"
-                    );
-                    *refunds += 1;
-                    orphan.refunded_at = Some(clock::now());
-                    orphan.error = None;
-                }
-                Err(error) => {
-                    orphan.error = Some(error.to_string());
-                    failed = Some(error);
-                }
+        let mut answers = stream::iter(orphans)
+            .map(|orphan| self.refund_one(orphan))
+            .buffer_unordered(AT_ONCE);
+        while let Some((orphan, answer)) = answers.next().await {
+            match answer {
+                Ok(()) => *refunds += 1,
+                Err(error) => failed = Some(error),
             }
             after.push(orphan);
         }
+        drop(answers);
         if !after.is_empty() {
             self.store.save_orphans(after).await?;
         }
         failed.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    async fn refund_one(&self, mut orphan: Orphan) -> (Orphan, Result<(), PeerError>) {
+        let charge = Charge {
+            id: orphan.charge_id.clone(),
+            order_id: orphan.order_id.clone(),
+            amount_cents: orphan.amount_cents,
+            currency: orphan.currency.clone(),
+            created_at: orphan.charged_at.clone(),
+        };
+        let answer = self.payments.refund_charge(&charge).await;
+        match &answer {
+            Ok(()) => {
+                tracing::info!(
+                    charge_id = charge.id,
+                    order_id = charge.order_id,
+                    "refunded a charge without order"
+                );
+                orphan.refunded_at = Some(clock::now());
+                orphan.error = None;
+            }
+            Err(error) => orphan.error = Some(error.to_string()),
+        }
+        (orphan, answer)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Seen> {

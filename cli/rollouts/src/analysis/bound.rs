@@ -1,5 +1,5 @@
 //! An anytime-valid bound on one error rate: evidence that the canary alone meets its objective, stable or no stable.
-//! It compares with nothing; that is what [`super::odds`] is for.
+//! It compares with nothing; that is what the comparison of odds beside it is for.
 //!
 //! A mixture of bets against "the rate is `p0` or more" (betting on a Bernoulli mean, Waudby-Smith & Ramdas 2024): for
 //! `k` errors in `n` requests the evidence is the mean of `(p/p0)^k ((1-p)/(1-p0))^(n-k)` over rates `p < p0`. The
