@@ -133,8 +133,12 @@ pub(super) async fn loss(platform: &dyn Platform, record: &RunRecord) -> Result<
         return Ok(Some(Loss::Dead));
     }
     for name in &record.locks {
-        let held = platform.lease(name).await?;
-        if !held.is_some_and(|lease| lease.holder.run == record.id && !lease.expired(platform.now())) {
+        let held = platform.lease(name).await?.filter(|lease| lease.holder.run == record.id);
+        let Some(lease) = held.filter(|lease| !lease.expired(platform.now())) else {
+            return Ok(Some(Loss::Expired));
+        };
+        // A worker that merely stands still was fenced, and whoever fenced it keeps the lease: it has no say any more.
+        if record.phase == Phase::Undoing && lease.holder != worker.process {
             return Ok(Some(Loss::Expired));
         }
     }
