@@ -133,7 +133,10 @@ pub(super) async fn loss(platform: &dyn Platform, record: &RunRecord) -> Result<
         return Ok(Some(Loss::Dead));
     }
     for name in &record.locks {
-        let held = platform.lease(name).await?.filter(|lease| lease.holder.run == record.id);
+        let held = platform
+            .lease(name)
+            .await?
+            .filter(|lease| lease.holder.run == record.id);
         let Some(lease) = held.filter(|lease| !lease.expired(platform.now())) else {
             return Ok(Some(Loss::Expired));
         };

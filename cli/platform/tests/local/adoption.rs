@@ -1,7 +1,7 @@
 //! The supervisor's death harms nobody.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use opsctl_platform::Platform;
@@ -18,23 +18,24 @@ async fn no_request_fails_when_the_supervisor_is_killed_under_load() {
     let front = stage.front("orders").await;
     let before = stage.service("orders").await;
     let stop = Arc::new(AtomicBool::new(false));
+    let good = Arc::new(AtomicU64::new(0));
     let load: Vec<_> = (0..4)
         .map(|_| {
-            let stop = Arc::clone(&stop);
+            let (stop, good) = (Arc::clone(&stop), Arc::clone(&good));
             tokio::spawn(async move {
-                let (mut good, mut bad) = (0, Vec::new());
+                let mut bad = Vec::new();
                 while !stop.load(Ordering::Relaxed) {
                     match get(front, "/").await {
-                        Ok((200, _)) => good += 1,
+                        Ok((200, _)) => drop(good.fetch_add(1, Ordering::Relaxed)),
                         other => bad.push(other),
                     }
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
-                (good, bad)
+                bad
             })
         })
         .collect();
-    for _ in 0..3 {
+    for round in 1..=3 {
         let supervisor = stage.supervisor();
         assert!(supervisor.signal(Signal::KILL).unwrap());
         until("it is dead", || async { !supervisor.alive() }).await;
@@ -43,6 +44,7 @@ async fn no_request_fails_when_the_supervisor_is_killed_under_load() {
         assert_eq!(status.services[0].ready().count(), 2);
         let next = stage.platform.ensure_supervisor().await.unwrap();
         assert_ne!(next, supervisor);
+        until("there was load", || async { good.load(Ordering::Relaxed) > round * 40 }).await;
     }
     let after = stage.service("orders").await;
     let uids = |service: &opsctl_platform::ServiceState| -> Vec<String> {
@@ -50,13 +52,10 @@ async fn no_request_fails_when_the_supervisor_is_killed_under_load() {
     };
     assert_eq!(uids(&after), uids(&before), "adopted, not restarted");
     stop.store(true, Ordering::Relaxed);
-    let mut total = 0;
     for task in load {
-        let (good, bad) = task.await.unwrap();
+        let bad = task.await.unwrap();
         assert!(bad.is_empty(), "{bad:?}");
-        total += good;
     }
-    assert!(total > 100, "{total} requests");
 
     // An adopted instance that ends is replaced like any other.
     let victim = Process::find(after.instances[0].pid.unwrap()).unwrap();
