@@ -46,7 +46,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 
     let log = skip_log();
     let _ = fs::remove_file(&log);
-    let mut tests = step::cargo(["test", "--workspace"]);
+    let mut tests = step::cargo(["test", "--workspace", "--no-fail-fast"]);
     tests.env(peers::SKIP_LOG, &log);
     if arguments.require_peers {
         tests.env(peers::REQUIRE_PEERS, "1");

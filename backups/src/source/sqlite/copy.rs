@@ -28,10 +28,16 @@ pub(super) fn copy(database: &Path, target: &Path, cancel: &CancellationToken) -
     let journal: String = source
         .pragma_query_value(None, "journal_mode", |row| row.get(0))
         .map_err(failed)?;
-    if !journal.eq_ignore_ascii_case("wal")
-        && pass(&source, target, cancel, Some(Instant::now() + BETWEEN_WRITES)).map_err(|error| error.or(database))?
-    {
-        return Ok(());
+    if !journal.eq_ignore_ascii_case("wal") {
+        let deadline = Some(Instant::now() + BETWEEN_WRITES);
+        if pass(&source, target, cancel, deadline).map_err(|error| error.or(database))? {
+            return Ok(());
+        }
+        // What the attempt left is half of a database, and would be taken for the beginning of the next one.
+        std::fs::remove_file(target).map_err(|source| SourceError::Read {
+            path: target.to_owned(),
+            source,
+        })?;
     }
     // The transaction keeps one state of the database for us until it ends.
     source
