@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use opsctl_drills::kinds::pod_kill;
 use opsctl_drills::{Kind, report};
+use opsctl_platform::PlatformError;
 use opsctl_platform::local::{Launcher, Role, StateDir, supervisor};
 use opsctl_platform::process::detach;
 use opsctl_platform::run::{Journal, Run, RunRecord, WatchOptions, this_process, watch};
@@ -121,16 +122,8 @@ pub(crate) fn work(context: &Context, place: &Place) -> Outcome {
         let run = Run::take(platform, id, this_process(id), LEASE, journal)
             .await
             .map_err(|error| error::platform::run_failure(what(), &error))?;
-        let watched = run
-            .record()
-            .watchdog
-            .as_ref()
-            .is_some_and(|watchdog| run.platform().holder_alive(watchdog) == Some(true));
-        if !watched {
-            launcher
-                .spawn(Role::Watchdog { run: id }, &state)
-                .map_err(|error| error::platform::failure(what(), &error))?;
-        }
+        run.keep_watched(watchdog_starter(launcher.clone(), &state, id))
+            .map_err(|error| error::platform::run_failure(what(), &error))?;
         let notifier = notifier_of(context, run.record());
         if run.record().kind == worker::KIND {
             let options = CanaryOptions {
@@ -182,6 +175,16 @@ fn write_json(state: &StateDir, run: &str, document: &impl Serialize) -> Outcome
         .map_err(|error| Failure::bug("could not write the report as JSON").because(&error))?;
     platform::write_report(state, run, "report.json", &text)?;
     Ok(Exit::Done)
+}
+
+/// Starts the watchdog of a run, each time that it is called.
+pub(crate) fn watchdog_starter(
+    launcher: Launcher,
+    state: &StateDir,
+    run: &str,
+) -> impl Fn() -> Result<(), PlatformError> + Send + Sync + 'static {
+    let (state, run) = (state.clone(), run.to_owned());
+    move || launcher.spawn(Role::Watchdog { run: &run }, &state).map(drop)
 }
 
 /// The configuration is found upwards from the state folder, in which these processes work.

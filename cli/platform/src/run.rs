@@ -5,6 +5,7 @@
 //! [`Run::change`] and [`Run::grant_weight`], listens to [`Run::stopped`], and ends with [`Run::undo`] or [`Run::keep`]
 //! and [`Run::close`]. Another process runs [`watch`]. [`orphans`] and [`recover`] deal with what both left.
 
+mod heartbeat;
 mod journal;
 pub mod lock;
 mod notify;

@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a step of a test that fails is a failed test")]
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use opsctl_platform::memory::MemoryPlatform;
@@ -233,6 +233,71 @@ async fn what_is_kept_is_not_undone_and_what_is_forgotten_makes_it_incomplete() 
         run.close(Outcome::Passed, "").await.unwrap().outcome,
         Some(Outcome::UndoIncomplete)
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watchdog_that_dies_is_replaced_while_its_worker_lives() {
+    let platform = MemoryPlatform::new().with_service("orders", "v1", 2);
+    let mut run = begin(&platform, "r", 1).await.unwrap();
+    let journal = Journal::memory("r");
+    // The watchdogs have the process ids 100, 101 …; the third one dies before it has come up.
+    let watchdogs = Arc::new(Mutex::new(Vec::new()));
+    let start = {
+        let (platform, journal, watchdogs) = (platform.clone(), journal.clone(), Arc::clone(&watchdogs));
+        move || {
+            let mut watchdogs = watchdogs.lock().unwrap();
+            let pid = 100 + u32::try_from(watchdogs.len()).unwrap();
+            let (platform, journal) = (Arc::new(platform.clone()), journal.clone());
+            watchdogs.push(tokio::spawn(async move {
+                if pid != 102 {
+                    let _ = watch(platform, "r", holder("r", pid), &journal, &WatchOptions::default()).await;
+                }
+            }));
+            Ok(())
+        }
+    };
+    run.keep_watched(start).unwrap();
+    run.await_watchdog(Duration::from_secs(5)).await.unwrap();
+    run.change(&Field::replicas("orders", "v1"), Some(json!(1)))
+        .await
+        .unwrap();
+    let watched_by = async || platform.record("r").await.unwrap().unwrap().watchdog.unwrap().pid;
+    assert_eq!(watched_by().await, 100);
+    for (dies, within, next) in [(100, 1, 101), (101, 4, 103)] {
+        watchdogs.lock().unwrap()[dies - 100].abort();
+        platform.bury(u32::try_from(dies).unwrap());
+        tokio::time::sleep(Duration::from_secs(within)).await;
+        assert_eq!(watched_by().await, next);
+    }
+    tokio::time::sleep(Duration::from_mins(5)).await;
+    assert_eq!(watchdogs.lock().unwrap().len(), 4, "one that lives is not replaced");
+    assert_eq!(run.control(), Control::Run);
+    drop(run);
+    platform.bury(1);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(
+        platform.get(&Field::replicas("orders", "v1")).await.unwrap(),
+        Some(json!(2))
+    );
+    let record = platform.record("r").await.unwrap().unwrap();
+    assert_eq!(record.outcome, Some(Outcome::Lost));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_watchdog_leaves_the_watch_to_the_first() {
+    let platform = MemoryPlatform::new().with_service("orders", "v1", 2);
+    let mut run = begin(&platform, "r", 1).await.unwrap();
+    let journal = Journal::memory("r");
+    let first = tokio::spawn({
+        let (platform, journal) = (Arc::new(platform.clone()), journal.clone());
+        async move { watch(platform, "r", holder("r", 2), &journal, &WatchOptions::default()).await }
+    });
+    run.await_watchdog(Duration::from_secs(5)).await.unwrap();
+    let shared = Arc::new(platform.clone());
+    let second = watch(shared, "r", holder("r", 3), &journal, &WatchOptions::default()).await;
+    assert_eq!(second.unwrap(), Watched::Relieved);
+    run.close(Outcome::Passed, "").await.unwrap();
+    assert_eq!(first.await.unwrap().unwrap(), Watched::Closed);
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,13 +2,14 @@
 //! Dropping it without [`Run::close`] leaves the record open on purpose: that is what a crash looks like, and the watchdog
 //! or `recover` undoes it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
+use super::heartbeat::{Heartbeat, StartWatchdog};
 use super::undo::{message_of, undo};
 use super::{Cancel, Journal, JournalError, Notifier, Outcome, Phase, RunRecord, UndoReport, Worker, lock, recover};
 use crate::{Cas, Fence, Field, Instance, Lease, LeaseHolder, Platform, PlatformError, Weight};
@@ -95,6 +96,7 @@ pub struct Run {
     ttl: Duration,
     control: watch::Receiver<Control>,
     heartbeat: AbortHandle,
+    start_watchdog: Arc<OnceLock<StartWatchdog>>,
     notifier: Option<Notifier>,
 }
 
@@ -173,8 +175,11 @@ impl Run {
             }
         }
         let (tell, control) = watch::channel(Control::Run);
+        let start_watchdog = Arc::new(OnceLock::new());
         let beat = Heartbeat {
             platform: Arc::clone(&platform),
+            journal: journal.clone(),
+            start_watchdog: Arc::clone(&start_watchdog),
             fence: record.fence(),
             locks: record.locks.clone(),
             holder: holder.clone(),
@@ -195,6 +200,7 @@ impl Run {
             ttl,
             control,
             heartbeat,
+            start_watchdog,
             notifier: None,
         })
     }
@@ -274,6 +280,23 @@ impl Run {
                 .tell(&self.record, "started", &self.journal, self.platform.now())
                 .await;
         }
+    }
+
+    /// Starts a watchdog unless one lives, and another one whenever it dies, for as long as this worker has the run.
+    /// `start` starts the process and does not wait for it; must be called in a tokio runtime. Only the first call counts.
+    ///
+    /// Errors: those of `start`. Later ones are logged, and tried again.
+    pub fn keep_watched(
+        &self,
+        start: impl Fn() -> Result<(), PlatformError> + Send + Sync + 'static,
+    ) -> Result<(), RunError> {
+        let watchdog = self.record.watchdog.as_ref();
+        let lives = watchdog.is_some_and(|watchdog| self.platform.holder_alive(watchdog) == Some(true));
+        if !lives {
+            start()?;
+        }
+        let _ = self.start_watchdog.set(Box::new(start));
+        Ok(())
     }
 
     /// Waits until a watchdog has entered itself in the record. Call it before the first change.
@@ -499,65 +522,5 @@ pub async fn request_cancel(platform: &dyn Platform, id: &str, cancel: Cancel) -
             Err(PlatformError::RecordConflict { .. }) => {}
             Err(error) => return Err(error.into()),
         }
-    }
-}
-
-/// Renews the leases and listens to the record.
-struct Heartbeat {
-    platform: Arc<dyn Platform>,
-    fence: Fence,
-    locks: Vec<String>,
-    holder: LeaseHolder,
-    ttl: Duration,
-    tell: watch::Sender<Control>,
-}
-
-impl Heartbeat {
-    async fn run(self) {
-        let listen = (self.ttl / 10).clamp(Duration::from_millis(20), Duration::from_millis(250));
-        let mut renewed = self.platform.now();
-        let mut next_renewal = renewed + self.ttl / 3;
-        loop {
-            tokio::time::sleep(listen).await;
-            let now = self.platform.now();
-            match self.platform.record(&self.fence.run).await {
-                Ok(Some(record)) if record.admits(&self.fence) => {
-                    if let Some(cancel) = record.cancel {
-                        self.tell.send_if_modified(|control| {
-                            let news = *control == Control::Run;
-                            *control = Control::Cancelled(cancel);
-                            news
-                        });
-                    }
-                }
-                Ok(_) => break,
-                // Unknown: the leases decide.
-                Err(_) => {}
-            }
-            if now < next_renewal {
-                continue;
-            }
-            match tokio::time::timeout(self.ttl / 3, self.renew()).await {
-                Ok(Ok(())) => {
-                    renewed = now;
-                    next_renewal = now + self.ttl / 3;
-                }
-                Ok(Err(PlatformError::LeaseLost { .. })) => break,
-                // Stop before others may believe that we have.
-                Ok(Err(_)) | Err(_) if self.platform.now() >= renewed + self.ttl * 2 / 3 => break,
-                Ok(Err(error)) => {
-                    tracing::warn!(run = %self.fence.run, error = %message_of(&error), "could not renew a lease");
-                }
-                Err(_) => tracing::warn!(run = %self.fence.run, "renewing a lease takes too long"),
-            }
-        }
-        self.tell.send_replace(Control::Fenced);
-    }
-
-    async fn renew(&self) -> Result<(), PlatformError> {
-        for name in &self.locks {
-            self.platform.renew_lease(name, &self.holder, self.ttl).await?;
-        }
-        Ok(())
     }
 }

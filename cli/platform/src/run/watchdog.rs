@@ -21,6 +21,8 @@ pub enum Watched {
     Undone(Box<RunRecord>),
     /// There is no such run.
     Missing,
+    /// Another watchdog lives and watches.
+    Relieved,
 }
 
 /// How often it looks, and how long it tries.
@@ -44,7 +46,7 @@ impl Default for WatchOptions {
     }
 }
 
-/// Watches the run until it is closed. Enters itself in the record first.
+/// Watches the run until it is closed. Enters itself in the record first, unless another watchdog that lives is there.
 pub async fn watch(
     platform: Arc<dyn Platform>,
     id: &str,
@@ -89,6 +91,10 @@ async fn look(
         return Ok(Some(Watched::Closed));
     }
     if record.watchdog.as_ref() != Some(me) {
+        let other = record.watchdog.as_ref();
+        if other.is_some_and(|other| platform.holder_alive(other) == Some(true)) {
+            return Ok(Some(Watched::Relieved));
+        }
         record.watchdog = Some(me.clone());
         return match platform.update_record(&record).await {
             Ok(_) | Err(PlatformError::RecordConflict { .. }) => Ok(None),

@@ -4,7 +4,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use opsctl_platform::local::Role;
 use opsctl_platform::run::{Control, Journal, Outcome as RunOutcome, Run, RunRecord, lock, this_process};
 use opsctl_platform::{Field, Hold, Platform as _};
 use tokio_util::sync::CancellationToken;
@@ -16,7 +15,7 @@ use crate::consent::{Approved, Consequence, Stake, approve};
 use crate::context::Context;
 use crate::error::{self, Failure, Outcome};
 use crate::exit::Exit;
-use crate::internal::{LEASE, WATCHDOG};
+use crate::internal::{LEASE, WATCHDOG, watchdog_starter};
 use crate::platform::{self, Content, Opened};
 use crate::repository::{self, IfEmpty};
 
@@ -157,9 +156,8 @@ async fn apply(
     .await
     .map_err(failed)?;
     let mut run = run.with_notifier(notifier);
-    launcher
-        .spawn(Role::Watchdog { run: &id }, &opened.state)
-        .map_err(platform_failed)?;
+    run.keep_watched(watchdog_starter(launcher.clone(), &opened.state, &id))
+        .map_err(failed)?;
     run.await_watchdog(WATCHDOG).await.map_err(failed)?;
     run.announce().await;
 
