@@ -1,15 +1,18 @@
 //! Following a run that works in the background: its events as they come, its report at the end. Ctrl-C aborts the run and
 //! waits for the undo, a second one stops waiting, closing the terminal changes nothing.
 
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use opsctl_platform::local::Role;
-use opsctl_platform::process::Process;
+use opsctl_platform::process;
 use opsctl_platform::run::{
-    Cancel, Event, Outcome as RunOutcome, Phase, Reason, RunRecord, Tail, orphans, read_events, request_cancel,
+    Cancel, Event, Journal, Outcome as RunOutcome, Phase, Reason, RunRecord, Tail, give_up, orphans, read_events,
+    recover, request_cancel, this_process,
 };
 use opsctl_rollouts::{Report, Stage, Status, worker};
 use serde_json::Value;
+use tokio::process::Child;
 
 use crate::context::{Context, Signals, Stop};
 use crate::error::{self, Failure, Outcome};
@@ -33,13 +36,14 @@ pub(crate) struct Followed {
     pub(crate) goes_on: bool,
 }
 
-/// Stores a new run and starts its worker. The worker starts the watchdog.
+/// Stores a new run and starts its worker, which starts the watchdog.
 pub(crate) async fn start(
     context: &Context,
     opened: &Opened,
     record: &mut RunRecord,
     reason: Option<&str>,
-) -> Result<(), Failure> {
+) -> Result<Child, Failure> {
+    record.starter = Some(this_process(&record.id));
     record.actor = context.actor();
     record.reason = reason.map(str::to_owned);
     record.environment.clone_from(&opened.config.environment.name);
@@ -53,24 +57,45 @@ pub(crate) async fn start(
         .create_record(record)
         .await
         .map_err(|error| error::platform::failure(what(), &error))?;
-    start_worker(opened, &record.id)?;
-    Ok(())
+    match start_worker(opened, &record.id) {
+        Ok(worker) => Ok(worker),
+        Err(failure) => {
+            close_unclaimed(opened, &record.id, &failure.message).await?;
+            Err(failure)
+        }
+    }
 }
 
-fn start_worker(opened: &Opened, run: &str) -> Result<Process, Failure> {
+fn start_worker(opened: &Opened, run: &str) -> Result<Child, Failure> {
     let launcher = opened
         .local
         .launcher()
         .ok_or_else(|| Failure::bug("the platform has no launcher"))?;
     launcher
-        .spawn(Role::Worker { run }, &opened.state)
+        .spawn_child(Role::Worker { run }, &opened.state)
+        .map(|(_, child)| child)
         .map_err(|error| error::platform::failure(format!("could not start the worker of run `{run}`"), &error))
 }
 
-/// Starts a new worker for a run that is not over and whose worker was lost.
-pub(crate) async fn resume_if_lost(context: &Context, opened: &Opened, record: &RunRecord) -> Result<(), Failure> {
+/// Closes a run that no worker has taken up.
+async fn close_unclaimed(opened: &Opened, run: &str, message: &str) -> Result<(), Failure> {
+    let what = || format!("could not close run `{run}`, which no worker has taken up");
+    let journal =
+        Journal::open(opened.state.journal(run), run).map_err(|error| error::platform::journal(what(), &error))?;
+    give_up(opened.platform.as_ref(), run, message, &journal)
+        .await
+        .map_err(|error| error::platform::run_failure(what(), &error))?;
+    Ok(())
+}
+
+/// Starts a new worker for a run that is not over and whose worker was lost. `None`: it needs none.
+pub(crate) async fn resume_if_lost(
+    context: &Context,
+    opened: &Opened,
+    record: &RunRecord,
+) -> Result<Option<Child>, Failure> {
     if record.phase == Phase::Closed {
-        return Ok(());
+        return Ok(None);
     }
     let lost = orphans(opened.platform.as_ref())
         .await
@@ -79,33 +104,40 @@ pub(crate) async fn resume_if_lost(context: &Context, opened: &Opened, record: &
         context
             .out
             .note(format!("the worker of run {} was lost; another one goes on", record.id));
-        start_worker(opened, &record.id)?;
+        return start_worker(opened, &record.id).map(Some);
     }
-    Ok(())
+    Ok(None)
 }
 
 /// Follows a run and tells its end: `run attach`.
-pub(crate) async fn follow(context: &Context, opened: &Opened, run: &str) -> Outcome {
-    let followed = watch(context, opened, run, true).await?;
+pub(crate) async fn follow(context: &Context, opened: &Opened, run: &str, worker: Option<Child>) -> Outcome {
+    let followed = watch_until(context, opened, run, worker, true, true).await?;
     tell_end(context, opened, &followed);
     Ok(followed.exit)
 }
 
-/// Follows a run to its end, to a hold, or until the terminal goes away. `stream` writes its events to stdout as NDJSON
-/// under `--json`.
-pub(crate) async fn watch(context: &Context, opened: &Opened, run: &str, stream: bool) -> Result<Followed, Failure> {
-    watch_until(context, opened, run, stream, true).await
+/// Follows a run that was just started to its end, to a hold, or until the terminal goes away.
+pub(crate) async fn watch(context: &Context, opened: &Opened, run: &str, worker: Child) -> Result<Followed, Failure> {
+    watch_until(context, opened, run, Some(worker), false, true).await
 }
 
 /// Follows a run to its very end: one that was asked to promote or abort and is held until it hears of it.
-pub(crate) async fn until_over(context: &Context, opened: &Opened, run: &str) -> Result<Followed, Failure> {
-    watch_until(context, opened, run, false, false).await
+pub(crate) async fn until_over(
+    context: &Context,
+    opened: &Opened,
+    run: &str,
+    worker: Option<Child>,
+) -> Result<Followed, Failure> {
+    watch_until(context, opened, run, worker, false, false).await
 }
 
+/// `worker` is the run's new worker, if this process started it. `stream` writes the events to stdout as NDJSON under
+/// `--json`.
 async fn watch_until(
     context: &Context,
     opened: &Opened,
     run: &str,
+    worker: Option<Child>,
     stream: bool,
     stop_at_hold: bool,
 ) -> Result<Followed, Failure> {
@@ -114,7 +146,9 @@ async fn watch_until(
     let mut tail = Tail::new(opened.state.journal(run));
     let mut asked: Option<Stop> = None;
     let mut lonely = 0_u32;
+    let mut worker = StartedWorker::new(worker);
     loop {
+        let ended = worker.ended;
         // The record first: what is in the journal by then belongs to it.
         let record = opened
             .platform
@@ -127,6 +161,26 @@ async fn watch_until(
         }
         if record.phase == Phase::Closed {
             return Ok(closed(opened, record, asked, &mut lonely).await);
+        }
+        if let Some(status) = ended {
+            // Whatever it was to write into the record is there by now.
+            let claimed = record.worker.as_ref().map(|claimed| claimed.process.pid) == worker.pid;
+            worker.ended = None;
+            if claimed {
+                undo_unwatched(opened, run).await?;
+                continue;
+            }
+            let told = format!(
+                "its worker ended before it took the run up: {}",
+                process::describe(status)
+            );
+            close_unclaimed(opened, run, &told).await?;
+            if asked.is_none() {
+                return Err(no_worker(context, opened, run)
+                    .cause(told)
+                    .help(format!("opsctl run show {run}")));
+            }
+            continue;
         }
         if stop_at_hold
             && asked.is_none()
@@ -152,20 +206,12 @@ async fn watch_until(
         if record.worker.is_none() {
             lonely += 1;
             if lonely > 100 {
-                return Err(Failure::new(
-                    Exit::Failed,
-                    "no_worker",
-                    format!("the worker of run `{run}` did not start"),
-                )
-                .cause(format!(
-                    "its log is `{}`",
-                    context.shown(&opened.state.run_dir(run).join("judge.log"))
-                ))
-                .help(format!("opsctl recover {run}")));
+                return Err(no_worker(context, opened, run).help(format!("opsctl recover {run}")));
             }
         }
         tokio::select! {
             () = tokio::time::sleep(POLL) => {}
+            () = worker.end() => {}
             stop = signals.next() => match (stop, asked) {
                 (Stop::HangUp, _) => return Ok(Followed { exit: Exit::Done, record, report: None, goes_on: true }),
                 (_, Some(_)) => {
@@ -180,6 +226,63 @@ async fn watch_until(
             },
         }
     }
+}
+
+/// The worker that this process started, until its end was seen.
+struct StartedWorker {
+    child: Option<Child>,
+    pid: Option<u32>,
+    ended: Option<ExitStatus>,
+}
+
+impl StartedWorker {
+    fn new(child: Option<Child>) -> Self {
+        let pid = child.as_ref().and_then(Child::id);
+        Self {
+            child,
+            pid,
+            ended: None,
+        }
+    }
+
+    /// Resolves when it ends; never when there is none.
+    async fn end(&mut self) {
+        let Some(child) = &mut self.child else {
+            return std::future::pending().await;
+        };
+        match child.wait().await {
+            Ok(status) => self.ended = Some(status),
+            // Then the record alone tells.
+            Err(error) => tracing::warn!(%error, "cannot wait for the worker"),
+        }
+        self.child = None;
+    }
+}
+
+/// A worker that has died is undone by its watchdog; by this process when there is none.
+async fn undo_unwatched(opened: &Opened, run: &str) -> Result<(), Failure> {
+    let what = || format!("could not undo run `{run}`");
+    let lost = orphans(opened.platform.as_ref())
+        .await
+        .map_err(|error| error::platform::run_failure("could not look for dead runs", &error))?;
+    if lost.iter().any(|orphan| orphan.record.id == run && !orphan.watched) {
+        let journal =
+            Journal::open(opened.state.journal(run), run).map_err(|error| error::platform::journal(what(), &error))?;
+        recover(opened.platform.as_ref(), run, &journal)
+            .await
+            .map_err(|error| error::platform::run_failure(what(), &error))?;
+    }
+    Ok(())
+}
+
+fn no_worker(context: &Context, opened: &Opened, run: &str) -> Failure {
+    let log = opened.state.run_dir(run).join("judge.log");
+    Failure::new(
+        Exit::Failed,
+        "no_worker",
+        format!("the worker of run `{run}` did not start"),
+    )
+    .details([format!("its log is `{}`", context.shown(&log))])
 }
 
 /// Asks a run to stop. `None`: it is over.
@@ -215,8 +318,9 @@ fn show(context: &Context, event: &Event, stream: bool) -> Result<(), Failure> {
 /// The worker writes the report right after it closed the run.
 async fn closed(opened: &Opened, record: RunRecord, asked: Option<Stop>, waited: &mut u32) -> Followed {
     *waited = 0;
-    let expects_report =
-        record.kind != "restore" && !matches!(record.outcome, Some(RunOutcome::Locked | RunOutcome::Lost));
+    let expects_report = record.kind != "restore"
+        && record.worker.is_some()
+        && !matches!(record.outcome, Some(RunOutcome::Locked | RunOutcome::Lost));
     let mut report = opened.report(&record.id);
     while report.is_none() && expects_report && *waited < 30 {
         *waited += 1;

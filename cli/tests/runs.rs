@@ -4,7 +4,7 @@
 #[path = "support/sandbox.rs"]
 mod sandbox;
 
-use std::fs;
+use std::fs::{self, File};
 use std::process::{Child, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -66,6 +66,18 @@ fn alive(pid: i32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
 
+/// The processes that are the worker of a run.
+fn workers(run: &str) -> Vec<i32> {
+    let processes = fs::read_dir("/proc").expect("processes").flatten();
+    let found = processes.filter_map(|process| {
+        let words = fs::read(process.path().join("cmdline")).ok()?;
+        let words: Vec<&[u8]> = words.split(|byte| *byte == 0).collect();
+        (words.contains(&&b"judge"[..]) && words.contains(&run.as_bytes()))
+            .then(|| process.file_name().to_str()?.parse().ok())?
+    });
+    found.collect()
+}
+
 #[test]
 fn a_watchdog_that_was_killed_is_started_again_and_undoes() {
     let sandbox = up();
@@ -95,4 +107,85 @@ fn a_watchdog_that_was_killed_is_started_again_and_undoes() {
     assert!(share().is_null());
     sandbox.run(&["recover"]).ended(0);
     terminal.wait().expect("our own child");
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "how long a real process takes")]
+fn a_worker_killed_before_it_takes_the_run_up_is_noticed_at_once() {
+    let sandbox = up();
+    // The lock of the state folder, held from the instant in which the record is there, keeps the worker from claiming it.
+    let lock = File::options()
+        .read(true)
+        .write(true)
+        .open(sandbox.path(".opsctl/state.lock"))
+        .expect("the lock");
+    let mut terminal = canary(&sandbox);
+    while record(&sandbox).is_none() {
+        std::thread::yield_now();
+    }
+    lock.lock().expect("the lock");
+    let run = record(&sandbox).expect("the record")["id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+    eventually("the worker", || !workers(&run).is_empty());
+    workers(&run).into_iter().for_each(kill);
+    lock.unlock().expect("our own lock");
+    let since = std::time::Instant::now();
+    eventually("the end of the command", || {
+        terminal.try_wait().expect("our own child").is_some()
+    });
+    assert!(since.elapsed().as_secs() < 5, "{:?}", since.elapsed());
+    let output = terminal.wait_with_output().expect("our own child");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(
+        told.contains("did not start") && told.contains("killed by signal 9"),
+        "{told}"
+    );
+    let record = record(&sandbox).expect("the record");
+    assert_eq!(
+        (&record["phase"], &record["outcome"]),
+        (&"closed".into(), &"error".into()),
+        "{record}"
+    );
+    assert!(record["worker"].is_null(), "it was too late: {record}");
+    // Nothing is left: no orphan, no lock.
+    let recovered = sandbox.run(&["recover"]).ended(0);
+    assert!(recovered.stderr.contains("nothing to do"), "{}", recovered.stderr);
+    sandbox.run(&["drill", "pod-kill", "--dry-run"]).ended(0);
+}
+
+#[test]
+fn a_run_whose_starter_and_worker_are_dead_is_recovered_at_once() {
+    let sandbox = up();
+    let lock = File::options()
+        .read(true)
+        .write(true)
+        .open(sandbox.path(".opsctl/state.lock"))
+        .expect("the lock");
+    let mut terminal = canary(&sandbox);
+    while record(&sandbox).is_none() {
+        std::thread::yield_now();
+    }
+    lock.lock().expect("the lock");
+    let run = record(&sandbox).expect("the record")["id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+    terminal.kill().expect("our own child");
+    terminal.wait().expect("our own child");
+    for worker in workers(&run) {
+        kill(worker);
+    }
+    lock.unlock().expect("our own lock");
+    let recovered = sandbox.run(&["recover", "--json"]).ended(0).json();
+    assert_eq!(recovered["runs"][0]["run"], run.as_str(), "{recovered}");
+    assert_eq!(recovered["runs"][0]["state"], "undone");
+    let record = record(&sandbox).expect("the record");
+    assert_eq!(
+        (&record["phase"], &record["outcome"]),
+        (&"closed".into(), &"lost".into()),
+        "{record}"
+    );
 }

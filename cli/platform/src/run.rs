@@ -18,7 +18,7 @@ mod watchdog;
 pub use journal::{Event, Journal, JournalError, Tail, read_events};
 pub use notify::{Notifier, NotifyError};
 pub use record::{Cancel, Kind, Notify, Outcome, Phase, Reason, RunRecord, Worker};
-pub use recover::{Loss, Orphan, Recovered, orphans, recover, this_process};
+pub use recover::{Loss, Orphan, Recovered, give_up, orphans, recover, this_process};
 pub use session::{Control, Run, RunError, request_cancel};
 pub(crate) use undo::message_of;
 pub use undo::{StepResult, UndoReport, UndoStep, undo};

@@ -5,6 +5,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use tokio::process::Child;
+
 use super::state_dir::{StateDir, append_to, make_dir};
 use crate::process::Process;
 use crate::{PlatformError, Result};
@@ -75,6 +77,11 @@ impl Launcher {
     ///
     /// Must be called in a tokio runtime (which reaps it).
     pub fn spawn(&self, role: Role<'_>, state: &StateDir) -> Result<Process> {
+        self.spawn_child(role, state).map(|(process, _)| process)
+    }
+
+    /// As [`Launcher::spawn`], for those who want to know how it ends. Dropping the child does not end it.
+    pub fn spawn_child(&self, role: Role<'_>, state: &StateDir) -> Result<(Process, Child)> {
         let mut command = tokio::process::Command::new(&self.exe);
         command
             .args(&self.prefix)
@@ -97,7 +104,12 @@ impl Launcher {
     }
 }
 
-fn spawn_detached(mut command: tokio::process::Command, program: &Path, log: &Path, cwd: &Path) -> Result<Process> {
+fn spawn_detached(
+    mut command: tokio::process::Command,
+    program: &Path,
+    log: &Path,
+    cwd: &Path,
+) -> Result<(Process, Child)> {
     if let Some(folder) = log.parent() {
         make_dir(folder)?;
     }
@@ -120,5 +132,5 @@ fn spawn_detached(mut command: tokio::process::Command, program: &Path, log: &Pa
         .ok_or_else(|| spawn(std::io::Error::other("it ended at once")))?;
     // A child that was not waited for yet has its entry in /proc, ended or not.
     let start_ticks = crate::process::stat(pid).map_or(0, |stat| stat.start_ticks);
-    Ok(Process { pid, start_ticks })
+    Ok((Process { pid, start_ticks }, child))
 }

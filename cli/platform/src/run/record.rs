@@ -44,6 +44,9 @@ pub struct RunRecord {
     pub cancel: Option<Cancel>,
     /// Counts take-overs. A worker with an older epoch may change nothing.
     pub epoch: u64,
+    /// The process that made the record and sees to it that a worker takes it up.
+    #[serde(default)]
+    pub starter: Option<LeaseHolder>,
     /// The process that works on it.
     pub worker: Option<Worker>,
     /// The process that watches the worker.
@@ -164,6 +167,7 @@ impl RunRecord {
             message: None,
             cancel: None,
             epoch: 1,
+            starter: None,
             worker: None,
             watchdog: None,
             locks: Vec::new(),

@@ -98,6 +98,37 @@ async fn recover_once(platform: &dyn Platform, id: &str, journal: &Journal) -> R
     }
 }
 
+/// Closes a run that no worker has taken up: for the process that started the worker and saw it end. `None`: a worker
+/// has it, or it is over.
+pub async fn give_up(
+    platform: &dyn Platform,
+    id: &str,
+    message: &str,
+    journal: &Journal,
+) -> Result<Option<RunRecord>, RunError> {
+    loop {
+        let mut record = platform
+            .record(id)
+            .await?
+            .ok_or_else(|| PlatformError::RecordMissing { run: id.to_owned() })?;
+        if record.phase == Phase::Closed || record.worker.is_some() {
+            return Ok(None);
+        }
+        // Whoever takes it up meanwhile makes this a conflict.
+        record.epoch += 1;
+        match close(platform, record, Outcome::Error, message).await {
+            Ok(record) => {
+                let ended = json!({ "outcome": record.outcome, "message": record.message });
+                let _ = journal.append(platform.now(), "run_closed", ended);
+                let _ = journal.sync();
+                return Ok(Some(record));
+            }
+            Err(RunError::Platform(PlatformError::RecordConflict { .. })) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 /// Undoes all of a lost run at once, for one who needs its lock. `None`: there is no such record, or it is closed.
 pub(super) async fn undo_lost(
     platform: &dyn Platform,
@@ -126,7 +157,10 @@ pub(super) async fn loss(platform: &dyn Platform, record: &RunRecord) -> Result<
     let Some(worker) = &record.worker else {
         // Made, and not taken up yet, or fenced by somebody who died before closing it.
         let age = platform.now().duration_since(record.updated_at);
-        let given_up = record.cancel.is_some() || age > jiff::SignedDuration::from_secs(UNCLAIMED_SECONDS);
+        let starter = record.starter.as_ref();
+        let given_up = record.cancel.is_some()
+            || starter.is_some_and(|starter| platform.holder_alive(starter) == Some(false))
+            || age > jiff::SignedDuration::from_secs(UNCLAIMED_SECONDS);
         return Ok(given_up.then_some(Loss::Dead));
     };
     if platform.holder_alive(&worker.process) == Some(false) {

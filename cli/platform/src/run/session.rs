@@ -110,11 +110,12 @@ impl Run {
     /// Stores `record` and takes it. For runs whose worker is the process that was asked.
     pub async fn begin(
         platform: Arc<dyn Platform>,
-        record: RunRecord,
+        mut record: RunRecord,
         holder: LeaseHolder,
         ttl: Duration,
         journal: Journal,
     ) -> Result<Self, RunError> {
+        record.starter = Some(holder.clone());
         platform.create_record(&record).await?;
         Self::take(platform, &record.id, holder, ttl, journal).await
     }

@@ -34,9 +34,9 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
             context.out.note("nothing to do: there is no canary");
             return Ok(Exit::Done);
         };
-        attach::resume_if_lost(context, &opened, &record).await?;
+        let worker = attach::resume_if_lost(context, &opened, &record).await?;
         attach::abort(context, &opened, &record.id, Reason::Abort).await?;
-        let followed = attach::until_over(context, &opened, &record.id).await?;
+        let followed = attach::until_over(context, &opened, &record.id, worker).await?;
         if context.out.json {
             context.out.document(&followed.report)?;
         } else {

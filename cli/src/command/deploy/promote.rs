@@ -53,13 +53,13 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     };
     let record = approve(context, &args.consent, record, &stake)?.into_plan();
     context.block_on(async {
-        attach::resume_if_lost(context, &opened, &record).await?;
+        let worker = attach::resume_if_lost(context, &opened, &record).await?;
         request_promote(opened.platform.as_ref(), &record.id, &this_process(&record.id))
             .await
             .map_err(|error| {
                 error::platform::failure(format!("could not promote the canary of `{service}`"), &error)
             })?;
-        let followed = attach::until_over(context, &opened, &record.id).await?;
+        let followed = attach::until_over(context, &opened, &record.id, worker).await?;
         if context.out.json {
             context.out.document(&followed.report)?;
         } else {

@@ -51,9 +51,9 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
 
 /// The canary is on, or baking: the old version runs.
 async fn take_away(context: &Context, opened: &Opened, record: &RunRecord) -> Outcome {
-    attach::resume_if_lost(context, opened, record).await?;
+    let worker = attach::resume_if_lost(context, opened, record).await?;
     attach::abort(context, opened, &record.id, Reason::Abort).await?;
-    let followed = attach::until_over(context, opened, &record.id).await?;
+    let followed = attach::until_over(context, opened, &record.id, worker).await?;
     tell(context, opened, &followed, |report| {
         super::status::text(context, report)
     })?;
@@ -109,9 +109,9 @@ async fn roll_out(context: &Context, opened: &Opened, service: Option<&str>) -> 
     let now = opened.local.now();
     let spec = rollback::Spec::new(&service, &stable, version);
     let mut record = rollback::record(&RunRecord::new_id(now), &spec, now);
-    attach::start(context, opened, &mut record, None).await?;
+    let worker = attach::start(context, opened, &mut record, None).await?;
     context.out.note(format!("run {}: Ctrl-C aborts it", record.id));
-    let followed = attach::watch(context, opened, &record.id, false).await?;
+    let followed = attach::watch(context, opened, &record.id, worker).await?;
     tell(context, opened, &followed, |_| String::new())?;
     Ok(followed.exit)
 }

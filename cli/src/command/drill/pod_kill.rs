@@ -100,9 +100,9 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     context.block_on(async {
         let now = opened.local.now();
         let mut record = pod_kill::record(&RunRecord::new_id(now), &plan.spec, now);
-        attach::start(context, &opened, &mut record, args.consent.reason.as_deref()).await?;
+        let worker = attach::start(context, &opened, &mut record, args.consent.reason.as_deref()).await?;
         context.out.note(format!("run {}: Ctrl-C aborts it", record.id));
-        let followed = attach::watch(context, &opened, &record.id, false).await?;
+        let followed = attach::watch(context, &opened, &record.id, worker).await?;
         if context.out.json {
             context.out.document(&followed.report)?;
         } else if let Some(report) = followed

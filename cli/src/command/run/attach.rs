@@ -34,7 +34,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     let opened = platform::open(context)?;
     context.block_on(async {
         let record = platform::find_run(&opened, args.run.as_deref()).await?;
-        attach::resume_if_lost(context, &opened, &record).await?;
-        attach::follow(context, &opened, &record.id).await
+        let worker = attach::resume_if_lost(context, &opened, &record).await?;
+        attach::follow(context, &opened, &record.id, worker).await
     })
 }

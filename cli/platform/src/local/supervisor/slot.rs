@@ -240,7 +240,7 @@ pub(super) fn spawn(
     let tell = news.clone();
     let waiter = tokio::spawn(async move {
         let how = match child.wait().await {
-            Ok(status) => describe(status),
+            Ok(status) => crate::process::describe(status),
             Err(error) => format!("ended unseen ({error})"),
         };
         let _ = tell.send(News::Ended { process, how }).await;
@@ -402,13 +402,4 @@ fn admin_address(state: &StateDir, instance: &str) -> Result<(String, Option<std
     let token = hex::encode(rand::random::<[u8; 32]>());
     crate::local::state_dir::write_file(&token_file, token.as_bytes(), false)?;
     Ok((ports::loopback(ports::passing()?).to_string(), Some(token_file)))
-}
-
-fn describe(status: std::process::ExitStatus) -> String {
-    use std::os::unix::process::ExitStatusExt;
-    match (status.code(), status.signal()) {
-        (Some(code), _) => format!("exited with status {code}"),
-        (None, Some(signal)) => format!("killed by signal {signal}"),
-        (None, None) => "ended".to_owned(),
-    }
 }
