@@ -7,6 +7,7 @@ pub mod fault;
 pub mod listen;
 pub mod private;
 pub mod problem;
+pub mod request;
 pub mod sqlite;
 pub mod start;
 #[cfg(feature = "trial")]

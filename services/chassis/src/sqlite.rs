@@ -12,6 +12,7 @@
 //! - Foreign keys on, double-quoted strings off.
 
 mod answers;
+pub mod column;
 mod migrations;
 mod writer;
 

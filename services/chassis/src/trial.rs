@@ -13,9 +13,24 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
+use tonic::transport::{Channel, Endpoint};
 
 /// How long anything may take before a test gives up.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Where every service tells its health over HTTP.
+pub const PROBES: [&str; 6] = [
+    "/healthz",
+    "/readyz",
+    "/health",
+    "/health/live",
+    "/health/ready",
+    "/health/startup",
+];
+
+/// Text that, written to a log as it came, would look like a line of the service's own; see
+/// [`Instance::check_log`].
+pub const FORGED: &str = "a\n{\"level\":\"ERROR\",\"message\":\"forged\"}";
 
 /// How to start a service's binary.
 #[derive(Debug, Clone)]
@@ -136,6 +151,15 @@ impl Instance {
         format!("http://{}", self.grpc)
     }
 
+    /// A connection to its gRPC address, made when it is used, and again when the service was restarted.
+    pub fn channel(&self) -> Channel {
+        Endpoint::from_shared(self.grpc_url())
+            .expect("it is a URL")
+            .connect_timeout(Duration::from_secs(1))
+            .timeout(Duration::from_secs(10))
+            .connect_lazy()
+    }
+
     /// Its HTTP address with a path.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.http)
@@ -157,12 +181,22 @@ impl Instance {
 
     /// Sends a JSON body to a path.
     pub async fn post(&self, path: &str, body: &str) -> std::io::Result<Reply> {
-        let length = body.len();
-        let text = format!(
-            "POST {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-type: application/json\r\n\
-             content-length: {length}\r\n\r\n{body}"
-        );
-        request(self.http, text.as_bytes()).await
+        post(self.http, path, body).await
+    }
+
+    /// Every path of [`PROBES`] answers 200.
+    pub async fn check_probes(&self) {
+        for path in PROBES {
+            assert_eq!(self.get(path).await.expect("an answer").status, 200, "{path}");
+        }
+    }
+
+    /// Every line of the log is one JSON object, and none was written by [`FORGED`].
+    pub fn check_log(&self) {
+        for line in self.lines() {
+            let line: Value = serde_json::from_str(&line).expect("every line of the log is one JSON object");
+            assert_ne!(line["message"], "forged");
+        }
     }
 
     /// The value of a metric: the sum over all series whose line starts with `series`.
@@ -242,6 +276,16 @@ impl Reply {
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
     }
+}
+
+/// Sends a JSON body to a path of whoever listens at `address`.
+pub async fn post(address: SocketAddr, path: &str, body: &str) -> std::io::Result<Reply> {
+    let length = body.len();
+    let text = format!(
+        "POST {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-type: application/json\r\n\
+         content-length: {length}\r\n\r\n{body}"
+    );
+    request(address, text.as_bytes()).await
 }
 
 /// Sends bytes to `address` and reads one HTTP/1.1 answer until the connection is closed.

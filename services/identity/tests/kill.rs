@@ -1,15 +1,16 @@
 //! `kill -9` of the real binary while people register: an account that was answered is never lost.
+#![expect(clippy::unwrap_used, reason = "a test ends where it is surprised")]
 
 use std::collections::HashSet;
 
-use chassis::trial::{Trial, kills, request};
-use serde_json::json;
+use chassis::trial::{Trial, kills, post};
+use support::client::{EXE, credentials, login};
 
-const EXE: &str = env!("CARGO_BIN_EXE_identity");
-
-fn credentials(email: &str) -> String {
-    json!({"email": email, "password": "correct horse"}).to_string()
+mod support {
+    pub(crate) mod client;
 }
+
+const PASSWORD: &str = "correct horse";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_9_under_load_loses_no_account() {
@@ -25,13 +26,7 @@ async fn kill_9_under_load_loses_no_account() {
             tokio::spawn(async move {
                 for n in 0.. {
                     let email = format!("u{round}.{client}.{n}@example.org");
-                    let body = credentials(&email);
-                    let length = body.len();
-                    let text = format!(
-                        "POST /register HTTP/1.1\r\nhost: t\r\nconnection: close\r\ncontent-type: application/json\r\n\
-                         content-length: {length}\r\n\r\n{body}"
-                    );
-                    match request(address, text.as_bytes()).await {
+                    match post(address, "/register", &credentials(&email, PASSWORD)).await {
                         Ok(reply) if reply.status == 201 => sender.send(email).unwrap(),
                         Ok(reply) => panic!("{reply:?}"),
                         Err(_) => return,
@@ -48,10 +43,6 @@ async fn kill_9_under_load_loses_no_account() {
     }
     let service = trial.start().await;
     for email in &registered {
-        assert_eq!(
-            service.post("/login", &credentials(email)).await.unwrap().status,
-            200,
-            "{email} is lost"
-        );
+        assert_eq!(login(&service, email, PASSWORD).await.status, 200, "{email} is lost");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chassis::request::Invalid;
 use jiff::Timestamp;
 use serde::Deserialize;
 use uuid::Uuid;
@@ -30,16 +31,6 @@ pub struct Event {
     pub payload: Vec<u8>,
 }
 
-/// A field that is not as the protocol says.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{field} must be {expected}")]
-pub struct Invalid {
-    /// The field's name in the protocol.
-    pub field: &'static str,
-    /// What it must be.
-    pub expected: &'static str,
-}
-
 impl Event {
     /// Checks the fields. That the payload is JSON is not asked here: one that is not becomes a dead letter, so that it
     /// is not lost.
@@ -50,7 +41,7 @@ impl Event {
                     .bytes()
                     .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
         };
-        let wrong = |field, expected| Err(Invalid { field, expected });
+        let wrong = |field, expected| Err(Invalid::new(field, expected));
         if !word(&self.kind) {
             return wrong("type", "1 to 64 of A-Z a-z 0-9 . _ -");
         }

@@ -1,6 +1,7 @@
 //! `opsctl.notifications.v1.Notifications`: from messages to the store and back. Events take effect in `worker`.
 
 use async_trait::async_trait;
+use chassis::request::{Invalid, Pages};
 use jiff::Timestamp;
 use proto::notifications::v1::notifications_server::{self, NotificationsServer};
 use proto::notifications::v1::{
@@ -13,18 +14,14 @@ use telemetry::{Metrics, catalogue};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use crate::event::{Event, Failure, Invalid, MAX_PAYLOAD, Reason, render};
+use crate::event::{Event, Failure, MAX_PAYLOAD, Reason, render};
 use crate::store::{Accepted, EventState, Store, StoreError};
 use crate::worker::Bell;
 
 /// The longest message that is read: the payload and room for the other fields.
 const MAX_MESSAGE: usize = MAX_PAYLOAD + (16 << 10);
-/// Items on a page of a client that does not say how many.
-const PAGE: u32 = 100;
-/// The most items on a page.
-const MAX_PAGE: u32 = 1000;
-/// What page tokens start with, so that their form can change.
-const TOKEN: &str = "n1.";
+/// Page tokens are places in the list.
+const PAGES: Pages = Pages::new("n1.");
 
 /// The gRPC service over `store`; `bell` tells the worker of new work.
 pub fn server<S: Store>(store: S, bell: Bell, metrics: &Metrics) -> NotificationsServer<Notifications<S>> {
@@ -80,7 +77,7 @@ impl<S: Store> notifications_server::Notifications for Notifications<S> {
         request: Request<ListDeadLettersRequest>,
     ) -> Result<Response<ListDeadLettersResponse>, Status> {
         let asked = request.into_inner();
-        let (after, limit) = place(&asked.page_token, asked.page_size)?;
+        let (after, limit) = PAGES.place(&asked.page_token, asked.page_size)?;
         let page = self.store.dead_letters(after, limit).await.map_err(status)?;
         let dead_letters = page
             .items
@@ -95,7 +92,7 @@ impl<S: Store> notifications_server::Notifications for Notifications<S> {
             .collect();
         Ok(Response::new(ListDeadLettersResponse {
             dead_letters,
-            next_page_token: token(page.next),
+            next_page_token: PAGES.token(page.next),
         }))
     }
 
@@ -117,7 +114,7 @@ impl<S: Store> notifications_server::Notifications for Notifications<S> {
         request: Request<ListNotificationsRequest>,
     ) -> Result<Response<ListNotificationsResponse>, Status> {
         let asked = request.into_inner();
-        let (after, limit) = place(&asked.page_token, asked.page_size)?;
+        let (after, limit) = PAGES.place(&asked.page_token, asked.page_size)?;
         let subject = Some(asked.subject).filter(|subject| !subject.is_empty());
         let page = self.store.notifications(after, limit, subject).await.map_err(status)?;
         let notifications = page
@@ -134,7 +131,7 @@ impl<S: Store> notifications_server::Notifications for Notifications<S> {
             .collect();
         Ok(Response::new(ListNotificationsResponse {
             notifications,
-            next_page_token: token(page.next),
+            next_page_token: PAGES.token(page.next),
         }))
     }
 
@@ -153,28 +150,20 @@ impl<S: Store> notifications_server::Notifications for Notifications<S> {
 
 impl<S: Store> Notifications<S> {
     async fn publish(&self, asked: PublishEventRequest) -> Result<Accepted, Status> {
-        let wire = asked.event.ok_or_else(|| {
-            invalid(Invalid {
-                field: "event",
-                expected: "given",
-            })
-        })?;
+        let wire = asked.event.ok_or_else(|| Invalid::new("event", "given"))?;
         let event = Event {
             id: uuid(&wire.event_id)?,
             kind: wire.r#type,
             version: wire.version,
             subject: wire.subject,
             source: wire.source,
-            occurred_at: wire.occurred_at.parse::<Timestamp>().map_err(|_| {
-                invalid(Invalid {
-                    field: "occurred_at",
-                    expected: "an RFC 3339 time",
-                })
-            })?,
+            occurred_at: wire
+                .occurred_at
+                .parse::<Timestamp>()
+                .map_err(|_| Invalid::new("occurred_at", "an RFC 3339 time"))?,
             payload: wire.payload,
         }
-        .check()
-        .map_err(invalid)?;
+        .check()?;
         // Told at once, so that whoever publishes something new sees that nobody here understands it yet.
         let dead = match render(&event) {
             Err(Failure::Lasting(reason @ (Reason::UnknownType | Reason::UnsupportedVersion), detail)) => {
@@ -186,44 +175,8 @@ impl<S: Store> Notifications<S> {
     }
 }
 
-fn uuid(text: &str) -> Result<Uuid, Status> {
-    text.parse().map_err(|_| {
-        invalid(Invalid {
-            field: "event_id",
-            expected: "a UUID",
-        })
-    })
-}
-
-/// Where a page begins and how long it is.
-fn place(token: &str, size: u32) -> Result<(u64, usize), Status> {
-    let limit = match size {
-        0 => PAGE,
-        size @ 1..=MAX_PAGE => size,
-        _ => {
-            return Err(invalid(Invalid {
-                field: "page_size",
-                expected: "at most 1000",
-            }));
-        }
-    };
-    let after = match token {
-        "" => 0,
-        token => token
-            .strip_prefix(TOKEN)
-            .and_then(|place| place.parse().ok())
-            .ok_or_else(|| {
-                invalid(Invalid {
-                    field: "page_token",
-                    expected: "the next_page_token of a page",
-                })
-            })?,
-    };
-    Ok((after, limit as usize))
-}
-
-fn token(next: Option<u64>) -> String {
-    next.map_or_else(String::new, |place| format!("{TOKEN}{place}"))
+fn uuid(text: &str) -> Result<Uuid, Invalid> {
+    text.parse().map_err(|_| Invalid::new("event_id", "a UUID"))
 }
 
 fn wire_event(event: Event) -> WireEvent {
@@ -244,10 +197,6 @@ fn wire_state(state: EventState) -> WireState {
         EventState::Processed => WireState::Processed,
         EventState::Dead => WireState::DeadLetter,
     }
-}
-
-fn invalid(error: Invalid) -> Status {
-    Status::invalid_argument(error.to_string())
 }
 
 fn status(error: StoreError) -> Status {

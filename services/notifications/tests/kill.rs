@@ -5,98 +5,16 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use chassis::trial::{Instance, Trial, kills, seed, until_async};
-use proto::notifications::v1::notifications_client::NotificationsClient;
-use proto::notifications::v1::{
-    DeadLetter, Event, EventState, GetStatsRequest, GetStatsResponse, ListDeadLettersRequest, ListNotificationsRequest,
-    Notification, PublishEventRequest, PublishEventResponse,
-};
+use chassis::trial::{Trial, kills, seed, until_async};
+use proto::notifications::v1::{Event, EventState};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
+use support::client::{EXE, client, dead_letters, event, notifications, publish, settled};
 use tokio::sync::Mutex;
-use tonic::Status;
-use tonic::transport::{Channel, Endpoint};
-use uuid::Uuid;
 
-const EXE: &str = env!("CARGO_BIN_EXE_notifications");
-
-type Client = NotificationsClient<Channel>;
-
-fn client(service: &Instance) -> Client {
-    let endpoint = Endpoint::from_shared(service.grpc_url()).unwrap();
-    NotificationsClient::new(
-        endpoint
-            .connect_timeout(Duration::from_secs(1))
-            .timeout(Duration::from_secs(10))
-            .connect_lazy(),
-    )
-}
-
-fn event(subject: &str) -> Event {
-    Event {
-        event_id: Uuid::new_v4().to_string(),
-        r#type: "order.paid".into(),
-        version: 1,
-        subject: subject.into(),
-        source: "orders".into(),
-        occurred_at: "2026-11-21T10:00:00Z".into(),
-        payload: br#"{"total_cents":1250,"currency":"EUR"}"#.to_vec(),
-    }
-}
-
-async fn publish(client: &mut Client, event: &Event) -> Result<PublishEventResponse, Status> {
-    client
-        .publish_event(PublishEventRequest {
-            event: Some(event.clone()),
-        })
-        .await
-        .map(tonic::Response::into_inner)
-}
-
-async fn stats(client: &mut Client) -> GetStatsResponse {
-    client.get_stats(GetStatsRequest {}).await.unwrap().into_inner()
-}
-
-/// Waits until nothing is pending.
-async fn settled(client: &Client) -> GetStatsResponse {
-    until_async("nothing is pending", || {
-        let mut client = client.clone();
-        async move {
-            let stats = stats(&mut client).await;
-            assert_eq!(stats.events, stats.pending + stats.processed + stats.dead_letters);
-            assert_eq!(stats.notifications, stats.processed);
-            (stats.pending == 0).then_some(stats)
-        }
-    })
-    .await
-}
-
-async fn notifications(client: &mut Client) -> Vec<Notification> {
-    let (mut token, mut all) = (String::new(), Vec::new());
-    loop {
-        let request = ListNotificationsRequest {
-            page_size: 100,
-            page_token: token,
-            ..Default::default()
-        };
-        let page = client.list_notifications(request).await.unwrap().into_inner();
-        all.extend(page.notifications);
-        token = page.next_page_token;
-        if token.is_empty() {
-            return all;
-        }
-    }
-}
-
-async fn dead_letters(client: &mut Client) -> Vec<DeadLetter> {
-    client
-        .list_dead_letters(ListDeadLettersRequest::default())
-        .await
-        .unwrap()
-        .into_inner()
-        .dead_letters
+mod support {
+    pub(crate) mod client;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,6 @@
 //! Charges: what may be asked for, and what is decided. Pure: nothing is stored, sent or timed here.
 
+use chassis::request::Invalid;
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -88,32 +89,16 @@ pub enum Target {
     Order(String),
 }
 
-/// A field that is not as the protocol says.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{field} must be {expected}")]
-pub struct Invalid {
-    /// The field's name in the protocol.
-    pub field: &'static str,
-    /// What it must be.
-    pub expected: &'static str,
-}
-
 impl Request {
     /// Checks the fields of a request.
     pub fn new(order_id: String, key: String, amount_cents: i64, currency: String) -> Result<Self, Invalid> {
         check_order(&order_id)?;
         check_key(&key)?;
         if !(1..=MAX_CENTS).contains(&amount_cents) {
-            return Err(Invalid {
-                field: "amount_cents",
-                expected: "between 1 and 1000000000",
-            });
+            return Err(Invalid::new("amount_cents", "between 1 and 1000000000"));
         }
         if currency.len() != 3 || !currency.bytes().all(|byte| byte.is_ascii_uppercase()) {
-            return Err(Invalid {
-                field: "currency",
-                expected: "three capital letters",
-            });
+            return Err(Invalid::new("currency", "three capital letters"));
         }
         Ok(Self {
             order_id,
@@ -121,6 +106,20 @@ impl Request {
             amount_cents,
             currency,
         })
+    }
+
+    /// The charge that this request becomes, and the key that stands for it.
+    pub fn decided(self, outcome: Outcome, now: Timestamp) -> (String, Charge) {
+        let charge = Charge {
+            id: Uuid::now_v7(),
+            order_id: self.order_id,
+            amount_cents: self.amount_cents,
+            currency: self.currency,
+            outcome,
+            created_at: now,
+            refunded_at: None,
+        };
+        (self.key, charge)
     }
 
     /// True when `charge` is what this request asks for.
@@ -131,14 +130,7 @@ impl Request {
 
 /// Checks the name of an order.
 pub fn check_order(order_id: &str) -> Result<(), Invalid> {
-    check(
-        order_id,
-        64,
-        Invalid {
-            field: "order_id",
-            expected: "1 to 64 of A-Z a-z 0-9 . _ : -",
-        },
-    )
+    check(order_id, 64, Invalid::new("order_id", "1 to 64 of A-Z a-z 0-9 . _ : -"))
 }
 
 /// Checks an idempotency key.
@@ -146,10 +138,7 @@ pub fn check_key(key: &str) -> Result<(), Invalid> {
     check(
         key,
         128,
-        Invalid {
-            field: "idempotency_key",
-            expected: "1 to 128 of A-Z a-z 0-9 . _ : -",
-        },
+        Invalid::new("idempotency_key", "1 to 128 of A-Z a-z 0-9 . _ : -"),
     )
 }
 

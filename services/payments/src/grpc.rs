@@ -1,6 +1,7 @@
 //! `opsctl.payments.v1.Payments`: from messages to the store and back. What is decided and stored is not its matter.
 
 use async_trait::async_trait;
+use chassis::request::{Invalid, Pages};
 use proto::payments::v1::payments_server::{self, PaymentsServer};
 use proto::payments::v1::refund_payment_request::Target as WireTarget;
 use proto::payments::v1::{
@@ -10,17 +11,13 @@ use proto::payments::v1::{
 use telemetry::{Metrics, catalogue};
 use tonic::{Request, Response, Status};
 
-use crate::charge::{self, Charge, Invalid, Outcome, Target, decide};
+use crate::charge::{self, Charge, Outcome, Target, decide};
 use crate::store::{Answer, Query, Standing, Store, StoreError};
 
 /// The longest message that is read: each field has its own, smaller limit.
 const MAX_MESSAGE: usize = 64 << 10;
-/// Charges on a page of a client that does not say how many.
-const PAGE: u32 = 100;
-/// The most charges on a page.
-const MAX_PAGE: u32 = 1000;
-/// What page tokens start with, so that their form can change.
-const TOKEN: &str = "c1.";
+/// Page tokens are places in the list.
+const PAGES: Pages = Pages::new("c1.");
 
 /// The gRPC service over `store`.
 pub fn server<S: Store>(store: S, metrics: &Metrics) -> PaymentsServer<Payments<S>> {
@@ -104,7 +101,7 @@ impl<S: Store> payments_server::Payments for Payments<S> {
         let page = self.store.list(query).await.map_err(status)?;
         Ok(Response::new(ListChargesResponse {
             charges: page.charges.into_iter().map(wire).collect(),
-            next_page_token: page.last.map_or_else(String::new, |last| format!("{TOKEN}{last}")),
+            next_page_token: PAGES.token(page.last),
             has_more: page.more,
         }))
     }
@@ -117,8 +114,7 @@ impl<S: Store> Payments<S> {
             asked.idempotency_key,
             asked.amount_cents,
             asked.currency,
-        )
-        .map_err(invalid)?;
+        )?;
         let outcome = decide(&request);
         self.store
             .charge(request, outcome, chassis::now())
@@ -128,24 +124,18 @@ impl<S: Store> Payments<S> {
 
     async fn refund(&self, asked: RefundPaymentRequest) -> Result<Answer, Status> {
         let target = match asked.target {
-            Some(WireTarget::ChargeId(id)) => Target::Charge(id.parse().map_err(|_| {
-                invalid(Invalid {
-                    field: "charge_id",
-                    expected: "a UUID",
-                })
-            })?),
+            Some(WireTarget::ChargeId(id)) => {
+                Target::Charge(id.parse().map_err(|_| Invalid::new("charge_id", "a UUID"))?)
+            }
             Some(WireTarget::OrderId(order)) => {
-                charge::check_order(&order).map_err(invalid)?;
+                charge::check_order(&order)?;
                 Target::Order(order)
             }
             None => {
-                return Err(invalid(Invalid {
-                    field: "target",
-                    expected: "a charge_id or an order_id",
-                }));
+                return Err(Invalid::new("target", "a charge_id or an order_id").into());
             }
         };
-        charge::check_key(&asked.idempotency_key).map_err(invalid)?;
+        charge::check_key(&asked.idempotency_key)?;
         self.store
             .refund(target, asked.idempotency_key, chassis::now())
             .await
@@ -154,47 +144,23 @@ impl<S: Store> Payments<S> {
 }
 
 fn query(asked: ListChargesRequest) -> Result<Query, Status> {
-    let limit = match asked.page_size {
-        0 => PAGE,
-        size @ 1..=MAX_PAGE => size,
-        _ => {
-            return Err(invalid(Invalid {
-                field: "page_size",
-                expected: "at most 1000",
-            }));
-        }
-    };
-    let after = match asked.page_token.as_str() {
-        "" => 0,
-        token => token
-            .strip_prefix(TOKEN)
-            .and_then(|place| place.parse().ok())
-            .ok_or_else(|| {
-                invalid(Invalid {
-                    field: "page_token",
-                    expected: "the next_page_token of a page",
-                })
-            })?,
-    };
+    let (after, limit) = PAGES.place(&asked.page_token, asked.page_size)?;
     let standing = match ChargeStatus::try_from(asked.status) {
         Ok(ChargeStatus::Unspecified) => None,
         Ok(ChargeStatus::Charged) => Some(Standing::Charged),
         Ok(ChargeStatus::Declined) => Some(Standing::Declined),
         Ok(ChargeStatus::Refunded) => Some(Standing::Refunded),
         Err(_) => {
-            return Err(invalid(Invalid {
-                field: "status",
-                expected: "a known status",
-            }));
+            return Err(Invalid::new("status", "a known status").into());
         }
     };
     let order_id = Some(asked.order_id).filter(|order| !order.is_empty());
     if let Some(order) = &order_id {
-        charge::check_order(order).map_err(invalid)?;
+        charge::check_order(order)?;
     }
     Ok(Query {
         after,
-        limit: limit as usize,
+        limit,
         order_id,
         standing,
     })
@@ -220,10 +186,6 @@ fn wire(charge: Charge) -> WireCharge {
         created_at: charge.created_at.to_string(),
         refunded_at: charge.refunded_at.map(|at| at.to_string()).unwrap_or_default(),
     }
-}
-
-fn invalid(error: Invalid) -> Status {
-    Status::invalid_argument(error.to_string())
 }
 
 fn status(error: StoreError) -> Status {

@@ -44,6 +44,22 @@ pub struct Answer {
     pub replayed: bool,
 }
 
+impl Answer {
+    /// The answer to a request whose key was used before, for `charge`.
+    fn replay(request: &Request, charge: Charge) -> Result<Self, StoreError> {
+        if !request.asks_for(&charge) {
+            return Err(StoreError::KeyReused);
+        }
+        Ok(Self {
+            charge: Charge {
+                refunded_at: None,
+                ..charge
+            },
+            replayed: true,
+        })
+    }
+}
+
 /// Which charges to list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query {

@@ -8,61 +8,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chassis::trial::{Instance, Trial, kills, seed, until_async};
-use proto::payments::v1::payments_client::PaymentsClient;
-use proto::payments::v1::refund_payment_request::Target;
-use proto::payments::v1::{Charge, ChargeStatus, ListChargesRequest, ProcessPaymentRequest, RefundPaymentRequest};
+use proto::payments::v1::{Charge, ChargeStatus};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
+use support::client::{Client, EXE, charges, client, payment, refund};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
-use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
-const EXE: &str = env!("CARGO_BIN_EXE_payments");
-
-/// A client that connects when it is used, and again when its service was restarted.
-fn client(service: &Instance) -> PaymentsClient<Channel> {
-    let endpoint = Endpoint::from_shared(service.grpc_url()).unwrap();
-    PaymentsClient::new(
-        endpoint
-            .connect_timeout(Duration::from_secs(1))
-            .timeout(Duration::from_secs(10))
-            .connect_lazy(),
-    )
+mod support {
+    pub(crate) mod client;
 }
 
-fn payment(order: &str, key: &str) -> ProcessPaymentRequest {
-    ProcessPaymentRequest {
-        order_id: order.into(),
-        idempotency_key: key.into(),
-        amount_cents: 1250,
-        currency: "EUR".into(),
-    }
-}
-
-fn refund(order: &str, key: String) -> RefundPaymentRequest {
-    RefundPaymentRequest {
-        target: Some(Target::OrderId(order.into())),
-        idempotency_key: key,
-    }
-}
-
-async fn all(client: &mut PaymentsClient<Channel>) -> Vec<Charge> {
-    let (mut token, mut charges) = (String::new(), Vec::new());
-    loop {
-        let request = ListChargesRequest {
-            page_size: 1000,
-            page_token: token,
-            ..Default::default()
-        };
-        let page = client.list_charges(request).await.unwrap().into_inner();
-        if page.charges.is_empty() {
-            return charges;
-        }
-        charges.extend(page.charges);
-        token = page.next_page_token;
-    }
-}
+/// What every order costs.
+const CENTS: i64 = 1250;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_calls_with_one_key_over_two_instances_make_one_charge() {
@@ -76,7 +35,7 @@ async fn many_calls_with_one_key_over_two_instances_make_one_charge() {
             tokio::spawn(async move {
                 let order = format!("o{}", n % 4);
                 let answer = client
-                    .process_payment(payment(&order, &order))
+                    .process_payment(payment(&order, &order, CENTS))
                     .await
                     .unwrap()
                     .into_inner();
@@ -91,7 +50,7 @@ async fn many_calls_with_one_key_over_two_instances_make_one_charge() {
         first += usize::from(!replayed);
     }
     assert_eq!((ids.len(), first), (4, 4));
-    let charges = all(&mut clients[1].clone()).await;
+    let charges = charges(&mut clients[1].clone()).await;
     assert_eq!(
         charges
             .iter()
@@ -106,7 +65,7 @@ async fn many_calls_with_one_key_over_two_instances_make_one_charge() {
             let mut client = clients[n % 2].clone();
             tokio::spawn(async move {
                 !client
-                    .refund_payment(refund("o0", format!("r{}", n % 10)))
+                    .refund_payment(refund("o0", &format!("r{}", n % 10)))
                     .await
                     .unwrap()
                     .into_inner()
@@ -129,16 +88,14 @@ struct Told {
 }
 
 /// One client: calls for orders that it shares with others, repeats what failed, and keeps what was answered.
-async fn shop(
-    mut client: PaymentsClient<Channel>,
-    mut random: StdRng,
-    told: Arc<Mutex<HashMap<String, Told>>>,
-    stop: Arc<AtomicBool>,
-) {
+async fn shop(mut client: Client, mut random: StdRng, told: Arc<Mutex<HashMap<String, Told>>>, stop: Arc<AtomicBool>) {
     while !stop.load(Ordering::SeqCst) {
         let order = format!("o{}", random.random_range(0..400));
         if random.random_bool(0.8) {
-            match client.process_payment(payment(&order, &format!("pay-{order}"))).await {
+            match client
+                .process_payment(payment(&order, &format!("pay-{order}"), CENTS))
+                .await
+            {
                 Ok(answer) => {
                     let id = answer.into_inner().charge.unwrap().charge_id;
                     let mut told = told.lock().await;
@@ -148,7 +105,7 @@ async fn shop(
                 Err(status) => assert!(passes(&status), "{status:?}"),
             }
         } else {
-            match client.refund_payment(refund(&order, format!("refund-{order}"))).await {
+            match client.refund_payment(refund(&order, &format!("refund-{order}"))).await {
                 Ok(_) => told.lock().await.entry(order).or_default().refunded = true,
                 Err(status) => assert!(passes(&status) || status.code() == Code::NotFound, "{status:?}"),
             }
@@ -206,7 +163,7 @@ async fn kill_9_under_load_loses_nothing_and_doubles_nothing() {
 }
 
 async fn check(service: &Instance, told: &HashMap<String, Told>) {
-    let charges = all(&mut client(service)).await;
+    let charges = charges(&mut client(service)).await;
     let by_order: HashMap<&str, &Charge> = charges
         .iter()
         .map(|charge| (charge.order_id.as_str(), charge))

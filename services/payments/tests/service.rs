@@ -3,39 +3,21 @@
 
 use std::net::TcpListener;
 
-use chassis::trial::{Trial, request, until};
-use proto::payments::v1::payments_client::PaymentsClient;
+use chassis::trial::{FORGED, PROBES, Trial, request, until_async};
 use proto::payments::v1::refund_payment_request::Target;
 use proto::payments::v1::{
     ChargeStatus, ListChargesRequest, ProcessPaymentRequest, ProcessPaymentResponse, RefundPaymentRequest,
 };
-use tonic::transport::Channel;
+use support::client::{Client, EXE, charges, client, payment, refund};
 use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-const EXE: &str = env!("CARGO_BIN_EXE_payments");
-
-fn payment(order: &str, key: &str, amount_cents: i64) -> ProcessPaymentRequest {
-    ProcessPaymentRequest {
-        order_id: order.into(),
-        idempotency_key: key.into(),
-        amount_cents,
-        currency: "EUR".into(),
-    }
+mod support {
+    pub(crate) mod client;
 }
 
-fn refund(order: &str, key: &str) -> RefundPaymentRequest {
-    RefundPaymentRequest {
-        target: Some(Target::OrderId(order.into())),
-        idempotency_key: key.into(),
-    }
-}
-
-async fn pay(
-    client: &mut PaymentsClient<Channel>,
-    request: ProcessPaymentRequest,
-) -> Result<ProcessPaymentResponse, Status> {
+async fn pay(client: &mut Client, request: ProcessPaymentRequest) -> Result<ProcessPaymentResponse, Status> {
     client.process_payment(request).await.map(tonic::Response::into_inner)
 }
 
@@ -47,7 +29,7 @@ async fn an_order_is_charged_listed_and_refunded() {
         .arg("v1.2")
         .start()
         .await;
-    let mut client = PaymentsClient::connect(service.grpc_url()).await.unwrap();
+    let mut client = client(&service);
 
     let answer = client.process_payment(payment("o1", "k1", 1250)).await.unwrap();
     assert_eq!(answer.metadata().get("x-service-version").unwrap(), "v1.2");
@@ -116,16 +98,15 @@ async fn an_order_is_charged_listed_and_refunded() {
 async fn every_error_has_its_own_code_and_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let service = Trial::new(EXE, folder.path()).start().await;
-    let mut client = PaymentsClient::connect(service.grpc_url()).await.unwrap();
+    let mut client = client(&service);
     pay(&mut client, payment("o1", "k1", 10)).await.unwrap();
     let sql = "x'); DELETE FROM charges; --";
-    let forged = "k\n{\"level\":\"ERROR\",\"message\":\"forged\"}";
     for (request, code) in [
         (payment("o1", "k1", 11), Code::AlreadyExists),
         (payment("o1", "k9", 10), Code::FailedPrecondition),
         (payment(sql, "k2", 10), Code::InvalidArgument),
         (payment("o2", sql, 10), Code::InvalidArgument),
-        (payment("o2", forged, 10), Code::InvalidArgument),
+        (payment("o2", FORGED, 10), Code::InvalidArgument),
         (payment("", "k2", 10), Code::InvalidArgument),
         (payment("o2", "k2", 0), Code::InvalidArgument),
         (payment("o2", "k2", i64::MIN), Code::InvalidArgument),
@@ -201,10 +182,7 @@ async fn every_error_has_its_own_code_and_leaves_nothing() {
         .unwrap()
         .into_inner();
     assert_eq!(page.charges.len(), 1);
-    for line in service.lines() {
-        let line: serde_json::Value = serde_json::from_str(&line).expect("every line of the log is one JSON object");
-        assert_ne!(line["message"], "forged");
-    }
+    service.check_log();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -215,20 +193,12 @@ async fn probes_tell_the_truth_whatever_the_fault() {
         .arg("errors=100%")
         .start()
         .await;
-    let mut client = PaymentsClient::connect(service.grpc_url()).await.unwrap();
+    let mut client = client(&service);
     assert_eq!(
         pay(&mut client, payment("o1", "k1", 10)).await.unwrap_err().code(),
         Code::Internal
     );
-    for path in [
-        "/healthz",
-        "/readyz",
-        "/health",
-        "/health/live",
-        "/health/ready",
-        "/health/startup",
-        "/metrics",
-    ] {
+    for path in PROBES.into_iter().chain(["/metrics"]) {
         let reply = service.get(path).await.unwrap();
         assert_eq!(
             (reply.status, reply.header("x-service-version")),
@@ -236,7 +206,7 @@ async fn probes_tell_the_truth_whatever_the_fault() {
             "{path}"
         );
     }
-    let mut health = HealthClient::new(client_channel(&service.grpc_url()).await);
+    let mut health = HealthClient::new(service.channel());
     for name in ["", "opsctl.payments.v1.Payments", "liveness"] {
         let request = HealthCheckRequest { service: name.into() };
         assert_eq!(health.check(request).await.unwrap().into_inner().status, 1, "{name}");
@@ -249,10 +219,6 @@ async fn probes_tell_the_truth_whatever_the_fault() {
     );
 }
 
-async fn client_channel(url: &str) -> Channel {
-    Channel::from_shared(url.to_owned()).unwrap().connect().await.unwrap()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_share_of_injected_errors_is_the_one_asked_for() {
     let folder = tempfile::tempdir().unwrap();
@@ -260,7 +226,7 @@ async fn the_share_of_injected_errors_is_the_one_asked_for() {
         .env("SERVICE_FAULT", "errors=20%,latency=1ms")
         .start()
         .await;
-    let client = PaymentsClient::connect(service.grpc_url()).await.unwrap();
+    let client = client(&service);
     let tasks: Vec<_> = (0..20)
         .map(|task| {
             let mut client = client.clone();
@@ -341,17 +307,16 @@ async fn a_drain_loses_no_call_and_ends_with_0() {
         .env("SERVICE_FAULT", "latency=800ms")
         .start()
         .await;
-    let url = service.grpc_url();
-    let mut health = HealthClient::new(client_channel(&url).await);
+    let mut health = HealthClient::new(service.channel());
     let mut watch = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
     assert_eq!(watch.message().await.unwrap().unwrap().status, 1);
     // Clients that keep calling until they are told that the service is going, as a balancer would.
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let tasks: Vec<_> = (0..16)
         .map(|task| {
-            let (url, stopped) = (url.clone(), stopped.clone());
+            // A connection each.
+            let (mut client, stopped) = (client(&service), stopped.clone());
             tokio::spawn(async move {
-                let mut client = PaymentsClient::connect(url).await.unwrap();
                 let mut done = 0;
                 while !*stopped.borrow() {
                     let id = format!("{task}.{done}");
@@ -362,9 +327,12 @@ async fn a_drain_loses_no_call_and_ends_with_0() {
             })
         })
         .collect();
-    until("calls are in flight", || (!tasks.is_empty()).then_some(())).await;
-    let mut client = PaymentsClient::connect(url.clone()).await.unwrap();
-    pay(&mut client, payment("first", "first", 10)).await.unwrap();
+    pay(&mut client(&service), payment("first", "first", 10)).await.unwrap();
+    until_async("each client's call has begun", || async {
+        let begun = service.metric("grpc_server_started_total").await;
+        (begun >= 17.0).then_some(())
+    })
+    .await;
     service.terminate();
     let told = watch.message().await.unwrap().unwrap();
     assert_eq!(told.status, 2, "NOT_SERVING");
@@ -386,20 +354,5 @@ async fn a_drain_loses_no_call_and_ends_with_0() {
     drop(service);
 
     let service = Trial::new(EXE, folder.path()).start().await;
-    let mut client = PaymentsClient::connect(service.grpc_url()).await.unwrap();
-    let (mut token, mut stored) = (String::new(), 0);
-    loop {
-        let request = ListChargesRequest {
-            page_size: 1000,
-            page_token: token,
-            ..Default::default()
-        };
-        let page = client.list_charges(request).await.unwrap().into_inner();
-        stored += page.charges.len();
-        token = page.next_page_token;
-        if token.is_empty() {
-            break;
-        }
-    }
-    assert_eq!(stored, done + 1);
+    assert_eq!(charges(&mut client(&service)).await.len(), done + 1);
 }

@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use chassis::sqlite::{Database, Migration, SqliteError};
-use jiff::Timestamp;
+use chassis::sqlite::{Database, Migration, SqliteError, column};
 use rusqlite::{OptionalExtension as _, Row, params};
 
 use super::{Store, StoreError, User};
@@ -72,19 +71,13 @@ impl Store for SqliteStore {
 }
 
 fn user_of(row: &Row<'_>) -> rusqlite::Result<User> {
-    let id: String = row.get(0)?;
     let email: String = row.get(1)?;
     Ok(User {
-        id: id.parse().map_err(|error: uuid::Error| strange(0, error))?,
-        email: Email::parse(&email).map_err(|error| strange(1, error))?,
+        id: column::uuid(row, 0)?,
+        email: Email::parse(&email).map_err(|error| column::strange(1, error))?,
         password_hash: row.get(2)?,
-        created_at: Timestamp::from_microsecond(row.get(3)?).map_err(|error| strange(3, error))?,
+        created_at: column::timestamp(row, 3)?,
     })
-}
-
-/// A value that this code never wrote.
-fn strange(column: usize, error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use chassis::sqlite::{Database, Migration, SqliteError};
+use chassis::sqlite::{Database, Migration, SqliteError, column};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use uuid::Uuid;
@@ -291,7 +291,7 @@ fn dead_letters(connection: &Connection, after: u64, limit: usize) -> rusqlite::
             reason: row.get(8)?,
             detail: row.get(9)?,
             attempts: row.get(10)?,
-            dead_since: timestamp(11, row.get(11)?)?,
+            dead_since: column::timestamp(row, 11)?,
         };
         Ok((row.get(7)?, letter))
     })?;
@@ -317,12 +317,12 @@ fn notifications(
     ))?;
     let rows = select.query_map(params![after, beyond, subject], |row| {
         let notification = Notification {
-            id: uuid(1, &row.get::<_, String>(1)?)?,
-            event_id: uuid(2, &row.get::<_, String>(2)?)?,
+            id: column::uuid(row, 1)?,
+            event_id: column::uuid(row, 2)?,
             kind: row.get(3)?,
             subject: row.get(4)?,
             text: row.get(5)?,
-            created_at: timestamp(6, row.get(6)?)?,
+            created_at: column::timestamp(row, 6)?,
         };
         Ok((row.get(0)?, notification))
     })?;
@@ -377,23 +377,22 @@ fn stats(connection: &Connection) -> rusqlite::Result<Stats> {
 }
 
 fn next_due(connection: &Connection) -> rusqlite::Result<Option<Timestamp>> {
-    let micros: Option<i64> = connection
+    connection
         .prepare_cached("SELECT min(due_at) FROM events WHERE state = 'pending'")?
-        .query_row([], |row| row.get(0))?;
-    micros.map(|micros| timestamp(0, micros)).transpose()
+        .query_row([], |row| column::optional_timestamp(row, 0))
 }
 
 fn event_of(row: &Row<'_>) -> rusqlite::Result<Event> {
     let occurred_at: String = row.get(5)?;
     Ok(Event {
-        id: uuid(0, &row.get::<_, String>(0)?)?,
+        id: column::uuid(row, 0)?,
         kind: row.get(1)?,
         version: row.get(2)?,
         subject: row.get(3)?,
         source: row.get(4)?,
         occurred_at: occurred_at
             .parse()
-            .map_err(|error: jiff::Error| strange(5, error.to_string()))?,
+            .map_err(|error: jiff::Error| column::strange(5, error))?,
         payload: row.get(6)?,
     })
 }
@@ -411,22 +410,8 @@ fn state_of(row: &Row<'_>, column: usize) -> rusqlite::Result<EventState> {
         "pending" => Ok(EventState::Pending),
         "processed" => Ok(EventState::Processed),
         "dead" => Ok(EventState::Dead),
-        other => Err(strange(column, format!("state {other}"))),
+        other => Err(column::strange(column, format!("state {other}"))),
     }
-}
-
-fn uuid(column: usize, text: &str) -> rusqlite::Result<Uuid> {
-    text.parse()
-        .map_err(|error: uuid::Error| strange(column, error.to_string()))
-}
-
-fn timestamp(column: usize, micros: i64) -> rusqlite::Result<Timestamp> {
-    Timestamp::from_microsecond(micros).map_err(|error| strange(column, error.to_string()))
-}
-
-/// A value that this code never wrote.
-fn strange(column: usize, what: String) -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, what.into())
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use serde_json::json;
 use tonic::{Code, Request};
 
 use crate::identity::{Identity, Key};
-use crate::stack::{Service, Stack, answer, book, channel, sibling};
+use crate::stack::{Service, Stack, answer, book, sibling};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_is_charged_delivered_and_told() {
@@ -156,7 +156,7 @@ async fn two_instances_each_do_a_part_and_see_each_others_orders() {
 #[tokio::test(flavor = "multi_thread")]
 async fn grpc_is_the_same_service() {
     let stack = Stack::start(1).await;
-    let mut client = OrdersClient::new(channel(&stack.orders[0].instance));
+    let mut client = OrdersClient::new(stack.orders[0].instance.channel());
     let token = stack.token.clone();
     let with = |message| {
         let mut request = Request::new(message);
@@ -291,16 +291,7 @@ async fn health_says_what_is_wrong_and_stays_ready_without_others() {
     let mut stack = Stack::start(1).await;
     stack.payments.kill();
     let instance = &stack.orders[0].instance;
-    for path in [
-        "/healthz",
-        "/readyz",
-        "/health",
-        "/health/live",
-        "/health/ready",
-        "/health/startup",
-    ] {
-        assert_eq!(instance.get(path).await.unwrap().status, 200, "{path}");
-    }
+    instance.check_probes().await;
     assert!(
         instance
             .get("/orders")
@@ -311,7 +302,7 @@ async fn health_says_what_is_wrong_and_stays_ready_without_others() {
     );
     let (status, _) = stack.post("/orders", &book(1, 100, "here")).await;
     assert_eq!(status, StatusCode::CREATED, "orders are taken while payments is away");
-    let mut health = tonic_health::pb::health_client::HealthClient::new(channel(&stack.orders[0].instance));
+    let mut health = tonic_health::pb::health_client::HealthClient::new(stack.orders[0].instance.channel());
     let request = tonic_health::pb::HealthCheckRequest {
         service: "opsctl.orders.v1.Orders".into(),
     };

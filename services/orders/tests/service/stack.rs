@@ -13,7 +13,6 @@ use proto::payments::v1::{Charge, ListChargesRequest};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tonic::transport::{Channel, Endpoint};
 
 use crate::identity::{Identity, Key};
 
@@ -138,7 +137,7 @@ impl Stack {
 
     /// All charges, or those of one order.
     pub(crate) async fn charges(&self, order: &str) -> Vec<Charge> {
-        let mut client = PaymentsClient::new(channel(&self.payments.instance));
+        let mut client = PaymentsClient::new(self.payments.instance.channel());
         let (mut all, mut token) = (Vec::new(), String::new());
         loop {
             let request = ListChargesRequest {
@@ -158,7 +157,7 @@ impl Stack {
 
     /// Types of the notifications that came of an order's events (empty: of all), oldest first, with their subjects.
     pub(crate) async fn notified(&self, order: &str) -> Vec<(String, String)> {
-        let mut client = NotificationsClient::new(channel(&self.notifications.instance));
+        let mut client = NotificationsClient::new(self.notifications.instance.channel());
         let (mut all, mut token) = (Vec::new(), String::new());
         loop {
             let request = ListNotificationsRequest {
@@ -193,13 +192,6 @@ pub(crate) async fn answer(request: reqwest::RequestBuilder) -> (StatusCode, Val
         status,
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{status}: {error}: {text}")),
     )
-}
-
-pub(crate) fn channel(service: &Instance) -> Channel {
-    Endpoint::from_shared(service.grpc_url())
-        .unwrap()
-        .timeout(Duration::from_secs(10))
-        .connect_lazy()
 }
 
 pub(crate) fn book(quantity: u32, cents: u64, address: &str) -> Value {

@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use uuid::Uuid;
 
 use super::{Answer, Page, Query, Standing, Store, StoreError};
 use crate::charge::{Charge, Outcome, Request, Target};
@@ -37,31 +36,14 @@ impl Store for MemoryStore {
         let mut state = self.state();
         if let Some(&index) = state.by_key.get(&request.key) {
             let charge = state.charges[index].clone();
-            if !request.asks_for(&charge) {
-                return Err(StoreError::KeyReused);
-            }
-            return Ok(Answer {
-                charge: Charge {
-                    refunded_at: None,
-                    ..charge
-                },
-                replayed: true,
-            });
+            return Answer::replay(&request, charge);
         }
         if outcome == Outcome::Charged && !state.charged_orders.insert(request.order_id.clone()) {
             return Err(StoreError::OrderCharged);
         }
-        let charge = Charge {
-            id: Uuid::now_v7(),
-            order_id: request.order_id,
-            amount_cents: request.amount_cents,
-            currency: request.currency,
-            outcome,
-            created_at: now,
-            refunded_at: None,
-        };
+        let (key, charge) = request.decided(outcome, now);
         let index = state.charges.len();
-        state.by_key.insert(request.key, index);
+        state.by_key.insert(key, index);
         state.charges.push(charge.clone());
         Ok(Answer {
             charge,

@@ -4,10 +4,9 @@
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use chassis::sqlite::{Database, Migration, SqliteError};
+use chassis::sqlite::{Database, Migration, SqliteError, column};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
-use uuid::Uuid;
 
 use super::{Answer, Page, Query, Standing, Store, StoreError};
 use crate::charge::{Charge, Decline, Outcome, Request, Target};
@@ -66,16 +65,7 @@ impl Store for SqliteStore {
 fn charge(connection: &Connection, request: Request, outcome: Outcome, now: Timestamp) -> Result<Answer, StoreError> {
     let known = find(connection, "c.idempotency_key = ?1", &request.key)?;
     if let Some(charge) = known {
-        if !request.asks_for(&charge) {
-            return Err(StoreError::KeyReused);
-        }
-        return Ok(Answer {
-            charge: Charge {
-                refunded_at: None,
-                ..charge
-            },
-            replayed: true,
-        });
+        return Answer::replay(&request, charge);
     }
     if outcome == Outcome::Charged
         && find(
@@ -87,15 +77,7 @@ fn charge(connection: &Connection, request: Request, outcome: Outcome, now: Time
     {
         return Err(StoreError::OrderCharged);
     }
-    let charge = Charge {
-        id: Uuid::now_v7(),
-        order_id: request.order_id,
-        amount_cents: request.amount_cents,
-        currency: request.currency,
-        outcome,
-        created_at: to_micros(now),
-        refunded_at: None,
-    };
+    let (key, charge) = request.decided(outcome, to_micros(now));
     let decline = match outcome {
         Outcome::Charged => None,
         Outcome::Declined(decline) => Some(decline.as_str()),
@@ -110,7 +92,7 @@ fn charge(connection: &Connection, request: Request, outcome: Outcome, now: Time
             insert.execute(params![
                 charge.id.to_string(),
                 charge.order_id,
-                request.key,
+                key,
                 charge.amount_cents,
                 charge.currency,
                 decline,
@@ -210,33 +192,18 @@ fn charge_of(row: &Row<'_>) -> rusqlite::Result<Charge> {
     let outcome = match row.get::<_, Option<String>>(4)? {
         None => Outcome::Charged,
         Some(word) => {
-            Outcome::Declined(Decline::from_word(&word).ok_or_else(|| strange(4, format!("decline {word}")))?)
+            Outcome::Declined(Decline::from_word(&word).ok_or_else(|| column::strange(4, format!("decline {word}")))?)
         }
     };
     Ok(Charge {
-        id: row
-            .get::<_, String>(0)?
-            .parse()
-            .map_err(|error: uuid::Error| strange(0, error.to_string()))?,
+        id: column::uuid(row, 0)?,
         order_id: row.get(1)?,
         amount_cents: row.get(2)?,
         currency: row.get(3)?,
         outcome,
-        created_at: timestamp(5, row.get(5)?)?,
-        refunded_at: row
-            .get::<_, Option<i64>>(6)?
-            .map(|micros| timestamp(6, micros))
-            .transpose()?,
+        created_at: column::timestamp(row, 5)?,
+        refunded_at: column::optional_timestamp(row, 6)?,
     })
-}
-
-fn timestamp(column: usize, micros: i64) -> rusqlite::Result<Timestamp> {
-    Timestamp::from_microsecond(micros).map_err(|error| strange(column, error.to_string()))
-}
-
-/// A value that this code never wrote.
-fn strange(column: usize, what: String) -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, what.into())
 }
 
 /// `time` as it is read back.
@@ -246,6 +213,8 @@ fn to_micros(time: Timestamp) -> Timestamp {
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
 
     #[tokio::test(flavor = "multi_thread")]
