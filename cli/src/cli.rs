@@ -3,7 +3,7 @@
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, CommandFactory, FromArgMatches, Parser};
 
-use crate::command::Command;
+use crate::command::{Command, internal};
 use crate::context::{ColorChoice, Context, Process};
 use crate::error::{Failure, Outcome};
 use crate::exit::Exit;
@@ -58,16 +58,10 @@ pub(crate) struct GlobalArgs {
     #[arg(short, long, global = true, action = clap::ArgAction::Count, hide_short_help = true)]
     pub(crate) verbose: u8,
 
-    /// When to colour [env: NO_COLOR, CLICOLOR_FORCE]
-    #[arg(
-        long,
-        value_name = "WHEN",
-        global = true,
-        value_enum,
-        default_value_t,
-        hide_short_help = true
-    )]
-    pub(crate) color: ColorChoice,
+    /// When to colour, by itself `auto` [env: NO_COLOR, CLICOLOR_FORCE]
+    // No default of clap's: with one, `opsctl` alone would no longer count as "without arguments" and print no help.
+    #[arg(long, value_name = "WHEN", global = true, value_enum, hide_short_help = true)]
+    pub(crate) color: Option<ColorChoice>,
 
     /// No progress line
     #[arg(long, global = true, hide_short_help = true)]
@@ -97,39 +91,61 @@ const GROUPS: [(&str, &[&str]); 6] = [
     ),
 ];
 
-/// The one clap tree: help, completions and man pages come from it.
-pub(crate) fn tree() -> clap::Command {
-    let tree = Cli::command();
-    let overview = overview(&tree);
+/// The widest that help gets.
+const WIDTH: usize = 80;
+
+/// The one clap tree: help, completions and man pages come from it. `width` is the terminal's, if there is one.
+pub(crate) fn tree(width: Option<usize>) -> clap::Command {
+    let (tree, width) = (Cli::command(), width.unwrap_or(WIDTH).min(WIDTH));
     let short = format!(
-        "{{about}}\n\n{{usage-heading}} {{usage}}\n\n{overview}\n\
-         Options: -e/--env NAME, --json, -q, -v, --color, --no-input (see --help)\n\
-         Help: opsctl COMMAND -h, opsctl COMMAND --help, opsctl help TOPIC"
+        "{{about}}\n\n{{usage-heading}} {{usage}}\n\n{}\n{}\n{}",
+        overview(&tree, width),
+        wrap(
+            "Options: -e/--env NAME, --json, -q, -v, --color, --no-input (see --help)",
+            width
+        )
+        .join("\n"),
+        wrap(
+            "Help: opsctl COMMAND -h, opsctl COMMAND --help, opsctl help TOPIC",
+            width
+        )
+        .join("\n"),
     );
-    tree.help_template(short)
+    tree.help_template(short).term_width(width)
 }
 
 /// The whole of `opsctl --help`.
-fn long_help() -> clap::Command {
-    let tree = Cli::command();
-    let overview = overview(&tree);
-    tree.help_template(format!(
-        "{{about}}\n\n\
-         Backs up and restores, rehearses failures, ships canaries, on a laptop as on a cluster.\n\
-         Whatever it changes it can undo: kill it at any instant, and `opsctl recover` puts things back.\n\n\
-         {{usage-heading}} {{usage}}\n\n{overview}\n{{options}}\n\n\
+fn long_help(width: Option<usize>) -> clap::Command {
+    let (tree, width) = (Cli::command(), width.unwrap_or(WIDTH).min(WIDTH));
+    let what = wrap(
+        "Backs up and restores, rehearses failures, ships canaries, on a laptop as on a cluster. \
+         Whatever it changes it can undo: kill it at any instant, and `opsctl recover` puts things back.",
+        width,
+    );
+    let template = format!(
+        "{{about}}\n\n{}\n\n{{usage-heading}} {{usage}}\n\n{}\n{{options}}\n\n\
          Examples:\n  \
          # See everything once, on this machine, with nothing installed\n  opsctl tour\n\n  \
          # Write an opsctl.toml for a service of yours, and run it\n  opsctl init --service shop --command ./shop\n  opsctl up\n\n  \
          # The four jobs\n  opsctl backup\n  opsctl restore\n  opsctl drill pod-kill\n  opsctl deploy canary --weight 10\n\n\
          {}",
+        what.join("\n"),
+        overview(&tree, width),
         Exit::section(&Exit::ALL[1..])
-    ))
+    );
+    tree.help_template(template).term_width(width)
 }
 
-fn overview(tree: &clap::Command) -> String {
+/// The commands by job, no line longer than `width`.
+fn overview(tree: &clap::Command, width: usize) -> String {
+    // A column of jobs, one of names, the rest for what they do; a narrow terminal has the jobs on lines of their own.
+    let beside = width >= 60;
+    let indent = if beside { 25 } else { 15 };
     let mut text = String::new();
     for (group, names) in GROUPS {
+        if !beside {
+            text.push_str(&format!("{group}\n"));
+        }
         for (index, name) in names.iter().enumerate() {
             let about = tree
                 .find_subcommand(name)
@@ -137,10 +153,32 @@ fn overview(tree: &clap::Command) -> String {
                 .map(ToString::to_string)
                 .unwrap_or_default();
             let label = if index == 0 { group } else { "" };
-            text.push_str(&format!("  {label:<9} {name:<12} {about}\n"));
+            let mut lines = wrap(&about, width.saturating_sub(indent)).into_iter();
+            let first = lines.next().unwrap_or_default();
+            if beside {
+                text.push_str(&format!("  {label:<9} {name:<12} {first}\n"));
+            } else {
+                text.push_str(&format!("  {name:<12} {first}\n"));
+            }
+            text.extend(lines.map(|line| format!("{:indent$}{line}\n", "")));
         }
     }
     text
+}
+
+/// Breaks `text` between words so that no line is longer than `width` (unless a word alone is).
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 /// Reads the command line, runs the command, tells what went wrong. Returns how it ended.
@@ -153,12 +191,25 @@ pub(crate) fn run() -> Exit {
             return failure.exit;
         }
     };
+    if process.args.get(1).is_some_and(|arg| arg == "internal") {
+        return run_internal(process);
+    }
     let cli = match parse(&process) {
         Ok(cli) => cli,
         Err(exit) => return exit,
     };
     let context = process.into_context(cli.global);
     finish(&context, cli.command.run(&context))
+}
+
+fn run_internal(process: Process) -> Exit {
+    match internal::Args::try_parse_from(&process.args[1..]) {
+        Ok(args) => {
+            let context = process.into_context(GlobalArgs::default());
+            finish(&context, internal::run(&args, &context))
+        }
+        Err(error) => tell(&process.provisional_output(), &error),
+    }
 }
 
 fn finish(context: &Context, outcome: Outcome) -> Exit {
@@ -172,7 +223,11 @@ fn parse(process: &Process) -> Result<Cli, Exit> {
     let out = process.provisional_output();
     // clap gives `-h` and `--help` one template; the root's differ.
     let wants_all = process.args.get(1).is_some_and(|arg| arg == "--help");
-    let mut tree = if wants_all { long_help() } else { tree() };
+    let mut tree = if wants_all {
+        long_help(out.width)
+    } else {
+        tree(out.width)
+    };
     let matches = match tree.try_get_matches_from_mut(&process.args) {
         Ok(matches) => matches,
         Err(error) => return Err(tell(&out, &error)),
@@ -212,17 +267,26 @@ fn tell(out: &Output, error: &clap::Error) -> Exit {
 
 #[cfg(test)]
 mod tests {
-    use super::{GROUPS, tree};
+    use super::{GROUPS, overview, tree};
 
     #[test]
     fn the_tree_is_sound() {
-        tree().debug_assert();
+        tree(None).debug_assert();
+    }
+
+    #[test]
+    fn the_overview_fits_a_narrow_terminal() {
+        for width in [40, 60, 80] {
+            for line in overview(&tree(None), width).lines() {
+                assert!(line.chars().count() <= width, "{width}: {line}");
+            }
+        }
     }
 
     #[test]
     fn every_visible_command_is_in_one_group() {
         let mut grouped: Vec<&str> = GROUPS.iter().flat_map(|(_, names)| names.iter().copied()).collect();
-        let tree = tree();
+        let tree = tree(None);
         let mut visible: Vec<&str> = tree
             .get_subcommands()
             .filter(|command| !command.is_hide_set())

@@ -8,7 +8,7 @@ mod down;
 mod drill;
 mod help;
 mod init;
-mod internal;
+pub(crate) mod internal;
 mod load;
 mod logs;
 mod recover;
@@ -46,8 +46,6 @@ pub(crate) enum Command {
     Config(config::Args),
     Completions(completions::Args),
     Help(help::Args),
-    #[command(hide = true)]
-    Internal(internal::Args),
 }
 
 impl Command {
@@ -72,7 +70,6 @@ impl Command {
             Self::Config(args) => config::run(args, context),
             Self::Completions(args) => completions::run(&args, context),
             Self::Help(args) => help::run(&args, context),
-            Self::Internal(args) => internal::run(&args, context),
         }
     }
 }

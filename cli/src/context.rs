@@ -107,7 +107,7 @@ impl Process {
             || has("--color=never");
         self.output(&GlobalArgs {
             json: has("--json"),
-            color: if never { ColorChoice::Never } else { ColorChoice::Auto },
+            color: never.then_some(ColorChoice::Never),
             ..GlobalArgs::default()
         })
     }
@@ -118,8 +118,8 @@ impl Process {
             json: global.json,
             quiet: global.quiet,
             verbose: global.verbose,
-            stdout: self.paint(global.color, self.stdout_is_terminal),
-            stderr: self.paint(global.color, self.stderr_is_terminal),
+            stdout: self.paint(global.color.unwrap_or_default(), self.stdout_is_terminal),
+            stderr: self.paint(global.color.unwrap_or_default(), self.stderr_is_terminal),
             live: self.stderr_is_terminal && !dumb,
             progress: !global.no_progress,
             width: self.stdout_is_terminal.then(terminal_width),

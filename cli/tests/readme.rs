@@ -19,7 +19,7 @@ const TOUR: &str = "opsctl tour --keep --dir /tmp/shop";
 const OWN: &str = "In your own project";
 
 fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace")
+    peers::workspace_root()
 }
 
 /// The folder of the programs, the services' among them.

@@ -194,6 +194,12 @@ fn a_narrow_terminal_shows_what_is_asked_for() {
             assert!(typed == "run list" || shown.contains("Usage:"), "{shown}");
         }
     }
+    let shown = Terminal::start(&sandbox, 40, "status").ends(0);
+    let long: Vec<&str> = shown
+        .lines()
+        .filter(|line| line.trim_end().chars().count() > 40)
+        .collect();
+    assert!(long.is_empty(), "{long:#?}");
     for typed in [
         "--help",
         "status --help",

@@ -32,7 +32,7 @@ pub(crate) struct Args {
 
 /// Runs the command.
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
-    let mut tree = cli::tree();
+    let mut tree = cli::tree(None);
     let mut text = Vec::new();
     let shell = match args.kind {
         Kind::Bash => Shell::Bash,

@@ -1,8 +1,9 @@
-//! `opsctl internal`: what opsctl starts itself, in the background. Hidden; nobody types it.
+//! `opsctl internal`: what opsctl starts itself, in the background. Nobody types it, so it is no part of the tree that
+//! help, completions and errors are made from.
 
 mod reference;
 
-use clap::Subcommand;
+use clap::{Parser, Subcommand};
 
 use crate::context::Context;
 use crate::error::Outcome;
@@ -10,7 +11,8 @@ use crate::exit::Exit;
 use crate::internal::{self, Place};
 
 /// What opsctl starts itself
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Parser)]
+#[command(name = "opsctl internal")]
 pub(crate) struct Args {
     #[command(subcommand)]
     role: Role,

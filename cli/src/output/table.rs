@@ -1,4 +1,5 @@
-//! Tables for people: columns by two spaces, no lines, headings in capitals. Scripts take `--json`.
+//! Tables for people: columns by two spaces, no lines, headings in capitals; one cell a line where the terminal is too
+//! narrow for columns. Scripts take `--json`.
 
 use super::{Paint, Style};
 
@@ -28,7 +29,8 @@ impl Table {
         self.rows.push(cells);
     }
 
-    /// The lines. With a `width` the last column is cut so that no line is longer (unless the others alone are).
+    /// The lines. With a `width` the last column is cut so that no line is longer; where that leaves it no room, every
+    /// cell has a line of its own, whole.
     pub(crate) fn render(&self, paint: Paint, width: Option<usize>) -> String {
         let columns = self.heading.len();
         let mut widths: Vec<usize> = self.heading.iter().map(|cell| cell.chars().count()).collect();
@@ -39,7 +41,11 @@ impl Table {
         }
         if let Some(width) = width {
             let before: usize = widths[..columns - 1].iter().map(|width| width + 2).sum();
-            widths[columns - 1] = widths[columns - 1].min(width.saturating_sub(before).max(8));
+            let room = width.saturating_sub(before);
+            if widths[columns - 1] > room && room < ROOM {
+                return self.stacked(paint);
+            }
+            widths[columns - 1] = widths[columns - 1].min(room);
         }
         let heading: Vec<_> = self
             .heading
@@ -62,7 +68,30 @@ impl Table {
         }
         text
     }
+
+    /// Each row as its first cell, and the others under it beside their headings. A row without a first cell goes on
+    /// with the one before. Nothing is cut: what is still too wide is the terminal's to wrap.
+    fn stacked(&self, paint: Paint) -> String {
+        let label = self.heading.iter().skip(1).map(|cell| cell.chars().count()).max();
+        let label = label.unwrap_or(0);
+        let mut text = String::new();
+        for row in &self.rows {
+            for (column, (cell, style)) in row.iter().enumerate().filter(|(_, (cell, _))| !cell.is_empty()) {
+                let cell = style.map_or_else(|| cell.clone(), |style| paint.apply(style, cell));
+                if column == 0 {
+                    text.push_str(&format!("{cell}\n"));
+                } else {
+                    let heading = format!("{:<label$}", self.heading[column].to_uppercase());
+                    text.push_str(&format!("  {}  {cell}\n", paint.apply(Style::Heading, &heading)));
+                }
+            }
+        }
+        text
+    }
 }
+
+/// The last column with fewer characters than this tells nothing.
+const ROOM: usize = 12;
 
 fn cut(cell: &str, width: usize) -> String {
     if cell.chars().count() <= width {
@@ -82,12 +111,24 @@ mod tests {
         let mut table = Table::new(&["service", "state"]);
         table.row(["orders".to_owned(), "2 of 2 ready, all of them".to_owned()]);
         assert_eq!(
-            table.render(Paint::Plain, Some(20)),
-            "SERVICE  STATE\norders   2 of 2 rea…\n"
+            table.render(Paint::Plain, Some(22)),
+            "SERVICE  STATE\norders   2 of 2 ready…\n"
         );
         assert_eq!(
             table.render(Paint::Plain, None),
             "SERVICE  STATE\norders   2 of 2 ready, all of them\n"
+        );
+    }
+
+    #[test]
+    fn a_narrow_terminal_gets_a_line_a_cell() {
+        let mut table = Table::new(&["service", "address", "state"]);
+        table.row(["orders", "127.0.0.1:21001", "2 of 2 ready, all of them"].map(str::to_owned));
+        table.row(["", "", "since noon"].map(str::to_owned));
+        let text = table.render(Paint::Plain, Some(30));
+        assert_eq!(
+            text,
+            "orders\n  ADDRESS  127.0.0.1:21001\n  STATE    2 of 2 ready, all of them\n  STATE    since noon\n"
         );
     }
 }

@@ -12,6 +12,7 @@ use std::{
     fs::OpenOptions,
     io::Write,
     path::{Path, PathBuf},
+    sync::LazyLock,
 };
 
 pub use catalogue::{Origin, PEERS, Peer};
@@ -69,9 +70,15 @@ pub fn skip(test: &str, reason: &str) {
     }
 }
 
-/// The folder of the workspace that this crate was built from.
+/// The folder of the workspace that cargo runs this program from; without cargo, the one that it was built from.
+///
+/// Asked at run time, since checkouts that share a target directory share their binaries too.
 pub fn workspace_root() -> &'static Path {
-    // xtask/peers -> the workspace, two folders up.
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.ancestors().nth(2).unwrap_or(here)
+    static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
+        let package = std::env::var_os("CARGO_MANIFEST_DIR")
+            .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+        let root = package.ancestors().find(|folder| folder.join("Cargo.lock").is_file());
+        root.unwrap_or(&package).to_owned()
+    });
+    &ROOT
 }

@@ -12,7 +12,7 @@ const HEAD: &str = "# Command line\n\n\
 
 /// The page.
 pub(super) fn page() -> String {
-    let mut tree = cli::tree();
+    let mut tree = cli::tree(None);
     tree.build();
     let mut page = HEAD.to_owned();
     let global: Vec<&Arg> = tree.get_arguments().filter(|arg| arg.is_global_set()).collect();
