@@ -6,10 +6,12 @@
 //! [`Writer`] takes content in, [`Reader`] gives it back, [`Lock`] keeps others from deleting meanwhile.
 
 mod chunker;
-mod compress;
+pub(crate) mod compress;
 mod config;
 pub(crate) mod crypto;
 pub(crate) mod host;
+#[cfg(test)]
+mod hostile;
 mod id;
 pub(crate) mod index;
 mod json;
@@ -328,7 +330,11 @@ async fn open_keys(store: &dyn Store, password: &str) -> Result<Vec<Key>, Error>
         let Ok(id) = entry.key.file_name().parse::<Id>() else {
             continue;
         };
-        let bytes = store.get(&entry.key).await?;
+        let bytes = match store.get(&entry.key).await {
+            // Taken away since it was listed: of two that make a repository at once the slower one withdraws its key.
+            Err(error) if error.is_not_found() => continue,
+            bytes => bytes?,
+        };
         let password = zeroize::Zeroizing::new(password.to_owned());
         let attempt = tokio::task::spawn_blocking(move || KeyFile::open(&id, &bytes, &password));
         match attempt.await.map_err(|_| Error::Cancelled)? {

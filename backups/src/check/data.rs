@@ -1,5 +1,7 @@
 //! The data: packs read in full, every blob authenticated, decompressed and hashed.
 
+use std::collections::HashSet;
+
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::structure::Catalogue;
@@ -83,10 +85,12 @@ async fn read(reader: &Reader, id: Id, indexed: Vec<PackedBlob>) -> Result<PackF
         }
         match pack::parse(reader.repository().key(), &bytes) {
             Err(damage) => problems.push((object, damage)),
-            Ok(packed) if indexed.iter().any(|blob| !packed.contains(blob)) => {
-                problems.push((object, Damage::Malformed));
+            Ok(packed) => {
+                let packed: HashSet<PackedBlob> = packed.into_iter().collect();
+                if indexed.iter().any(|blob| !packed.contains(blob)) {
+                    problems.push((object, Damage::Malformed));
+                }
             }
-            Ok(_) => {}
         }
         for blob in &indexed {
             let from = blob.offset as usize;

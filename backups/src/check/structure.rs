@@ -24,7 +24,11 @@ pub(super) struct Catalogue {
 /// Key files are named after their content.
 pub(super) async fn keys(repository: &Repository, report: &mut CheckReport) -> Result<(), Error> {
     for (id, _) in repository.list(FileKind::Key).await? {
-        let bytes = repository.store().get(&FileKind::Key.key(&id)).await?;
+        let bytes = match repository.store().get(&FileKind::Key.key(&id)).await {
+            // Taken away since it was listed.
+            Err(error) if error.is_not_found() => continue,
+            bytes => bytes?,
+        };
         if Id::of(&bytes) != id {
             report.damaged(Object::Key(id), Damage::WrongHash);
         }
@@ -55,15 +59,12 @@ pub(super) async fn indexes(repository: &Repository, report: &mut CheckReport) -
             if !known.is_empty() {
                 report.add(Severity::Note, Object::Pack(pack.id), Problem::InSeveralIndexes);
             }
-            for blob in pack.blobs() {
-                if !known.contains(&blob) {
-                    known.push(blob);
-                }
-            }
+            known.extend(pack.blobs());
         }
     }
     for blobs in indexed.values_mut() {
-        blobs.sort_unstable_by_key(|blob| blob.offset);
+        blobs.sort_unstable_by_key(|blob| (blob.offset, blob.kind, blob.id, blob.length, blob.uncompressed));
+        blobs.dedup();
     }
     let present = repository.list(FileKind::Pack).await?.into_iter().collect();
     Ok(Catalogue {

@@ -11,6 +11,10 @@ const LEVEL: i32 = 3;
 /// tree of a directory with a million entries.
 pub(crate) const BLOB_LIMIT: usize = 800 << 20;
 
+/// How many plain bytes one byte of zstd can stand for at most: a block of 128 KiB takes four bytes at least. So much room
+/// a claimed length is given, and no more.
+const MOST_EXPANSION: usize = 32 << 10;
+
 /// The first byte of a compressed index, snapshot or lock file.
 const UNPACKED_ZSTD: u8 = 2;
 
@@ -47,7 +51,7 @@ impl Zstd {
         length: usize,
         out: &mut Vec<u8>,
     ) -> Result<(), NotDecompressible> {
-        if length > BLOB_LIMIT {
+        if length > BLOB_LIMIT.min(packed.len().saturating_mul(MOST_EXPANSION)) {
             return Err(NotDecompressible);
         }
         out.clear();
@@ -110,6 +114,24 @@ mod tests {
         assert!(out.capacity() < 1 << 20, "no more room is made than was claimed");
         assert_eq!(zstd.decompress(&bomb, usize::MAX, &mut out), Err(NotDecompressible));
         assert_eq!(zstd.decompress(b"no zstd", 7, &mut out), Err(NotDecompressible));
+        assert_eq!(
+            zstd.decompress(b"no zstd", BLOB_LIMIT, &mut out),
+            Err(NotDecompressible)
+        );
+        assert!(out.capacity() < 1 << 20, "seven bytes cannot grow that much");
+    }
+
+    /// The densest content there is must still fit the room that it is given.
+    #[test]
+    fn what_shrinks_most_still_comes_back() {
+        let mut zstd = Zstd::new().unwrap();
+        let (mut packed, mut out) = (Vec::new(), Vec::new());
+        for length in [0, 1, 100, 128 << 10, (128 << 10) + 1, 40 << 20] {
+            let plain = vec![0; length];
+            zstd.compress(&plain, &mut packed).unwrap();
+            assert_eq!(zstd.decompress(&packed, length, &mut out), Ok(()), "{length}");
+            assert!(out == plain);
+        }
     }
 
     #[test]
@@ -124,6 +146,17 @@ mod tests {
     use std::io::Read;
 
     proptest! {
+        #[test]
+        fn no_room_is_made_for_what_is_only_claimed(bytes in proptest::collection::vec(any::<u8>(), 0..300), sound: bool, claimed: u32) {
+            let mut zstd = Zstd::new().unwrap();
+            let (mut packed, mut out) = (Vec::new(), Vec::new());
+            zstd.compress(&bytes, &mut packed).unwrap();
+            let packed = if sound { packed } else { bytes.clone() };
+            let decompressed = zstd.decompress(&packed, claimed as usize, &mut out);
+            prop_assert!(decompressed.is_err() || out == bytes || !sound);
+            prop_assert!(out.capacity() <= packed.len() * MOST_EXPANSION);
+        }
+
         #[test]
         fn files_survive(json in proptest::collection::vec(any::<u8>(), 0..2000)) {
             let json = [&b"{"[..], &json].concat();

@@ -32,15 +32,16 @@ impl Default for KdfParams {
 impl KdfParams {
     /// Limits on the parameters of foreign files: a gigabyte of memory, and about a minute of work.
     fn are_bearable(self) -> bool {
-        let memory = 128_u64
-            .checked_shl(self.log_n.into())
-            .and_then(|bytes| bytes.checked_mul(self.r.into()));
-        let work = memory.and_then(|bytes| bytes.checked_mul(self.p.into()));
-        (1..=30).contains(&self.log_n)
-            && self.r > 0
-            && self.p > 0
-            && memory.is_some_and(|bytes| bytes <= 1 << 30)
-            && work.is_some_and(|bytes| bytes <= 1 << 34)
+        let Some(n) = 1_u64.checked_shl(self.log_n.into()).filter(|&n| n > 1) else {
+            return false;
+        };
+        // Scrypt mixes p lanes, one after the other in one table, all of them made and folded together by SHA-256.
+        let lane = 128 * u64::from(self.r);
+        let table = lane.checked_mul(n);
+        let lanes = lane.checked_mul(self.p.into());
+        let work = table.and_then(|table| table.checked_mul(self.p.into()));
+        let within = |bytes: Option<u64>, limit: u64| bytes.is_some_and(|bytes| (1..=limit).contains(&bytes));
+        within(table, 1 << 30) && within(lanes, 16 << 20) && within(work, 1 << 34)
     }
 
     fn derive(self, password: &str, salt: &[u8]) -> Option<Key> {
@@ -81,9 +82,14 @@ pub(crate) enum Attempt {
 impl KeyFile {
     /// Seals a master key under a password.
     pub(crate) fn seal(master: &Key, password: &str, params: KdfParams, now: Timestamp) -> Option<Self> {
-        let salt: [u8; 64] = std::array::from_fn(|_| rand::random());
         let json = Zeroizing::new(serde_json::to_vec(&KeyJson::from(master)).ok()?);
-        let data = params.derive(password, &salt)?.seal_to_vec(&json);
+        Self::seal_bytes(&json, password, params, now)
+    }
+
+    /// Seals what should be a master key's JSON.
+    pub(super) fn seal_bytes(json: &[u8], password: &str, params: KdfParams, now: Timestamp) -> Option<Self> {
+        let salt: [u8; 64] = std::array::from_fn(|_| rand::random());
+        let data = params.derive(password, &salt)?.seal_to_vec(json);
         Some(Self {
             created: now,
             username: String::new(),
@@ -167,13 +173,16 @@ mod tests {
 
     #[test]
     fn costs_beyond_all_measure_are_refused_before_they_are_paid() {
-        let edits: [fn(&mut KeyFile); 7] = [
+        let edits: [fn(&mut KeyFile); 9] = [
             |file| file.n = 1 << 40,
             |file| file.n = 1 << 25,
             |file| file.n = 1000,
             |file| file.n = 0,
             |file| file.r = u32::MAX,
             |file| file.p = u32::MAX,
+            // Little work for each lane, and eight gigabytes of lanes.
+            |file| (file.n, file.p) = (2, 1 << 26),
+            |file| (file.n, file.r) = (2, 1 << 26),
             |file| file.kdf = "none".to_owned(),
         ];
         for edit in edits {

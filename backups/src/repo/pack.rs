@@ -30,7 +30,7 @@ impl BlobKind {
 }
 
 /// One blob in a pack.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct PackedBlob {
     pub(crate) kind: BlobKind,
     pub(crate) id: Id,

@@ -14,6 +14,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use super::root::{Rights, Root, set_metadata};
 use crate::error::{Damage, Error};
 use crate::progress::Progress;
+use crate::repo::compress::BLOB_LIMIT;
 use crate::repo::layout::FileKind;
 use crate::repo::pack::PackedBlob;
 use crate::repo::{BlobKind, Id, Node, Reader};
@@ -146,7 +147,11 @@ impl Files {
             let Some(location) = reader.index().find(BlobKind::Data, id).next() else {
                 return Ok(false);
             };
-            plain.resize(location.blob.plain_length() as usize, 0);
+            let length = location.blob.plain_length() as usize;
+            if length > BLOB_LIMIT {
+                return Ok(false);
+            }
+            plain.resize(length, 0);
             file.read_exact_at(&mut plain, offset)?;
             if Id::of(&plain) != *id {
                 return Ok(false);

@@ -274,10 +274,11 @@ async fn swapped_blobs_are_never_taken_for_each_other() {
 /// What restic's own tests keep: sound and damaged repositories of format 1.
 #[tokio::test(flavor = "multi_thread")]
 async fn in_restics_repositories_we_find_what_restic_finds() {
-    let Some(tarballs) = restics_repositories("in_restics_repositories_we_find_what_restic_finds") else {
+    let test = "in_restics_repositories_we_find_what_restic_finds";
+    let Some(tarballs) = peers::shared_data("restic-repositories", test) else {
         return;
     };
-    let judge = restic_is_here("in_restics_repositories_we_find_what_restic_finds");
+    let judge = Restic::find(test);
     for (name, sound, expected) in [
         ("small-repo", true, None),
         ("repo-mixed", true, None),
@@ -299,8 +300,8 @@ async fn in_restics_repositories_we_find_what_restic_finds() {
         assert_eq!(repository.version(), 1);
         let found = check(&repository).await;
         println!("{name}: {:?}", found.findings);
-        if judge {
-            let judged = restic(&repo, "geheim", &["--no-lock", "check", "--read-data"]);
+        if let Some(restic) = &judge {
+            let judged = restic.run(&repo, "geheim", &["--no-lock", "check", "--read-data"]);
             assert_eq!(
                 judged.status.success(),
                 found.is_sound(),
@@ -333,9 +334,9 @@ async fn in_restics_repositories_we_find_what_restic_finds() {
             }
             let report = report.unwrap();
             assert!(report.damaged.is_empty(), "{name}: {report:?}");
-            if judge {
+            if let Some(restic) = &judge {
                 let theirs = folder.path().join(format!("theirs-{}", record.id));
-                restic_ok(
+                restic.ok(
                     &repo,
                     "geheim",
                     &[

@@ -27,7 +27,7 @@ async fn a_store_that_fails_at_any_write_leaves_a_sound_repository() {
     let source = folder.path().join("source");
     odd_tree(&source);
     std::fs::write(source.join("larger"), noise(3, 40 << 20)).unwrap();
-    let judge = restic_is_here("a_store_that_fails_at_any_write_leaves_a_sound_repository");
+    let judge = Restic::find("a_store_that_fails_at_any_write_leaves_a_sound_repository");
     for fault in [Fault::Refuse, Fault::Full, Fault::LoseAnswer] {
         for allowed in 0.. {
             let inner: Arc<dyn Store> = Arc::new(MemoryStore::new());
@@ -47,10 +47,10 @@ async fn a_store_that_fails_at_any_write_leaves_a_sound_repository() {
             );
             let saved = snapshots::list(&repository, &SnapshotFilter::default()).await.unwrap();
             assert!(saved.snapshots.len() <= 1);
-            if judge && allowed % 2 == 0 {
+            if let Some(restic) = judge.as_ref().filter(|_| allowed % 2 == 0) {
                 let repo = folder.path().join(format!("repo-{fault:?}-{allowed}"));
                 copy(&*inner, &repo).await;
-                restic_ok(&repo, PASSWORD, &["check", "--read-data"]);
+                restic.ok(&repo, PASSWORD, &["check", "--read-data"]);
             }
             // The next backup goes on from there.
             let again = save(&repository, &files(&source)).await.unwrap();
@@ -84,8 +84,8 @@ async fn two_backups_at_once_are_both_whole() {
     }
     assert!(check(&repository).await.is_sound());
     assert_eq!(list_all(&*store, "locks/").await.unwrap(), []);
-    if restic_is_here("two_backups_at_once_are_both_whole") {
-        restic_ok(&folder.path().join("repo"), PASSWORD, &["check", "--read-data"]);
+    if let Some(restic) = Restic::find("two_backups_at_once_are_both_whole") {
+        restic.ok(&folder.path().join("repo"), PASSWORD, &["check", "--read-data"]);
     }
 }
 
@@ -105,8 +105,9 @@ async fn a_target_that_is_full_ends_the_restore_and_keeps_no_half_file() {
         .arg(&mount)
         .output();
     if !mounted.is_ok_and(|output| output.status.success()) {
-        println!(
-            "skipped: a_target_that_is_full_ends_the_restore_and_keeps_no_half_file: mounting a tmpfs is not allowed here"
+        peers::skip(
+            "a_target_that_is_full_ends_the_restore_and_keeps_no_half_file",
+            "a small tmpfs cannot be mounted here",
         );
         return;
     }

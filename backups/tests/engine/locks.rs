@@ -43,19 +43,18 @@ async fn shared_locks_go_together_and_an_exclusive_one_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lock_of_a_dead_process_is_taken_away_and_restics_living_one_respected() {
-    if !restic_is_here("a_lock_of_a_dead_process_is_taken_away_and_restics_living_one_respected") {
+    let Some(restic) = Restic::find("a_lock_of_a_dead_process_is_taken_away_and_restics_living_one_respected") else {
         return;
-    }
+    };
     let folder = tempfile::tempdir().unwrap();
     let (repo, source) = (folder.path().join("repo"), folder.path().join("source"));
     std::fs::create_dir(&source).unwrap();
     let store: Arc<dyn Store> = Arc::new(LocalStore::new(&repo));
     let repository = init(&store).await;
     // Restic keeps its lock while it waits for its standard input.
-    let mut holder = std::process::Command::new("restic")
-        .args(["--no-cache", "backup", "--stdin", "--repo"])
-        .arg(&repo)
-        .env("RESTIC_PASSWORD", PASSWORD)
+    let mut holder = restic
+        .command(&repo, PASSWORD)
+        .args(["backup", "--stdin"])
         .stdin(std::process::Stdio::piped())
         .stdout(std::process::Stdio::null())
         .spawn()
@@ -80,13 +79,13 @@ async fn a_lock_of_a_dead_process_is_taken_away_and_restics_living_one_respected
     let lock = Lock::acquire(&repository, LockMode::Exclusive, backups::now())
         .await
         .unwrap();
-    let listed = String::from_utf8(restic(&repo, PASSWORD, &["check"]).stderr).unwrap();
+    let listed = String::from_utf8(restic.run(&repo, PASSWORD, &["check"]).stderr).unwrap();
     assert!(
         listed.contains("locked exclusively"),
         "restic respects our lock: {listed}"
     );
     lock.release().await;
-    restic_ok(&repo, PASSWORD, &["check"]);
+    restic.ok(&repo, PASSWORD, &["check"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

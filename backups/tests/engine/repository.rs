@@ -110,15 +110,15 @@ async fn what_a_killed_init_left_is_used() {
 
 #[tokio::test]
 async fn restic_opens_what_we_made_with_the_real_cost() {
-    if !restic_is_here("restic_opens_what_we_made_with_the_real_cost") {
+    let Some(restic) = Restic::find("restic_opens_what_we_made_with_the_real_cost") else {
         return;
-    }
+    };
     let folder = tempfile::tempdir().unwrap();
     let store: Arc<dyn Store> = Arc::new(backups::store::LocalStore::new(folder.path()));
     Repository::init(store, PASSWORD, &backups::InitOptions::default())
         .await
         .unwrap();
-    restic_ok(folder.path(), PASSWORD, &["check"]);
-    let refused = restic(folder.path(), "wrong", &["check"]);
+    restic.ok(folder.path(), PASSWORD, &["check"]);
+    let refused = restic.run(folder.path(), "wrong", &["check"]);
     assert!(String::from_utf8_lossy(&refused.stderr).contains("wrong password"));
 }

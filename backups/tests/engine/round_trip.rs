@@ -43,9 +43,9 @@ async fn odd_files_come_back_byte_by_byte() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn restic_checks_and_restores_what_we_saved_and_we_read_what_it_pruned() {
-    if !restic_is_here("restic_checks_and_restores_what_we_saved_and_we_read_what_it_pruned") {
+    let Some(restic) = Restic::find("restic_checks_and_restores_what_we_saved_and_we_read_what_it_pruned") else {
         return;
-    }
+    };
     let folder = tempfile::tempdir().unwrap();
     let (source, target, repo) = (
         folder.path().join("source"),
@@ -69,8 +69,8 @@ async fn restic_checks_and_restores_what_we_saved_and_we_read_what_it_pruned() {
     assert_eq!(second.parent, Some(first.snapshot));
     assert!(second.summary.files_unmodified > 5, "{:?}", second.summary);
 
-    restic_ok(&repo, PASSWORD, &["check", "--read-data"]);
-    restic_ok(
+    restic.ok(&repo, PASSWORD, &["check", "--read-data"]);
+    restic.ok(
         &repo,
         PASSWORD,
         &[
@@ -87,9 +87,9 @@ async fn restic_checks_and_restores_what_we_saved_and_we_read_what_it_pruned() {
     };
     assert_eq!(without(picture(&target.join("source"))), without(picture(&source)));
 
-    let said = restic_ok(&repo, PASSWORD, &["forget", "--prune", "--keep-last", "1"]);
+    let said = restic.ok(&repo, PASSWORD, &["forget", "--prune", "--keep-last", "1"]);
     assert!(said.contains("removing") || said.contains("done"), "{said}");
-    restic_ok(&repo, PASSWORD, &["check", "--read-data"]);
+    restic.ok(&repo, PASSWORD, &["check", "--read-data"]);
     let left = snapshots::list(&repository, &SnapshotFilter::default()).await.unwrap();
     assert_eq!(
         left.snapshots.iter().map(|record| record.id).collect::<Vec<_>>(),
@@ -102,22 +102,22 @@ async fn restic_checks_and_restores_what_we_saved_and_we_read_what_it_pruned() {
     // And the next backup builds on what prune left.
     let third = save(&repository, &files(&source)).await.unwrap();
     assert_eq!(third.summary.data_added, 0, "nothing changed: {:?}", third.summary);
-    restic_ok(&repo, PASSWORD, &["check", "--read-data"]);
+    restic.ok(&repo, PASSWORD, &["check", "--read-data"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn we_restore_what_restic_saved() {
-    if !restic_is_here("we_restore_what_restic_saved") {
+    let Some(restic) = Restic::find("we_restore_what_restic_saved") else {
         return;
-    }
+    };
     let folder = tempfile::tempdir().unwrap();
     let (source, repo) = (folder.path().join("source"), folder.path().join("repo"));
     odd_tree(&source);
     std::fs::remove_file(source.join("odd link")).unwrap();
     for version in ["1", "2"] {
         let (repo, target) = (repo.join(version), folder.path().join(format!("target{version}")));
-        restic_ok(&repo, PASSWORD, &["init", "--repository-version", version]);
-        restic_ok(&repo, PASSWORD, &["backup", source.to_str().unwrap()]);
+        restic.ok(&repo, PASSWORD, &["init", "--repository-version", version]);
+        restic.ok(&repo, PASSWORD, &["backup", source.to_str().unwrap()]);
         let repository = backups::Repository::open(local(&repo), PASSWORD).await.unwrap();
         assert_eq!(repository.version().to_string(), version);
         assert!(check(&repository).await.findings.is_empty());
@@ -149,7 +149,7 @@ async fn we_restore_what_restic_saved() {
         } else {
             ours.unwrap();
         }
-        restic_ok(&repo, PASSWORD, &["check", "--read-data"]);
+        restic.ok(&repo, PASSWORD, &["check", "--read-data"]);
     }
 }
 

@@ -58,7 +58,10 @@ async fn a_full_disk_is_said_to_be_full_and_leaves_nothing() {
         .arg(&mount)
         .output();
     if !mounted.is_ok_and(|output| output.status.success()) {
-        println!("skipped: a_full_disk_is_said_to_be_full_and_leaves_nothing: mounting a tmpfs is not allowed here");
+        peers::skip(
+            "a_full_disk_is_said_to_be_full_and_leaves_nothing",
+            "a small tmpfs cannot be mounted here",
+        );
         return;
     }
     let store = LocalStore::new(mount.join("repo"));

@@ -182,58 +182,46 @@ pub fn picture(root: &Path) -> BTreeMap<PathBuf, String> {
     picture
 }
 
-/// Whether restic is here to judge. Says so by name if not; fails if it must be here.
-pub fn restic_is_here(test: &str) -> bool {
-    let here = Command::new("restic").arg("version").output().is_ok();
-    if !here {
-        assert!(
-            std::env::var_os("OPSCTL_REQUIRE_PEERS").is_none_or(|value| value != "1"),
-            "restic is not installed"
+/// Restic, the independent judge.
+pub struct Restic(PathBuf);
+
+impl Restic {
+    /// The judge, or `None` after saying that `test` is skipped (or judges itself alone) for want of it.
+    pub fn find(test: &str) -> Option<Self> {
+        peers::peer("restic", test).map(Self)
+    }
+
+    /// What runs restic on a repository.
+    pub fn command(&self, repository: &Path, password: &str) -> Command {
+        let mut command = Command::new(&self.0);
+        command
+            .args(["--no-cache", "--repo"])
+            .arg(repository)
+            .env("RESTIC_PASSWORD", password)
+            .env("RESTIC_PROGRESS_FPS", "0.01");
+        command
+    }
+
+    /// Runs it to its end, whatever that is.
+    pub fn run(&self, repository: &Path, password: &str, arguments: &[&str]) -> Output {
+        let mut command = self.command(repository, password);
+        command.args(arguments).output().expect("restic runs")
+    }
+
+    /// Runs it; it must be content.
+    pub fn ok(&self, repository: &Path, password: &str, arguments: &[&str]) -> String {
+        let output = self.run(repository, password, arguments);
+        let said = format!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
         );
-        println!("skipped: {test}: restic is not installed");
+        assert!(output.status.success(), "restic {arguments:?}: {said}");
+        said
     }
-    here
 }
 
-/// Runs restic on a repository.
-pub fn restic(repository: &Path, password: &str, arguments: &[&str]) -> Output {
-    Command::new("restic")
-        .args(["--no-cache", "--repo"])
-        .arg(repository)
-        .args(arguments)
-        .env("RESTIC_PASSWORD", password)
-        .env("RESTIC_PROGRESS_FPS", "0.01")
-        .output()
-        .expect("restic runs")
-}
-
-/// Runs restic, which must be content.
-pub fn restic_ok(repository: &Path, password: &str, arguments: &[&str]) -> String {
-    let output = restic(repository, password, arguments);
-    let said = format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    assert!(output.status.success(), "restic {arguments:?}: {said}");
-    said
-}
-
-/// The folder with repositories that restic wrote; says by name if it is not here.
-pub fn restics_repositories(test: &str) -> Option<PathBuf> {
-    let shared = std::env::var_os("OPSCTL_SHARED").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared"),
-        PathBuf::from,
-    );
-    let folder = shared.join("data/restic-repositories");
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    println!("skipped: {test}: {} is not here", folder.display());
-    None
-}
-
-/// Unpacks one of them.
+/// Unpacks one of the repositories that restic wrote.
 pub fn unpack(tarball: &Path, into: &Path) {
     let done = Command::new("tar")
         .arg("xzf")
