@@ -97,6 +97,16 @@ fn a_good_version_is_promoted_and_the_way_back_is_a_roll_out() {
     assert_eq!(report["to"], first.as_str());
     assert_eq!(report["outcome"], "passed");
     runs_alone(&sandbox, &first);
+    let status = sandbox.run(&["deploy", "status", "--json"]).ended(4).json();
+    assert_eq!(status["status"], "rolled_back");
+    assert_eq!(status["stable_now"], first.as_str());
+    assert_eq!(
+        (&status["rollback"]["to"], &status["rollback"]["outcome"]),
+        (&report["to"], &"passed".into())
+    );
+    let status = sandbox.run(&["deploy", "status"]).ended(4).stdout;
+    assert!(!status.contains("promoted"), "{status}");
+    assert!(status.contains(&format!("rollback  to {first}, passed")), "{status}");
     // Nobody noticed any of it.
     assert_eq!(traffic.failures(), Vec::<String>::new());
     // And `up` starts what was gone back to.

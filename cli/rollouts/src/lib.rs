@@ -12,6 +12,7 @@ pub mod report;
 pub mod rollback;
 pub mod schedule;
 pub mod spec;
+pub mod standing;
 pub mod worker;
 
 pub use judge::{Cause, Judge, Request, Stage};
@@ -19,4 +20,5 @@ pub use plan::{Plan, PlanError, plan};
 pub use report::{Report, Status};
 pub use schedule::{Schedule, ScheduleError, parse_weight};
 pub use spec::{OnInconclusive, Spec};
+pub use standing::{Later, Standing, promotion, standing};
 pub use worker::{Options, WorkError, history, record, request_promote, work};

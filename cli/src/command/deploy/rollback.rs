@@ -3,9 +3,9 @@
 
 use std::path::Path;
 
-use opsctl_platform::run::{Outcome as RunOutcome, Reason, RunRecord};
+use opsctl_platform::run::{Reason, RunRecord};
 use opsctl_platform::{Field, Platform as _, VersionSpec};
-use opsctl_rollouts::{Spec, rollback};
+use opsctl_rollouts::{Spec, promotion, rollback};
 use serde_json::Value;
 
 use super::{active, canaries};
@@ -133,15 +133,10 @@ fn tell(
 
 /// What ran before `stable`, as the run that promoted `stable` took it away.
 fn before(promotions: &[RunRecord], service: &str, stable: &str) -> Option<VersionSpec> {
-    let of = |record: &RunRecord| {
-        let spec: Spec = serde_json::from_value(record.spec.clone()).ok()?;
-        if record.outcome != Some(RunOutcome::Passed) || spec.version.version != stable {
-            return None;
-        }
-        let field = Field::version(service, &spec.stable);
-        let step = record.undo.iter().find(|step| step.field == field)?;
-        let mut values = step.ours.iter().chain([&step.before]).flatten();
-        values.find_map(|value| serde_json::from_value(value.clone()).ok())
-    };
-    promotions.iter().rev().find_map(of)
+    let record = promotion(promotions, service, stable)?;
+    let spec: Spec = serde_json::from_value(record.spec.clone()).ok()?;
+    let field = Field::version(service, &spec.stable);
+    let step = record.undo.iter().find(|step| step.field == field)?;
+    let mut values = step.ours.iter().chain([&step.before]).flatten();
+    values.find_map(|value| serde_json::from_value(value.clone()).ok())
 }

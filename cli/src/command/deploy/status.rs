@@ -1,16 +1,18 @@
 //! `opsctl deploy status`: where the canary is, or how the last one ended.
 
+use opsctl_platform::Platform as _;
 use opsctl_platform::run::read_events;
-use opsctl_rollouts::{Report, Status};
+use opsctl_rollouts::{Later, Report, Status, standing};
+use serde::Serialize;
 use serde_json::Value;
 
 use super::{active, canaries};
 use crate::attach;
 use crate::context::Context;
-use crate::error::{Failure, Outcome};
+use crate::error::{self, Failure, Outcome};
 use crate::exit::Exit;
 use crate::output::{Style, seconds};
-use crate::platform;
+use crate::platform::{self, words};
 
 /// Show where the canary is, or how the last one ended
 #[derive(Debug, clap::Args)]
@@ -23,7 +25,7 @@ pub(crate) struct Args {
 
 fn help() -> String {
     format!(
-        "A canary that was taken away is exit 4, also after `deploy canary` had ended with 0.\n\n{}",
+        "A canary that was taken away is exit 4, also after `deploy canary` had ended with 0, and by a later `deploy rollback`.\n\n{}",
         Exit::section(&[Exit::Usage, Exit::No, Exit::UndoIncomplete])
     )
 }
@@ -43,17 +45,55 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         return Ok(Exit::Done);
     };
     let events = read_events(&opened.state.journal(&record.id)).unwrap_or_default();
-    let report = Report::new(&record, &events)
+    let mut report = Report::new(&record, &events)
         .map_err(|error| Failure::new(Exit::Failed, "state_damaged", "could not read the canary").because(&error))?;
-    let document = serde_json::to_value(&report)
-        .map_err(|error| Failure::bug("could not write the report as JSON").because(&error))?;
-    context.out.answer(&document, |_| text(context, Some(&document)))?;
+    let (records, stable) = context.block_on(async {
+        let failed = |error| error::platform::failure("could not read what runs", &error);
+        let records = opened.local.records().await.map_err(failed)?;
+        // A service that is not there (any more) has no stable version; its last canary is still told.
+        let stable = opened.local.service(&report.service).await.ok();
+        Ok::<_, Failure>((records, stable.and_then(|state| state.stable_version)))
+    })?;
+    let standing = standing(&record, report.status, &report.canary_version, &records);
+    report.status = standing.status;
+    let document = Document {
+        report: &report,
+        rollback: standing.rollback.as_ref(),
+        stable_now: stable.as_deref(),
+    };
+    context.out.answer(&document, |_| {
+        let mut text = text(context, serde_json::to_value(&report).ok().as_ref());
+        if let Some(later) = &standing.rollback {
+            let ended = later.outcome.map_or("under way", |outcome| words::ended(outcome).0);
+            text.push_str(&line(
+                "rollback",
+                &format!("to {}, {ended} (run {})", later.to, later.run),
+            ));
+        }
+        if let Some(stable) = &stable {
+            text.push_str(&line("stable", &format!("{stable} now")));
+        }
+        text
+    })?;
     Ok(match report.status {
         status if attach::is_on(status) => Exit::Done,
         Status::Promoted => Exit::Done,
         Status::UndoIncomplete => Exit::UndoIncomplete,
         _ => Exit::No,
     })
+}
+
+/// The canary's report, and what came of it since.
+#[derive(Serialize)]
+struct Document<'a> {
+    #[serde(flatten)]
+    report: &'a Report,
+    rollback: Option<&'a Later>,
+    stable_now: Option<&'a str>,
+}
+
+fn line(name: &str, value: &str) -> String {
+    format!("{name:<9} {value}\n")
 }
 
 /// A canary's report as lines.
@@ -130,8 +170,5 @@ pub(super) fn text(context: &Context, report: Option<&Value>) -> String {
         lines.push(("message", message.clone()));
     }
     lines.push(("elapsed", seconds(report.elapsed_seconds)));
-    lines
-        .into_iter()
-        .map(|(name, value)| format!("{name:<9} {value}\n"))
-        .collect()
+    lines.into_iter().map(|(name, value)| line(name, &value)).collect()
 }
