@@ -15,6 +15,7 @@ use opsctl_load::{
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// A server that does the same to every connection, after it has read a request's head.
@@ -56,6 +57,15 @@ async fn head(stream: &mut TcpStream) -> Option<()> {
         seen.push(stream.read_u8().await.ok()?);
     }
     Some(())
+}
+
+/// Waits until `holds` holds.
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while !holds() {
+        assert!(tokio::time::Instant::now() < deadline, "waited in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 fn plan(addr: SocketAddr, rate: &str, millis: u64) -> Plan {
@@ -164,14 +174,26 @@ async fn a_real_server_gets_every_request_once_and_the_source_hears_of_each() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stall_shows_in_the_response_times_of_all_that_were_due_in_it() {
-    // The server answers at once, but for one stall of a second. One connection: every arrival waits behind it.
-    let stalled = Arc::new(AtomicU64::new(0));
+    /// Says how many arrivals came due.
+    struct Due(watch::Sender<u64>);
+    impl Progress for Due {
+        fn update(&self, snapshot: &Snapshot) {
+            self.0.send_replace(snapshot.scheduled);
+        }
+    }
+    // The server answers at once, but for one stall that lasts until many have come due in it. One connection: every
+    // arrival waits behind it.
+    let (due, scheduled) = watch::channel(0);
+    let (tell, told) = std::sync::mpsc::channel();
+    let served = Arc::new(AtomicU64::new(0));
     let addr = server(move |mut stream| {
-        let served = Arc::clone(&stalled);
+        let (served, mut scheduled, tell) = (Arc::clone(&served), scheduled.clone(), tell.clone());
         async move {
             while head(&mut stream).await.is_some() {
                 if served.fetch_add(1, SeqCst) == 100 {
-                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    let began = tokio::time::Instant::now();
+                    scheduled.wait_for(|due| *due >= 150).await.expect("the run goes on");
+                    tell.send(began.elapsed().as_secs_f64()).expect("awaited");
                 }
                 if stream
                     .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
@@ -186,14 +208,23 @@ async fn a_stall_shows_in_the_response_times_of_all_that_were_due_in_it() {
     .await;
     let mut plan = plan(addr, "100/s", 4000);
     plan.connections = 1;
-    let summary = go(plan).await;
+    let summary = run(plan, Arc::new(Due(due)), CancellationToken::new())
+        .await
+        .expect("ran");
+    assert!(summary.identity_holds(), "{summary:?}");
     assert_eq!((summary.scheduled, summary.completed), (400, 400));
-    // A quarter of the run's arrivals were due in the stall and waited 0 to 1 s: coordinated omission would hide all
-    // but one of them.
+    // In a stall of S seconds 100 S arrivals were due, and waited 0 to S: of four hundred, forty waited longer than
+    // S - 0.4 s. Coordinated omission would hide all but one of them.
+    let stall = told.try_recv().expect("it stalled");
+    assert!(stall > 0.45, "fifty arrivals at 100/s: {stall}");
     let p90 = summary.response.p90_seconds;
-    assert!((0.45..0.95).contains(&p90), "p90 of the response time: {p90}");
-    assert!(summary.service.p99_seconds < 0.5, "{:?}", summary.service);
-    assert!(summary.response.max_seconds >= 0.99, "{:?}", summary.response);
+    let expected = stall - 0.4;
+    assert!(
+        (p90 - expected).abs() < 0.25,
+        "p90 of the response time: {p90}, not {expected}"
+    );
+    assert!(summary.service.p99_seconds < stall / 2.0, "{:?}", summary.service);
+    assert!(summary.response.max_seconds >= stall - 0.01, "{:?}", summary.response);
 }
 
 #[tokio::test]
@@ -289,9 +320,11 @@ async fn failures_are_told_apart() {
 
 #[tokio::test]
 async fn a_server_too_slow_for_the_rate_makes_arrivals_drop_and_none_vanish() {
+    // A service time is what this is about: each connection is given one answer in 100 ms.
     let addr = server(|mut stream| async move {
+        let mut answers = tokio::time::interval(Duration::from_millis(100));
         while head(&mut stream).await.is_some() {
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            answers.tick().await;
             if stream
                 .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
                 .await
@@ -351,11 +384,7 @@ async fn cancelled_in_the_middle_the_accounts_still_balance() {
     let cancel = CancellationToken::new();
     let watcher = Arc::new(Watcher(Mutex::default()));
     let running = tokio::spawn(run(plan, Arc::clone(&watcher) as Arc<dyn Progress>, cancel.clone()));
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
-    while watcher.0.lock().expect("lock").is_empty() {
-        assert!(tokio::time::Instant::now() < deadline, "progress is told every second");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until("progress is told", || !watcher.0.lock().expect("lock").is_empty()).await;
     cancel.cancel();
     let summary = running.await.expect("no panic").expect("summed up");
     assert!(summary.cancelled && summary.identity_holds(), "{summary:?}");
@@ -369,30 +398,34 @@ async fn cancelled_in_the_middle_the_accounts_still_balance() {
 
 #[tokio::test]
 async fn dropping_the_run_stops_it() {
-    let seen = Arc::new(AtomicU64::new(0));
-    let counter = Arc::clone(&seen);
+    /// A connection that is open.
+    struct Open(Arc<AtomicU64>);
+    impl Drop for Open {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, SeqCst);
+        }
+    }
+    let (open, seen) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let (connections, requests) = (Arc::clone(&open), Arc::clone(&seen));
     let addr = server(move |mut stream| {
-        let counter = Arc::clone(&counter);
+        connections.fetch_add(1, SeqCst);
+        let (guard, requests) = (Open(Arc::clone(&connections)), Arc::clone(&requests));
         async move {
+            let _guard = guard;
             while head(&mut stream).await.is_some() {
-                counter.fetch_add(1, SeqCst);
+                requests.fetch_add(1, SeqCst);
                 let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
             }
         }
     })
     .await;
-    let run = run(plan(addr, "200/s", 60_000), Arc::new(Silent), CancellationToken::new());
-    assert!(tokio::time::timeout(Duration::from_millis(300), run).await.is_err());
-    let mut before = 0;
-    for _ in 0..50 {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        let now = seen.load(SeqCst);
-        if now == before && now > 0 {
-            return;
-        }
-        before = now;
+    tokio::select! {
+        ended = run(plan(addr, "200/s", 60_000), Arc::new(Silent), CancellationToken::new()) => panic!("{ended:?}"),
+        () = until("requests come", || seen.load(SeqCst) >= 20) => {}
     }
-    panic!("requests still come: {before}");
+    // The minute's other requests would need a connection.
+    until("its connections are closed", || open.load(SeqCst) == 0).await;
+    assert!(seen.load(SeqCst) < 12_000);
 }
 
 #[tokio::test]

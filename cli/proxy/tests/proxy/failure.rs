@@ -10,19 +10,11 @@ use opsctl_proxy::{Options, ProxyError};
 use opsctl_proxy_control::ControlError;
 use tokio_util::sync::CancellationToken;
 
-use super::support::{Connection, Proxy, Upstream, backend, config, get, until};
+use super::support::{Connection, Proxy, Upstream, backend, config, get, one, several, until};
 
 #[tokio::test]
 async fn an_instance_killed_under_load_costs_only_what_it_had_received() {
-    let folder = tempfile::tempdir().expect("folder");
-    let proxy = Proxy::start(&folder).await;
-    let (mut dies, stays) = (Upstream::start("dies"), Upstream::start("stays"));
-    let addr = proxy
-        .route(vec![
-            backend("orders-1", "v1", dies.addr),
-            backend("orders-2", "v1", stays.addr),
-        ])
-        .await;
+    let (proxy, [mut dies, stays], addr) = several([("dies", "v1"), ("stays", "v1")]).await;
     let target: Target = format!("http://{addr}/").parse().expect("target");
     let rate: Rate = "1000/s".parse().expect("rate");
     let source = Arc::new(Fixed(Request::get("/").expect("request")));
@@ -55,11 +47,8 @@ async fn an_instance_killed_under_load_costs_only_what_it_had_received() {
 
 #[tokio::test]
 async fn with_no_instance_left_clients_are_told_so() {
-    let folder = tempfile::tempdir().expect("folder");
-    let proxy = Proxy::start(&folder).await;
-    let mut only = Upstream::start("only");
-    let addr = proxy.route(vec![backend("orders-1", "v1", only.addr)]).await;
-    only.kill().await;
+    let (proxy, mut v1, addr) = one().await;
+    v1.kill().await;
     let seen = get(addr, "/", &[]).await.expect("answer");
     assert_eq!(
         (seen.status.as_u16(), &seen.headers["retry-after"]),
@@ -82,10 +71,8 @@ async fn with_no_instance_left_clients_are_told_so() {
 
 #[tokio::test]
 async fn an_instance_that_leaves_finishes_what_it_has() {
-    let folder = tempfile::tempdir().expect("folder");
-    let proxy = Proxy::start(&folder).await;
-    let (leaves, stays) = (Upstream::start("leaves"), Upstream::start("stays"));
-    let addr = proxy.route(vec![backend("orders-1", "v1", leaves.addr)]).await;
+    let (proxy, leaves, addr) = one().await;
+    let stays = Upstream::start("stays");
     let waiting = tokio::spawn(async move { get(addr, "/gate", &[]).await });
     until("it is under way", || async { (leaves.seen() == 1).then_some(()) }).await;
     proxy
@@ -97,16 +84,13 @@ async fn an_instance_that_leaves_finishes_what_it_has() {
         assert_eq!(get(addr, "/", &[]).await.expect("answer").body, "stays");
     }
     leaves.open_gate();
-    assert_eq!(waiting.await.expect("no panic").expect("answer").body, "leaves");
+    assert_eq!(waiting.await.expect("no panic").expect("answer").body, "v1");
     proxy.stop().await;
 }
 
 #[tokio::test]
 async fn a_client_that_leaves_cancels_its_request_upstream_and_is_no_error() {
-    let folder = tempfile::tempdir().expect("folder");
-    let proxy = Proxy::start(&folder).await;
-    let v1 = Upstream::start("v1");
-    let addr = proxy.route(vec![backend("orders-1", "v1", v1.addr)]).await;
+    let (proxy, v1, addr) = one().await;
     let waiting = tokio::spawn(async move { get(addr, "/gate", &[]).await });
     until("it is under way", || async { (v1.seen() == 1).then_some(()) }).await;
     waiting.abort();
@@ -128,14 +112,8 @@ async fn a_client_that_leaves_cancels_its_request_upstream_and_is_no_error() {
 #[tokio::test]
 async fn a_restarted_proxy_comes_back_with_ports_and_routes_and_no_canary() {
     let folder = tempfile::tempdir().expect("folder");
-    let proxy = Proxy::start(&folder).await;
-    let (v1, v2) = (Upstream::start("v1"), Upstream::start("v2"));
-    let addr = proxy
-        .route(vec![
-            backend("orders-1", "v1", v1.addr),
-            backend("orders-2", "v2", v2.addr),
-        ])
-        .await;
+    let proxy = Proxy::start_with(folder.path(), |_| {}).await;
+    let ([_v1, _v2], addr) = proxy.front([("v1", "v1"), ("v2", "v2")]).await;
     proxy.weigh(None, 100, 600).await;
     assert_eq!(get(addr, "/", &[]).await.expect("answer").body, "v2");
     let before = proxy.client.routes().await.expect("routes");
@@ -160,7 +138,7 @@ async fn a_restarted_proxy_comes_back_with_ports_and_routes_and_no_canary() {
 
     proxy.stop().await;
     assert!(!folder.path().join("proxy.sock").exists());
-    let proxy = Proxy::start(&folder).await;
+    let proxy = Proxy::start_with(folder.path(), |_| {}).await;
     let after = proxy.client.routes().await.expect("routes");
     assert_eq!(
         (&after[0].config, &after[0].backends),
@@ -181,10 +159,7 @@ async fn a_restarted_proxy_comes_back_with_ports_and_routes_and_no_canary() {
 
 #[tokio::test]
 async fn a_taken_port_is_named_and_changes_nothing() {
-    let folder = tempfile::tempdir().expect("folder");
-    let proxy = Proxy::start(&folder).await;
-    let v1 = Upstream::start("v1");
-    let addr = proxy.route(vec![backend("orders-1", "v1", v1.addr)]).await;
+    let (proxy, v1, addr) = one().await;
     let mut moved = config();
     moved.http_listen = Some(v1.addr);
     let taken = proxy.client.put_route(&moved).await;
@@ -210,10 +185,7 @@ async fn a_taken_port_is_named_and_changes_nothing() {
 
 #[tokio::test]
 async fn a_stopping_proxy_finishes_requests_and_then_ends() {
-    let folder = tempfile::tempdir().expect("folder");
-    let proxy = Proxy::start(&folder).await;
-    let v1 = Upstream::start("v1");
-    let addr = proxy.route(vec![backend("orders-1", "v1", v1.addr)]).await;
+    let (proxy, v1, addr) = one().await;
     let mut idle = Connection::open(addr).await;
     idle.get("/", &[]).await.expect("answer");
     let waiting = tokio::spawn(async move { get(addr, "/gate", &[]).await });

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-use super::support::{Connection, DEADLINE, Proxy, Upstream, backend, get, until};
+use super::support::{Connection, DEADLINE, get, one, until};
 
 fn fault(kind: FaultKind, percent: f64, ttl_seconds: u64) -> Fault {
     Fault {
@@ -23,14 +23,6 @@ fn fault(kind: FaultKind, percent: f64, ttl_seconds: u64) -> Fault {
     }
 }
 
-async fn one() -> (tempfile::TempDir, Proxy, Upstream, SocketAddr) {
-    let folder = tempfile::tempdir().expect("folder");
-    let proxy = Proxy::start(&folder).await;
-    let v1 = Upstream::start("v1");
-    let addr = proxy.route(vec![backend("orders-1", "v1", v1.addr)]).await;
-    (folder, proxy, v1, addr)
-}
-
 async fn timed(addr: SocketAddr) -> Duration {
     let started = Instant::now();
     assert_eq!(get(addr, "/", &[]).await.expect("answer").body, "v1");
@@ -39,7 +31,7 @@ async fn timed(addr: SocketAddr) -> Duration {
 
 #[tokio::test]
 async fn latency_delays_within_its_jitter_and_ends_with_its_time() {
-    let (_folder, proxy, _v1, addr) = one().await;
+    let (proxy, _v1, addr) = one().await;
     let slow = FaultKind::Latency { ms: 200, jitter_ms: 50 };
     proxy.client.put_fault(&fault(slow, 100.0, 1)).await.expect("put");
     let took = timed(addr).await;
@@ -63,7 +55,7 @@ async fn latency_delays_within_its_jitter_and_ends_with_its_time() {
 
 #[tokio::test]
 async fn errors_hit_their_share_and_only_their_version() {
-    let (_folder, proxy, v1, addr) = one().await;
+    let (proxy, v1, addr) = one().await;
     let kind = FaultKind::Error { status: 503 };
     proxy.client.put_fault(&fault(kind, 30.0, 60)).await.expect("put");
     let mut connection = Connection::open(addr).await;
@@ -90,7 +82,7 @@ async fn errors_hit_their_share_and_only_their_version() {
 
 #[tokio::test]
 async fn a_reset_is_a_tcp_reset_on_new_and_on_waiting_requests() {
-    let (_folder, proxy, v1, addr) = one().await;
+    let (proxy, v1, addr) = one().await;
     let mut waiting = TcpStream::connect(addr).await.expect("connect");
     waiting
         .write_all(b"GET /gate HTTP/1.1\r\nhost: x\r\n\r\n")
@@ -142,7 +134,7 @@ async fn a_reset_is_a_tcp_reset_on_new_and_on_waiting_requests() {
 
 #[tokio::test]
 async fn a_blackhole_swallows_until_it_is_removed_and_removal_waits_for_nobody() {
-    let (_folder, proxy, v1, addr) = one().await;
+    let (proxy, v1, addr) = one().await;
     let mut streaming = Connection::open(addr).await;
     let mut body = streaming.start("/drip", &[]).await.expect("it streams").into_body();
     body.frame().await.expect("a frame").expect("good");
@@ -189,7 +181,7 @@ async fn a_blackhole_swallows_until_it_is_removed_and_removal_waits_for_nobody()
 
 #[tokio::test]
 async fn latency_shifts_a_stream_that_was_under_way_and_does_not_slow_it() {
-    let (_folder, proxy, _v1, addr) = one().await;
+    let (proxy, _v1, addr) = one().await;
     let mut connection = Connection::open(addr).await;
     let mut body = connection.start("/drip", &[]).await.expect("it streams").into_body();
     for _ in 0..5 {
@@ -220,7 +212,7 @@ async fn latency_shifts_a_stream_that_was_under_way_and_does_not_slow_it() {
 
 #[tokio::test]
 async fn faults_that_make_no_sense_are_refused() {
-    let (_folder, proxy, _v1, _addr) = one().await;
+    let (proxy, _v1, _addr) = one().await;
     let latency = |ms, jitter_ms| FaultKind::Latency { ms, jitter_ms };
     for (kind, percent, ttl) in [
         (FaultKind::Reset, 0.0, 60),

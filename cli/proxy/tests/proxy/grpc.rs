@@ -8,7 +8,7 @@ use http::Request;
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use opsctl_proxy_control::{Backend, Fault, FaultKind, Hold};
+use opsctl_proxy_control::{Fault, FaultKind, Hold};
 use tokio::net::TcpStream;
 use tonic::Code;
 use tonic::transport::{Channel, Server, server::TcpIncoming};
@@ -16,13 +16,7 @@ use tonic_health::ServingStatus;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-use super::support::{Proxy, Upstream, backend, config, until};
-
-async fn port(proxy: &Proxy, backends: Vec<Backend>) -> std::net::SocketAddr {
-    let route = proxy.client.put_route(&config()).await.expect("route");
-    proxy.client.set_backends("orders", backends).await.expect("backends");
-    route.config.grpc_listen.expect("a gRPC port")
-}
+use super::support::{Proxy, Upstream, backend, until};
 
 fn check(service: &str) -> HealthCheckRequest {
     HealthCheckRequest {
@@ -32,8 +26,7 @@ fn check(service: &str) -> HealthCheckRequest {
 
 #[tokio::test]
 async fn calls_streams_and_statuses_pass() {
-    let folder = tempfile::tempdir().expect("folder");
-    let proxy = Proxy::start(&folder).await;
+    let proxy = Proxy::fresh(|_| {}).await;
     let (reporter, service) = tonic_health::server::health_reporter();
     reporter.set_service_status("shop", ServingStatus::Serving).await;
     // A runtime of its own, so that it can be killed as a process would be.
@@ -52,7 +45,7 @@ async fn calls_streams_and_statuses_pass() {
             .await
     });
     let upstream = told.await.expect("the instance started");
-    let addr = port(&proxy, vec![backend("orders-1", "v1", upstream)]).await;
+    let (_, addr) = proxy.route(vec![backend("orders-1", "v1", upstream)]).await;
 
     let channel = Channel::from_shared(format!("http://{addr}"))
         .expect("address")
@@ -123,10 +116,9 @@ async fn calls_streams_and_statuses_pass() {
 
 #[tokio::test]
 async fn messages_go_both_ways_while_the_call_is_open_and_trailers_arrive() {
-    let folder = tempfile::tempdir().expect("folder");
-    let proxy = Proxy::start(&folder).await;
+    let proxy = Proxy::fresh(|_| {}).await;
     let v1 = Upstream::start("v1");
-    let addr = port(&proxy, vec![backend("orders-1", "v1", v1.addr)]).await;
+    let (_, addr) = proxy.route(vec![backend("orders-1", "v1", v1.addr)]).await;
     let stream = TcpStream::connect(addr).await.expect("connect");
     let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
         .await

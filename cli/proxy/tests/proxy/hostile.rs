@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-use super::support::{DEADLINE, Proxy, Upstream, backend, get, until};
+use super::support::{DEADLINE, Proxy, get, one, until};
 
 /// Sends bytes and reads until the proxy closes.
 async fn raw(addr: SocketAddr, bytes: &[u8]) -> String {
@@ -23,10 +23,7 @@ async fn raw(addr: SocketAddr, bytes: &[u8]) -> String {
 
 #[tokio::test]
 async fn a_request_cannot_hide_another() {
-    let folder = tempfile::tempdir().expect("folder");
-    let proxy = Proxy::start(&folder).await;
-    let v1 = Upstream::start("v1");
-    let addr = proxy.route(vec![backend("orders-1", "v1", v1.addr)]).await;
+    let (proxy, _v1, addr) = one().await;
     let hidden = "GET /status/418 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
     let head = "POST /echo HTTP/1.1\r\nhost: x\r\n";
     let length = hidden.len() + 5;
@@ -96,10 +93,7 @@ async fn a_request_cannot_hide_another() {
 
 #[tokio::test]
 async fn what_the_proxy_does_not_do_is_refused_cleanly() {
-    let folder = tempfile::tempdir().expect("folder");
-    let proxy = Proxy::start(&folder).await;
-    let v1 = Upstream::start("v1");
-    let addr = proxy.route(vec![backend("orders-1", "v1", v1.addr)]).await;
+    let (proxy, v1, addr) = one().await;
     for (request, status) in [
         (
             "GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade, close\r\nupgrade: websocket\r\n\r\n",
@@ -135,14 +129,12 @@ async fn what_the_proxy_does_not_do_is_refused_cleanly() {
 
 #[tokio::test]
 async fn headers_and_patience_are_bounded() {
-    let folder = tempfile::tempdir().expect("folder");
-    let proxy = Proxy::start_with(folder.path(), |options| {
+    let proxy = Proxy::fresh(|options| {
         options.limits.header_timeout = Duration::from_millis(300);
         options.limits.connections = 4;
     })
     .await;
-    let v1 = Upstream::start("v1");
-    let addr = proxy.route(vec![backend("orders-1", "v1", v1.addr)]).await;
+    let ([v1], addr) = proxy.front([("v1", "v1")]).await;
     let long = format!("GET / HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "a".repeat(200_000));
     let answer = raw(addr, long.as_bytes()).await;
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431"), "{answer}");
@@ -160,13 +152,13 @@ async fn headers_and_patience_are_bounded() {
         let started = Instant::now();
         let mut stream = TcpStream::connect(addr).await.expect("connect");
         let ended = timeout(DEADLINE, async {
+            let mut rest = Vec::new();
             for byte in drip {
-                if stream.write_all(&[*byte]).await.is_err() {
+                let closed = timeout(Duration::from_millis(20), stream.read_to_end(&mut rest)).await;
+                if closed.is_ok() || stream.write_all(&[*byte]).await.is_err() {
                     return;
                 }
-                tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            let mut rest = Vec::new();
             let _ = stream.read_to_end(&mut rest).await;
         })
         .await;

@@ -1,22 +1,17 @@
 //! Which instance a request gets, and that every one is counted.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::{Request, Version};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use opsctl_proxy_control::{ControlError, Hold, Rule, RuleSource, token};
+use opsctl_proxy_control::{ControlError, Hold, RouteConfig, Rule, RuleSource, token};
 use tokio::net::TcpStream;
 
-use super::support::{Connection, Proxy, Upstream, backend, config, get, until, weight};
+use super::support::{Connection, backend, config, get, one, several, until, weight};
 
 #[tokio::test]
 async fn one_port_speaks_http1_and_http2_and_forwards_cleanly() {
-    let folder = tempfile::tempdir().expect("folder");
-    let proxy = Proxy::start(&folder).await;
-    let v1 = Upstream::start("v1");
-    let addr = proxy.route(vec![backend("orders-1", "v1", v1.addr)]).await;
+    let (proxy, _v1, addr) = one().await;
 
     let seen = get(
         addr,
@@ -62,15 +57,7 @@ async fn one_port_speaks_http1_and_http2_and_forwards_cleanly() {
 
 #[tokio::test]
 async fn weights_hold_per_request_and_changing_them_drops_nothing() {
-    let folder = tempfile::tempdir().expect("folder");
-    let proxy = Proxy::start(&folder).await;
-    let (v1, v2) = (Upstream::start("v1"), Upstream::start("v2"));
-    let addr = proxy
-        .route(vec![
-            backend("orders-1", "v1", v1.addr),
-            backend("orders-2", "v2", v2.addr),
-        ])
-        .await;
+    let (proxy, [v1, v2], addr) = several([("v1", "v1"), ("v2", "v2")]).await;
     let mut connection = Connection::open(addr).await;
     let mut expect = None;
     for percent in [0, 10, 50, 99, 100, 0] {
@@ -104,15 +91,7 @@ async fn weights_hold_per_request_and_changing_them_drops_nothing() {
 
 #[tokio::test]
 async fn a_weight_is_a_lease_that_only_its_holder_renews() {
-    let folder = tempfile::tempdir().expect("folder");
-    let proxy = Proxy::start(&folder).await;
-    let (v1, v2) = (Upstream::start("v1"), Upstream::start("v2"));
-    let addr = proxy
-        .route(vec![
-            backend("orders-1", "v1", v1.addr),
-            backend("orders-2", "v2", v2.addr),
-        ])
-        .await;
+    let (proxy, [_v1, _v2], addr) = several([("v1", "v1"), ("v2", "v2")]).await;
     let control = &proxy.client;
     proxy.weigh(None, 100, 60).await;
     assert_eq!(get(addr, "/", &[]).await.expect("answer").body, "v2");
@@ -169,15 +148,7 @@ async fn a_weight_is_a_lease_that_only_its_holder_renews() {
 
 #[tokio::test]
 async fn rules_and_signed_marks_choose_a_version_and_forged_marks_vanish() {
-    let folder = tempfile::tempdir().expect("folder");
-    let proxy = Proxy::start(&folder).await;
-    let (v1, v2) = (Upstream::start("v1"), Upstream::start("v2"));
-    let addr = proxy
-        .route(vec![
-            backend("orders-1", "v1", v1.addr),
-            backend("orders-2", "v2", v2.addr),
-        ])
-        .await;
+    let (proxy, [_v1, _v2], addr) = several([("v1", "v1"), ("v2", "v2")]).await;
     let rule = |source, name: &str| Rule {
         source,
         name: name.to_owned(),
@@ -187,10 +158,10 @@ async fn rules_and_signed_marks_choose_a_version_and_forged_marks_vanish() {
     let rules = vec![rule(RuleSource::Header, "X-Group"), rule(RuleSource::Cookie, "group")];
     proxy
         .client
-        .put_route(&opsctl_proxy_control::RouteConfig { rules, ..config() })
+        .put_route(&RouteConfig { rules, ..config() })
         .await
         .expect("rules");
-    let secret = token::read_secret(&folder.path().join("proxy.secret")).expect("secret");
+    let secret = token::read_secret(&proxy.folder.join("proxy.secret")).expect("secret");
     let signed = token::sign(&secret, "orders", "v2", u64::from(u32::MAX));
     let cookie = format!("a=1; x-opsctl-canary={signed}");
     let expired = token::sign(&secret, "orders", "v2", 1);
@@ -221,10 +192,7 @@ async fn rules_and_signed_marks_choose_a_version_and_forged_marks_vanish() {
 
 #[tokio::test]
 async fn a_held_service_answers_503_and_reaches_no_instance() {
-    let folder = tempfile::tempdir().expect("folder");
-    let proxy = Proxy::start(&folder).await;
-    let v1 = Upstream::start("v1");
-    let addr = proxy.route(vec![backend("orders-1", "v1", v1.addr)]).await;
+    let (proxy, v1, addr) = one().await;
     let hold = Hold {
         retry_after_seconds: 7,
         reason: "restore".to_owned(),
@@ -246,15 +214,7 @@ async fn a_held_service_answers_503_and_reaches_no_instance() {
 
 #[tokio::test]
 async fn every_request_is_counted_once_where_it_belongs() {
-    let folder = tempfile::tempdir().expect("folder");
-    let proxy = Proxy::start(&folder).await;
-    let (one, two) = (Upstream::start("one"), Upstream::start("two"));
-    let addr = proxy
-        .route(vec![
-            backend("orders-1", "v1", one.addr),
-            backend("orders-2", "v1", two.addr),
-        ])
-        .await;
+    let (proxy, [one, two], addr) = several([("one", "v1"), ("two", "v1")]).await;
     let load = (0..8).map(|worker| async move {
         let mut connection = Connection::open(addr).await;
         for n in 0..50 {
@@ -286,13 +246,17 @@ async fn every_request_is_counted_once_where_it_belongs() {
         "equals take turns: {counters:?}"
     );
 
-    // Slower than the objective.
+    // Slower than the objective, which nothing can meet now.
+    let strict = RouteConfig {
+        latency_objective_ms: 0,
+        ..config()
+    };
+    proxy.client.put_route(&strict).await.expect("objective");
     let waiting = tokio::spawn(async move { get(addr, "/gate", &[]).await.expect("answer") });
     until("it is under way", || async {
         (proxy.counters().await.versions[0].in_flight == 1).then_some(())
     })
     .await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
     one.open_gate();
     two.open_gate();
     waiting.await.expect("no panic");

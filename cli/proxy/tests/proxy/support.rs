@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
@@ -36,16 +36,38 @@ pub(crate) async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut chec
     }
 }
 
+/// A proxy in a folder of its own, with one instance of `orders` behind it: `v1`, of that version. And the HTTP port.
+pub(crate) async fn one() -> (Proxy, Upstream, SocketAddr) {
+    let (proxy, [v1], addr) = several([("v1", "v1")]).await;
+    (proxy, v1, addr)
+}
+
+/// The same with several instances: what each answers, and its version; they are called `orders-1` and so on.
+pub(crate) async fn several<const N: usize>(
+    instances: [(&'static str, &'static str); N],
+) -> (Proxy, [Upstream; N], SocketAddr) {
+    let proxy = Proxy::fresh(|_| {}).await;
+    let (upstreams, addr) = proxy.front(instances).await;
+    (proxy, upstreams, addr)
+}
+
 /// A running proxy.
 pub(crate) struct Proxy {
     pub(crate) client: Client,
     pub(crate) shutdown: CancellationToken,
+    pub(crate) folder: PathBuf,
     task: JoinHandle<Result<(), ProxyError>>,
+    /// The folder, where nobody else holds it.
+    held: Option<TempDir>,
 }
 
 impl Proxy {
-    pub(crate) async fn start(folder: &TempDir) -> Self {
-        Self::start_with(folder.path(), |_| {}).await
+    /// In a folder of its own.
+    pub(crate) async fn fresh(change: impl FnOnce(&mut Options)) -> Self {
+        let folder = tempfile::tempdir().expect("folder");
+        let mut proxy = Self::start_with(folder.path(), change).await;
+        proxy.held = Some(folder);
+        proxy
     }
 
     pub(crate) async fn start_with(folder: &Path, change: impl FnOnce(&mut Options)) -> Self {
@@ -55,7 +77,13 @@ impl Proxy {
         change(&mut options);
         let client = Client::new(&options.socket);
         let task = tokio::spawn(opsctl_proxy::run(options));
-        let proxy = Self { client, shutdown, task };
+        let proxy = Self {
+            client,
+            shutdown,
+            folder: folder.to_owned(),
+            task,
+            held: None,
+        };
         until("the proxy answers", || async {
             assert!(!proxy.task.is_finished(), "the proxy ended at once");
             proxy.client.status().await.ok()
@@ -70,11 +98,26 @@ impl Proxy {
         result.expect("the proxy ends").expect("no panic").expect("no error");
     }
 
-    /// Routes `orders` to these instances; the port it got.
-    pub(crate) async fn route(&self, backends: Vec<Backend>) -> SocketAddr {
-        let route = self.client.put_route(&config()).await.expect("route");
+    /// Starts instances and routes `orders` to them; see [`several`].
+    pub(crate) async fn front<const N: usize>(
+        &self,
+        instances: [(&'static str, &'static str); N],
+    ) -> ([Upstream; N], SocketAddr) {
+        let upstreams = instances.map(|(name, _)| Upstream::start(name));
+        let backends = instances
+            .iter()
+            .zip(&upstreams)
+            .enumerate()
+            .map(|(index, ((_, version), upstream))| backend(&format!("orders-{}", index + 1), version, upstream.addr));
+        let (http, _) = self.route(backends.collect()).await;
+        (upstreams, http)
+    }
+
+    /// Routes `orders` to these instances; the ports it got for HTTP and for gRPC.
+    pub(crate) async fn route(&self, backends: Vec<Backend>) -> (SocketAddr, SocketAddr) {
+        let config = self.client.put_route(&config()).await.expect("route").config;
         self.client.set_backends("orders", backends).await.expect("backends");
-        route.config.http_listen.expect("a port")
+        (config.http_listen.expect("a port"), config.grpc_listen.expect("a port"))
     }
 
     pub(crate) async fn counters(&self) -> Counters {
@@ -105,7 +148,7 @@ pub(crate) fn config() -> RouteConfig {
         http_listen: Some("127.0.0.1:0".parse().expect("address")),
         grpc_listen: Some("127.0.0.1:0".parse().expect("address")),
         stable_version: "v1".to_owned(),
-        latency_objective_ms: 250,
+        latency_objective_ms: 60_000,
         rules: Vec::new(),
     }
 }
@@ -258,7 +301,7 @@ async fn answer(
             // The headers are on their way before it breaks off.
             let half = futures::stream::unfold(false, |broken| async move {
                 if broken {
-                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    tokio::task::yield_now().await;
                     return None;
                 }
                 Some((Ok(Frame::data(Bytes::from_static(b"half"))), true))
