@@ -73,7 +73,7 @@ pub async fn backup(
     cancel: &CancellationToken,
 ) -> Result<BackupReport, Error> {
     let prepared = async {
-        let lock = Lock::acquire(repository, LockMode::Shared, options.now).await?;
+        let lock = Lock::acquire(repository, LockMode::Shared, clock::now()).await?;
         let stored = store(repository, source, options, progress, cancel).await;
         Ok::<_, Error>((lock, stored))
     };

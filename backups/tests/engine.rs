@@ -7,6 +7,9 @@ mod damage;
 #[path = "engine/faults.rs"]
 mod faults;
 #[cfg(test)]
+#[path = "engine/live_files.rs"]
+mod live_files;
+#[cfg(test)]
 #[path = "engine/locks.rs"]
 mod locks;
 #[cfg(test)]
@@ -15,6 +18,9 @@ mod repository;
 #[cfg(test)]
 #[path = "engine/round_trip.rs"]
 mod round_trip;
+#[cfg(test)]
+#[path = "engine/special_files.rs"]
+mod special_files;
 #[cfg(test)]
 #[path = "engine/sqlite.rs"]
 mod sqlite;

@@ -25,7 +25,11 @@ const RETRY_EVERY: Duration = Duration::from_secs(20);
 /// When others may take a lock for dead: restic's limit.
 const STALE_AFTER: SignedDuration = SignedDuration::from_mins(30);
 /// When we stop trusting a lock that we could not renew: before others may take it away.
-const LOST_AFTER: Duration = Duration::from_mins(25);
+const LOST_AFTER: SignedDuration = SignedDuration::from_mins(25);
+
+/// Where a lock that is held has the time of day from. Not the monotonic clock: that stands still while a machine
+/// sleeps, and others count the minutes meanwhile.
+type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// Who may hold a lock beside ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +52,11 @@ struct Held {
     store: Arc<dyn Store>,
     /// Our lock files: one, and during a renewal two.
     files: Mutex<Vec<Id>>,
-    lost: AtomicBool,
+    /// When the lock was written last.
+    renewed: Mutex<Timestamp>,
+    /// Somebody took it away.
+    gone: AtomicBool,
+    clock: Clock,
 }
 
 impl Held {
@@ -58,6 +66,18 @@ impl Held {
 
     fn remember(&self, id: Id) {
         self.files.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+    }
+
+    /// Whether one of our lock files is still in the store. If none is, somebody took us for dead, and does by now what
+    /// our lock was there to prevent.
+    async fn is_there(&self) -> Result<bool, StoreError> {
+        for id in self.files() {
+            match self.store.stat(&FileKind::Lock.key(&id)).await {
+                Err(error) if error.is_not_found() => {}
+                found => return found.map(|_| true),
+            }
+        }
+        Ok(false)
     }
 
     /// Deletes our lock files but `keep`.
@@ -78,11 +98,17 @@ impl Held {
 impl Lock {
     /// Takes a lock, or says who holds one that excludes it.
     pub async fn acquire(repository: &Repository, mode: LockMode, now: Timestamp) -> Result<Self, Error> {
+        Self::acquire_by(repository, mode, now, Arc::new(clock::now)).await
+    }
+
+    async fn acquire_by(repository: &Repository, mode: LockMode, now: Timestamp, clock: Clock) -> Result<Self, Error> {
         refuse_conflicts(repository, mode, now, None).await?;
         let held = Arc::new(Held {
             store: repository.store(),
             files: Mutex::default(),
-            lost: AtomicBool::new(false),
+            renewed: Mutex::new(now),
+            gone: AtomicBool::new(false),
+            clock,
         });
         let renewal = tokio::spawn(renew(repository.clone(), mode, Arc::clone(&held))).abort_handle();
         // From here on dropping this value cleans up, also when the caller goes away in the middle of the next line.
@@ -116,9 +142,11 @@ impl Lock {
         }
     }
 
-    /// Fails once the lock could not be renewed for so long that others may take it away.
+    /// Fails once the lock was taken away, or could not be renewed for so long that it may be.
     pub fn still_held(&self) -> Result<(), Error> {
-        if self.held.lost.load(Ordering::Acquire) {
+        let renewed = *self.held.renewed.lock().unwrap_or_else(PoisonError::into_inner);
+        let age = (self.held.clock)().duration_since(renewed);
+        if age > LOST_AFTER || self.held.gone.load(Ordering::Acquire) {
             Err(Error::LockLost)
         } else {
             Ok(())
@@ -160,30 +188,33 @@ impl Drop for Lock {
     }
 }
 
-/// Renews a lock until it is aborted.
+/// Renews a lock until it is aborted, or gone.
 async fn renew(repository: Repository, mode: LockMode, held: Arc<Held>) {
-    let mut renewed = tokio::time::Instant::now();
     let mut pause = RENEW_EVERY;
     loop {
         tokio::time::sleep(pause).await;
+        let now = (held.clock)();
         let outcome = async {
-            let id = write(&repository, mode, clock::now(), &held).await?;
+            if !held.is_there().await? {
+                return Ok(false);
+            }
+            let id = write(&repository, mode, now, &held).await?;
+            *held.renewed.lock().unwrap_or_else(PoisonError::into_inner) = now;
             held.delete_all_but(Some(id)).await?;
-            Ok::<_, Error>(())
+            Ok::<_, Error>(true)
         };
-        match outcome.await {
-            Ok(()) => {
-                renewed = tokio::time::Instant::now();
-                pause = RENEW_EVERY;
+        pause = match outcome.await {
+            Ok(true) => RENEW_EVERY,
+            Ok(false) => {
+                tracing::warn!("our lock was taken away");
+                held.gone.store(true, Ordering::Release);
+                return;
             }
             Err(error) => {
                 tracing::warn!(%error, "a lock could not be renewed");
-                pause = RETRY_EVERY;
-                if renewed.elapsed() > LOST_AFTER {
-                    held.lost.store(true, Ordering::Release);
-                }
+                RETRY_EVERY
             }
-        }
+        };
     }
 }
 
@@ -278,3 +309,6 @@ async fn refuse_conflicts(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
