@@ -8,9 +8,10 @@ use opsctl_proxy_control::Hold;
 
 use crate::body::ProxyBody;
 
-/// gRPC status UNAVAILABLE and UNIMPLEMENTED.
-const UNAVAILABLE: u16 = 14;
+/// Statuses of gRPC.
+const DEADLINE_EXCEEDED: u16 = 4;
 const UNIMPLEMENTED: u16 = 12;
+const UNAVAILABLE: u16 = 14;
 
 /// The service is held.
 pub(crate) fn held(hold: &Hold, grpc: bool) -> Response<ProxyBody> {
@@ -34,6 +35,16 @@ pub(crate) fn no_instance(service: &str, grpc: bool) -> Response<ProxyBody> {
 pub(crate) fn lost(grpc: bool) -> Response<ProxyBody> {
     let message = "the instance closed the connection before it answered";
     unavailable(StatusCode::BAD_GATEWAY, message, grpc)
+}
+
+/// The instance did not begin to answer in time.
+pub(crate) fn too_late(grpc: bool) -> Response<ProxyBody> {
+    let message = "the instance did not begin to answer in time";
+    if grpc {
+        trailers_only(DEADLINE_EXCEEDED, message)
+    } else {
+        text(StatusCode::GATEWAY_TIMEOUT, message)
+    }
 }
 
 /// A fault answers.

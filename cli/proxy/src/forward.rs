@@ -17,6 +17,7 @@ use crate::client::{ClientConnection, Protocol};
 use crate::counters::Flight;
 use crate::fault::{Delay, Hit, Terminal};
 use crate::headers;
+use crate::patience::{Patience, RequestBody};
 use crate::route::Version;
 use crate::upstream::{Lease, SendFailure};
 
@@ -55,6 +56,9 @@ pub(crate) async fn handle(client: Arc<ClientConnection>, mut request: Request<I
         return answer::refused(StatusCode::BAD_REQUEST, message, grpc);
     }
     headers::forward_request(request.headers_mut(), &client.address, grpc);
+    let (head, body) = request.into_parts();
+    let (patience, body) = Patience::new(picture.response_timeout, &head.headers, grpc, body, started);
+    let mut request = Request::from_parts(head, body);
     let mut tried: Vec<SocketAddr> = Vec::new();
     loop {
         let chosen = route.choose_instance(version, client.protocol == Protocol::Grpc, &tried, started);
@@ -64,8 +68,12 @@ pub(crate) async fn handle(client: Arc<ClientConnection>, mut request: Request<I
             return answer::no_instance(&route.service, grpc);
         };
         journey.flight.attempt(&instance.cells);
-        let sent = match journey.unless_faulted(send(&client, addr, request)).await {
-            Ok(sent) => sent,
+        let sent = match journey
+            .unless_faulted(patience.wait(send(&client, addr, request)))
+            .await
+        {
+            Ok(Some(sent)) => sent,
+            Ok(None) => return journey.too_late(grpc),
             Err(status) => return journey.fail(status, grpc),
         };
         match sent {
@@ -89,7 +97,7 @@ pub(crate) async fn handle(client: Arc<ClientConnection>, mut request: Request<I
 async fn send(
     client: &ClientConnection,
     addr: SocketAddr,
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
 ) -> Result<(Response<Incoming>, Option<Lease>), SendFailure> {
     match client.protocol {
         Protocol::Http => {
@@ -165,6 +173,14 @@ impl Journey<'_> {
         self.flight.status(if grpc { StatusCode::OK } else { status });
         self.flight.finish(grpc || status.is_server_error());
         answer::fault(status, grpc)
+    }
+
+    /// The instance did not begin to answer in time.
+    fn too_late(mut self, grpc: bool) -> Response<ProxyBody> {
+        let response = answer::too_late(grpc);
+        self.flight.status(response.status());
+        self.flight.finish(true);
+        response
     }
 
     async fn respond(mut self, response: Response<Incoming>, lease: Option<Lease>, grpc: bool) -> Response<ProxyBody> {

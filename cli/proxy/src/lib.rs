@@ -7,6 +7,7 @@
 //! * The version is chosen for each request, not for each connection: a signed canary mark, then rules, then the
 //!   weight. A change of weight drops no connection. A weight is a lease, and 0 % once it ran out.
 //! * A request is repeated only when no byte of it was sent.
+//! * An instance that does not begin to answer in time is answered for; what has begun is never cut.
 //! * Faults end by themselves, reach requests that are under way, and never delay their own removal.
 //! * Every request is counted once, exactly, in the version and the instance that had it.
 //! * Started again, it comes back on the same ports with the same routes, and with canaries at 0 %.
@@ -22,6 +23,7 @@ mod forward;
 mod headers;
 mod listener;
 mod metrics;
+mod patience;
 mod route;
 mod state;
 mod stream;

@@ -37,6 +37,9 @@ pub(crate) struct Picture {
     pub(crate) hold: Option<Hold>,
     pub(crate) weight: Option<Arc<LiveWeight>>,
     pub(crate) objective: Duration,
+    /// None for no limit.
+    pub(crate) response_timeout: Option<Duration>,
+    response_timeout_ms: u64,
     versions: BTreeMap<String, Arc<Version>>,
 }
 
@@ -131,6 +134,7 @@ impl LiveRoute {
             backends: route.backends.clone(),
             hold: route.hold.clone(),
             weight,
+            response_timeout_ms: route.response_timeout_ms,
         };
         let picture = Picture::new(parts, &counters, None, now);
         Self {
@@ -157,6 +161,7 @@ impl LiveRoute {
             backends: picture.backends.clone(),
             hold: picture.hold.clone(),
             weight: picture.weight.as_ref().map(|weight| weight.show(now)),
+            response_timeout_ms: picture.response_timeout_ms,
         }
     }
 
@@ -192,6 +197,7 @@ pub(crate) struct Parts {
     pub(crate) backends: Vec<Backend>,
     pub(crate) hold: Option<Hold>,
     pub(crate) weight: Option<Arc<LiveWeight>>,
+    pub(crate) response_timeout_ms: u64,
 }
 
 impl Picture {
@@ -201,6 +207,7 @@ impl Picture {
             backends,
             hold,
             weight,
+            response_timeout_ms,
         } = parts;
         let mut ready: BTreeMap<String, Vec<Arc<Instance>>> = BTreeMap::new();
         ready.entry(config.stable_version.clone()).or_default();
@@ -231,6 +238,8 @@ impl Picture {
             .collect();
         Self {
             objective: Duration::from_millis(config.latency_objective_ms),
+            response_timeout: (response_timeout_ms > 0).then(|| Duration::from_millis(response_timeout_ms)),
+            response_timeout_ms,
             config,
             backends,
             hold,
@@ -245,6 +254,7 @@ impl Picture {
             backends: self.backends.clone(),
             hold: self.hold.clone(),
             weight: self.weight.clone(),
+            response_timeout_ms: self.response_timeout_ms,
         }
     }
 

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use opsctl_proxy_control::{
-    Backend, Counters, Fault, FaultKind, Hold, MAX_FAULT_TTL_SECONDS, MAX_WEIGHT_TTL_SECONDS, Refusal, RefusalCode,
-    Route, RouteConfig, RuleSource, Weight, WeightChange, WeightRenewal,
+    Backend, Counters, DEFAULT_RESPONSE_TIMEOUT_MS, Fault, FaultKind, Hold, MAX_FAULT_TTL_SECONDS,
+    MAX_RESPONSE_TIMEOUT_MS, MAX_WEIGHT_TTL_SECONDS, Refusal, RefusalCode, Route, RouteConfig, RuleSource, Weight,
+    WeightChange, WeightRenewal,
 };
 use tokio::time::Instant;
 
@@ -117,6 +118,7 @@ impl Table {
                 backends: Vec::new(),
                 hold: None,
                 weight: None,
+                response_timeout_ms: DEFAULT_RESPONSE_TIMEOUT_MS,
             };
             (Arc::new(LiveRoute::new(&route, now)), true)
         };
@@ -214,6 +216,24 @@ impl Table {
             return Ok(());
         }
         let parts = Parts { hold, ..before.parts() };
+        self.save(service, Some((&live, &parts))).await?;
+        live.change(parts, Instant::now());
+        Ok(())
+    }
+
+    pub(crate) async fn set_response_timeout(&mut self, service: &str, ms: u64) -> Result<(), Refusal> {
+        if ms > MAX_RESPONSE_TIMEOUT_MS {
+            return Err(invalid(format!("{ms} ms is more than a day; 0 is no limit")));
+        }
+        let live = self.find(service)?;
+        let before = live.picture.load_full();
+        if before.parts().response_timeout_ms == ms {
+            return Ok(());
+        }
+        let parts = Parts {
+            response_timeout_ms: ms,
+            ..before.parts()
+        };
         self.save(service, Some((&live, &parts))).await?;
         live.change(parts, Instant::now());
         Ok(())
@@ -381,6 +401,7 @@ fn saved(parts: &Parts) -> Route {
             holder: weight.holder.clone(),
             lapsed_percent: None,
         }),
+        response_timeout_ms: parts.response_timeout_ms,
     }
 }
 

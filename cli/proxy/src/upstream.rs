@@ -16,6 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use crate::patience::RequestBody;
 use crate::route::LiveRoute;
 use crate::stream::{Glance, SharedStream};
 
@@ -35,11 +36,11 @@ const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 #[derive(Default)]
 pub(crate) struct Pools {
     http1: Mutex<HashMap<SocketAddr, Vec<Http1>>>,
-    http2: Mutex<HashMap<SocketAddr, http2::SendRequest<Incoming>>>,
+    http2: Mutex<HashMap<SocketAddr, http2::SendRequest<RequestBody>>>,
 }
 
 struct Http1 {
-    sender: http1::SendRequest<Incoming>,
+    sender: http1::SendRequest<RequestBody>,
     glance: Glance,
     idle_since: Instant,
 }
@@ -47,7 +48,7 @@ struct Http1 {
 /// Why a request got no response from an instance.
 pub(crate) enum SendFailure {
     /// No byte of it was sent: it may go to another instance.
-    NotSent(Box<Request<Incoming>>),
+    NotSent(Box<Request<RequestBody>>),
     /// It may have been received: it must not be repeated.
     Lost(hyper::Error),
 }
@@ -65,7 +66,7 @@ impl Pools {
     pub(crate) async fn send_http1(
         self: &Arc<Self>,
         addr: SocketAddr,
-        mut request: Request<Incoming>,
+        mut request: Request<RequestBody>,
     ) -> Result<(Response<Incoming>, Lease), SendFailure> {
         let mut fresh = false;
         while !fresh {
@@ -107,7 +108,7 @@ impl Pools {
     pub(crate) async fn send_http2(
         &self,
         addr: SocketAddr,
-        mut request: Request<Incoming>,
+        mut request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, SendFailure> {
         let mut fresh = false;
         while !fresh {
@@ -231,7 +232,7 @@ async fn open_http1(addr: SocketAddr) -> std::io::Result<Http1> {
     })
 }
 
-async fn open_http2(addr: SocketAddr) -> std::io::Result<http2::SendRequest<Incoming>> {
+async fn open_http2(addr: SocketAddr) -> std::io::Result<http2::SendRequest<RequestBody>> {
     let (stream, _) = open(addr).await?;
     let (sender, connection) = http2::Builder::new(TokioExecutor::new())
         .initial_stream_window_size(STREAM_WINDOW_BYTES)

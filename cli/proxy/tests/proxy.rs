@@ -7,5 +7,6 @@ mod proxy {
     mod faults;
     mod grpc;
     mod hostile;
+    mod patience;
     mod routing;
 }

@@ -13,6 +13,7 @@
 //! | `DELETE /v1/routes/{service}` | | null |
 //! | `PUT /v1/routes/{service}/backends` | list of [`Backend`] | null |
 //! | `PUT /v1/routes/{service}/hold` | [`Hold`] or null | null |
+//! | `PUT /v1/routes/{service}/response-timeout` | milliseconds, 0 for none | null |
 //! | `GET /v1/routes/{service}/weight` | | [`Weight`] or null |
 //! | `POST /v1/routes/{service}/weight` | [`WeightChange`] | null |
 //! | `POST /v1/routes/{service}/weight/renew` | [`WeightRenewal`] | null |
@@ -46,6 +47,12 @@ pub const CANARY_HEADER: &str = "x-opsctl-canary";
 
 /// The longest time to live of a fault. A longer one is refused: a fault must end although nobody removes it.
 pub const MAX_FAULT_TTL_SECONDS: u64 = 3600;
+
+/// How long an instance may take until its response begins, unless it is set otherwise.
+pub const DEFAULT_RESPONSE_TIMEOUT_MS: u64 = 60_000;
+
+/// The longest such time that can be set.
+pub const MAX_RESPONSE_TIMEOUT_MS: u64 = 24 * 3600 * 1000;
 
 /// The longest lease on a weight.
 pub const MAX_WEIGHT_TTL_SECONDS: u64 = 600;

@@ -287,6 +287,14 @@ pub struct Route {
     /// Its weight, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<Weight>,
+    /// Milliseconds that an instance may take until its response begins, counted while it is the instance's turn: a
+    /// slow upload and a long response are not cut. 0: no limit. See [`crate::Client::set_response_timeout`].
+    #[serde(default = "default_response_timeout_ms")]
+    pub response_timeout_ms: u64,
+}
+
+fn default_response_timeout_ms() -> u64 {
+    crate::DEFAULT_RESPONSE_TIMEOUT_MS
 }
 
 /// Why the proxy refused a request.

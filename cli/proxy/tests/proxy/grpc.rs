@@ -7,16 +7,14 @@ use futures::StreamExt as _;
 use http::Request;
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use opsctl_proxy_control::{Fault, FaultKind, Hold};
-use tokio::net::TcpStream;
 use tonic::Code;
 use tonic::transport::{Channel, Server, server::TcpIncoming};
 use tonic_health::ServingStatus;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-use super::support::{Proxy, Upstream, backend, until};
+use super::support::{Proxy, Upstream, backend, http2, until};
 
 fn check(service: &str) -> HealthCheckRequest {
     HealthCheckRequest {
@@ -119,11 +117,7 @@ async fn messages_go_both_ways_while_the_call_is_open_and_trailers_arrive() {
     let proxy = Proxy::fresh(|_| {}).await;
     let v1 = Upstream::start("v1");
     let (_, addr) = proxy.route(vec![backend("orders-1", "v1", v1.addr)]).await;
-    let stream = TcpStream::connect(addr).await.expect("connect");
-    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-        .await
-        .expect("HTTP/2");
-    tokio::spawn(connection);
+    let mut sender = http2(addr).await;
     let (send, messages) = tokio::sync::mpsc::channel::<Result<Frame<Bytes>, std::convert::Infallible>>(4);
     let body = StreamBody::new(tokio_stream::wrappers::ReceiverStream::new(messages));
     let request = Request::post("http://orders/echo")

@@ -3,11 +3,9 @@
 use bytes::Bytes;
 use http::{Request, Version};
 use http_body_util::{BodyExt as _, Full};
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use opsctl_proxy_control::{ControlError, Hold, RouteConfig, Rule, RuleSource, token};
-use tokio::net::TcpStream;
 
-use super::support::{Connection, backend, config, get, one, several, until, weight};
+use super::support::{Connection, backend, config, get, http2, one, several, until, weight};
 
 #[tokio::test]
 async fn one_port_speaks_http1_and_http2_and_forwards_cleanly() {
@@ -36,11 +34,7 @@ async fn one_port_speaks_http1_and_http2_and_forwards_cleanly() {
         assert!(!seen.body.contains(gone), "{gone} in {}", seen.body);
     }
 
-    let stream = TcpStream::connect(addr).await.expect("connect");
-    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-        .await
-        .expect("HTTP/2");
-    tokio::spawn(connection);
+    let mut sender = http2(addr).await;
     for _ in 0..3 {
         let request = Request::get("http://shop.local/headers")
             .body(Full::<Bytes>::default())

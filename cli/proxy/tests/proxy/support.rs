@@ -166,7 +166,7 @@ pub(crate) fn backend(instance: &str, version: &str, addr: SocketAddr) -> Backen
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// An instance that answers by path:
-/// `/` its name; `/headers` the headers it saw; `/echo` the body it got; `/status/N` that status; `/gate` when opened;
+/// `/` its name; `/headers` the headers it saw; `/echo` the body as it comes; `/whole` the body when it has come; `/status/N` that status; `/gate` when opened;
 /// `/drip` a byte every 20 ms for ever; `/break` half of a response; `/gone` nothing, it closes.
 pub(crate) struct Upstream {
     pub(crate) addr: SocketAddr,
@@ -286,6 +286,10 @@ async fn answer(
                 .insert("content-type", http::HeaderValue::from_static("application/grpc"));
             response
         }
+        "/whole" => {
+            let body = request.into_body().collect().await.map_err(std::io::Error::other)?;
+            text(String::from_utf8_lossy(&body.to_bytes()).into_owned())
+        }
         "/gate" => {
             opened.wait_for(|open| *open).await.expect("the gate lives");
             text(name.to_owned())
@@ -368,6 +372,19 @@ impl Connection {
             body: String::from_utf8_lossy(&body).into_owned(),
         })
     }
+}
+
+/// An HTTP/2 connection without TLS.
+pub(crate) async fn http2<B>(addr: SocketAddr) -> hyper::client::conn::http2::SendRequest<B>
+where
+    B: http_body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + Unpin + 'static,
+{
+    let stream = TcpStream::connect(addr).await.expect("connect");
+    let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+        .await
+        .expect("HTTP/2");
+    tokio::spawn(connection);
+    sender
 }
 
 /// One GET on a connection of its own.
