@@ -1,4 +1,4 @@
-//! Reading the logs of instances, also while they are written and cut. Lines are passed on as they are.
+//! Reading the logs of instances, also while they are written and rotated. Lines are passed on as they are.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::StateDir;
 use super::state_dir::failed;
+use super::supervisor::rotate;
 use crate::Result;
 
 /// One line of an instance's log.
@@ -55,7 +56,8 @@ impl LogTail {
         Ok(all)
     }
 
-    /// Whole lines that were written since the last call, log by log. A log that was cut is read from its beginning.
+    /// Whole lines that were written since the last call, log by log, also of what was rotated
+    /// away meanwhile, as long as that was done once. A log that became shorter is read from its beginning.
     pub fn poll(&mut self) -> Result<Vec<LogLine>> {
         self.last(usize::MAX)
     }
@@ -82,16 +84,25 @@ impl LogTail {
         let entry = self.read.entry(path.to_owned()).or_default();
         let read = || -> io::Result<(Vec<u8>, u64, u64)> {
             let mut file = File::open(path)?;
-            let meta = file.metadata()?;
-            let from = if meta.len() < entry.0 || meta.ino() != entry.1 {
-                0
-            } else {
-                entry.0
-            };
-            file.seek(SeekFrom::Start(from))?;
-            let mut bytes = Vec::new();
-            file.read_to_end(&mut bytes)?;
-            Ok((bytes, from, meta.ino()))
+            loop {
+                let meta = file.metadata()?;
+                let begin = rotate::begin(&file)?;
+                let same = meta.len() >= entry.0 && meta.ino() == entry.1;
+                let from = if same { entry.0 } else { begin };
+                let mut bytes = if from < begin {
+                    rotated(path, from, begin)?
+                } else {
+                    Vec::new()
+                };
+                file.seek(SeekFrom::Start(from.max(begin)))?;
+                // What the old part did not have any more is left out.
+                let from = from.max(begin) - bytes.len() as u64;
+                file.read_to_end(&mut bytes)?;
+                // What was rotated while it was read may have been read as zeros.
+                if rotate::begin(&file)? == begin {
+                    return Ok((bytes, from, meta.ino()));
+                }
+            }
         };
         let (bytes, from, inode) = match read() {
             Ok(read) => read,
@@ -105,6 +116,21 @@ impl LogTail {
             .map(str::to_owned)
             .collect())
     }
+}
+
+/// What stood in the log from `from` to its present beginning `to`, as far as the youngest old part has it.
+fn rotated(log: &Path, from: u64, to: u64) -> io::Result<Vec<u8>> {
+    let mut part = match File::open(rotate::numbered(log, 1)) {
+        Ok(part) => part,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let length = part.metadata()?.len();
+    // The old part ends where the log begins.
+    part.seek(SeekFrom::Start(length.saturating_sub(to - from)))?;
+    let mut bytes = Vec::new();
+    part.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn names(folder: &Path) -> Result<Vec<String>> {
