@@ -15,6 +15,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::patience::RequestBody;
 use crate::route::LiveRoute;
@@ -43,6 +44,9 @@ struct Http1 {
     sender: http1::SendRequest<RequestBody>,
     glance: Glance,
     idle_since: Instant,
+    /// Reads and writes. It ends with this: an instance that reads nothing more would keep it for ever, and with it the
+    /// client whose upload it holds.
+    _task: AbortOnDropHandle<()>,
 }
 
 /// Why a request got no response from an instance.
@@ -220,7 +224,7 @@ async fn open_http1(addr: SocketAddr) -> std::io::Result<Http1> {
         .handshake(TokioIo::new(stream))
         .await
         .map_err(std::io::Error::other)?;
-    tokio::spawn(async move {
+    let task = tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%addr, %error, "a connection to an instance ended");
         }
@@ -229,6 +233,7 @@ async fn open_http1(addr: SocketAddr) -> std::io::Result<Http1> {
         sender,
         glance,
         idle_since: Instant::now(),
+        _task: AbortOnDropHandle::new(task),
     })
 }
 

@@ -107,7 +107,12 @@ async fn a_slow_upload_is_the_clients_time_and_an_unread_one_the_instances() {
     upload.abort();
     let version = &proxy.counters().await.versions[0];
     assert_eq!((version.requests, version.errors), (2, 1), "{version:?}");
+    let stopping = Instant::now();
     proxy.stop().await;
+    assert!(
+        stopping.elapsed() < Duration::from_secs(5),
+        "a connection was held to the end of the drain"
+    );
 }
 
 #[tokio::test]
