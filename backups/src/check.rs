@@ -4,6 +4,9 @@
 mod data;
 mod structure;
 
+use std::collections::HashSet;
+use std::path::PathBuf;
+
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
@@ -70,6 +73,8 @@ pub struct Finding {
     pub problem: Problem,
     /// Snapshots that cannot be restored whole because of it, where known.
     pub snapshots: Vec<Id>,
+    /// Under which path the first of them reaches it, without a leading `/`; empty for its root.
+    pub path: Option<PathBuf>,
 }
 
 /// How bad a finding is.
@@ -134,6 +139,7 @@ async fn unlocked(
     structure::packs(&catalogue, &mut report);
     structure::snapshots(repository, &catalogue, &mut report, progress).await?;
     data::packs(repository, &catalogue, options.read_data, &mut report, progress).await?;
+    report.forget_placeless_twins();
     report
         .findings
         .sort_by_key(|finding| (std::cmp::Reverse(finding.severity), finding.object));
@@ -148,6 +154,20 @@ impl CheckReport {
             object,
             problem,
             snapshots: Vec::new(),
+            path: None,
+        });
+    }
+
+    /// Reading the packs finds again what the trees led to; the finding that says where it is needed stays.
+    fn forget_placeless_twins(&mut self) {
+        let placed: HashSet<Object> = self
+            .findings
+            .iter()
+            .filter(|finding| finding.path.is_some())
+            .map(|finding| finding.object)
+            .collect();
+        self.findings.retain(|finding| {
+            finding.path.is_some() || finding.severity < Severity::Error || !placed.contains(&finding.object)
         });
     }
 

@@ -155,7 +155,23 @@ pub enum Object {
     /// A blob of file content.
     DataBlob(Id),
     /// A directory listing.
-    Tree(Id),
+    Tree(TreeName),
+}
+
+impl Object {
+    /// A directory listing, wherever it is reached.
+    pub(crate) fn tree(id: Id) -> Self {
+        Self::Tree(TreeName { id, root_of: None })
+    }
+}
+
+/// Which directory listing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TreeName {
+    /// The tree.
+    pub id: Id,
+    /// The snapshot whose root it is, where that is known: then nothing of the snapshot can be reached.
+    pub root_of: Option<Id>,
 }
 
 impl fmt::Display for Object {
@@ -168,7 +184,11 @@ impl fmt::Display for Object {
             Self::Snapshot(id) => write!(f, "snapshot {}", id.short()),
             Self::Pack(id) => write!(f, "pack file {}", id.short()),
             Self::DataBlob(id) => write!(f, "data blob {}", id.short()),
-            Self::Tree(id) => write!(f, "tree {}", id.short()),
+            Self::Tree(TreeName { id, root_of: None }) => write!(f, "tree {}", id.short()),
+            Self::Tree(TreeName {
+                id,
+                root_of: Some(snapshot),
+            }) => write!(f, "tree {}, the root of snapshot {},", id.short(), snapshot.short()),
         }
     }
 }

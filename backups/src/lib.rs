@@ -21,7 +21,7 @@ pub mod store;
 pub use backup::{BackupOptions, BackupReport, Parent, backup};
 pub use check::{CheckOptions, CheckReport, Finding, Problem, ReadData, Severity, check};
 pub use clock::now;
-pub use error::{Damage, Error, LockHolder, Object};
+pub use error::{Damage, Error, LockHolder, Object, TreeName};
 pub use progress::{Phase, Progress, Silent};
 pub use repo::{Id, InitOptions, Repository};
 pub use restore::{DamagedFile, RestoreOptions, RestoreReport, restore};

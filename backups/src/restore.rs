@@ -101,9 +101,9 @@ async fn unlocked(
     options: &RestoreOptions,
     progress: &dyn Progress,
 ) -> Result<RestoreReport, Error> {
-    let snapshot = repository.snapshot(snapshot).await?;
+    let content = repository.snapshot(snapshot).await?;
     let reader = repository.reader().await?;
-    let plan = Plan::make(&reader, &snapshot, options).await?;
+    let plan = Plan::make(&reader, snapshot, &content, options).await?;
     let rights = Rights {
         setuid: options.setuid,
         owners: options.owners,

@@ -1,6 +1,8 @@
 //! The structure: key files, indexes, packs by name and size, snapshots and their trees.
 
 use std::collections::{HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
 
 use futures::{StreamExt, stream};
 
@@ -111,7 +113,7 @@ pub(super) async fn snapshots(
         reader: &catalogue.reader,
         seen: HashMap::new(),
     };
-    let mut affected: HashMap<(Object, Damage), Vec<Id>> = HashMap::new();
+    let mut affected: HashMap<(Object, Damage), (PathBuf, Vec<Id>)> = HashMap::new();
     for (id, _) in repository.list(FileKind::Snapshot).await? {
         let snapshot = match repository.snapshot(&id).await {
             Ok(snapshot) => snapshot,
@@ -122,18 +124,19 @@ pub(super) async fn snapshots(
             Err(error) => return Err(error),
         };
         report.snapshots += 1;
-        for problem in trees.problems(snapshot.tree, &lost, progress).await? {
-            affected.entry(problem).or_default().push(id);
+        for (problem, path) in trees.problems(snapshot.tree, &lost, progress).await? {
+            affected.entry(problem).or_insert((path, Vec::new())).1.push(id);
         }
     }
     report.trees = trees.seen.len() as u64;
-    for ((object, damage), snapshots) in affected {
+    for ((object, damage), (path, snapshots)) in affected {
         let (severity, problem) = (Severity::Error, Problem::Damaged(damage));
         report.findings.push(Finding {
             severity,
             object,
             problem,
             snapshots,
+            path: Some(path),
         });
     }
     Ok(())
@@ -141,8 +144,14 @@ pub(super) async fn snapshots(
 
 /// What one tree is found to be, without what lies under it.
 struct Seen {
-    subtrees: Vec<Id>,
-    problems: Vec<(Object, Damage)>,
+    subtrees: Vec<(OsString, Id)>,
+    problems: Vec<Found>,
+}
+
+/// A problem of a tree, and the name in it that the problem is reached by; empty for the tree itself.
+struct Found {
+    problem: (Object, Damage),
+    name: OsString,
 }
 
 /// The trees that were read; each is read once.
@@ -151,38 +160,61 @@ struct Trees<'a> {
     seen: HashMap<Id, Seen>,
 }
 
+/// How a snapshot reaches its trees: each through a subtree, by number, of another; the root through none.
+type Ways = HashMap<Id, Option<(Id, usize)>>;
+
 impl Trees<'_> {
-    /// Every problem at or under a tree. No tree is visited twice for one snapshot, however trees refer to each other.
+    /// Every problem at or under a tree, with a path that leads to it. No tree is visited twice for one snapshot, however
+    /// trees refer to each other.
     async fn problems(
         &mut self,
         root: Id,
         lost: &impl Fn(BlobKind, &Id) -> bool,
         progress: &dyn Progress,
-    ) -> Result<HashSet<(Object, Damage)>, Error> {
-        let (mut visited, mut found) = (HashSet::new(), HashSet::new());
-        let mut open = vec![root];
-        while let Some(id) = open.pop() {
-            if !visited.insert(id) {
+    ) -> Result<HashMap<(Object, Damage), PathBuf>, Error> {
+        let (mut ways, mut found) = (Ways::new(), HashMap::new());
+        let mut open = vec![(root, None)];
+        while let Some((id, way)) = open.pop() {
+            if ways.contains_key(&id) {
                 continue;
             }
+            ways.insert(id, way);
             if !self.seen.contains_key(&id) {
                 let seen = match self.reader.tree(&id).await {
                     Ok(tree) => look_at(id, &tree, lost),
                     Err(Error::Damaged { object, damage }) => Seen {
                         subtrees: Vec::new(),
-                        problems: vec![(object, damage)],
+                        problems: vec![Found {
+                            problem: (object, damage),
+                            name: OsString::new(),
+                        }],
                     },
                     Err(error) => return Err(error),
                 };
                 progress.file_done();
                 self.seen.insert(id, seen);
             }
-            if let Some(seen) = self.seen.get(&id) {
-                open.extend(&seen.subtrees);
-                found.extend(seen.problems.iter().copied());
+            let Some(seen) = self.seen.get(&id) else { continue };
+            let subtrees = seen.subtrees.iter().enumerate();
+            open.extend(subtrees.map(|(number, (_, subtree))| (*subtree, Some((id, number)))));
+            for Found { problem, name } in &seen.problems {
+                let path = || self.path(&ways, id, name);
+                found.entry(*problem).or_insert_with(path);
             }
         }
         Ok(found)
+    }
+
+    /// The path of what a tree calls `name`.
+    fn path(&self, ways: &Ways, tree: Id, name: &OsStr) -> PathBuf {
+        let (mut names, mut at) = (vec![name], tree);
+        while let Some(Some((parent, number))) = ways.get(&at) {
+            if let Some((name, _)) = self.seen.get(parent).and_then(|seen| seen.subtrees.get(*number)) {
+                names.push(name);
+            }
+            at = *parent;
+        }
+        names.into_iter().rev().filter(|name| !name.is_empty()).collect()
     }
 }
 
@@ -197,13 +229,24 @@ fn look_at(id: Id, tree: &Tree, lost: &impl Fn(BlobKind, &Id) -> bool) -> Seen {
             _ => true,
         };
         if !complete || !node.has_safe_name() || !names.insert(&node.name) {
-            problems.push((Object::Tree(id), Damage::Malformed));
+            problems.push(Found {
+                problem: (Object::tree(id), Damage::Malformed),
+                name: OsString::new(),
+            });
         }
+        // A path that is shown never leads elsewhere.
+        let name = || {
+            let safe = node.has_safe_name().then(|| node.name.clone());
+            safe.unwrap_or_else(|| OsString::from("?"))
+        };
         if node.kind == NodeKind::Dir {
-            subtrees.extend(node.subtree);
+            subtrees.extend(node.subtree.map(|subtree| (name(), subtree)));
         }
         let missing = node.content.iter().flatten().filter(|blob| lost(BlobKind::Data, blob));
-        problems.extend(missing.map(|blob| (Object::DataBlob(*blob), Damage::Missing)));
+        problems.extend(missing.map(|blob| Found {
+            problem: (Object::DataBlob(*blob), Damage::Missing),
+            name: name(),
+        }));
     }
     Seen { subtrees, problems }
 }

@@ -24,7 +24,7 @@ impl BlobKind {
     pub(crate) fn object(self, id: Id) -> Object {
         match self {
             Self::Data => Object::DataBlob(id),
-            Self::Tree => Object::Tree(id),
+            Self::Tree => Object::tree(id),
         }
     }
 }

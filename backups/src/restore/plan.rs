@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
 use super::{DamagedFile, RestoreOptions};
-use crate::error::Error;
-use crate::repo::{Node, NodeKind, Reader, Snapshot, Tree};
+use crate::error::{Error, Object, TreeName};
+use crate::repo::{Id, Node, NodeKind, Reader, Snapshot, Tree};
 use crate::snapshots::MAX_DEPTH;
 use crate::source::Skipped;
 
@@ -25,7 +25,12 @@ pub(super) struct Plan {
 
 impl Plan {
     /// Reads the trees of a snapshot as far as they are wanted.
-    pub(super) async fn make(reader: &Reader, snapshot: &Snapshot, options: &RestoreOptions) -> Result<Self, Error> {
+    pub(super) async fn make(
+        reader: &Reader,
+        id: &Id,
+        snapshot: &Snapshot,
+        options: &RestoreOptions,
+    ) -> Result<Self, Error> {
         let mut includes = options
             .include
             .iter()
@@ -34,7 +39,17 @@ impl Plan {
         let mut plan = Self::default();
         let mut inodes = HashMap::new();
         // A root that cannot be read leaves nothing to restore.
-        let mut open = vec![(reader.tree(&snapshot.tree).await?.nodes.into_iter(), PathBuf::new())];
+        let root = match reader.tree(&snapshot.tree).await {
+            Err(Error::Damaged {
+                object: Object::Tree(name),
+                damage,
+            }) => {
+                let root_of = Some(*id);
+                return Err(Error::damaged(Object::Tree(TreeName { root_of, ..name }), damage));
+            }
+            root => root?,
+        };
+        let mut open = vec![(root.nodes.into_iter(), PathBuf::new())];
         while let Some((nodes, folder)) = open.last_mut() {
             let Some(node) = nodes.next() else {
                 open.pop();

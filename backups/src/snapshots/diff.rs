@@ -67,7 +67,7 @@ async fn compare(
     }
     if depth > MAX_DEPTH {
         let deepest = after.or(before).unwrap_or(Id::from_bytes([0; 32]));
-        return Err(Error::damaged(Object::Tree(deepest), Damage::Malformed));
+        return Err(Error::damaged(Object::tree(deepest), Damage::Malformed));
     }
     let (before, after) = (load(reader, before).await?, load(reader, after).await?);
     let (mut before, mut after) = (before.nodes.iter().peekable(), after.nodes.iter().peekable());

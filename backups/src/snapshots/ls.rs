@@ -66,7 +66,7 @@ async fn collect(
         });
         if let Some(id) = subtree {
             if open.len() >= MAX_DEPTH {
-                return Err(Error::damaged(Object::Tree(id), Damage::Malformed));
+                return Err(Error::damaged(Object::tree(id), Damage::Malformed));
             }
             open.push((id, reader.tree(&id).await?.nodes.into_iter(), path));
         }

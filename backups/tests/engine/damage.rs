@@ -237,6 +237,76 @@ async fn a_damaged_snapshot_hides_no_other() {
     assert!(matches!(none, Err(Error::SnapshotNotFound { .. })));
 }
 
+/// The damaged tree is named with the snapshots that need it and the path that leads there; the restore lists the path.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_corrupt_tree_is_named_with_its_snapshots_and_its_path() {
+    let sample = sample().await;
+    let repository = sample.open().await;
+    let source = sample.folder.path().join("source");
+    std::fs::write(source.join("small, and new"), b"the root changes, and nothing else").unwrap();
+    let second = save(&repository, &files(&source)).await.unwrap();
+    let mut both = vec![sample.saved.snapshot, second.snapshot];
+    both.sort_unstable();
+    let packs: Vec<StoreKey> = sample.keys("data/").await;
+    let (mut paths, mut roots) = (std::collections::BTreeSet::new(), 0);
+    for pack in packs {
+        // One bit after the other costs one tree after the other.
+        let length = sample.store.get(&pack).await.unwrap().len();
+        for at in (0..length.min(6000)).step_by(100) {
+            sample.edit(&pack, |body| body[at] ^= 1).await;
+            let target = sample.folder.path().join(format!("{}-{at}", pack.file_name()));
+            let repository = sample.open().await;
+            let found = check(&repository).await;
+            let trees = found
+                .findings
+                .iter()
+                .filter(|finding| matches!(finding.object, Object::Tree(_)));
+            for finding in trees.clone() {
+                let path = finding.path.clone().expect("a path leads to every tree");
+                let needed_by = &finding.snapshots;
+                let options = RestoreOptions::default();
+                let restored = restore_with(&repository, &sample.saved, &target, &options).await;
+                if path == Path::new("") {
+                    roots += 1;
+                    assert_eq!(needed_by.len(), 1, "each snapshot has a root of its own");
+                    if *needed_by == [sample.saved.snapshot] {
+                        let said = restored.unwrap_err().to_string();
+                        assert!(said.contains(&sample.saved.snapshot.short()), "{said}");
+                    }
+                } else if needed_by.contains(&sample.saved.snapshot) {
+                    let damaged = restored.unwrap().damaged;
+                    assert!(
+                        damaged.iter().any(|damaged| damaged.path == path),
+                        "{path:?}: {damaged:?}"
+                    );
+                }
+                if path.starts_with("source/deep") {
+                    let mut needed_by = needed_by.clone();
+                    needed_by.sort_unstable();
+                    assert_eq!(needed_by, both, "{path:?} is in both");
+                }
+                paths.insert(path);
+            }
+            assert!(trees.count() <= 1, "said once: {:?}", found.findings);
+            sample.edit(&pack, |body| body[at] ^= 1).await;
+        }
+    }
+    assert!(roots >= 2, "{roots}");
+    let all = [
+        "",
+        "source",
+        "source/deep",
+        "source/deep/er",
+        "source/deep/er/still",
+        "source/empty folder",
+    ];
+    assert!(
+        paths.iter().all(|path| all.contains(&path.to_str().unwrap())),
+        "{paths:?}"
+    );
+    assert!(paths.len() >= 4, "{paths:?}");
+}
+
 /// Two packs of one size change places: both are authentic, neither is what the index says.
 #[tokio::test(flavor = "multi_thread")]
 async fn swapped_blobs_are_never_taken_for_each_other() {

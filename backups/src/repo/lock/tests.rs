@@ -156,7 +156,7 @@ async fn a_fresh_lock_of_a_dead_process_of_this_machine_is_taken_over() {
     assert_eq!(excluded_by(&repository).await, None);
     // Its number may belong to somebody else by now.
     let recycled = put(&repository, |file| {
-        file.opsctl_process = Some("another boot/1".to_owned())
+        file.opsctl_process = Some("another boot/1".to_owned());
     })
     .await;
     assert_eq!(excluded_by(&repository).await, None);
