@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-use super::support::{DEADLINE, Proxy, get, one, until};
+use super::support::{DEADLINE, Proxy, get, http2, one, until};
 
 /// Sends bytes and reads until the proxy closes.
 async fn raw(addr: SocketAddr, bytes: &[u8]) -> String {
@@ -173,5 +173,52 @@ async fn headers_and_patience_are_bounded() {
     }
     drop(crowd);
     until("there is room again", || async { get(addr, "/", &[]).await.ok() }).await;
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn requests_begun_and_taken_back_by_the_thousand_end_their_connection_alone() {
+    let (proxy, v1, addr) = one().await;
+    let mut stream = TcpStream::connect(addr).await.expect("connect");
+    let mut frames = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+    // HPACK: GET, http, `/` from the static table; the authority `x` as a literal.
+    let block = b"\x82\x86\x84\x41\x01x";
+    for id in (1..20_000_u32).step_by(2) {
+        frames.extend([0, 0, block.len() as u8, 0x1, 0x5]);
+        frames.extend(id.to_be_bytes());
+        frames.extend(block);
+        // RST_STREAM with CANCEL.
+        frames.extend([0, 0, 4, 0x3, 0]);
+        frames.extend(id.to_be_bytes());
+        frames.extend(8_u32.to_be_bytes());
+    }
+    let _ = stream.write_all(&frames).await;
+    let mut rest = Vec::new();
+    let ended = timeout(DEADLINE, stream.read_to_end(&mut rest)).await;
+    assert!(ended.is_ok(), "the connection goes on");
+    assert!(v1.seen() < 5000, "{} reached the instance", v1.seen());
+    for _ in 0..20 {
+        assert_eq!(get(addr, "/", &[]).await.expect("others are served").body, "v1");
+    }
+    until("nothing is left of it", || async {
+        (proxy.counters().await.versions[0].in_flight == 0).then_some(())
+    })
+    .await;
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn headers_over_http2_are_bounded_too() {
+    let (proxy, v1, addr) = one().await;
+    let mut sender = http2(addr).await;
+    let request = http::Request::get("http://orders/")
+        .header("x", "a".repeat(200_000))
+        .body(http_body_util::Empty::<bytes::Bytes>::new())
+        .expect("request");
+    if let Ok(response) = timeout(DEADLINE, sender.send_request(request)).await.expect("in time") {
+        assert_eq!(response.status().as_u16(), 431);
+    }
+    assert_eq!(v1.seen(), 0);
+    assert_eq!(get(addr, "/", &[]).await.expect("others are served").body, "v1");
     proxy.stop().await;
 }

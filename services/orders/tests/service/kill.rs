@@ -4,10 +4,10 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use chassis::trial::{kills, seed};
+use chassis::trial::{kills, seed, until_async};
 use proto::payments::v1::ChargeStatus;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -37,39 +37,47 @@ async fn shop(
             _ => book(1, 100, "here"),
         };
         let key = format!("shop-{name}-{number}");
-        let id = loop {
+        let first = random.random_range(0..urls.len());
+        let tries = AtomicUsize::new(first);
+        let id = until_async("an instance takes the order", || async {
             if stop.load(Ordering::SeqCst) {
-                return;
+                return Some(None);
             }
-            let url = &urls[random.random_range(0..urls.len())];
+            let url = &urls[tries.fetch_add(1, Ordering::Relaxed) % urls.len()];
             let request = client
                 .post(url)
                 .bearer_auth(&token)
                 .header("idempotency-key", &key)
                 .json(&order);
-            let Ok(response) = request.send().await else {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-                continue;
-            };
+            let response = request.send().await.ok()?;
             match response.status() {
+                // The connection may break before the body is whole; the same key gives the same order.
                 StatusCode::CREATED => {
-                    // The connection may break before the body is whole; the same key gives the same order.
-                    if let Ok(order) = response.json::<Value>().await {
-                        break order["id"].as_str().unwrap().to_owned();
-                    }
+                    let order = response.json::<Value>().await.ok()?;
+                    Some(Some(order["id"].as_str().unwrap().to_owned()))
                 }
-                StatusCode::SERVICE_UNAVAILABLE => tokio::time::sleep(Duration::from_millis(20)).await,
+                StatusCode::SERVICE_UNAVAILABLE => None,
                 status => panic!("{status}: {}", response.text().await.unwrap_or_default()),
             }
-        };
+        })
+        .await;
+        let Some(id) = id else { return };
         placed.lock().await.push(id.clone());
         if random.random_bool(0.1) {
             let url = format!("{}/{id}/cancel", urls[random.random_range(0..urls.len())]);
             // What comes of it is checked at the end, whatever was heard of it.
             drop(client.post(url).bearer_auth(&token).send().await);
         }
-        tokio::time::sleep(Duration::from_millis(random.random_range(0..20))).await;
     }
+}
+
+/// Waits until so many more orders were placed.
+async fn more(placed: &Mutex<Vec<String>>, orders: usize) {
+    let wanted = placed.lock().await.len() + orders;
+    until_async("orders are placed", || async {
+        (placed.lock().await.len() >= wanted).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -100,14 +108,15 @@ async fn nothing_is_lost_or_done_twice_when_services_are_killed() {
         })
         .collect();
     for _ in 0..kills {
-        tokio::time::sleep(Duration::from_millis(random.random_range(50..800))).await;
+        more(&placed, random.random_range(3..60)).await;
         let victim = match random.random_range(0..6) {
             0 => &mut stack.payments,
             1 => &mut stack.notifications,
             n => &mut stack.orders[n % 2],
         };
         victim.kill();
-        tokio::time::sleep(Duration::from_millis(random.random_range(0..300))).await;
+        // Orders are taken whoever is away.
+        more(&placed, random.random_range(0..20)).await;
         victim.start_again().await;
     }
     stop.store(true, Ordering::SeqCst);
