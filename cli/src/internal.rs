@@ -9,7 +9,7 @@ use opsctl_drills::{Kind, report};
 use opsctl_platform::PlatformError;
 use opsctl_platform::local::{Launcher, Role, StateDir, supervisor};
 use opsctl_platform::process::detach;
-use opsctl_platform::run::{Journal, Run, RunRecord, WatchOptions, this_process, watch};
+use opsctl_platform::run::{Journal, Run, RunRecord, WatchOptions, Watched, this_process, watch};
 use opsctl_rollouts::{Options as CanaryOptions, rollback, worker};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +19,7 @@ use crate::context::{Context, Signals};
 use crate::error::{self, Failure, Outcome};
 use crate::exit::Exit;
 use crate::platform;
+use crate::retention;
 
 /// How long a run's locks live without a heartbeat.
 pub(crate) const LEASE: Duration = Duration::from_secs(15);
@@ -87,7 +88,7 @@ pub(crate) fn proxy(context: &Context, place: &Place) -> Outcome {
 pub(crate) fn watchdog(context: &Context, place: &Place) -> Outcome {
     let state = place.open()?;
     let run = place.run()?;
-    let (_, platform) = platform::over(context, &state)?;
+    let (local, platform) = platform::over(context, &state)?;
     context.block_on(async {
         // It ends by itself when the run is over; a signal to the process group must not end it before.
         let _signals = Signals::listen()?;
@@ -100,9 +101,12 @@ pub(crate) fn watchdog(context: &Context, place: &Place) -> Outcome {
             notifier,
             ..WatchOptions::default()
         };
-        watch(platform, run, this_process(run), &journal, &options)
+        let watched = watch(platform, run, this_process(run), &journal, &options)
             .await
             .map_err(|error| error::platform::run_failure(format!("could not watch run `{run}`"), &error))?;
+        if matches!(watched, Watched::Undone(_)) {
+            retention::after_run(&local).await;
+        }
         Ok(Exit::Done)
     })
 }
@@ -125,7 +129,7 @@ pub(crate) fn work(context: &Context, place: &Place) -> Outcome {
         run.keep_watched(watchdog_starter(launcher.clone(), &state, id))
             .map_err(|error| error::platform::run_failure(what(), &error))?;
         let notifier = notifier_of(context, run.record());
-        if run.record().kind == worker::KIND {
+        let done = if run.record().kind == worker::KIND {
             let options = CanaryOptions {
                 await_watchdog: Some(WATCHDOG),
                 notifier,
@@ -156,7 +160,11 @@ pub(crate) fn work(context: &Context, place: &Place) -> Outcome {
                 format!("a run of kind `{kind}` cannot be gone on with"),
             )
             .help(format!("opsctl recover {id}")))
+        };
+        if done.is_ok() {
+            retention::after_run(&local).await;
         }
+        done
     })
 }
 

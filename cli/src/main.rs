@@ -19,6 +19,7 @@ mod internal;
 mod output;
 mod platform;
 mod repository;
+mod retention;
 mod target;
 mod tour;
 

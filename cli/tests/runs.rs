@@ -189,3 +189,47 @@ fn a_run_whose_starter_and_worker_are_dead_is_recovered_at_once() {
         "{record}"
     );
 }
+
+#[test]
+fn the_end_of_a_run_removes_old_ones_but_never_what_is_needed() {
+    let sandbox = up();
+    let taken_away = || {
+        let mut terminal = canary(&sandbox);
+        eventually("its share", || {
+            sandbox.run(&["status", "--json"]).json()["services"][0]["canary"]["version"] == "v2"
+        });
+        sandbox.run(&["deploy", "abort"]).ended(0);
+        terminal.wait().expect("our own child");
+    };
+    taken_away();
+    let real = record(&sandbox).expect("the record");
+    let stable = sandbox.run(&["status", "--json"]).json()["services"][0]["stable_version"].clone();
+    let old = |number: usize, change: &dyn Fn(&mut Value)| {
+        let mut record = real.clone();
+        let id = format!("20010101-{number:06}-0000");
+        record["id"] = id.as_str().into();
+        record["kind"] = "drill/pod-kill".into();
+        record["started_at"] = format!("2001-01-01T00:{:02}:{:02}Z", number / 60, number % 60).into();
+        change(&mut record);
+        sandbox.write(&format!(".opsctl/runs/{id}/record.json"), &record.to_string());
+        id
+    };
+    let promotion = old(0, &|record| {
+        record["kind"] = "canary".into();
+        record["outcome"] = "passed".into();
+        record["spec"]["version"]["version"] = stable.clone();
+    });
+    let incomplete = old(1, &|record| record["outcome"] = "undo_incomplete".into());
+    let finished: Vec<String> = (2..132).map(|number| old(number, &|_| {})).collect();
+    let ids = || -> Vec<String> {
+        let runs = fs::read_dir(sandbox.path(".opsctl/runs")).expect("the runs").flatten();
+        let mut ids: Vec<String> = runs.filter_map(|run| run.file_name().into_string().ok()).collect();
+        ids.sort();
+        ids
+    };
+    taken_away();
+    // The two canaries are the youngest of the hundred.
+    let expected = [&[promotion, incomplete][..], &finished[32..]].concat();
+    eventually("the removal", || ids().len() == 102);
+    assert_eq!(ids()[..100], expected);
+}

@@ -14,6 +14,7 @@ mod observed;
 pub mod ports;
 mod records;
 pub mod releases;
+pub mod retention;
 pub mod state_dir;
 mod status;
 pub mod supervisor;

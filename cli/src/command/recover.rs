@@ -8,6 +8,7 @@ use crate::context::Context;
 use crate::error::{self, Failure, Outcome};
 use crate::exit::Exit;
 use crate::platform::{self, Opened, words};
+use crate::retention;
 
 /// Undo what dead runs left behind
 #[derive(Debug, clap::Args)]
@@ -64,6 +65,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         for record in records {
             document.runs.push(one(&opened, &record).await?);
         }
+        retention::after_run(&opened.local).await;
         context.out.answer(&document, |_| {
             document
                 .runs

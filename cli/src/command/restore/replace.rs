@@ -18,6 +18,7 @@ use crate::exit::Exit;
 use crate::internal::{LEASE, WATCHDOG, watchdog_starter};
 use crate::platform::{self, Content, Opened};
 use crate::repository::{self, IfEmpty};
+use crate::retention;
 
 /// How long services may take to end, and to be ready again.
 const STOP_LIMIT: Duration = Duration::from_mins(1);
@@ -176,6 +177,7 @@ async fn apply(
                 ),
             };
             run.close(outcome, &message).await.map_err(failed)?;
+            retention::after_run(&opened.local).await;
             context.out.answer(&document, |_| format!("{}\n", document.target))?;
             context.out.done(document.summary());
             if let Some(kept) = &document.kept {
@@ -200,6 +202,7 @@ async fn apply(
                 _ => RunOutcome::Error,
             };
             run.close(outcome, &failure.message).await.map_err(failed)?;
+            retention::after_run(&opened.local).await;
             if complete {
                 Err(failure)
             } else {
