@@ -30,7 +30,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let seed = arguments.seed.unwrap_or_else(|| u64::from(std::process::id()));
     println!("soak: {} kills, seed {seed}", arguments.kills);
     let each = arguments.kills.div_ceil(KINDS);
-    let mut tests = step::cargo(["test", "--workspace", "--test", "kill"]);
+    let mut tests = step::cargo(["test", "--workspace", "--no-fail-fast", "--test", "kill"]);
     if !arguments.filter.is_empty() {
         tests.arg(&arguments.filter);
     }

@@ -219,10 +219,10 @@ async fn save(
 
 fn tell(context: &Context, store: &Datastore, report: &BackupReport, elapsed: f64) {
     context.out.done(format!(
-        "backed up {}: {} of {} new, snapshot {}, {}",
+        "backed up {}: {} read, {} stored, snapshot {}, {}",
         store.name,
-        bytes(report.summary.data_added),
         bytes(report.summary.total_bytes_processed),
+        bytes(report.summary.data_added_packed),
         report.snapshot.short(),
         seconds(elapsed)
     ));
