@@ -1,30 +1,8 @@
 //! What was counted in a stretch of time, and whether it kept the objectives. Pure; nothing is measured here.
 
 use opsctl_platform::Objectives;
+pub use opsctl_platform::run::Verdict;
 use serde::{Deserialize, Serialize};
-
-/// The verdict of a drill. Missing data is never a pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// Every expectation was met.
-    Pass,
-    /// One of them was not.
-    Fail,
-    /// Not enough was seen to say.
-    Inconclusive,
-}
-
-impl Verdict {
-    /// The word that reports use.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pass => "pass",
-            Self::Fail => "fail",
-            Self::Inconclusive => "inconclusive",
-        }
-    }
-}
 
 /// Requests of a stretch of time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

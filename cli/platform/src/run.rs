@@ -13,6 +13,7 @@ mod record;
 mod recover;
 mod session;
 mod undo;
+mod verdict;
 mod watchdog;
 
 pub use journal::{Event, Journal, JournalError, Tail, read_events};
@@ -22,4 +23,5 @@ pub use recover::{Loss, Orphan, Recovered, give_up, orphans, recover, this_proce
 pub use session::{Control, Run, RunError, request_cancel};
 pub(crate) use undo::message_of;
 pub use undo::{StepResult, UndoReport, UndoStep, undo};
+pub use verdict::Verdict;
 pub use watchdog::{WatchOptions, Watched, watch};

@@ -18,6 +18,7 @@ mod odds;
 
 pub use odds::{FAIL_NULL, OddsProcess, PASS_NULL};
 
+pub use opsctl_platform::run::Verdict;
 use serde::{Deserialize, Serialize};
 
 /// What an answer can be bad at.
@@ -134,29 +135,6 @@ impl Default for Settings {
             fail_intervals: 3,
             fast_path: 1e5,
             gap_limit: 3,
-        }
-    }
-}
-
-/// The verdict. Missing data is never a pass and never a fail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// Shown not to be worse than allowed.
-    Pass,
-    /// Shown to be worse.
-    Fail,
-    /// Neither is shown.
-    Inconclusive,
-}
-
-impl Verdict {
-    /// The word that reports use.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pass => "pass",
-            Self::Fail => "fail",
-            Self::Inconclusive => "inconclusive",
         }
     }
 }
