@@ -9,7 +9,6 @@ use std::path::PathBuf;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::clock;
 use crate::error::{Damage, Error, Object};
 use crate::progress::{Phase, Progress};
 use crate::repo::{Id, Lock, Repository};
@@ -112,19 +111,7 @@ pub async fn check(
     progress: &dyn Progress,
     cancel: &CancellationToken,
 ) -> Result<CheckReport, Error> {
-    let work = async {
-        let lock = Lock::for_reading(repository, clock::now()).await?;
-        let report = unlocked(repository, *options, progress).await;
-        if let Some(lock) = lock {
-            lock.release().await;
-        }
-        report
-    };
-    tokio::select! {
-        biased;
-        () = cancel.cancelled() => Err(Error::Cancelled),
-        report = work => report,
-    }
+    Lock::while_reading(repository, cancel, unlocked(repository, *options, progress)).await
 }
 
 async fn unlocked(

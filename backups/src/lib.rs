@@ -17,6 +17,7 @@ mod restore;
 pub mod snapshots;
 pub mod source;
 pub mod store;
+mod threads;
 
 pub use backup::{BackupOptions, BackupReport, Parent, backup};
 pub use check::{CheckOptions, CheckReport, Finding, Problem, ReadData, Severity, check};

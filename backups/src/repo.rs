@@ -45,6 +45,7 @@ use serde::de::DeserializeOwned;
 use crate::clock;
 use crate::error::{Damage, Error, Object};
 use crate::store::{Store, StoreError, list_all};
+use crate::threads::blocking;
 use config::Config;
 use crypto::Key;
 use index::{Index, IndexFile};
@@ -336,8 +337,8 @@ async fn open_keys(store: &dyn Store, password: &str) -> Result<Vec<Key>, Error>
             bytes => bytes?,
         };
         let password = zeroize::Zeroizing::new(password.to_owned());
-        let attempt = tokio::task::spawn_blocking(move || KeyFile::open(&id, &bytes, &password));
-        match attempt.await.map_err(|_| Error::Cancelled)? {
+        let attempt = blocking(move || KeyFile::open(&id, &bytes, &password));
+        match attempt.await? {
             Attempt::Opened(key) => opened.push(*key),
             Attempt::WrongPassword => refused += 1,
             Attempt::Damaged(damage) => damaged = Some(Error::damaged(Object::Key(id), damage)),
@@ -353,12 +354,12 @@ async fn open_keys(store: &dyn Store, password: &str) -> Result<Vec<Key>, Error>
 
 async fn write_new_key(store: &dyn Store, password: &str, kdf: KdfParams) -> Result<(Key, Id), Error> {
     let password = zeroize::Zeroizing::new(password.to_owned());
-    let sealing = tokio::task::spawn_blocking(move || {
+    let sealing = blocking(move || {
         let master = Key::random();
         let file = KeyFile::seal(&master, &password, kdf, clock::now())?;
         Some((master, serde_json::to_vec(&file).ok()?))
     });
-    let sealed = sealing.await.map_err(|_| Error::Cancelled)?;
+    let sealed = sealing.await?;
     let (master, bytes) = sealed.ok_or_else(|| Error::Invalid(format!("scrypt refuses {kdf:?}")))?;
     let id = Id::of(&bytes);
     store.put(&FileKind::Key.key(&id), Bytes::from(bytes)).await?;

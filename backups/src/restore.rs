@@ -11,11 +11,11 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::clock;
 use crate::error::Error;
 use crate::progress::{Phase, Progress};
 use crate::repo::{Id, Lock, Node, Repository};
 use crate::source::Skipped;
+use crate::threads::blocking;
 use content::{Files, Outcome};
 use plan::Plan;
 use root::{Rights, Root};
@@ -79,19 +79,8 @@ pub async fn restore(
     progress: &dyn Progress,
     cancel: &CancellationToken,
 ) -> Result<RestoreReport, Error> {
-    let work = async {
-        let lock = Lock::for_reading(repository, clock::now()).await?;
-        let restored = unlocked(repository, snapshot, target, options, progress).await;
-        if let Some(lock) = lock {
-            lock.release().await;
-        }
-        restored
-    };
-    tokio::select! {
-        biased;
-        () = cancel.cancelled() => Err(Error::Cancelled),
-        restored = work => restored,
-    }
+    let work = unlocked(repository, snapshot, target, options, progress);
+    Lock::while_reading(repository, cancel, work).await
 }
 
 async fn unlocked(
@@ -114,7 +103,7 @@ async fn unlocked(
         ..RestoreReport::default()
     };
     let (target, folders) = (target.to_owned(), plan.folders);
-    let (root, folders, refused) = blocking(move || prepare(&target, folders)).await?;
+    let (root, folders, refused) = blocking(move || prepare(&target, folders)).await??;
     report.directories = folders.len() as u64;
     report.skipped.extend(refused);
 
@@ -135,11 +124,7 @@ async fn unlocked(
         }
         .finish(&files, &links, &specials, &folders)
     })
-    .await
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| Error::Cancelled)?
+    .await?
 }
 
 type Folders = Vec<(PathBuf, Node)>;

@@ -12,6 +12,7 @@ use crate::repo::layout::FileKind;
 use crate::repo::pack::{self, PackedBlob};
 use crate::repo::{Id, Reader, Repository};
 use crate::store::StoreError;
+use crate::threads::blocking;
 
 /// What reading one pack found.
 struct PackFindings {
@@ -78,7 +79,7 @@ async fn read(reader: &Reader, id: Id, indexed: Vec<PackedBlob>) -> Result<PackF
         Err(error) => return Err(error.into()),
     };
     let reader = reader.clone();
-    let judging = tokio::task::spawn_blocking(move || {
+    blocking(move || {
         let mut problems = Vec::new();
         if Id::of(&bytes) != id {
             problems.push((object, Damage::WrongHash));
@@ -105,6 +106,6 @@ async fn read(reader: &Reader, id: Id, indexed: Vec<PackedBlob>) -> Result<PackF
             bytes: bytes.len() as u64,
             problems,
         }
-    });
-    judging.await.map_err(|_| Error::Cancelled)
+    })
+    .await
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::layout::FileKind;
 use super::{Id, Repository, host};
@@ -139,6 +140,27 @@ impl Lock {
                 Ok(None)
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// Does work that reads under a lock for reading, until it is done or cancelled.
+    pub(crate) async fn while_reading<T>(
+        repository: &Repository,
+        cancel: &CancellationToken,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let locked = async {
+            let lock = Self::for_reading(repository, clock::now()).await?;
+            let outcome = work.await;
+            if let Some(lock) = lock {
+                lock.release().await;
+            }
+            outcome
+        };
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(Error::Cancelled),
+            outcome = locked => outcome,
         }
     }
 

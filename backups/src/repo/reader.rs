@@ -11,6 +11,7 @@ use super::pack::{BlobKind, PackedBlob};
 use super::{Id, Repository, Tree};
 use crate::error::{Damage, Error};
 use crate::store::StoreError;
+use crate::threads::blocking;
 
 /// Reads with one state of the index. Clones share it.
 #[derive(Clone)]
@@ -69,14 +70,14 @@ impl Reader {
             sealed => sealed?,
         };
         let this = self.clone();
-        let decoding = tokio::task::spawn_blocking(move || {
+        let decoded = blocking(move || {
             this.with_decoder(|decoder| {
                 decoder
                     .decode(this.repository.key(), &blob, &sealed)
                     .map(<[u8]>::to_vec)
             })
         });
-        decoding.await.map_err(|_| Error::Cancelled)?.map_err(damaged)
+        decoded.await?.map_err(damaged)
     }
 
     /// Lends out one of the decoders, which keep their buffers.

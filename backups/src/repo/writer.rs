@@ -32,6 +32,7 @@ use super::{Id, Reader, Repository, Snapshot, Summary, Tree};
 use crate::error::Error;
 use crate::progress::Progress;
 use crate::store::StoreError;
+use crate::threads::{blocking, ended};
 use blocks::{Block, BlockReader, Spares};
 
 /// So many packs are on their way to the store at once.
@@ -208,11 +209,11 @@ impl<'a> Writer<'a> {
             let Some(mut reader) = state else { return Ok(None) };
             self.still_wanted()?;
             let shared = Arc::clone(&self.shared);
-            let reading = tokio::task::spawn_blocking(move || {
+            let reading = blocking(move || {
                 let block = reader.next(&shared.chunker, &shared.spares);
                 (block, reader)
             });
-            let (block, reader) = reading.await.map_err(|_| Error::Cancelled)?;
+            let (block, reader) = reading.await?;
             Ok(block.map_err(ReadFailure::Reader)?.map(|block| {
                 let rest = (!reader.is_at_end()).then_some(reader);
                 (block, rest)
@@ -225,19 +226,18 @@ impl<'a> Writer<'a> {
     async fn seal(&self, kind: BlobKind, block: Block) -> Result<Vec<Id>, Error> {
         self.still_wanted()?;
         let task = tokio::spawn(Arc::clone(&self.shared).seal_and_send(kind, block));
-        AbortOnDropHandle::new(task).await.map_err(|_| Error::Cancelled)?
+        AbortOnDropHandle::new(task).await.map_err(ended)?
     }
 
     /// Stores whatever is still open, and the index of it. Only then may a snapshot name the content.
     pub(crate) async fn finish(self) -> Result<Summary, Error> {
         let shared = Arc::clone(&self.shared);
-        let closing = tokio::task::spawn_blocking(move || shared.close());
-        for pack in closing.await.map_err(|_| Error::Cancelled)? {
+        for pack in blocking(move || shared.close()).await? {
             Arc::clone(&self.shared).upload(pack).await?;
         }
         let mut uploads = std::mem::take(&mut *locked(&self.shared.uploads));
         while let Some(done) = uploads.join_next().await {
-            done.map_err(|_| Error::Cancelled)??;
+            done.map_err(ended)??;
         }
         self.shared.store_index(true).await?;
         let mut figures = locked(&self.figures).clone();
@@ -266,12 +266,12 @@ impl Shared {
     async fn seal_and_send(self: Arc<Self>, kind: BlobKind, block: Block) -> Result<Vec<Id>, Error> {
         let slot = self.sealing_slots.acquire().await.map_err(|_| Error::Cancelled)?;
         let shared = Arc::clone(&self);
-        let sealing = tokio::task::spawn_blocking(move || {
+        let sealing = blocking(move || {
             let sealed = shared.seal(kind, &block.bytes, &block.chunks);
             shared.spares.put_back(block.bytes);
             sealed
         });
-        let (ids, packs) = sealing.await.map_err(|_| Error::Cancelled)??;
+        let (ids, packs) = sealing.await??;
         drop(slot);
         for pack in packs {
             Arc::clone(&self).upload(pack).await?;
@@ -288,7 +288,7 @@ impl Shared {
         let shared = Arc::clone(&self);
         let mut uploads = locked(&self.uploads);
         while let Some(done) = uploads.try_join_next() {
-            done.map_err(|_| Error::Cancelled)??;
+            done.map_err(ended)??;
         }
         uploads.spawn(async move {
             let outcome = shared.store_pack(pack).await;

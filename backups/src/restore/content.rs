@@ -19,6 +19,7 @@ use crate::repo::layout::FileKind;
 use crate::repo::pack::PackedBlob;
 use crate::repo::{BlobKind, Id, Node, Reader};
 use crate::store::StoreError;
+use crate::threads::blocking;
 
 /// Neighbouring blobs are read together up to this many bytes,
 const RUN_LENGTH: u32 = 8 << 20;
@@ -109,7 +110,7 @@ impl Files {
         let mut looking = stream::iter(0..self.states.len())
             .map(|file| {
                 let (this, reader) = (Arc::clone(self), reader.clone());
-                blocking(move || this.begin(file, &reader))
+                async move { blocking(move || this.begin(file, &reader)).await? }
             })
             .buffered(workers);
         while looking.try_next().await?.is_some() {}
@@ -225,9 +226,9 @@ impl Files {
                     failed.push((blob.id, places));
                 }
             }
-            Ok(failed)
+            Ok::<_, Error>(failed)
         })
-        .await?;
+        .await??;
         for (id, places) in failed {
             let plain = reader.blob(BlobKind::Data, &id).await;
             let this = Arc::clone(self);
@@ -235,7 +236,7 @@ impl Files {
                 Ok(plain) => this.write(&plain, &places),
                 Err(error) => this.fail(&places, &error),
             })
-            .await?;
+            .await??;
         }
         progress.bytes(written.load(Ordering::Relaxed));
         Ok(())
@@ -393,8 +394,4 @@ fn runs_of(pack: Id, mut blobs: Vec<Wanted>) -> Vec<Run> {
         }
     }
     runs
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| Error::Cancelled)?
 }

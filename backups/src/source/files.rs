@@ -20,6 +20,7 @@ use rustix::fs::OFlags;
 use super::{Excludes, Skipped, Source, SourceError, Verification, Written};
 use crate::Error;
 use crate::repo::{Id, Node, NodeKind, ReadFailure, Tree, Writer};
+use crate::threads::blocking;
 use metadata::Accounts;
 use walk::Event;
 
@@ -195,8 +196,7 @@ fn unchanged<'a>(node: &Node, parent: &'a Node) -> Option<&'a [Id]> {
 
 async fn save_file(into: &Writer<'_>, path: PathBuf, mut node: Node, is_new: bool) -> Result<Saved, Error> {
     let to_open = path.clone();
-    let opening = tokio::task::spawn_blocking(move || open(&to_open));
-    let opened = opening.await.map_err(|_| Error::Cancelled)?;
+    let opened = blocking(move || open(&to_open)).await?;
     let (file, again) = match opened.and_then(|file| Ok((file.try_clone()?, file))) {
         Ok(opened) => opened,
         Err(error) => {

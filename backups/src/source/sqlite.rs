@@ -26,6 +26,7 @@ use sha2::{Digest, Sha256};
 use super::{Source, SourceError, Verification, VerifiedCheck, Written};
 use crate::progress::Phase;
 use crate::repo::{Content, Node, NodeKind, ReadFailure, Tree, Writer, host};
+use crate::threads::blocking;
 use crate::{Error, clock};
 
 /// The name of the manifest in the snapshot.
@@ -101,7 +102,7 @@ impl Source for SqliteSource {
         );
         // Tells the thread to stop when this future is dropped.
         let guard = cancel.clone().drop_guard();
-        let copying = tokio::task::spawn_blocking(move || {
+        let copying = blocking(move || {
             let staging = Staging::make(&staging)?;
             copy::copy(&database, &staging.file, &cancel)?;
             let problem = copy::first_problem(&staging.file).map_err(|source| copy::failed(&database, source))?;
@@ -113,7 +114,7 @@ impl Source for SqliteSource {
                 None => Ok(staging),
             }
         });
-        let staging: Staging = copying.await.map_err(|_| Error::Cancelled)??;
+        let staging: Staging = copying.await??;
         drop(guard);
 
         into.progress().phase(
@@ -171,9 +172,9 @@ impl Source for SqliteSource {
 
     async fn verify(&self, restored: &Path) -> Result<Verification, Error> {
         let (file, manifest) = (restored.join(self.name()?), restored.join(MANIFEST));
-        let verifying = tokio::task::spawn_blocking(move || verify(&file, &manifest));
+        let verifying = blocking(move || verify(&file, &manifest));
         Ok(Verification {
-            checks: verifying.await.map_err(|_| Error::Cancelled)?,
+            checks: verifying.await?,
         })
     }
 }
