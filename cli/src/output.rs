@@ -144,7 +144,7 @@ impl Output {
             self.say(&format!(
                 "{} {}",
                 self.stderr.apply(Style::Warning, "warning:"),
-                text.as_ref()
+                printable(text.as_ref())
             ));
         }
     }
@@ -217,6 +217,20 @@ pub(crate) fn plural(count: u64, one: &str, many: &str) -> String {
     } else {
         format!("{count} {many}")
     }
+}
+
+/// Text from elsewhere (names of files, what services say) without characters that steer a terminal: they are shown
+/// escaped. Line feeds and tabs stay.
+pub(crate) fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() && !matches!(character, '\n' | '\t') {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
 }
 
 #[cfg(test)]

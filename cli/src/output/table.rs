@@ -1,7 +1,7 @@
 //! Tables for people: columns by two spaces, no lines, headings in capitals; one cell a line where the terminal is too
 //! narrow for columns. Scripts take `--json`.
 
-use super::{Paint, Style};
+use super::{Paint, Style, printable};
 
 /// Rows under a heading. Cells are plain text; a cell may carry one colour.
 #[derive(Debug)]
@@ -21,12 +21,15 @@ impl Table {
 
     /// Adds a row of plain cells.
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.into_iter().map(|cell| (cell, None)).collect());
+        self.styled(cells.into_iter().map(|cell| (cell, None)).collect());
     }
 
     /// Adds a row whose cells may be coloured.
     pub(crate) fn styled(&mut self, cells: Vec<(String, Option<Style>)>) {
-        self.rows.push(cells);
+        let cells = cells
+            .into_iter()
+            .map(|(cell, style)| (printable(&cell).replace('\n', "\\n"), style));
+        self.rows.push(cells.collect());
     }
 
     /// The lines. With a `width` the last column is cut so that no line is longer; where that leaves it no room, every
@@ -130,5 +133,12 @@ mod tests {
             text,
             "orders\n  ADDRESS  127.0.0.1:21001\n  STATE    2 of 2 ready, all of them\n  STATE    since noon\n"
         );
+    }
+
+    #[test]
+    fn a_hostile_name_does_not_steer_the_terminal() {
+        let mut table = Table::new(&["path"]);
+        table.row(["a\u{1b}[2Jb\u{7}é".to_owned()]);
+        assert_eq!(table.render(Paint::Plain, None), "PATH\na\\u{1b}[2Jb\\u{7}é\n");
     }
 }

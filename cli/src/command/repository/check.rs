@@ -7,7 +7,7 @@ use crate::config;
 use crate::context::Context;
 use crate::error::{self, Outcome};
 use crate::exit::Exit;
-use crate::output::{Style, bytes, plural};
+use crate::output::{Style, bytes, plural, printable};
 use crate::repository::{self, IfEmpty, Shown};
 
 /// Look for damage in the repository
@@ -61,6 +61,8 @@ struct Finding {
     severity: &'static str,
     object: String,
     problem: String,
+    /// Where a snapshot has it, if it is known.
+    path: Option<String>,
     snapshots: Vec<String>,
 }
 
@@ -98,6 +100,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
                     severity: severity(finding.severity).0,
                     object: finding.object.to_string(),
                     problem: finding.problem.to_string(),
+                    path: finding.path.as_ref().map(|path| path.display().to_string()),
                     snapshots: finding.snapshots.iter().map(ToString::to_string).collect(),
                 })
                 .collect(),
@@ -112,6 +115,9 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
                     finding.object,
                     finding.problem
                 ));
+                if let Some(path) = &finding.path {
+                    text.push_str(&format!(", at /{}", printable(&path.to_string_lossy())));
+                }
                 if !finding.snapshots.is_empty() {
                     let ids: Vec<String> = finding.snapshots.iter().map(backups::Id::short).collect();
                     text.push_str(&format!(", needed by {}", ids.join(", ")));
