@@ -138,10 +138,29 @@ async fn a_webhook_that_fails_is_an_event_and_takes_bounded_time() {
         assert_eq!(event.kind, "notify_failed");
         assert!(event.data["error"].as_str().unwrap().contains(reason), "{event:?}");
     }
-    for url in ["https://example.org/", "ftp://x/", "nonsense", "http:///path"] {
+    for url in ["ftp://x/", "nonsense", "http:///path"] {
         let notify = Notify {
             webhook: url.to_owned(),
         };
         assert!(Notifier::new(&notify).is_err(), "{url}");
     }
+}
+
+#[tokio::test]
+async fn a_webhook_over_https_is_asked_in_tls_alone() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}/T0/secret", listener.local_addr().unwrap());
+    let asked = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut first = [0; 3];
+        stream.read_exact(&mut first).await.unwrap();
+        first
+    });
+    let journal = Journal::memory("r");
+    notifier(&url).tell(&closed(), "failed", &journal, now()).await;
+    // A handshake record of TLS 1.x (RFC 8446, 5.1); the document went nowhere.
+    assert_eq!(asked.await.unwrap(), [0x16, 0x03, 0x01]);
+    let event = journal.events().unwrap().remove(0);
+    assert_eq!(event.kind, "notify_failed");
+    assert!(!event.data["error"].as_str().unwrap().contains("secret"), "{event:?}");
 }

@@ -2,29 +2,30 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
 use jiff::Timestamp;
 use serde_json::json;
 
 use super::undo::message_of;
 use super::{Journal, Notify, Outcome, RunRecord};
 
-/// Posts one JSON document (schema `opsctl.notification/v1`) per event to the URL. Does not follow redirects.
+/// Posts one JSON document (schema `opsctl.notification/v1`) per event to the URL. Does not follow redirects, and asks no
+/// proxy of the environment. Over `https://` the system's certificate authorities decide.
 #[derive(Debug, Clone)]
 pub struct Notifier {
-    url: http::Uri,
+    url: reqwest::Url,
+    client: reqwest::Client,
     limit: Duration,
 }
 
 /// Why a webhook cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum NotifyError {
-    /// Not an `http://host…` URL.
-    #[error("a webhook must be an http:// URL with a host")]
+    /// Not an `http://host…` or `https://host…` URL.
+    #[error("a webhook must be an http:// or https:// URL with a host")]
     Url,
+    /// There is no TLS here, such as without certificate authorities.
+    #[error("a client for webhooks cannot be made")]
+    Client(#[source] reqwest::Error),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -32,11 +33,10 @@ enum DeliveryError {
     #[error("the webhook did not answer within {} s", .0.as_secs_f64())]
     TimedOut(Duration),
     #[error("the webhook answered {0}")]
-    Status(http::StatusCode),
+    Status(reqwest::StatusCode),
+    // The URL of a webhook is often its secret: it is taken off the error.
     #[error("the webhook cannot be reached")]
-    Unreachable(#[source] hyper_util::client::legacy::Error),
-    #[error("the request cannot be built")]
-    Request(#[source] http::Error),
+    Unreachable(#[source] reqwest::Error),
 }
 
 impl Notifier {
@@ -45,12 +45,22 @@ impl Notifier {
 
     /// Checks the URL; sends nothing.
     pub fn new(notify: &Notify) -> Result<Self, NotifyError> {
-        let url: http::Uri = notify.webhook.parse().map_err(|_| NotifyError::Url)?;
-        if url.scheme_str() != Some("http") || url.host().is_none_or(str::is_empty) {
+        // `Url` alone would mend `http:///path` to a host named `path`.
+        let uri: http::Uri = notify.webhook.parse().map_err(|_| NotifyError::Url)?;
+        if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none_or(str::is_empty) {
             return Err(NotifyError::Url);
         }
+        let url: reqwest::Url = notify.webhook.parse().map_err(|_| NotifyError::Url)?;
+        // An error says that one is installed already: as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .build()
+            .map_err(NotifyError::Client)?;
         Ok(Self {
             url,
+            client,
             limit: Self::LIMIT,
         })
     }
@@ -101,12 +111,15 @@ impl Notifier {
     }
 
     async fn post(&self, body: String) -> Result<(), DeliveryError> {
-        let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
-        let request = http::Request::post(self.url.clone())
-            .header(http::header::CONTENT_TYPE, "application/json")
-            .body(Full::new(Bytes::from(body)))
-            .map_err(DeliveryError::Request)?;
-        let response = client.request(request).await.map_err(DeliveryError::Unreachable)?;
+        let request = self
+            .client
+            .post(self.url.clone())
+            .header(reqwest::header::CONTENT_TYPE, "application/json")
+            .body(body);
+        let response = request
+            .send()
+            .await
+            .map_err(|error| DeliveryError::Unreachable(error.without_url()))?;
         if response.status().is_success() {
             Ok(())
         } else {
