@@ -9,7 +9,6 @@ use super::Finding;
 const FOLDERS: &[&str] = &[
     ".cargo",
     ".ci",
-    ".git",
     "alerts",
     "backups",
     "cli",
@@ -60,7 +59,7 @@ const REQUIRED: &[&str] = &[
 pub fn check() -> Result<Vec<Finding>> {
     let root = peers::workspace_root();
     let mut findings = Vec::new();
-    let ignored = [".opsctl", "target"];
+    let ignored = [".git", ".opsctl", "target"];
     for entry in fs::read_dir(root)? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
