@@ -292,16 +292,7 @@ fn two_backups_at_once() {
 
 #[test]
 fn restic_reads_what_backup_wrote() {
-    let Some(restic) = peers::peer("restic", "restic_reads_what_backup_wrote") else {
-        return;
-    };
     let sandbox = Sandbox::with_stores();
     sandbox.run(&["backup"]).ended(0);
-    let checked = Command::new(restic)
-        .args(["--no-cache", "check", "--read-data", "-r"])
-        .arg(sandbox.path("repo"))
-        .env("RESTIC_PASSWORD", "correct horse")
-        .output()
-        .expect("restic starts");
-    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    sandbox.judged_by_restic("restic_reads_what_backup_wrote");
 }

@@ -9,22 +9,13 @@ mod traffic;
 use std::process::{Child, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
-use sandbox::{Sandbox, eventually, tiny_service};
+use sandbox::{HELD, Sandbox, eventually};
 use serde_json::Value;
 use traffic::Traffic;
 
 /// A service with two instances, up; its port.
 fn up() -> (Sandbox, u16) {
-    let sandbox = Sandbox::new();
-    let tiny = tiny_service().display().to_string();
-    sandbox.write(
-        "opsctl.toml",
-        &format!(
-            "version = 1\n[env.local]\n[service.shop]\nhealth = {{ http = \"/healthz\" }}\nobjectives = {{ availability = \"80%\" }}\n\
-             [service.shop.local]\ncommand = [{tiny:?}]\nreplicas = 2\n\
-             [service.shop.canary]\ncommand = [{tiny:?}, \"--release\", \"{{version}}\"]\n"
-        ),
-    );
+    let sandbox = Sandbox::with_shop();
     let up = sandbox.run(&["up", "--json"]).ended(0).json();
     let port = up["ready"][0]["ports"]["http"].as_u64().expect("a port") as u16;
     (sandbox, port)
@@ -55,7 +46,7 @@ fn runs_alone(sandbox: &Sandbox, version: &str) {
 
 /// A canary that is watched by a terminal, and has its share.
 fn watched(sandbox: &Sandbox, version: &str) -> Child {
-    let words = canary(version, &["--weight", "30", "--interval", "200ms", "--for", "10m"]);
+    let words = canary(version, &HELD);
     let child = sandbox
         .command(&words)
         .stdout(Stdio::null())

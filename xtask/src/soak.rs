@@ -7,19 +7,22 @@ use crate::step;
 /// How much to soak.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// SIGKILLs in all, spread over backup, restore, restore in place, drill and canary
+    /// SIGKILLs in all, spread over backup, restore, restore in place, drill, canary and the services under load
     #[arg(long, default_value_t = 500)]
     kills: u32,
     /// The seed of the first round; printed, so that a failure can be had again
     #[arg(long)]
     seed: Option<u64>,
-    /// Run only soak tests whose name contains this
+    /// Run only soak tests whose name contains this; `services` are those of the services
     #[arg(default_value = "")]
     filter: String,
 }
 
-/// The kinds of run among which the kills are divided: the tests of `cli/tests/kill.rs` that count them.
-const KINDS: u32 = 5;
+/// The kinds among which the kills are divided: the tests of `cli/tests/kill.rs` that count them, and the one of `orders`.
+const KINDS: u32 = 6;
+
+/// The filter for the tests of the services, which are one module of a larger test binary.
+const SERVICES: &str = "services";
 
 /// Runs the kill tests with the counts asked for.
 ///
@@ -30,14 +33,19 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let seed = arguments.seed.unwrap_or_else(|| u64::from(std::process::id()));
     println!("soak: {} kills, seed {seed}", arguments.kills);
     let each = arguments.kills.div_ceil(KINDS);
-    let mut tests = step::cargo(["test", "--workspace", "--no-fail-fast", "--test", "kill"]);
-    if !arguments.filter.is_empty() {
-        tests.arg(&arguments.filter);
+    let mut outcome = Ok(());
+    for (target, filter) in [("kill", arguments.filter.as_str()), ("service", "kill::")] {
+        let services = target == "service";
+        if !arguments.filter.is_empty() && services != (arguments.filter == SERVICES) {
+            continue;
+        }
+        let mut tests = step::cargo(["test", "--workspace", "--no-fail-fast", "--test", target]);
+        tests.arg(filter).args(["--", "--nocapture", "--test-threads=1"]);
+        tests
+            .env("OPSCTL_KILLS", each.to_string())
+            .env("OPSCTL_SEED", seed.to_string())
+            .env(peers::REQUIRE_PEERS, "1");
+        outcome = outcome.and(step::run(&mut tests));
     }
-    tests.args(["--", "--nocapture", "--test-threads=1"]);
-    tests
-        .env("OPSCTL_KILLS", each.to_string())
-        .env("OPSCTL_SEED", seed.to_string());
-    tests.env(peers::REQUIRE_PEERS, "1");
-    step::run(&mut tests)
+    outcome
 }

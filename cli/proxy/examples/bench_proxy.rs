@@ -175,6 +175,7 @@ async fn configure(socket: &Path, upstream: SocketAddr) -> Result<SocketAddr> {
             grpc_listen: None,
             stable_version: "v1".to_owned(),
             latency_objective_ms: 100,
+            response_timeout_ms: opsctl_proxy_control::DEFAULT_RESPONSE_TIMEOUT_MS,
             rules: Vec::new(),
         })
         .await?;

@@ -106,9 +106,6 @@ impl Control {
             ["v1", "routes", service] if delete => ok(&table.delete_route(service).await?),
             ["v1", "routes", service, "backends"] if put => ok(&table.set_backends(service, parse(&body)?).await?),
             ["v1", "routes", service, "hold"] if put => ok(&table.set_hold(service, parse(&body)?).await?),
-            ["v1", "routes", service, "response-timeout"] if put => {
-                ok(&table.set_response_timeout(service, parse(&body)?).await?)
-            }
             ["v1", "routes", service, "weight"] if get => ok(&table.weight(service)?),
             ["v1", "routes", service, "weight"] if post => ok(&table.change_weight(service, parse(&body)?).await?),
             ["v1", "routes", service, "weight", "renew"] if post => ok(&table.renew_weight(service, &parse(&body)?)?),

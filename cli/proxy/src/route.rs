@@ -39,7 +39,6 @@ pub(crate) struct Picture {
     pub(crate) objective: Duration,
     /// None for no limit.
     pub(crate) response_timeout: Option<Duration>,
-    response_timeout_ms: u64,
     versions: BTreeMap<String, Arc<Version>>,
 }
 
@@ -134,7 +133,6 @@ impl LiveRoute {
             backends: route.backends.clone(),
             hold: route.hold.clone(),
             weight,
-            response_timeout_ms: route.response_timeout_ms,
         };
         let picture = Picture::new(parts, &counters, None, now);
         Self {
@@ -161,7 +159,6 @@ impl LiveRoute {
             backends: picture.backends.clone(),
             hold: picture.hold.clone(),
             weight: picture.weight.as_ref().map(|weight| weight.show(now)),
-            response_timeout_ms: picture.response_timeout_ms,
         }
     }
 
@@ -197,7 +194,6 @@ pub(crate) struct Parts {
     pub(crate) backends: Vec<Backend>,
     pub(crate) hold: Option<Hold>,
     pub(crate) weight: Option<Arc<LiveWeight>>,
-    pub(crate) response_timeout_ms: u64,
 }
 
 impl Picture {
@@ -207,7 +203,6 @@ impl Picture {
             backends,
             hold,
             weight,
-            response_timeout_ms,
         } = parts;
         let mut ready: BTreeMap<String, Vec<Arc<Instance>>> = BTreeMap::new();
         ready.entry(config.stable_version.clone()).or_default();
@@ -238,8 +233,8 @@ impl Picture {
             .collect();
         Self {
             objective: Duration::from_millis(config.latency_objective_ms),
-            response_timeout: (response_timeout_ms > 0).then(|| Duration::from_millis(response_timeout_ms)),
-            response_timeout_ms,
+            response_timeout: (config.response_timeout_ms > 0)
+                .then(|| Duration::from_millis(config.response_timeout_ms)),
             config,
             backends,
             hold,
@@ -254,7 +249,6 @@ impl Picture {
             backends: self.backends.clone(),
             hold: self.hold.clone(),
             weight: self.weight.clone(),
-            response_timeout_ms: self.response_timeout_ms,
         }
     }
 

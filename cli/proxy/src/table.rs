@@ -10,9 +10,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use opsctl_proxy_control::{
-    Backend, Counters, DEFAULT_RESPONSE_TIMEOUT_MS, Fault, FaultKind, Hold, MAX_FAULT_TTL_SECONDS,
-    MAX_RESPONSE_TIMEOUT_MS, MAX_WEIGHT_TTL_SECONDS, Refusal, RefusalCode, Route, RouteConfig, RuleSource, Weight,
-    WeightChange, WeightRenewal,
+    Backend, Counters, Fault, FaultKind, Hold, MAX_FAULT_TTL_SECONDS, MAX_RESPONSE_TIMEOUT_MS, MAX_WEIGHT_TTL_SECONDS,
+    Refusal, RefusalCode, Route, RouteConfig, RuleSource, Weight, WeightChange, WeightRenewal,
 };
 use tokio::time::Instant;
 
@@ -118,7 +117,6 @@ impl Table {
                 backends: Vec::new(),
                 hold: None,
                 weight: None,
-                response_timeout_ms: DEFAULT_RESPONSE_TIMEOUT_MS,
             };
             (Arc::new(LiveRoute::new(&route, now)), true)
         };
@@ -216,24 +214,6 @@ impl Table {
             return Ok(());
         }
         let parts = Parts { hold, ..before.parts() };
-        self.save(service, Some((&live, &parts))).await?;
-        live.change(parts, Instant::now());
-        Ok(())
-    }
-
-    pub(crate) async fn set_response_timeout(&mut self, service: &str, ms: u64) -> Result<(), Refusal> {
-        if ms > MAX_RESPONSE_TIMEOUT_MS {
-            return Err(invalid(format!("{ms} ms is more than a day; 0 is no limit")));
-        }
-        let live = self.find(service)?;
-        let before = live.picture.load_full();
-        if before.parts().response_timeout_ms == ms {
-            return Ok(());
-        }
-        let parts = Parts {
-            response_timeout_ms: ms,
-            ..before.parts()
-        };
         self.save(service, Some((&live, &parts))).await?;
         live.change(parts, Instant::now());
         Ok(())
@@ -401,7 +381,6 @@ fn saved(parts: &Parts) -> Route {
             holder: weight.holder.clone(),
             lapsed_percent: None,
         }),
-        response_timeout_ms: parts.response_timeout_ms,
     }
 }
 
@@ -431,6 +410,12 @@ fn check_config(config: &RouteConfig) -> Result<(), Refusal> {
         && http.port() != 0
     {
         return Err(invalid(format!("{http} cannot serve both HTTP and gRPC")));
+    }
+    if config.response_timeout_ms > MAX_RESPONSE_TIMEOUT_MS {
+        let ms = config.response_timeout_ms;
+        return Err(invalid(format!(
+            "a response time-out of {ms} ms is more than a day; 0 is no limit"
+        )));
     }
     for rule in &config.rules {
         check_name("version", &rule.version)?;

@@ -89,17 +89,11 @@ fn stopped() {
         .map(|name| crate::traffic::Traffic::start(stage.port(name), "40/s"));
     let stable = names.each_ref().map(|name| stage.stable(name));
     let canary = |service: &'static str| {
-        let weight = [
-            "--weight",
-            "30",
-            "--interval",
-            "200ms",
-            "--for",
-            "10m",
-            "--version",
-            "v2",
-        ];
-        [&["deploy", "canary", service][..], &weight].concat()
+        [
+            &["deploy", "canary", service, "--version", "v2"][..],
+            &crate::sandbox::HELD,
+        ]
+        .concat()
     };
     let start = |words: &[&str]| {
         let mut command = stage.sandbox.command(words);

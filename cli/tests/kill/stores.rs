@@ -52,24 +52,6 @@ fn project(dice: &mut Dice) -> Sandbox {
     sandbox
 }
 
-/// The repository as the other program that knows its format sees it.
-fn judged_by_restic(sandbox: &Sandbox, test: &str) {
-    let Some(restic) = peers::peer("restic", test) else {
-        return;
-    };
-    let checked = Command::new(restic)
-        .args(["--no-cache", "check", "--read-data", "-r"])
-        .arg(sandbox.path("repo"))
-        .env("RESTIC_PASSWORD", "correct horse")
-        .output()
-        .expect("restic starts");
-    assert!(
-        checked.status.success(),
-        "restic: {}",
-        String::from_utf8_lossy(&checked.stderr)
-    );
-}
-
 #[test]
 fn backup() {
     let mut dice = Dice::new("backup");
@@ -92,7 +74,7 @@ fn backup() {
     sandbox.run(&["backup", "files"]).ended(0);
     sandbox.run(&["restore", "files", "--into", "last"]).ended(0);
     assert!(content(&sandbox.path("last/uploads")) == content(&uploads));
-    judged_by_restic(&sandbox, "backup");
+    sandbox.judged_by_restic("backup");
 }
 
 #[test]
@@ -115,7 +97,7 @@ fn restore() {
     }
     println!("restore: {ended} of {} had ended before the kill", kills());
     sandbox.run(&["repository", "check", "--read-data"]).ended(0);
-    judged_by_restic(&sandbox, "restore");
+    sandbox.judged_by_restic("restore");
 }
 
 /// A restore in place is either whole or taken back, and the rows are one or the other.

@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+/// A canary that is held at its share until somebody ends it.
+pub const HELD: [&str; 6] = ["--weight", "30", "--interval", "200ms", "--for", "10m"];
+
 /// A temporary project folder.
 pub struct Sandbox {
     folder: tempfile::TempDir,
@@ -80,6 +83,21 @@ impl Sandbox {
         sandbox
     }
 
+    /// A folder with a service of two instances, `shop`, that can run another version as a canary.
+    pub fn with_shop() -> Self {
+        let sandbox = Self::new();
+        let tiny = tiny_service().display().to_string();
+        sandbox.write(
+            "opsctl.toml",
+            &format!(
+                "version = 1\n[env.local]\n[service.shop]\nhealth = {{ http = \"/healthz\" }}\nobjectives = {{ availability = \"80%\" }}\n\
+                 [service.shop.local]\ncommand = [{tiny:?}]\nreplicas = 2\n\
+                 [service.shop.canary]\ncommand = [{tiny:?}, \"--release\", \"{{version}}\"]\n"
+            ),
+        );
+        sandbox
+    }
+
     pub fn path(&self, relative: impl AsRef<Path>) -> PathBuf {
         self.folder.path().join(relative)
     }
@@ -118,6 +136,22 @@ impl Sandbox {
             ran.code, ran.stdout, ran.stderr
         )
         .replace(&folder, "[FOLDER]")
+    }
+
+    /// Lets restic, the other program that knows the format, check every byte of the repository of [`Self::with_stores`].
+    /// `test` is named when it is not installed.
+    pub fn judged_by_restic(&self, test: &str) {
+        let Some(restic) = peers::peer("restic", test) else {
+            return;
+        };
+        let checked = Command::new(restic)
+            .args(["--no-cache", "check", "--read-data", "-r"])
+            .arg(self.path("repo"))
+            .env("RESTIC_PASSWORD", "correct horse")
+            .output()
+            .expect("restic starts");
+        let told = String::from_utf8_lossy(&checked.stderr);
+        assert!(checked.status.success(), "restic: {told}");
     }
 
     /// The rows of the database at a path.

@@ -430,6 +430,7 @@ impl Supervisor {
                 grpc_listen: service.grpc_listen,
                 stable_version: self.routed.get(name).unwrap_or(&service.stable_version).clone(),
                 latency_objective_ms: (objective * 1000.0).round() as u64,
+                response_timeout_ms: opsctl_proxy_control::DEFAULT_RESPONSE_TIMEOUT_MS,
                 rules: Vec::new(),
             }),
             backends,

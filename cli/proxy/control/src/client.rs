@@ -93,24 +93,6 @@ impl Client {
         self.send(Method::PUT, &path, &hold).await
     }
 
-    /// Limits the time that an instance of a service may take until its response begins; none: no limit. Kept until it
-    /// is set again or the route is deleted; at first it is [`crate::DEFAULT_RESPONSE_TIMEOUT_MS`]. When it is over, the
-    /// client gets 504, or DEADLINE_EXCEEDED from gRPC, and it counts as an error. A `grpc-timeout` that is shorter
-    /// holds as well.
-    ///
-    /// # Errors
-    /// [`ControlError::Invalid`] for less than a millisecond and more than [`crate::MAX_RESPONSE_TIMEOUT_MS`].
-    pub async fn set_response_timeout(&self, service: &str, limit: Option<Duration>) -> Result<(), ControlError> {
-        let path = format!("/v1/routes/{}/response-timeout", segment(service)?);
-        let ms = limit.map_or(0, |limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
-        if limit.is_some() && ms == 0 {
-            return Err(ControlError::Invalid {
-                message: "less than a millisecond is no limit that can be held".to_owned(),
-            });
-        }
-        self.send(Method::PUT, &path, &ms).await
-    }
-
     /// The weight of a service, with the percentage that is in effect now; `None` when none is set. A weight whose
     /// lease ran out stays readable with 0 % until it is replaced or removed.
     pub async fn weight(&self, service: &str) -> Result<Option<Weight>, ControlError> {

@@ -13,7 +13,6 @@
 //! | `DELETE /v1/routes/{service}` | | null |
 //! | `PUT /v1/routes/{service}/backends` | list of [`Backend`] | null |
 //! | `PUT /v1/routes/{service}/hold` | [`Hold`] or null | null |
-//! | `PUT /v1/routes/{service}/response-timeout` | milliseconds, 0 for none | null |
 //! | `GET /v1/routes/{service}/weight` | | [`Weight`] or null |
 //! | `POST /v1/routes/{service}/weight` | [`WeightChange`] | null |
 //! | `POST /v1/routes/{service}/weight/renew` | [`WeightRenewal`] | null |
@@ -48,7 +47,8 @@ pub const CANARY_HEADER: &str = "x-opsctl-canary";
 /// The longest time to live of a fault. A longer one is refused: a fault must end although nobody removes it.
 pub const MAX_FAULT_TTL_SECONDS: u64 = 3600;
 
-/// How long an instance may take until its response begins, unless it is set otherwise.
+/// How long an instance may take until its response begins, unless the route says otherwise: see
+/// [`RouteConfig::response_timeout_ms`].
 pub const DEFAULT_RESPONSE_TIMEOUT_MS: u64 = 60_000;
 
 /// The longest such time that can be set.

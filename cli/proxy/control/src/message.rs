@@ -60,9 +60,19 @@ pub struct RouteConfig {
     /// A response whose last byte was later than this many milliseconds after the request arrived counts in
     /// `over_objective`; for gRPC and event streams the response headers count instead of the last byte.
     pub latency_objective_ms: u64,
+    /// Milliseconds that an instance may take until its response begins, counted while it is the instance's turn: a
+    /// slow upload and a long response are not cut. Then the client gets 504, or DEADLINE_EXCEEDED from gRPC, and it
+    /// counts as an error; a shorter `grpc-timeout` of the caller holds as well. 0: no limit. At most
+    /// [`crate::MAX_RESPONSE_TIMEOUT_MS`].
+    #[serde(default = "default_response_timeout_ms")]
+    pub response_timeout_ms: u64,
     /// Requests that go to one version whatever the weight; the first that matches wins, headers before cookies.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<Rule>,
+}
+
+fn default_response_timeout_ms() -> u64 {
+    crate::DEFAULT_RESPONSE_TIMEOUT_MS
 }
 
 /// Sends requests that carry a header or a cookie of one value to one version.
@@ -287,14 +297,6 @@ pub struct Route {
     /// Its weight, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<Weight>,
-    /// Milliseconds that an instance may take until its response begins, counted while it is the instance's turn: a
-    /// slow upload and a long response are not cut. 0: no limit. See [`crate::Client::set_response_timeout`].
-    #[serde(default = "default_response_timeout_ms")]
-    pub response_timeout_ms: u64,
-}
-
-fn default_response_timeout_ms() -> u64 {
-    crate::DEFAULT_RESPONSE_TIMEOUT_MS
 }
 
 /// Why the proxy refused a request.

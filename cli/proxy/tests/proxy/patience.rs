@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt as _, Full};
-use opsctl_proxy_control::{ControlError, DEFAULT_RESPONSE_TIMEOUT_MS};
+use opsctl_proxy_control::{ControlError, DEFAULT_RESPONSE_TIMEOUT_MS, MAX_RESPONSE_TIMEOUT_MS, Route, RouteConfig};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
@@ -15,9 +15,18 @@ use super::support::{Connection, DEADLINE, Proxy, Upstream, backend, get, http2,
 
 const LIMIT: Duration = Duration::from_millis(150);
 
-async fn limit(proxy: &Proxy, limit: Option<Duration>) {
-    let set = proxy.client.set_response_timeout("orders", limit).await;
-    set.expect("set");
+/// Puts the route again, with this limit in milliseconds; 0 for none.
+async fn put_limit(proxy: &Proxy, response_timeout_ms: u64) -> Result<Route, ControlError> {
+    let routes = proxy.client.routes().await.expect("routes");
+    let config = RouteConfig {
+        response_timeout_ms,
+        ..routes[0].config.clone()
+    };
+    proxy.client.put_route(&config).await
+}
+
+async fn limit(proxy: &Proxy, limit: Duration) {
+    put_limit(proxy, limit.as_millis() as u64).await.expect("set");
 }
 
 /// What the proxy has sent, once it holds `wanted`.
@@ -36,7 +45,7 @@ async fn read_until(stream: &mut (impl tokio::io::AsyncRead + Unpin), wanted: &s
 #[tokio::test]
 async fn an_instance_that_never_answers_is_answered_for_and_a_stream_is_not_cut() {
     let (proxy, v1, addr) = one().await;
-    limit(&proxy, Some(LIMIT)).await;
+    limit(&proxy, LIMIT).await;
     let mut connection = Connection::open(addr).await;
     let mut stream = connection.start("/drip", &[]).await.expect("it streams").into_body();
     let started = Instant::now();
@@ -63,7 +72,7 @@ async fn an_instance_that_never_answers_is_answered_for_and_a_stream_is_not_cut(
     assert_eq!(get(addr, "/", &[]).await.expect("answer").body, "v1", "it still serves");
 
     // Without a limit it waits.
-    limit(&proxy, None).await;
+    limit(&proxy, Duration::ZERO).await;
     let waiting = tokio::spawn(async move { get(addr, "/gate", &[]).await });
     let asked = Instant::now();
     until("it waits for longer", || async {
@@ -79,7 +88,7 @@ async fn an_instance_that_never_answers_is_answered_for_and_a_stream_is_not_cut(
 #[tokio::test]
 async fn a_slow_upload_is_the_clients_time_and_an_unread_one_the_instances() {
     let (proxy, _v1, addr) = one().await;
-    limit(&proxy, Some(LIMIT)).await;
+    limit(&proxy, LIMIT).await;
     let mut slow = TcpStream::connect(addr).await.expect("connect");
     let head = b"POST /whole HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 4\r\n\r\nsl";
     slow.write_all(head).await.expect("sent");
@@ -121,7 +130,7 @@ async fn a_grpc_call_ends_with_deadline_exceeded_at_the_callers_or_the_routes_li
     let v1 = Upstream::start("v1");
     let (_, addr) = proxy.route(vec![backend("orders-1", "v1", v1.addr)]).await;
     let mut sender = http2(addr).await;
-    for (own, callers) in [(None, Some("100m")), (Some(LIMIT), None), (Some(LIMIT), Some("1H"))] {
+    for (own, callers) in [(Duration::ZERO, Some("100m")), (LIMIT, None), (LIMIT, Some("1H"))] {
         limit(&proxy, own).await;
         let mut request = Request::post("http://orders/gate").header("content-type", "application/grpc");
         if let Some(callers) = callers {
@@ -143,18 +152,19 @@ async fn the_limit_is_kept_and_a_route_from_before_it_has_the_usual_one() {
     let folder = tempfile::tempdir().expect("folder");
     let proxy = Proxy::start_with(folder.path(), |_| {}).await;
     let ([_v1], _) = proxy.front([("v1", "v1")]).await;
-    let shown = async |proxy: &Proxy| proxy.client.routes().await.expect("routes")[0].response_timeout_ms;
+    let shown = async |proxy: &Proxy| {
+        let routes = proxy.client.routes().await.expect("routes");
+        routes[0].config.response_timeout_ms
+    };
     assert_eq!(shown(&proxy).await, DEFAULT_RESPONSE_TIMEOUT_MS);
-    for senseless in [Duration::from_micros(999), Duration::from_hours(25)] {
-        let refused = proxy.client.set_response_timeout("orders", Some(senseless)).await;
-        assert!(matches!(refused, Err(ControlError::Invalid { .. })), "{refused:?}");
-    }
-    let unknown = proxy.client.set_response_timeout("nobody", Some(LIMIT)).await;
-    assert!(
-        matches!(unknown, Err(ControlError::UnknownService { .. })),
-        "{unknown:?}"
+    let refused = put_limit(&proxy, MAX_RESPONSE_TIMEOUT_MS + 1).await;
+    assert!(matches!(refused, Err(ControlError::Invalid { .. })), "{refused:?}");
+    assert_eq!(
+        shown(&proxy).await,
+        DEFAULT_RESPONSE_TIMEOUT_MS,
+        "a refusal changes nothing"
     );
-    limit(&proxy, Some(LIMIT)).await;
+    limit(&proxy, LIMIT).await;
     proxy.stop().await;
 
     let proxy = Proxy::start_with(folder.path(), |_| {}).await;
@@ -164,7 +174,7 @@ async fn the_limit_is_kept_and_a_route_from_before_it_has_the_usual_one() {
     let file = folder.path().join("proxy.json");
     let text = std::fs::read_to_string(&file).expect("state");
     let mut state: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-    let route = state["routes"][0].as_object_mut().expect("a route");
+    let route = state["routes"][0]["config"].as_object_mut().expect("a route");
     assert!(route.remove("response_timeout_ms").is_some());
     std::fs::write(&file, state.to_string()).expect("written");
     let proxy = Proxy::start_with(folder.path(), |_| {}).await;

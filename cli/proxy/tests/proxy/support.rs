@@ -149,6 +149,7 @@ pub(crate) fn config() -> RouteConfig {
         grpc_listen: Some("127.0.0.1:0".parse().expect("address")),
         stable_version: "v1".to_owned(),
         latency_objective_ms: 60_000,
+        response_timeout_ms: opsctl_proxy_control::DEFAULT_RESPONSE_TIMEOUT_MS,
         rules: Vec::new(),
     }
 }
