@@ -102,6 +102,8 @@ pub enum Cause {
     HeldTooLong,
     /// Somebody else changed what this run had set.
     Interference,
+    /// Its worker was lost, and what it had done was undone before another one took it up.
+    Undone,
 }
 
 impl Cause {
@@ -116,6 +118,7 @@ impl Cause {
             Self::Inconclusive => "the time is over and nothing is proven",
             Self::HeldTooLong => "nobody decided for the longest time that a canary may be held",
             Self::Interference => "somebody else changed what this canary had set",
+            Self::Undone => "its worker was lost; undone",
         }
     }
 }
@@ -255,6 +258,11 @@ impl Judge {
     /// The driver found that somebody else changed what this run had set, or cannot do its work.
     pub fn interfered(&mut self, now: Timestamp) -> Action {
         self.roll_back(now, Cause::Interference)[0]
+    }
+
+    /// The driver took up a run of which nothing is left: somebody had begun to undo it and did not come to its end.
+    pub fn undone(&mut self, now: Timestamp) {
+        self.roll_back(now, Cause::Undone);
     }
 
     /// The verdict so far: that of the bake when it is worse.

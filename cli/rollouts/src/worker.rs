@@ -134,6 +134,10 @@ impl Worker {
         if resumed {
             self.run
                 .event("resumed", json!({ "stage": self.judge.stage.as_str() }))?;
+            if self.was_undone().await? {
+                let now = self.platform().now();
+                self.judge.undone(now);
+            }
         } else {
             self.run.announce().await;
             self.run.step("start").await?;
@@ -158,6 +162,17 @@ impl Worker {
             )?;
         }
         Ok(())
+    }
+
+    /// Whether whoever undid this run after its worker was lost died just before closing it: the instances that must be
+    /// there by now are not.
+    async fn was_undone(&self) -> Result<bool, WorkError> {
+        let begun = matches!(self.judge.stage, Stage::Promoting { .. } | Stage::Baking { .. });
+        if !begun && !self.shared() {
+            return Ok(false);
+        }
+        let state = self.platform().service(&self.spec.service).await?;
+        Ok(fleet(&state, &self.spec.version.version).desired == 0)
     }
 
     /// Versions that run beside the stable one. This run has the service's lock, so they belong to nobody.

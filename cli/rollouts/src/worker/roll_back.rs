@@ -97,6 +97,7 @@ impl Worker {
                     Cause::HeldTooLong if judge.verdict() == Verdict::Pass => Outcome::Aborted,
                     Cause::HeldTooLong | Cause::Inconclusive => Outcome::Inconclusive,
                     Cause::Interference => Outcome::Error,
+                    Cause::Undone => Outcome::Lost,
                 };
                 run.close(outcome, cause.describe()).await?
             }
