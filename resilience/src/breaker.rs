@@ -426,29 +426,32 @@ impl BreakerBuilder {
         let settings = &self.settings;
         let ratio = |ratio: f64| ratio > 0.0 && ratio <= 1.0;
         let problem = if !ratio(settings.failure_ratio) {
-            Some("breaker.failure_ratio must be above 0 and at most 1")
+            Some(("breaker.failure_ratio", "must be above 0 and at most 1"))
         } else if settings
             .slow
             .is_some_and(|(limit, share)| limit.is_zero() || !ratio(share))
         {
-            Some("breaker.slow needs a time above zero and a ratio above 0 and at most 1")
+            Some((
+                "breaker.slow",
+                "needs a time above zero and a ratio above 0 and at most 1",
+            ))
         } else if settings.probes == 0 || settings.lease.is_zero() {
-            Some("breaker.half_open needs at least one probe and a lease above zero")
+            Some(("breaker.half_open", "needs at least one probe and a lease above zero"))
         } else if matches!(settings.kind, WindowKind::Time(length) if length < Duration::from_millis(10)) {
-            Some("breaker.window must be at least 10 ms")
+            Some(("breaker.window", "must be at least 10 ms"))
         } else if settings.kind == WindowKind::Calls(0) || settings.min_calls == 0 {
-            Some("breaker.window and breaker.min_calls must be at least 1")
+            Some(("breaker.window", "and breaker.min_calls must be at least 1"))
         } else if matches!(settings.kind, WindowKind::Calls(calls) if (calls as u64) < settings.min_calls) {
-            Some("breaker.min_calls must not be more than the window's calls")
+            Some(("breaker.min_calls", "must not be more than the window's calls"))
         } else if settings.open.is_zero() || settings.open > settings.open_max {
-            Some("breaker.open must be above zero and at most breaker.open_max")
+            Some(("breaker.open", "must be above zero and at most breaker.open_max"))
         } else if settings.consecutive == Some(0) {
-            Some("breaker.consecutive must be at least 1")
+            Some(("breaker.consecutive", "must be at least 1"))
         } else {
             None
         };
-        if let Some(problem) = problem {
-            return Err(BuildError::new(&self.name, problem));
+        if let Some((key, problem)) = problem {
+            return Err(BuildError::new(&self.name, key, problem));
         }
         let slow = self.settings.slow.map(|(limit, _)| limit);
         Ok(Breaker {

@@ -31,7 +31,7 @@ impl Bulkhead {
     pub fn new(name: impl Into<Arc<str>>, limit: usize, queue: usize) -> Result<Self, BuildError> {
         let name = name.into();
         if limit == 0 || limit > Semaphore::MAX_PERMITS {
-            return Err(BuildError::new(&name, "bulkhead.limit must be at least 1"));
+            return Err(BuildError::new(&name, "bulkhead.limit", "must be at least 1"));
         }
         Ok(Self {
             inner: Arc::new(Inner {

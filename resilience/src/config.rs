@@ -179,7 +179,8 @@ fn builder(name: &str, policy: Policy) -> Result<PipelineBuilder, BuildError> {
             if !(0.0..=1.0).contains(&budget.ratio) || budget.min_per_sec < 0.0 {
                 return Err(BuildError::new(
                     name,
-                    "retry.budget.ratio must be from 0 to 1 and retry.budget.min_per_sec at least 0",
+                    "retry.budget",
+                    "must have a ratio from 0 to 1 and a min_per_sec of at least 0",
                 ));
             }
             retry = retry.budget(Budget::new(budget.ratio, budget.min_per_sec));

@@ -80,7 +80,8 @@ pub struct Rejected {
 }
 
 /// Which policy refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum By {
     /// The breaker is open, or its probes are all out.
     Breaker,
@@ -88,6 +89,29 @@ pub enum By {
     Bulkhead,
     /// The caller's deadline is over.
     Deadline,
+    /// The rate limit is reached.
+    RateLimit,
+    /// The limit that adapts itself to the dependency's latency is reached.
+    ConcurrencyLimit,
+    /// This process has too much to do for a request of this priority.
+    Shed,
+    /// The dependency refuses so much that asking it is not worth it.
+    Throttle,
+}
+
+impl By {
+    /// The name in JSON and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Breaker => "breaker",
+            Self::Bulkhead => "bulkhead",
+            Self::Deadline => "deadline",
+            Self::RateLimit => "rate_limit",
+            Self::ConcurrencyLimit => "concurrency_limit",
+            Self::Shed => "shed",
+            Self::Throttle => "throttle",
+        }
+    }
 }
 
 impl std::fmt::Display for By {
@@ -96,24 +120,31 @@ impl std::fmt::Display for By {
             Self::Breaker => "the circuit breaker",
             Self::Bulkhead => "the bulkhead",
             Self::Deadline => "the deadline",
+            Self::RateLimit => "the rate limit",
+            Self::ConcurrencyLimit => "the concurrency limit",
+            Self::Shed => "the load shedding",
+            Self::Throttle => "the throttle",
         })
     }
 }
 
 /// Settings that make no sense.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("policy {name}: {problem}")]
+#[error("policy {name}: {key} {problem}")]
 pub struct BuildError {
     /// Name of the policy.
     pub name: String,
-    /// What is wrong, with the setting's name.
+    /// The setting, as it is called in TOML below `[policy.NAME]`: `breaker.failure_ratio`.
+    pub key: String,
+    /// What is wrong with it, as the rest of a sentence that begins with the key.
     pub problem: String,
 }
 
 impl BuildError {
-    pub(crate) fn new(name: &str, problem: impl Into<String>) -> Self {
+    pub(crate) fn new(name: &str, key: &str, problem: impl Into<String>) -> Self {
         Self {
             name: name.to_owned(),
+            key: key.to_owned(),
             problem: problem.into(),
         }
     }

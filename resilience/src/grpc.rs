@@ -112,8 +112,10 @@ impl From<Error<Status>> for Status {
                 let message = rejected.to_string();
                 let mut status = match rejected.by {
                     By::Breaker => Self::unavailable(message),
-                    By::Bulkhead => Self::resource_exhausted(message),
                     By::Deadline => Self::deadline_exceeded(message),
+                    By::Bulkhead | By::RateLimit | By::ConcurrencyLimit | By::Shed | By::Throttle => {
+                        Self::resource_exhausted(message)
+                    }
                 };
                 if let Some(wait) = rejected.retry_after {
                     let millis = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);

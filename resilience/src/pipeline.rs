@@ -425,24 +425,24 @@ impl PipelineBuilder {
     /// Settings that make no sense alone or together: an attempt longer than the total, a breaker's window shorter
     /// than two attempts, a ratio outside (0, 1], no probes, no places.
     pub fn build(self) -> Result<Pipeline, BuildError> {
-        let refuse = |problem: &str| Err(BuildError::new(&self.name, problem));
+        let refuse = |key: &str, problem: &str| Err(BuildError::new(&self.name, key, problem));
         if self.total.is_some_and(|total| total.is_zero()) || self.attempt.is_some_and(|attempt| attempt.is_zero()) {
-            return refuse("timeouts must be above zero");
+            return refuse("timeout", "must be above zero");
         }
         if let (Some(attempt), Some(total)) = (self.attempt, self.total) {
             if attempt > total {
-                return refuse("timeout.attempt must not be longer than timeout.total");
+                return refuse("timeout.attempt", "must not be longer than timeout.total");
             }
         }
         if let Some(retry) = &self.retry {
             if retry.base > retry.cap {
-                return refuse("retry.base must not be longer than retry.cap");
+                return refuse("retry.base", "must not be longer than retry.cap");
             }
         }
         let window = self.breaker.as_ref().and_then(BreakerBuilder::window_length);
         if let (Some(attempt), Some(window)) = (self.attempt, window) {
             if window < attempt.saturating_mul(2) {
-                return refuse("breaker.window must be at least twice timeout.attempt");
+                return refuse("breaker.window", "must be at least twice timeout.attempt");
             }
         }
         let breaker = self

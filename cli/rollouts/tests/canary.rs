@@ -612,7 +612,10 @@ async fn a_judge_that_follows_on_half_an_undo_goes_on_or_calls_it_lost() {
         assert_eq!((stable.as_str(), scene.stored().await.outcome), expected);
         causes.push(report.cause);
     }
-    assert!(causes.contains(&None) && causes.contains(&Some(Cause::Undone)), "{causes:?}");
+    assert!(
+        causes.contains(&None) && causes.contains(&Some(Cause::Undone)),
+        "{causes:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
