@@ -10,7 +10,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use self::core::{Core, Ending, Settings, Token, WindowKind};
+use self::core::{Core, Ending, Settings, WindowKind};
 use crate::clock;
 use crate::error::{BuildError, By, Error, Rejected};
 use crate::event::{Event, Listener};
@@ -156,6 +156,17 @@ impl Breaker {
     /// # Errors
     /// [`Rejected`] while it is open or all probes are out.
     pub fn acquire(&self) -> Result<Permit, Rejected> {
+        let token = self.admit()?;
+        Ok(Permit {
+            breaker: self.clone(),
+            token,
+            ended: false,
+        })
+    }
+
+    /// As [`Breaker::acquire`], for those who hold the breaker anyway: every token must come back through
+    /// [`Breaker::settle`].
+    pub(crate) fn admit(&self) -> Result<Token, Rejected> {
         let now = clock::now();
         let mut guarded = self.lock();
         let result = guarded.core.acquire(now);
@@ -164,12 +175,7 @@ impl Breaker {
         }
         self.tell(guarded, now);
         match result {
-            Ok(token) => Ok(Permit {
-                breaker: self.clone(),
-                token,
-                started: now,
-                ended: false,
-            }),
+            Ok(token) => Ok(Token { token, started: now }),
             Err(retry_after) => {
                 let rejected = Rejected {
                     by: By::Breaker,
@@ -183,6 +189,32 @@ impl Breaker {
                 Err(rejected)
             }
         }
+    }
+
+    /// Says how the call of a token ended; `None` when it was dropped before an answer.
+    pub(crate) fn settle(&self, token: Token, verdict: Option<Verdict>) {
+        let now = clock::now();
+        let took = now.saturating_sub(token.started);
+        let ending = match verdict {
+            Some(Verdict::Success) => Ending::Success,
+            Some(Verdict::Failure(_) | Verdict::Overload { .. }) => Ending::Failure,
+            Some(Verdict::Ignore | Verdict::LocalReject) => Ending::Ignored,
+            // A call that was given up after it took too long says that the dependency hangs.
+            None if self.inner.drop_fails_after.is_some_and(|limit| took >= limit) => Ending::Failure,
+            None => Ending::Ignored,
+        };
+        let mut guarded = self.lock();
+        let counted = guarded.core.record(now, token.token, ending, took, rand::random());
+        let counts = &mut guarded.counts;
+        match ending {
+            _ if verdict.is_none() => counts.cancelled += 1,
+            _ if !counted => counts.stale += 1,
+            Ending::Success if self.inner.slow.is_some_and(|limit| took >= limit) => counts.slow += 1,
+            Ending::Success => counts.success += 1,
+            Ending::Failure => counts.failure += 1,
+            Ending::Ignored => counts.ignored += 1,
+        }
+        self.tell(guarded, now);
     }
 
     /// Calls `op` if the breaker lets it, and records what `classify` makes of the result.
@@ -267,13 +299,19 @@ impl Breaker {
     }
 }
 
+/// Right to make one call, as a plain value.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Token {
+    token: core::Token,
+    started: Duration,
+}
+
 /// Right to make one call.
 #[derive(Debug)]
 #[must_use = "dropping a permit says that the call was cancelled"]
 pub struct Permit {
     breaker: Breaker,
     token: Token,
-    started: Duration,
     ended: bool,
 }
 
@@ -281,39 +319,14 @@ impl Permit {
     /// Says how the call ended.
     pub fn record(mut self, verdict: Verdict) {
         self.ended = true;
-        let ending = match verdict {
-            Verdict::Success => Ending::Success,
-            Verdict::Failure(_) | Verdict::Overload { .. } => Ending::Failure,
-            Verdict::Ignore | Verdict::LocalReject => Ending::Ignored,
-        };
-        self.end(ending, false);
-    }
-
-    fn end(&self, ending: Ending, cancelled: bool) {
-        let now = clock::now();
-        let took = now.saturating_sub(self.started);
-        let mut guarded = self.breaker.lock();
-        let counted = guarded.core.record(now, self.token, ending, took, rand::random());
-        let counts = &mut guarded.counts;
-        match ending {
-            _ if cancelled => counts.cancelled += 1,
-            _ if !counted => counts.stale += 1,
-            Ending::Success if self.breaker.inner.slow.is_some_and(|limit| took >= limit) => counts.slow += 1,
-            Ending::Success => counts.success += 1,
-            Ending::Failure => counts.failure += 1,
-            Ending::Ignored => counts.ignored += 1,
-        }
-        self.breaker.tell(guarded, now);
+        self.breaker.settle(self.token, Some(verdict));
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         if !self.ended {
-            let took = clock::now().saturating_sub(self.started);
-            // A call that was given up after it took too long says that the dependency hangs.
-            let hung = self.breaker.inner.drop_fails_after.is_some_and(|limit| took >= limit);
-            self.end(if hung { Ending::Failure } else { Ending::Ignored }, true);
+            self.breaker.settle(self.token, None);
         }
     }
 }
