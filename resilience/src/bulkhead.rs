@@ -1,11 +1,13 @@
 //! The bulkhead: so many calls at one time, so many waiting, the rest refused at once.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use std::task::{Context, Poll};
 
 use crate::error::{BuildError, By, Rejected};
+use crate::gate::{Gate, MAX_LIMIT, Ticket};
 
 /// Limits calls at one time. Clones share.
 #[derive(Debug, Clone)]
@@ -16,10 +18,8 @@ pub struct Bulkhead {
 #[derive(Debug)]
 struct Inner {
     name: Arc<str>,
-    limit: usize,
-    queue: usize,
-    places: Arc<Semaphore>,
-    queued: AtomicUsize,
+    gate: Gate,
+    queue: AtomicUsize,
     rejected: AtomicU64,
 }
 
@@ -27,19 +27,17 @@ impl Bulkhead {
     /// `limit` calls at one time and `queue` more waiting.
     ///
     /// # Errors
-    /// A limit of zero, or more than tokio's semaphore can count.
+    /// A limit of zero or above 2³¹ - 1.
     pub fn new(name: impl Into<Arc<str>>, limit: usize, queue: usize) -> Result<Self, BuildError> {
         let name = name.into();
-        if limit == 0 || limit > Semaphore::MAX_PERMITS {
+        if limit == 0 || limit > MAX_LIMIT {
             return Err(BuildError::new(&name, "bulkhead.limit", "must be at least 1"));
         }
         Ok(Self {
             inner: Arc::new(Inner {
                 name,
-                limit,
-                queue,
-                places: Arc::new(Semaphore::new(limit)),
-                queued: AtomicUsize::new(0),
+                gate: Gate::new(limit),
+                queue: AtomicUsize::new(queue),
                 rejected: AtomicU64::new(0),
             }),
         })
@@ -51,16 +49,33 @@ impl Bulkhead {
     /// # Errors
     /// When all places and the queue are taken.
     pub async fn enter(&self) -> Result<Place, Rejected> {
-        if let Ok(permit) = Arc::clone(&self.inner.places).try_acquire_owned() {
-            return Ok(Place { _permit: permit });
+        if !self.try_enter() {
+            self.wait()?.await;
         }
-        let waiting = Waiting::join(&self.inner).ok_or_else(|| self.refuse())?;
-        let permit = Arc::clone(&self.inner.places).acquire_owned().await;
-        drop(waiting);
-        // The semaphore is never closed.
-        permit
-            .map(|permit| Place { _permit: permit })
-            .map_err(|_| self.refuse())
+        Ok(Place {
+            bulkhead: self.clone(),
+        })
+    }
+
+    /// Takes a place if one is free and nobody waits for it. [`Bulkhead::leave`] is owed then.
+    pub(crate) fn try_enter(&self) -> bool {
+        self.inner.gate.try_enter()
+    }
+
+    /// A turn in the queue. Once it resolves, [`Bulkhead::leave`] is owed; dropped before, it gives everything back.
+    pub(crate) fn wait(&self) -> Result<Waiting, Rejected> {
+        match self.inner.gate.join(self.inner.queue.load(Ordering::Relaxed)) {
+            Some(ticket) => Ok(Waiting {
+                inner: Arc::clone(&self.inner),
+                ticket: Some(ticket),
+            }),
+            None => Err(self.refuse()),
+        }
+    }
+
+    /// Gives a place back that was taken without a [`Place`].
+    pub(crate) fn leave(&self) {
+        self.inner.gate.leave();
     }
 
     fn refuse(&self) -> Rejected {
@@ -74,10 +89,11 @@ impl Bulkhead {
 
     /// What is inside, waiting and was refused.
     pub fn snapshot(&self) -> BulkheadSnapshot {
+        let count = self.inner.gate.count();
         BulkheadSnapshot {
-            limit: self.inner.limit,
-            in_flight: self.inner.limit - self.inner.places.available_permits().min(self.inner.limit),
-            queued: self.inner.queued.load(Ordering::Relaxed),
+            limit: count.limit,
+            in_flight: count.in_flight,
+            queued: self.inner.gate.queued(),
             rejected: self.inner.rejected.load(Ordering::Relaxed),
         }
     }
@@ -87,26 +103,43 @@ impl Bulkhead {
 #[derive(Debug)]
 #[must_use]
 pub struct Place {
-    _permit: OwnedSemaphorePermit,
+    bulkhead: Bulkhead,
 }
 
-struct Waiting<'a>(&'a Inner);
-
-impl<'a> Waiting<'a> {
-    fn join(inner: &'a Inner) -> Option<Self> {
-        inner
-            .queued
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |queued| {
-                (queued < inner.queue).then_some(queued + 1)
-            })
-            .ok()
-            .map(|_| Self(inner))
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.bulkhead.leave();
     }
 }
 
-impl Drop for Waiting<'_> {
+/// Waits for a place.
+#[derive(Debug)]
+#[must_use = "futures do nothing unless polled"]
+pub(crate) struct Waiting {
+    inner: Arc<Inner>,
+    /// Gone once the place is there.
+    ticket: Option<Ticket>,
+}
+
+impl Future for Waiting {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if let Some(ticket) = &self.ticket {
+            if self.inner.gate.poll(ticket, context).is_pending() {
+                return Poll::Pending;
+            }
+            self.ticket = None;
+        }
+        Poll::Ready(())
+    }
+}
+
+impl Drop for Waiting {
     fn drop(&mut self) {
-        self.0.queued.fetch_sub(1, Ordering::AcqRel);
+        if let Some(ticket) = &self.ticket {
+            self.inner.gate.cancel(ticket);
+        }
     }
 }
 

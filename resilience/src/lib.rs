@@ -32,6 +32,7 @@ mod config;
 mod deadline;
 mod error;
 mod event;
+mod gate;
 #[cfg(feature = "grpc")]
 pub mod grpc;
 #[cfg(feature = "http")]
