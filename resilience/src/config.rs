@@ -137,6 +137,16 @@ impl<'de> Deserialize<'de> for Length {
     }
 }
 
+/// A duration as `250ms` or `1m 30s`, for fields of settings.
+pub(crate) fn length<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    Length::deserialize(deserializer).map(|length| length.0)
+}
+
+/// [`length`] for a field that may be absent.
+pub(crate) fn optional_length<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    length(deserializer).map(Some)
+}
+
 impl Pipeline {
     /// The policy `[policy.NAME]` of a TOML text. What it does not say is not there, except that settings inside a
     /// table have the defaults of [`Pipeline::standard`].

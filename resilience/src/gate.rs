@@ -11,6 +11,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod stress;
+
 /// The highest limit.
 pub(crate) const MAX_LIMIT: usize = (1 << 31) - 1;
 
@@ -163,7 +168,9 @@ impl Gate {
 
 impl Queue {
     fn position(&self, ticket: &Ticket) -> Option<usize> {
-        self.waiters.binary_search_by_key(&ticket.0, |waiter| waiter.ticket).ok()
+        self.waiters
+            .binary_search_by_key(&ticket.0, |waiter| waiter.ticket)
+            .ok()
     }
 }
 

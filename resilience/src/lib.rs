@@ -45,7 +45,7 @@ mod window;
 
 pub use breaker::{Breaker, BreakerBuilder, BreakerCounts, BreakerSnapshot, Permit, State};
 pub use budget::{Budget, BudgetSnapshot};
-pub use bulkhead::{Bulkhead, BulkheadSnapshot, Place};
+pub use bulkhead::{Bulkhead, BulkheadSettings, BulkheadSnapshot, Place};
 #[cfg(feature = "config")]
 pub use config::ConfigError;
 pub use deadline::Deadline;
