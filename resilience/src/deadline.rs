@@ -4,10 +4,31 @@
 use std::future::Future;
 use std::time::Duration;
 
+use tokio::task::futures::TaskLocalFuture;
 use tokio::time::Instant;
 
 tokio::task_local! {
-    static CURRENT: Deadline;
+    static CURRENT: Surroundings;
+}
+
+/// What a call is made within.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Surroundings {
+    /// When the answer is of no use any more.
+    pub(crate) deadline: Option<Deadline>,
+    /// Whether a policy further out repeats what fails: then one further in multiplies the attempts.
+    pub(crate) retried: bool,
+}
+
+impl Surroundings {
+    pub(crate) fn current() -> Self {
+        CURRENT.try_with(|current| *current).unwrap_or_default()
+    }
+}
+
+/// Runs `future` within `surroundings`.
+pub(crate) fn within<F: Future>(surroundings: Surroundings, future: F) -> TaskLocalFuture<Surroundings, F> {
+    CURRENT.scope(surroundings, future)
 }
 
 /// A moment on tokio's clock.
@@ -25,15 +46,25 @@ impl Deadline {
         )
     }
 
+    /// At a moment.
+    pub(crate) const fn at(moment: Instant) -> Self {
+        Self(moment)
+    }
+
     /// The deadline of the request that this task works on, if it has one.
     pub fn current() -> Option<Self> {
-        CURRENT.try_with(|deadline| *deadline).ok()
+        Surroundings::current().deadline
     }
 
     /// Runs `future` with this deadline as the current one, or the one it is in if that is earlier. It is not cut off.
     pub async fn scope<F: Future>(self, future: F) -> F::Output {
-        let deadline = Self::current().map_or(self, |outer| outer.min(self));
-        CURRENT.scope(deadline, future).await
+        let outer = Surroundings::current();
+        let deadline = outer.deadline.map_or(self, |outer| outer.min(self));
+        let surroundings = Surroundings {
+            deadline: Some(deadline),
+            ..outer
+        };
+        within(surroundings, future).await
     }
 
     /// Time left, zero when it is over.

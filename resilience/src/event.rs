@@ -66,3 +66,9 @@ impl<F: Fn(&Event<'_>) + Send + Sync + 'static> Listener for F {
         self(event);
     }
 }
+
+/// Somebody who may have a listener: the event is made only when there is one.
+pub(crate) trait Tell {
+    /// Tells the event that `event` makes of the policy's name.
+    fn tell<'a>(&'a self, event: impl FnOnce(&'a str) -> Event<'a>);
+}

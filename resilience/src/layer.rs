@@ -2,16 +2,17 @@
 //! that nothing is reserved for a call that does not come.
 
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
+use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::error::Error;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Attempt, Call, Inner, Op, Pipeline};
 use crate::verdict::{Classify, Kind, Safety, SafetyOf, Verdict};
 
 /// Every error is a failure that may pass; requests must not be repeated.
@@ -105,16 +106,13 @@ impl<S: Clone, C> Clone for PipelineService<S, C> {
 
 impl<S, C, Req> Service<Req> for PipelineService<S, C>
 where
-    S: Service<Req> + Clone + Send + 'static,
-    S::Future: Send,
-    S::Response: Send,
-    S::Error: Send,
-    Req: Clone + Send + 'static,
-    C: Classify<S::Response, S::Error> + SafetyOf<Req> + Send + Sync + 'static,
+    S: Service<Req> + Clone,
+    Req: Clone,
+    C: Classify<S::Response, S::Error> + SafetyOf<Req>,
 {
     type Response = S::Response;
     type Error = Error<S::Error>;
-    type Future = PipelineFuture<S::Response, S::Error>;
+    type Future = PipelineFuture<S, C, Req>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(context).map_err(Error::Inner)
@@ -122,49 +120,86 @@ where
 
     fn call(&mut self, request: Req) -> Self::Future {
         // The service that was polled ready makes the first attempt; a clone waits for the next call.
-        let clone = self.inner.clone();
-        let ready = std::mem::replace(&mut self.inner, clone);
-        let (policy, classify) = (self.policy.clone(), Arc::clone(&self.classify));
+        let spare = self.inner.clone();
+        let ready = std::mem::replace(&mut self.inner, spare.clone());
         let safety = if self.idempotent {
             Safety::Idempotent
         } else {
-            classify.safety(&request)
+            self.classify.safety(&request)
         };
-        PipelineFuture(Box::pin(async move {
-            let spare = ready.clone();
-            let mut ready = Some(ready);
-            policy
-                .call_with(safety, &*classify, move |_| {
-                    let polled = ready.take();
-                    let mut service = spare.clone();
-                    let request = request.clone();
-                    async move {
-                        if let Some(mut polled) = polled {
-                            return polled.call(request).await;
-                        }
-                        poll_fn(|context| service.poll_ready(context)).await?;
-                        service.call(request).await
-                    }
-                })
-                .await
-        }))
+        let requests = Requests {
+            ready: Some(ready),
+            spare,
+            request,
+        };
+        self.policy.start(safety, Arc::clone(&self.classify), requests)
     }
 }
 
 /// Future of [`PipelineService`].
-#[must_use = "futures do nothing unless polled"]
-pub struct PipelineFuture<T, E>(Pin<Box<dyn Future<Output = Result<T, Error<E>>> + Send>>);
+pub type PipelineFuture<S, C, Req> =
+    Call<Arc<Inner>, Arc<C>, Requests<S, Req>, <S as Service<Req>>::Response, <S as Service<Req>>::Error>;
 
-impl<T, E> fmt::Debug for PipelineFuture<T, E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PipelineFuture").finish_non_exhaustive()
+/// Makes attempts by sending a request again and again: first to the service that was polled ready, then to clones.
+#[derive(Debug)]
+pub struct Requests<S, Req> {
+    ready: Option<S>,
+    spare: S,
+    request: Req,
+}
+
+impl<S, Req> Op<S::Response, S::Error> for Requests<S, Req>
+where
+    S: Service<Req> + Clone,
+    Req: Clone,
+{
+    type Future = RequestFuture<S, Req>;
+
+    fn start(&mut self, _: Attempt) -> Self::Future {
+        match self.ready.take() {
+            Some(mut ready) => RequestFuture {
+                pending: None,
+                response: Some(ready.call(self.request.clone())),
+            },
+            None => RequestFuture {
+                pending: Some((self.spare.clone(), self.request.clone())),
+                response: None,
+            },
+        }
     }
 }
 
-impl<T, E> Future for PipelineFuture<T, E> {
-    type Output = Result<T, Error<E>>;
+pin_project! {
+    /// One request: waits until the service is ready, then for the response.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct RequestFuture<S: Service<Req>, Req> {
+        // The service that is not ready yet, and what it is to be sent.
+        pending: Option<(S, Req)>,
+        #[pin]
+        response: Option<S::Future>,
+    }
+}
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.as_mut().poll(context)
+impl<S: Service<Req>, Req> fmt::Debug for RequestFuture<S, Req> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestFuture").finish_non_exhaustive()
+    }
+}
+
+impl<S: Service<Req>, Req> Future for RequestFuture<S, Req> {
+    type Output = Result<S::Response, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        if let Some((service, _)) = this.pending.as_mut() {
+            ready!(service.poll_ready(context))?;
+        }
+        if let Some((mut service, request)) = this.pending.take() {
+            this.response.set(Some(service.call(request)));
+        }
+        match this.response.as_pin_mut() {
+            Some(response) => response.poll(context),
+            None => Poll::Pending,
+        }
     }
 }

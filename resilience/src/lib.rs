@@ -35,6 +35,7 @@ mod event;
 mod gate;
 #[cfg(feature = "grpc")]
 pub mod grpc;
+mod hedge;
 #[cfg(feature = "http")]
 pub mod http;
 mod layer;
@@ -51,7 +52,8 @@ pub use config::ConfigError;
 pub use deadline::Deadline;
 pub use error::{BuildError, By, Error, Rejected, Scope};
 pub use event::{Event, Listener};
-pub use layer::{AnyError, PipelineFuture, PipelineLayer, PipelineService};
-pub use pipeline::{Attempt, Pipeline, PipelineBuilder, PipelineSnapshot};
+pub use hedge::{HedgeSettings, HedgeSnapshot};
+pub use layer::{AnyError, PipelineFuture, PipelineLayer, PipelineService, RequestFuture, Requests};
+pub use pipeline::{Attempt, Call, Op, Part, Pipeline, PipelineBuilder, PipelineSnapshot};
 pub use retry::{Jitter, Retry, RetrySnapshot};
 pub use verdict::{Classify, Kind, Safety, SafetyOf, Verdict};

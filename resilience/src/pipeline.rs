@@ -1,19 +1,32 @@
-//! [`Pipeline`]: the policies around one dependency, in their order, as one object.
+//! [`Pipeline`]: the policies around one dependency, in their order, as one object. How a call goes through them is
+//! `track`'s.
+
+mod builder;
+mod call;
+mod race;
+mod stage;
+mod track;
 
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::breaker::{Breaker, BreakerBuilder, BreakerSnapshot};
-use crate::bulkhead::{Bulkhead, BulkheadSnapshot};
+pub use self::builder::PipelineBuilder;
+pub use self::call::Call;
+pub use self::stage::Part;
+use self::stage::Stage;
+
+use crate::breaker::{Breaker, BreakerSnapshot};
+use crate::bulkhead::BulkheadSnapshot;
 use crate::deadline::Deadline;
-use crate::error::{BuildError, By, Error, Rejected, Scope};
-use crate::event::{Event, Listener};
+use crate::error::{By, Error, Scope};
+use crate::event::{Event, Listener, Tell};
+use crate::hedge::HedgeSnapshot;
 use crate::layer::{AnyError, PipelineLayer};
-use crate::retry::{Reason, Retry, RetrySnapshot, reason};
-use crate::verdict::{Classify, Kind, Safety, Verdict};
+use crate::retry::{Retrier, RetrySnapshot};
+use crate::verdict::{Classify, Safety};
 
 /// The policies around one dependency. Clones share their state.
 #[derive(Clone)]
@@ -21,17 +34,19 @@ pub struct Pipeline {
     inner: Arc<Inner>,
 }
 
-struct Inner {
-    name: Arc<str>,
-    total: Option<Duration>,
-    attempt: Option<Duration>,
-    bulkhead: Option<Bulkhead>,
-    retry: Option<Retry>,
-    breaker: Option<Breaker>,
+/// What a call sees of its policy.
+pub struct Inner {
+    pub(crate) name: Arc<str>,
+    /// The outermost first.
+    stages: Box<[Stage]>,
+    /// Where the hedge stands among the stages.
+    hedge: Option<usize>,
     listener: Option<Arc<dyn Listener>>,
-    retries: [AtomicU64; 4],
     timeouts: [AtomicU64; 2],
     fallbacks: AtomicU64,
+    warnings: Vec<String>,
+    /// Whether it was told already that this policy repeats what another one repeats.
+    nested: AtomicBool,
 }
 
 impl fmt::Debug for Pipeline {
@@ -66,31 +81,37 @@ impl Attempt {
     }
 }
 
+/// What makes attempts: every `FnMut(Attempt) -> Future`.
+pub trait Op<T, E> {
+    /// One attempt.
+    type Future: Future<Output = Result<T, E>>;
+
+    /// Begins an attempt.
+    fn start(&mut self, attempt: Attempt) -> Self::Future;
+}
+
+impl<F, Fut, T, E> Op<T, E> for F
+where
+    F: FnMut(Attempt) -> Fut,
+    Fut: Future<Output = Result<T, E>>,
+{
+    type Future = Fut;
+
+    fn start(&mut self, attempt: Attempt) -> Fut {
+        self(attempt)
+    }
+}
+
 impl Pipeline {
     /// What most dependencies need: total 30 s, attempt 10 s, 2 retries with a budget of 20 %, a breaker at half of at
     /// least 20 calls in 30 s, 100 calls at one time with 100 waiting. Change what differs.
     pub fn standard(name: impl Into<Arc<str>>) -> PipelineBuilder {
-        let name = name.into();
-        let breaker = Breaker::builder(Arc::clone(&name));
-        Self::builder(name)
-            .total_timeout(Duration::from_secs(30))
-            .attempt_timeout(Duration::from_secs(10))
-            .retry(Retry::default())
-            .breaker(breaker)
-            .bulkhead(100, 100)
+        PipelineBuilder::standard(name.into())
     }
 
     /// Starts with nothing.
     pub fn builder(name: impl Into<Arc<str>>) -> PipelineBuilder {
-        PipelineBuilder {
-            name: name.into(),
-            total: None,
-            attempt: None,
-            bulkhead: None,
-            retry: None,
-            breaker: None,
-            listener: None,
-        }
+        PipelineBuilder::empty(name.into())
     }
 
     /// Name of the policy.
@@ -100,7 +121,17 @@ impl Pipeline {
 
     /// The breaker, to look at or to force.
     pub fn breaker(&self) -> Option<&Breaker> {
-        self.inner.breaker.as_ref()
+        self.inner.breaker()
+    }
+
+    /// What looked doubtful when it was built, in sentences; they were logged as warnings too.
+    pub fn warnings(&self) -> &[String] {
+        &self.inner.warnings
+    }
+
+    /// Its parts, the outermost first.
+    pub fn parts(&self) -> impl Iterator<Item = Part> {
+        self.inner.stages.iter().map(Stage::part)
     }
 
     /// Calls `op` under the policies. `op` may be called several times, so what it does must be safe to repeat: use
@@ -126,32 +157,16 @@ impl Pipeline {
         F: FnMut(Attempt) -> Fut,
         Fut: Future<Output = Result<T, E>>,
     {
-        let own = self.inner.total.map(Deadline::after);
-        let deadline = match (own, Deadline::current()) {
-            (Some(own), Some(outer)) => Some(own.min(outer)),
-            (own, outer) => own.or(outer),
-        };
-        let Some(deadline) = deadline else {
-            return self.attempts(safety, classify, op, None).await;
-        };
-        let limit = deadline.remaining();
-        if limit.is_zero() {
-            self.event(&Event::Rejected {
-                name: &self.inner.name,
-                by: By::Deadline,
-            });
-            return Err(Rejected {
-                by: By::Deadline,
-                name: Arc::clone(&self.inner.name),
-                retry_after: None,
-            }
-            .into());
-        }
-        let attempts = self.attempts(safety, classify, op, Some(deadline));
-        match tokio::time::timeout_at(deadline.instant(), attempts).await {
-            Ok(result) => result,
-            Err(_) => Err(self.timed_out(Scope::Total, limit)),
-        }
+        Call::new(&*self.inner, safety, classify, op).await
+    }
+
+    /// A call as a future that has a name and owns what it needs; `op` may be any [`Op`].
+    pub fn start<C, O, T, E>(&self, safety: Safety, classify: Arc<C>, op: O) -> Call<Arc<Inner>, Arc<C>, O, T, E>
+    where
+        C: Classify<T, E> + ?Sized,
+        O: Op<T, E>,
+    {
+        Call::new(Arc::clone(&self.inner), safety, classify, op)
     }
 
     /// [`Pipeline::call`] with an answer for when it fails.
@@ -169,7 +184,7 @@ impl Pipeline {
             Ok(value) => Ok(value),
             Err(error) => {
                 self.inner.fallbacks.fetch_add(1, Ordering::Relaxed);
-                self.event(&Event::Fallback { name: &self.inner.name });
+                self.inner.tell(|name| Event::Fallback { name });
                 fallback(error).await
             }
         }
@@ -184,142 +199,96 @@ impl Pipeline {
     /// Figures now.
     pub fn snapshot(&self) -> PipelineSnapshot {
         let inner = &*self.inner;
-        PipelineSnapshot {
+        let mut snapshot = PipelineSnapshot {
             name: inner.name.to_string(),
-            breaker: inner.breaker.as_ref().map(Breaker::snapshot),
-            bulkhead: inner.bulkhead.as_ref().map(Bulkhead::snapshot),
-            retry: inner.retry.as_ref().map(|retry| RetrySnapshot {
-                retries: Reason::ALL
-                    .into_iter()
-                    .map(|reason| (reason.as_str(), inner.retries[reason as usize].load(Ordering::Relaxed)))
-                    .collect(),
-                budget: retry.budget.as_ref().map(crate::Budget::snapshot),
-            }),
+            parts: self.parts().map(Part::as_str).collect(),
+            warnings: inner.warnings.clone(),
+            breaker: None,
+            bulkhead: None,
+            retry: None,
+            hedge: None,
+            attempt_timeout_seconds: None,
+            total_timeout_seconds: None,
             attempt_timeouts: inner.timeouts[Scope::Attempt as usize].load(Ordering::Relaxed),
             total_timeouts: inner.timeouts[Scope::Total as usize].load(Ordering::Relaxed),
             fallbacks: inner.fallbacks.load(Ordering::Relaxed),
-        }
-    }
-
-    async fn attempts<C, F, Fut, T, E>(
-        &self,
-        safety: Safety,
-        classify: &C,
-        mut op: F,
-        deadline: Option<Deadline>,
-    ) -> Result<T, Error<E>>
-    where
-        C: Classify<T, E> + ?Sized,
-        F: FnMut(Attempt) -> Fut,
-        Fut: Future<Output = Result<T, E>>,
-    {
-        let inner = &*self.inner;
-        let _place = match &inner.bulkhead {
-            Some(bulkhead) => Some(bulkhead.enter().await.inspect_err(|rejected| {
-                self.event(&Event::Rejected {
-                    name: &inner.name,
-                    by: rejected.by,
-                });
-            })?),
-            None => None,
         };
-        if let Some(budget) = inner.retry.as_ref().and_then(|retry| retry.budget.as_ref()) {
-            budget.deposit();
-        }
-        let mut number = 1;
-        // The last result stands when the breaker opens between two attempts.
-        let mut last: Option<Result<T, Error<E>>> = None;
-        loop {
-            let permit = match inner.breaker.as_ref().map(Breaker::acquire).transpose() {
-                Ok(permit) => permit,
-                Err(rejected) => return last.unwrap_or_else(|| Err(rejected.into())),
-            };
-            let result = self.attempt(number, deadline, &mut op).await;
-            let verdict = match &result {
-                Ok(value) => classify.classify(Ok(value)),
-                Err(Error::Inner(error)) => classify.classify(Err(error)),
-                Err(Error::Timeout { .. }) => Verdict::Failure(Kind::Timeout),
-                Err(Error::Rejected(_)) => Verdict::LocalReject,
-            };
-            if let Some(permit) = permit {
-                permit.record(verdict);
+        for stage in &inner.stages {
+            match stage {
+                Stage::Deadline(limit) => {
+                    snapshot.total_timeout_seconds = limit.get().map(|limit| limit.as_secs_f64());
+                }
+                Stage::AttemptTimeout(limit) => {
+                    snapshot.attempt_timeout_seconds = limit.get().map(|limit| limit.as_secs_f64());
+                }
+                Stage::Bulkhead(bulkhead) => snapshot.bulkhead = Some(bulkhead.snapshot()),
+                Stage::Retry(retrier) => snapshot.retry = Some(retrier.snapshot()),
+                Stage::Hedge(hedger) => snapshot.hedge = Some(hedger.snapshot()),
+                Stage::Breaker(breaker) => snapshot.breaker = Some(breaker.snapshot()),
+                Stage::Gate(_) => {}
             }
-            let Some(delay) = self.next(verdict, safety, number, deadline) else {
-                return result;
-            };
-            tokio::time::sleep(delay).await;
-            last = Some(result);
-            number += 1;
+        }
+        snapshot
+    }
+}
+
+impl Inner {
+    fn breaker(&self) -> Option<&Breaker> {
+        self.stages.iter().find_map(|stage| match stage {
+            Stage::Breaker(breaker) => Some(breaker),
+            _ => None,
+        })
+    }
+
+    fn retrier(&self) -> Option<&Retrier> {
+        self.stages.iter().find_map(|stage| match stage {
+            Stage::Retry(retrier) => Some(retrier),
+            _ => None,
+        })
+    }
+
+    /// Whether calls of this safety are repeated.
+    fn repeats(&self, safety: Safety) -> bool {
+        safety == Safety::Idempotent && self.retrier().is_some_and(Retrier::repeats)
+    }
+
+    /// Takes an extra attempt out of the retry budget.
+    fn may_hedge(&self) -> bool {
+        let budget = self.retrier().and_then(Retrier::budget);
+        let may = budget.is_none_or(crate::Budget::try_withdraw);
+        if !may {
+            self.tell(|name| Event::BudgetExhausted { name });
+        }
+        may
+    }
+
+    fn timed_out(&self, scope: Scope) {
+        self.timeouts[scope as usize].fetch_add(1, Ordering::Relaxed);
+        self.tell(|name| Event::Timeout { name, scope });
+    }
+
+    fn rejected(&self, by: By) {
+        // A breaker tells it by itself, since it is used without a pipeline too.
+        if by != By::Breaker {
+            self.tell(|name| Event::Rejected { name, by });
         }
     }
 
-    async fn attempt<F, Fut, T, E>(&self, number: u32, deadline: Option<Deadline>, op: &mut F) -> Result<T, Error<E>>
-    where
-        F: FnMut(Attempt) -> Fut,
-        Fut: Future<Output = Result<T, E>>,
-    {
-        let own = self.inner.attempt.map(Deadline::after);
-        let own_is_earlier = match (own, deadline) {
-            (Some(own), Some(total)) => own < total,
-            (own, _) => own.is_some(),
-        };
-        let ends = if own_is_earlier { own } else { deadline };
-        let attempt = Attempt { number, deadline: ends };
-        let Some(ends) = ends else {
-            return op(attempt).await.map_err(Error::Inner);
-        };
-        let future = ends.scope(op(attempt));
-        if !own_is_earlier {
-            // The total limit is around all attempts already.
-            return future.await.map_err(Error::Inner);
-        }
-        match tokio::time::timeout_at(ends.instant(), future).await {
-            Ok(result) => result.map_err(Error::Inner),
-            Err(_) => Err(self.timed_out(Scope::Attempt, self.inner.attempt.unwrap_or_default())),
+    /// Told once: attempts of policies that lie in each other multiply.
+    fn warn_of_nesting(&self) {
+        if !self.nested.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                name = &*self.name,
+                "this policy retries inside a policy that retries: the attempts multiply"
+            );
         }
     }
+}
 
-    /// Whether there is another attempt after number `number`, and the wait before it.
-    fn next(&self, verdict: Verdict, safety: Safety, number: u32, deadline: Option<Deadline>) -> Option<Duration> {
-        let retry = self.inner.retry.as_ref()?;
-        let (reason, hint) = reason(verdict, safety)?;
-        if number > retry.max {
-            return None;
-        }
-        let own = retry.delay(number - 1, &mut rand::rng());
-        let delay = hint.map_or(own, |hint| hint.max(own));
-        // Waiting for what comes too late helps nobody: the last result is the answer.
-        if hint.is_some_and(|hint| hint > retry.hint_cap)
-            || deadline.is_some_and(|deadline| delay >= deadline.remaining())
-        {
-            return None;
-        }
-        if retry.budget.as_ref().is_some_and(|budget| !budget.try_withdraw()) {
-            self.event(&Event::BudgetExhausted { name: &self.inner.name });
-            return None;
-        }
-        self.inner.retries[reason as usize].fetch_add(1, Ordering::Relaxed);
-        self.event(&Event::Retry {
-            name: &self.inner.name,
-            attempt: number,
-            reason: reason.as_str(),
-            delay,
-        });
-        Some(delay)
-    }
-
-    fn timed_out<E>(&self, scope: Scope, limit: Duration) -> Error<E> {
-        self.inner.timeouts[scope as usize].fetch_add(1, Ordering::Relaxed);
-        self.event(&Event::Timeout {
-            name: &self.inner.name,
-            scope,
-        });
-        Error::Timeout { scope, limit }
-    }
-
-    fn event(&self, event: &Event<'_>) {
-        if let Some(listener) = &self.inner.listener {
-            listener.event(event);
+impl Tell for Inner {
+    fn tell<'a>(&'a self, event: impl FnOnce(&'a str) -> Event<'a>) {
+        if let Some(listener) = &self.listener {
+            listener.event(&event(&self.name));
         }
     }
 }
@@ -329,148 +298,26 @@ impl Pipeline {
 pub struct PipelineSnapshot {
     /// Name of the policy.
     pub name: String,
+    /// Its parts, the outermost first.
+    pub parts: Vec<&'static str>,
+    /// What looked doubtful when it was built.
+    pub warnings: Vec<String>,
     /// Its breaker.
     pub breaker: Option<BreakerSnapshot>,
     /// Its bulkhead.
     pub bulkhead: Option<BulkheadSnapshot>,
     /// Its retries.
     pub retry: Option<RetrySnapshot>,
+    /// Its hedging.
+    pub hedge: Option<HedgeSnapshot>,
+    /// Time for an attempt, in seconds.
+    pub attempt_timeout_seconds: Option<f64>,
+    /// Time for a call, in seconds.
+    pub total_timeout_seconds: Option<f64>,
     /// Attempts cut off since the start.
     pub attempt_timeouts: u64,
     /// Calls cut off since the start.
     pub total_timeouts: u64,
     /// Fallbacks since the start.
     pub fallbacks: u64,
-}
-
-/// Describes a policy; see [`Pipeline::standard`] and [`Pipeline::builder`].
-#[derive(Clone)]
-#[must_use]
-pub struct PipelineBuilder {
-    name: Arc<str>,
-    total: Option<Duration>,
-    attempt: Option<Duration>,
-    bulkhead: Option<(usize, usize)>,
-    retry: Option<Retry>,
-    breaker: Option<BreakerBuilder>,
-    listener: Option<Arc<dyn Listener>>,
-}
-
-impl fmt::Debug for PipelineBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PipelineBuilder")
-            .field("name", &self.name)
-            .finish_non_exhaustive()
-    }
-}
-
-impl PipelineBuilder {
-    /// Time for the call with all its attempts and waits.
-    pub fn total_timeout(mut self, limit: Duration) -> Self {
-        self.total = Some(limit);
-        self
-    }
-
-    /// Time for one attempt.
-    pub fn attempt_timeout(mut self, limit: Duration) -> Self {
-        self.attempt = Some(limit);
-        self
-    }
-
-    /// Retries.
-    pub fn retry(mut self, retry: Retry) -> Self {
-        self.retry = Some(retry);
-        self
-    }
-
-    /// No retries.
-    pub fn without_retry(mut self) -> Self {
-        self.retry = None;
-        self
-    }
-
-    /// A breaker of its own.
-    pub fn breaker(mut self, breaker: BreakerBuilder) -> Self {
-        self.breaker = Some(breaker);
-        self
-    }
-
-    /// No breaker.
-    pub fn without_breaker(mut self) -> Self {
-        self.breaker = None;
-        self
-    }
-
-    /// `limit` calls at one time and `queue` more waiting.
-    pub fn bulkhead(mut self, limit: usize, queue: usize) -> Self {
-        self.bulkhead = Some((limit, queue));
-        self
-    }
-
-    /// No bulkhead.
-    pub fn without_bulkhead(mut self) -> Self {
-        self.bulkhead = None;
-        self
-    }
-
-    /// Is told of everything that happens.
-    pub fn listener(mut self, listener: impl Listener) -> Self {
-        self.listener = Some(Arc::new(listener));
-        self
-    }
-
-    /// The policy.
-    ///
-    /// # Errors
-    /// Settings that make no sense alone or together: an attempt longer than the total, a breaker's window shorter
-    /// than two attempts, a ratio outside (0, 1], no probes, no places.
-    pub fn build(self) -> Result<Pipeline, BuildError> {
-        let refuse = |key: &str, problem: &str| Err(BuildError::new(&self.name, key, problem));
-        if self.total.is_some_and(|total| total.is_zero()) || self.attempt.is_some_and(|attempt| attempt.is_zero()) {
-            return refuse("timeout", "must be above zero");
-        }
-        if let (Some(attempt), Some(total)) = (self.attempt, self.total) {
-            if attempt > total {
-                return refuse("timeout.attempt", "must not be longer than timeout.total");
-            }
-        }
-        if let Some(retry) = &self.retry {
-            if retry.base > retry.cap {
-                return refuse("retry.base", "must not be longer than retry.cap");
-            }
-        }
-        let window = self.breaker.as_ref().and_then(BreakerBuilder::window_length);
-        if let (Some(attempt), Some(window)) = (self.attempt, window) {
-            if window < attempt.saturating_mul(2) {
-                return refuse("breaker.window", "must be at least twice timeout.attempt");
-            }
-        }
-        let breaker = self
-            .breaker
-            .map(|breaker| {
-                breaker
-                    .shared_listener(self.listener.clone())
-                    .attempt_limit(self.attempt)
-                    .build()
-            })
-            .transpose()?;
-        let bulkhead = self
-            .bulkhead
-            .map(|(limit, queue)| Bulkhead::new(Arc::clone(&self.name), limit, queue))
-            .transpose()?;
-        Ok(Pipeline {
-            inner: Arc::new(Inner {
-                name: self.name,
-                total: self.total,
-                attempt: self.attempt,
-                bulkhead,
-                retry: self.retry,
-                breaker,
-                listener: self.listener,
-                retries: std::array::from_fn(|_| AtomicU64::new(0)),
-                timeouts: std::array::from_fn(|_| AtomicU64::new(0)),
-                fallbacks: AtomicU64::new(0),
-            }),
-        })
-    }
 }

@@ -1,10 +1,14 @@
 //! When to try again, and how long to wait. Waiting and the budget's state are others' matter (`pipeline`, `budget`).
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rand::Rng;
 
 use crate::budget::{Budget, BudgetSnapshot};
+use crate::error::BuildError;
+use crate::event::{Event, Tell};
 use crate::verdict::{Kind, Safety, Verdict};
 
 /// How waits are spread, so that clients do not come back together.
@@ -85,9 +89,39 @@ impl Retry {
         self
     }
 
+    /// Whether they make sense.
+    pub(crate) fn check(&self, name: &str) -> Result<(), BuildError> {
+        let refuse = |key, problem| Err(BuildError::new(name, key, problem));
+        if self.base.is_zero() {
+            return refuse("retry.base", "must be above zero");
+        }
+        if self.base > self.cap {
+            return refuse("retry.base", "must not be longer than retry.cap");
+        }
+        if self.hint_cap.is_zero() {
+            return refuse("retry.hint_cap", "must be above zero");
+        }
+        Ok(())
+    }
+
+    /// The longest that a call may take, if every attempt takes `attempt` and no server asks for more.
+    pub(crate) fn longest(&self, attempt: Duration) -> Duration {
+        let mut longest = attempt.saturating_mul(self.max.saturating_add(1));
+        // From some number on every wait is the cap.
+        let doubling = self.max.min(64);
+        for retry in 0..doubling {
+            longest = longest.saturating_add(self.backoff_for(retry));
+        }
+        longest.saturating_add(self.cap.saturating_mul(self.max - doubling))
+    }
+
+    fn backoff_for(&self, retry: u32) -> Duration {
+        self.base.saturating_mul(2_u32.saturating_pow(retry)).min(self.cap)
+    }
+
     /// The wait before retry number `retry` (from 0), without a hint.
     pub(crate) fn delay(&self, retry: u32, rng: &mut impl Rng) -> Duration {
-        let full = self.base.saturating_mul(2_u32.saturating_pow(retry)).min(self.cap);
+        let full = self.backoff_for(retry);
         match self.jitter {
             Jitter::None => full,
             Jitter::Full => full.mul_f64(rng.random_range(0.0..=1.0)),
@@ -126,6 +160,95 @@ impl Reason {
             Self::Transient => "transient",
             Self::Timeout => "timeout",
             Self::Overload => "overload",
+        }
+    }
+}
+
+/// Retries as the calls of a policy meet them. Settings are read after failures alone, so a lock around them is cheap.
+#[derive(Debug)]
+pub(crate) struct Retrier {
+    settings: Mutex<Retry>,
+    budget: Option<Budget>,
+    made: [AtomicU64; Reason::ALL.len()],
+}
+
+impl Retrier {
+    pub(crate) fn new(retry: Retry) -> Self {
+        Self {
+            budget: retry.budget.clone(),
+            settings: Mutex::new(retry),
+            made: std::array::from_fn(|_| AtomicU64::new(0)),
+        }
+    }
+
+    /// Counts a call.
+    pub(crate) fn begin(&self) {
+        if let Some(budget) = &self.budget {
+            budget.deposit();
+        }
+    }
+
+    pub(crate) fn budget(&self) -> Option<&Budget> {
+        self.budget.as_ref()
+    }
+
+    /// Whether there is another attempt after number `number`, and the wait before it. `left` is the time until the
+    /// nearest limit around the retries.
+    pub(crate) fn next(
+        &self,
+        teller: &impl Tell,
+        verdict: Verdict,
+        safety: Safety,
+        number: u32,
+        left: Option<Duration>,
+    ) -> Option<Duration> {
+        let (reason, hint) = reason(verdict, safety)?;
+        let delay = {
+            let settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+            if number > settings.max || hint.is_some_and(|hint| hint > settings.hint_cap) {
+                return None;
+            }
+            let own = settings.delay(number - 1, &mut rand::rng());
+            hint.map_or(own, |hint| hint.max(own))
+        };
+        // Waiting for what comes too late helps nobody: the last result is the answer.
+        if left.is_some_and(|left| delay >= left) {
+            return None;
+        }
+        if self.budget.as_ref().is_some_and(|budget| !budget.try_withdraw()) {
+            teller.tell(|name| Event::BudgetExhausted { name });
+            return None;
+        }
+        self.made[reason as usize].fetch_add(1, Ordering::Relaxed);
+        teller.tell(|name| Event::Retry {
+            name,
+            attempt: number,
+            reason: reason.as_str(),
+            delay,
+        });
+        Some(delay)
+    }
+
+    /// Other settings from now on; the budget keeps what it counted.
+    pub(crate) fn reload(&self, settings: Retry) {
+        *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = Retry {
+            budget: self.budget.clone(),
+            ..settings
+        };
+    }
+
+    /// Whether anything is ever repeated.
+    pub(crate) fn repeats(&self) -> bool {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner).max > 0
+    }
+
+    pub(crate) fn snapshot(&self) -> RetrySnapshot {
+        RetrySnapshot {
+            retries: Reason::ALL
+                .into_iter()
+                .map(|reason| (reason.as_str(), self.made[reason as usize].load(Ordering::Relaxed)))
+                .collect(),
+            budget: self.budget.as_ref().map(Budget::snapshot),
         }
     }
 }

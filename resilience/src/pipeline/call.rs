@@ -1,0 +1,116 @@
+//! One call under a policy, as a future with a name: nothing is boxed, and nothing more is asked of the caller's types
+//! than that they make attempts.
+
+use std::future::Future;
+use std::ops::Deref;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+
+use super::track::{Env, Track};
+use super::{Inner, Op};
+use crate::deadline::Surroundings;
+use crate::error::Error;
+use crate::verdict::{Classify, Safety};
+
+pin_project! {
+    /// A call under a policy; made by [`Pipeline::start`](super::Pipeline::start). `P` and `K` point to the policy and to
+    /// what classifies its results, `O` makes the attempts.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct Call<P, K, O, T, E>
+    where
+        P: Deref<Target = Inner>,
+        O: Op<T, E>,
+    {
+        #[pin]
+        track: Track<O::Future, T, E>,
+        policy: P,
+        classify: K,
+        op: O,
+        safety: Safety,
+        // The first poll, and within what it was made.
+        begun: Option<(Instant, Surroundings)>,
+        attempts: u32,
+    }
+
+    impl<P, K, O, T, E> PinnedDrop for Call<P, K, O, T, E>
+    where
+        P: Deref<Target = Inner>,
+        O: Op<T, E>,
+    {
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            this.track.abandon(&this.policy.stages);
+        }
+    }
+}
+
+impl<P, K, O, T, E> Call<P, K, O, T, E>
+where
+    P: Deref<Target = Inner>,
+    O: Op<T, E>,
+{
+    pub(super) fn new(policy: P, safety: Safety, classify: K, op: O) -> Self {
+        let end = match policy.hedge {
+            Some(hedge) if safety == Safety::Idempotent => hedge,
+            _ => policy.stages.len(),
+        };
+        Self {
+            track: Track::new(0, end),
+            policy,
+            classify,
+            op,
+            safety,
+            begun: None,
+            attempts: 0,
+        }
+    }
+}
+
+impl<P, K, O, T, E> Future for Call<P, K, O, T, E>
+where
+    P: Deref<Target = Inner>,
+    K: Deref,
+    K::Target: Classify<T, E>,
+    O: Op<T, E>,
+{
+    type Output = Result<T, Error<E>>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let now = if this.begun.is_none() { Some(0) } else { None };
+        let (started, surroundings) = *this.begun.get_or_insert_with(|| {
+            let surroundings = Surroundings::current();
+            if surroundings.retried && this.policy.repeats(*this.safety) {
+                this.policy.warn_of_nesting();
+            }
+            (Instant::now(), surroundings)
+        });
+        let mut env = Env {
+            inner: this.policy,
+            op: this.op,
+            classify: &**this.classify,
+            safety: *this.safety,
+            started,
+            now,
+            surroundings,
+            attempts: this.attempts,
+            outer_end: None,
+        };
+        this.track.poll(context, &mut env).map(|(result, _)| result)
+    }
+}
+
+impl<P, K, O, T, E> std::fmt::Debug for Call<P, K, O, T, E>
+where
+    P: Deref<Target = Inner>,
+    O: Op<T, E>,
+{
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Call")
+            .field("policy", &self.policy.name)
+            .finish_non_exhaustive()
+    }
+}

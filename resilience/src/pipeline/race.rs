@@ -1,0 +1,127 @@
+//! Hedging: when an attempt is slow, another one runs beside it, and the first good answer wins. Losers are dropped, not
+//! detached. Jeffrey Dean and Luiz André Barroso, "The Tail at Scale", 2013.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::time::{Sleep, sleep_until};
+
+use super::Op;
+use super::stage::Stage;
+use super::track::{Ended, Env, Track};
+use crate::hedge::Hedger;
+use crate::verdict::{Classify, Verdict};
+
+/// The tracks of one call behind the hedge.
+pub(super) struct Race<F, T, E> {
+    /// Place of the hedge among the stages.
+    hedge: usize,
+    /// Tracks that run, with the moments at which they began; the first one is the usual attempt.
+    tracks: Vec<Running<F, T, E>>,
+    begun: u32,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// A failure that stands if nothing better comes.
+    failed: Option<Ended<T, E>>,
+}
+
+struct Running<F, T, E> {
+    number: u32,
+    since: u64,
+    track: Pin<Box<Track<F, T, E>>>,
+}
+
+impl<F, T, E> Race<F, T, E>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    pub(super) fn new(hedge: usize) -> Self {
+        Self {
+            hedge,
+            tracks: Vec::new(),
+            begun: 0,
+            timer: None,
+            failed: None,
+        }
+    }
+
+    pub(super) fn poll<O, C>(&mut self, context: &mut Context<'_>, env: &mut Env<'_, O, C>) -> Poll<Ended<T, E>>
+    where
+        O: Op<T, E, Future = F>,
+        C: Classify<T, E> + ?Sized,
+    {
+        let inner = env.inner;
+        let Stage::Hedge(hedger) = &inner.stages[self.hedge] else {
+            // A race is made for a hedge alone.
+            return Poll::Pending;
+        };
+        if self.begun == 0 {
+            self.begin(hedger, env);
+        }
+        loop {
+            let mut index = 0;
+            while index < self.tracks.len() {
+                let running = &mut self.tracks[index];
+                let Poll::Ready(ended) = running.track.as_mut().poll(context, env) else {
+                    index += 1;
+                    continue;
+                };
+                let done = self.tracks.swap_remove(index);
+                if matches!(ended.1, Verdict::Success | Verdict::Ignore) {
+                    hedger.took(env.now().saturating_sub(done.since));
+                    if done.number > 1 {
+                        hedger.won();
+                    }
+                    self.abandon(&inner.stages);
+                    return Poll::Ready(ended);
+                }
+                // An own refusal says less than the dependency's failure.
+                let better = self
+                    .failed
+                    .as_ref()
+                    .is_none_or(|(_, known)| *known == Verdict::LocalReject);
+                if better {
+                    self.failed = Some(ended);
+                }
+            }
+            if self.tracks.is_empty() {
+                return match self.failed.take() {
+                    Some(failed) => Poll::Ready(failed),
+                    None => Poll::Pending,
+                };
+            }
+            match self.timer.as_mut().map(|timer| timer.as_mut().poll(context)) {
+                Some(Poll::Ready(())) => {
+                    self.timer = None;
+                    env.now = None;
+                    if !inner.may_hedge() {
+                        return Poll::Pending;
+                    }
+                    hedger.began();
+                    self.begin(hedger, env);
+                }
+                Some(Poll::Pending) | None => return Poll::Pending,
+            }
+        }
+    }
+
+    fn begin<O, C: ?Sized>(&mut self, hedger: &Hedger, env: &mut Env<'_, O, C>) {
+        self.begun += 1;
+        let since = env.now();
+        self.tracks.push(Running {
+            number: self.begun,
+            since,
+            track: Box::pin(Track::new(self.hedge + 1, env.inner.stages.len())),
+        });
+        self.timer = hedger
+            .delay(self.begun)
+            .map(|delay| Box::pin(sleep_until(env.moment(since) + delay)));
+    }
+
+    pub(super) fn abandon(&mut self, stages: &[Stage]) {
+        for running in &mut self.tracks {
+            running.track.as_mut().abandon(stages);
+        }
+        self.tracks.clear();
+    }
+}
