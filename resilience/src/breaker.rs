@@ -1,58 +1,53 @@
 //! The circuit breaker: stops asking a dependency that fails, and finds out carefully when it works again.
 //! It does not retry, and does not time out: what it is told to record is what it knows.
+//!
+//! While it is closed a call takes no lock and writes nothing that another thread writes: it reads the packed state
+//! ([`word`]), and counts in its thread's part of the window (`sharded`). Transitions and probes are rare and go through
+//! a state machine behind a lock ([`core`]).
 
+mod builder;
 mod core;
-#[cfg(test)]
+mod hot;
+mod last_calls;
+mod permit;
+mod row;
+mod settings;
+mod snapshot;
+mod word;
+
+#[cfg(all(test, not(resilience_loom)))]
 mod model;
 
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use self::core::{Core, Ending, Settings, WindowKind};
-use crate::clock;
+use self::core::{Admission, Core, Phase};
+use self::hot::{Flags, Hot};
+use self::last_calls::LastCalls;
+use self::permit::Kind;
+use self::row::Row;
+use self::snapshot::{History, OUTCOMES, Outcome};
+use self::word::{Seen, Word};
+use crate::clock::{self, millis};
 use crate::error::{BuildError, By, Error, Rejected};
 use crate::event::{Event, Listener};
+use crate::sharded::Sharded;
 use crate::verdict::{Classify, Verdict};
 
-/// State of a breaker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum State {
-    /// Calls pass and are counted.
-    Closed,
-    /// Calls are refused until the break is over.
-    Open,
-    /// A few probes pass; they decide.
-    HalfOpen,
-    /// A person refuses all calls.
-    ForcedOpen,
-    /// A person lets all calls pass.
-    ForcedClosed,
-}
+pub use self::builder::BreakerBuilder;
+pub(crate) use self::permit::Token;
+pub use self::permit::{Pass, Permit, Refusal};
+pub use self::settings::{BreakerSettings, HalfOpen, OnDrop, SlowCalls};
+pub use self::snapshot::{BreakerCounts, BreakerSnapshot, Change, State};
 
-impl State {
-    /// All states.
-    pub const ALL: [Self; 5] = [
-        Self::Closed,
-        Self::Open,
-        Self::HalfOpen,
-        Self::ForcedOpen,
-        Self::ForcedClosed,
-    ];
+/// Lanes of the window.
+const OK: usize = 0;
+const FAILED: usize = 1;
+const SLOW: usize = 2;
 
-    /// The name in JSON and metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::Open => "open",
-            Self::HalfOpen => "half_open",
-            Self::ForcedOpen => "forced_open",
-            Self::ForcedClosed => "forced_closed",
-        }
-    }
-}
+const NANOS_IN_MILLI: u64 = 1_000_000;
 
 /// A circuit breaker. Clones share.
 #[derive(Clone)]
@@ -61,19 +56,40 @@ pub struct Breaker {
 }
 
 struct Inner {
+    word: Word,
+    hot: Hot,
+    window: Sharded<3, OUTCOMES>,
+    row: Row,
     name: Arc<str>,
-    slow: Option<Duration>,
-    drop_fails_after: Option<Duration>,
     listener: Option<Arc<dyn Listener>>,
-    guarded: Mutex<Guarded>,
+    last_calls: Mutex<LastCalls>,
+    control: Mutex<Control>,
 }
 
-struct Guarded {
+/// What changes rarely.
+struct Control {
     core: Core,
-    /// The state that was last told, so that every change is told once.
-    told: State,
-    counts: BreakerCounts,
-    transitions: [[u64; 5]; 5],
+    settings: BreakerSettings,
+    /// Time limit of an attempt, where the breaker is in a pipeline.
+    attempt: Option<Duration>,
+    history: History,
+}
+
+/// Calls in a window.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Calls {
+    all: u64,
+    failed: u64,
+    slow: u64,
+}
+
+/// What a person can force a breaker to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Force {
+    /// Refuse all calls.
+    Open,
+    /// Let all calls pass.
+    Closed,
 }
 
 impl fmt::Debug for Breaker {
@@ -85,60 +101,46 @@ impl fmt::Debug for Breaker {
     }
 }
 
-/// Calls since the start, by what became of them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
-pub struct BreakerCounts {
-    /// Answered in time.
-    pub success: u64,
-    /// Failed.
-    pub failure: u64,
-    /// Answered, but slower than the limit.
-    pub slow: u64,
-    /// Answered in a way that says nothing of the dependency.
-    pub ignored: u64,
-    /// Dropped before an answer.
-    pub cancelled: u64,
-    /// Ended after the breaker had changed its state; without effect.
-    pub stale: u64,
-    /// Refused.
-    pub rejected: u64,
-}
-
-/// Figures of a breaker.
-#[derive(Debug, Clone, PartialEq, serde::Serialize)]
-pub struct BreakerSnapshot {
-    /// State now.
-    pub state: State,
-    /// Share of failures in the window, 0 when it is empty.
-    pub failure_ratio: f64,
-    /// Calls in the window.
-    pub window_calls: u64,
-    /// Calls since the start.
-    pub calls: BreakerCounts,
-    /// Changes since the start: `transitions[from][to]` in the order of [`State::ALL`].
-    pub transitions: [[u64; 5]; 5],
-}
-
 impl Breaker {
     /// Starts a breaker's description. Defaults: half of at least 20 calls in 30 s fail; open 5 s, doubling up to 60 s;
     /// 3 probes of 30 s each.
     pub fn builder(name: impl Into<Arc<str>>) -> BreakerBuilder {
-        BreakerBuilder {
-            name: name.into(),
-            settings: Settings {
-                failure_ratio: 0.5,
-                min_calls: 20,
-                kind: WindowKind::Time(Duration::from_secs(30)),
-                consecutive: None,
-                slow: None,
-                open: Duration::from_secs(5),
-                open_max: Duration::from_secs(60),
-                probes: 3,
-                lease: Duration::from_secs(30),
-            },
-            drop_fails_after: None,
-            listener: None,
+        BreakerBuilder::new(name.into())
+    }
+
+    /// The breaker of these settings, closed.
+    ///
+    /// # Errors
+    /// See [`BreakerSettings::check`].
+    pub fn new(name: impl Into<Arc<str>>, settings: BreakerSettings) -> Result<Self, BuildError> {
+        Self::builder(name).settings(settings).build()
+    }
+
+    /// Goes by other settings from now on; state and counts stay. A window of time of another length keeps what lies
+    /// within it; one of calls keeps the latest; one of the other kind starts empty.
+    ///
+    /// # Errors
+    /// See [`BreakerSettings::check`]; then nothing changed.
+    pub fn reload(&self, settings: BreakerSettings) -> Result<(), BuildError> {
+        settings.check(&self.inner.name)?;
+        let inner = &*self.inner;
+        let now = clock::coarse_millis();
+        let mut control = self.control();
+        inner.hot.set(&settings, control.attempt);
+        inner.window.set_bucket_millis(bucket_millis(settings.window));
+        if let Some(size) = settings.last_calls {
+            let mut last_calls = inner.last_calls();
+            if control.settings.last_calls.is_none() {
+                last_calls.clear();
+            }
+            last_calls.resize(size);
         }
+        control.settings = settings;
+        // Fewer probes may be enough now.
+        let Control { core, settings, .. } = &mut *control;
+        core.decide(settings, now, rand::random());
+        self.publish(control, now);
+        Ok(())
     }
 
     /// Name of the breaker.
@@ -148,7 +150,16 @@ impl Breaker {
 
     /// State now.
     pub fn state(&self) -> State {
-        self.lock().core.state(clock::now())
+        if self.inner.word.load().is_closed() {
+            State::Closed
+        } else {
+            self.control().core.state(clock::coarse_millis())
+        }
+    }
+
+    /// Whether calls pass as usual: closed, or forced to be.
+    pub fn is_healthy(&self) -> bool {
+        matches!(self.state(), State::Closed | State::ForcedClosed)
     }
 
     /// Asks for one call. Say with the permit how it ended; dropping it says that it was cancelled.
@@ -156,65 +167,166 @@ impl Breaker {
     /// # Errors
     /// [`Rejected`] while it is open or all probes are out.
     pub fn acquire(&self) -> Result<Permit, Rejected> {
-        let token = self.admit()?;
-        Ok(Permit {
-            breaker: self.clone(),
-            token,
-            ended: false,
-        })
+        Ok(Permit::new(self.clone(), self.admit()?))
+    }
+
+    /// As [`Breaker::acquire`], and cheaper: nothing is counted up or down but the call.
+    ///
+    /// # Errors
+    /// [`Refusal`] while it is open or all probes are out.
+    #[inline]
+    pub fn try_acquire(&self) -> Result<Pass<'_>, Refusal> {
+        Ok(Pass::new(self, self.try_admit()?))
+    }
+
+    /// Whether a call would be refused because the breaker is open; takes no probe. For a check in front of what leads
+    /// to the calls that are recorded.
+    ///
+    /// # Errors
+    /// [`Refusal`] while it is open.
+    #[inline]
+    pub fn gate(&self) -> Result<(), Refusal> {
+        let seen = self.inner.word.load();
+        if seen.is_closed() || self.inner.hot.flags().only_observes() {
+            return Ok(());
+        }
+        let now = clock::coarse_millis();
+        if let Some(left) = seen.refuses(now) {
+            return Err(self.refuse(left.map(u64::from)));
+        }
+        match self.control().core.open_for(now) {
+            Some(left) => Err(self.refuse(left)),
+            None => Ok(()),
+        }
     }
 
     /// As [`Breaker::acquire`], for those who hold the breaker anyway: every token must come back through
     /// [`Breaker::settle`].
     pub(crate) fn admit(&self) -> Result<Token, Rejected> {
-        let now = clock::now();
-        let mut guarded = self.lock();
-        let result = guarded.core.acquire(now);
-        if result.is_err() {
-            guarded.counts.rejected += 1;
+        self.try_admit().map_err(|refusal| refusal.named(self))
+    }
+
+    /// As [`Breaker::admit`], without an error that has a name.
+    #[inline]
+    pub(crate) fn try_admit(&self) -> Result<Token, Refusal> {
+        let seen = self.inner.word.load();
+        let flags = self.inner.hot.flags();
+        if seen.admits_all() {
+            return Ok(Token::new(seen, Kind::Plain, flags));
         }
-        self.tell(guarded, now);
-        match result {
-            Ok(token) => Ok(Token { token, started: now }),
-            Err(retry_after) => {
-                let rejected = Rejected {
-                    by: By::Breaker,
-                    name: Arc::clone(&self.inner.name),
-                    retry_after,
-                };
-                self.event(&Event::Rejected {
-                    name: &self.inner.name,
-                    by: By::Breaker,
-                });
-                Err(rejected)
+        if !flags.only_observes() {
+            if let Some(left) = seen.refuses(clock::coarse_millis()) {
+                return Err(self.refuse(left.map(u64::from)));
             }
+        }
+        self.admit_by_core(flags)
+    }
+
+    #[cold]
+    fn admit_by_core(&self, flags: Flags) -> Result<Token, Refusal> {
+        let now = clock::coarse_millis();
+        let mut control = self.control();
+        let Control { core, settings, .. } = &mut *control;
+        let admission = core.admit(settings, now);
+        let seen = core.seen();
+        self.publish(control, now);
+        match admission {
+            Admission::Plain => Ok(Token::new(seen, Kind::Plain, flags)),
+            Admission::Probe(number) => Ok(Token::new(seen, Kind::Probe(number), flags)),
+            Admission::Refused(_) if flags.only_observes() => {
+                self.inner.count(Outcome::Spared);
+                Ok(Token::new(seen, Kind::Spared, flags))
+            }
+            Admission::Refused(left) => Err(self.refuse(left)),
+        }
+    }
+
+    #[inline]
+    fn refuse(&self, left: Option<u64>) -> Refusal {
+        self.inner.count(Outcome::Rejected);
+        self.event(&Event::Rejected {
+            name: &self.inner.name,
+            by: By::Breaker,
+        });
+        Refusal {
+            retry_after: left.map(Duration::from_millis),
         }
     }
 
     /// Says how the call of a token ended; `None` when it was dropped before an answer.
+    #[inline]
     pub(crate) fn settle(&self, token: Token, verdict: Option<Verdict>) {
-        let now = clock::now();
-        let took = now.saturating_sub(token.started);
-        let ending = match verdict {
-            Some(Verdict::Success) => Ending::Success,
-            Some(Verdict::Failure(_) | Verdict::Overload { .. }) => Ending::Failure,
-            Some(Verdict::Ignore | Verdict::LocalReject) => Ending::Ignored,
-            // A call that was given up after it took too long says that the dependency hangs.
-            None if self.inner.drop_fails_after.is_some_and(|limit| took >= limit) => Ending::Failure,
-            None => Ending::Ignored,
-        };
-        let mut guarded = self.lock();
-        let counted = guarded.core.record(now, token.token, ending, took, rand::random());
-        let counts = &mut guarded.counts;
-        match ending {
-            _ if verdict.is_none() => counts.cancelled += 1,
-            _ if !counted => counts.stale += 1,
-            Ending::Success if self.inner.slow.is_some_and(|limit| took >= limit) => counts.slow += 1,
-            Ending::Success => counts.success += 1,
-            Ending::Failure => counts.failure += 1,
-            Ending::Ignored => counts.ignored += 1,
+        let inner = &*self.inner;
+        let (now, took) = inner.hot.flags().time_since(token.started);
+        let ending = Ending::of(verdict, took, &inner.hot);
+        let seen = inner.word.load();
+        if token.kind != Kind::Plain || token.generation != seen.generation() {
+            return self.settle_otherwise(token, verdict, ending, now);
         }
-        self.tell(guarded, now);
+        let Some(failed) = ending.failed else {
+            return inner.count(ending.outcome);
+        };
+        let flags = inner.hot.flags();
+        if !flags.has_last_calls() {
+            inner.window.write(|shard| {
+                let Some(bucket) = shard.bucket(inner.window.bucket_millis(), token.generation, now) else {
+                    return shard.count(Outcome::Stale as usize);
+                };
+                bucket.add(if failed { FAILED } else { OK });
+                if ending.slow {
+                    bucket.add(SLOW);
+                }
+                shard.count(ending.outcome as usize);
+            });
+        } else {
+            inner.last_calls().add(token.generation, failed, ending.slow);
+            inner.count(ending.outcome);
+        }
+        if flags.has_row() && !failed {
+            inner.row.succeeded(token.generation);
+        }
+        // A fast success cannot raise either ratio.
+        if failed || ending.slow {
+            self.consider(token.generation, seen, ending, flags, now);
+        }
+    }
+
+    /// Opens if there were too many failures or slow calls with this one.
+    #[cold]
+    fn consider(&self, generation: u32, seen: Seen, ending: Ending, flags: Flags, now: u64) {
+        let inner = &*self.inner;
+        let row = if ending.in_row && flags.has_row() {
+            inner.row.failed(generation)
+        } else {
+            0
+        };
+        if seen.is_closed() && inner.hot.is_too_much(inner.calls(generation, now, flags), row) {
+            let mut control = self.control();
+            let Control { core, settings, .. } = &mut *control;
+            core.trip(settings, now, generation, rand::random());
+            self.publish(control, now);
+        }
+    }
+
+    /// The result of a probe, of a call that was only spared, or of an earlier generation.
+    #[cold]
+    fn settle_otherwise(&self, token: Token, verdict: Option<Verdict>, ending: Ending, now: u64) {
+        let counts = match token.kind {
+            Kind::Spared => true,
+            Kind::Plain => false,
+            Kind::Probe(number) => {
+                let good = ending.failed.map(|failed| !failed && !ending.slow);
+                let mut control = self.control();
+                let Control { core, settings, .. } = &mut *control;
+                let counts = core.probed(settings, now, (token.generation, number), good, rand::random());
+                self.publish(control, now);
+                counts
+            }
+        };
+        self.inner.count(match verdict {
+            Some(_) if !counts => Outcome::Stale,
+            _ => ending.outcome,
+        });
     }
 
     /// Calls `op` if the breaker lets it, and records what `classify` makes of the result.
@@ -225,73 +337,94 @@ impl Breaker {
     where
         Fut: Future<Output = Result<T, E>>,
     {
-        let permit = self.acquire()?;
+        let pass = self.try_acquire().map_err(|refusal| refusal.named(self))?;
         let result = op().await;
-        permit.record(classify.classify(result.as_ref()));
+        pass.record(classify.classify(result.as_ref()));
         result.map_err(Error::Inner)
+    }
+
+    /// Forces a state, which ends by itself after `ttl`, or at [`Breaker::release`]. Afterwards it is closed, with
+    /// nothing remembered.
+    pub fn force(&self, force: Force, ttl: Option<Duration>) {
+        let until = ttl.map(|ttl| clock::coarse_millis().saturating_add(millis(ttl)));
+        self.enter(match force {
+            Force::Open => Phase::ForcedOpen { until },
+            Force::Closed => Phase::ForcedClosed { until },
+        });
     }
 
     /// Refuses all calls until [`Breaker::release`].
     pub fn force_open(&self) {
-        self.force(Some(State::ForcedOpen));
+        self.force(Force::Open, None);
     }
 
     /// Lets all calls pass until [`Breaker::release`].
     pub fn force_closed(&self) {
-        self.force(Some(State::ForcedClosed));
+        self.force(Force::Closed, None);
     }
 
     /// Ends a forced state, or an open one: closed, with nothing remembered.
     pub fn release(&self) {
-        self.force(None);
+        self.enter(Phase::Closed);
     }
 
-    fn force(&self, state: Option<State>) {
-        let mut guarded = self.lock();
-        guarded.core.force(state);
-        self.tell(guarded, clock::now());
+    fn enter(&self, phase: Phase) {
+        let mut control = self.control();
+        control.core.force(phase);
+        self.publish(control, clock::coarse_millis());
+    }
+
+    /// Tells the time limit of an attempt, after which a call that is dropped counts as a failure by default.
+    pub(crate) fn set_attempt_limit(&self, limit: Option<Duration>) {
+        let mut control = self.control();
+        control.attempt = limit;
+        self.inner.hot.set(&control.settings, limit);
     }
 
     /// Figures now.
     pub fn snapshot(&self) -> BreakerSnapshot {
-        let now = clock::now();
-        let guarded = self.lock();
-        let (calls, failed) = guarded.core.window(now);
+        let inner = &*self.inner;
+        let now = clock::coarse_millis();
+        let totals = inner.window.totals();
+        let control = self.control();
+        let calls = inner.calls(control.core.generation(), now, inner.hot.flags());
         BreakerSnapshot {
-            state: guarded.core.state(now),
-            failure_ratio: if calls == 0 { 0.0 } else { failed as f64 / calls as f64 },
-            window_calls: calls,
-            calls: guarded.counts,
-            transitions: guarded.transitions,
+            state: control.core.state(now),
+            observe_only: control.settings.observe_only,
+            forced_for_ms: control.core.forced_for(now),
+            failure_ratio: if calls.all == 0 {
+                0.0
+            } else {
+                calls.failed as f64 / calls.all as f64
+            },
+            window_calls: calls.all,
+            window_failures: calls.failed,
+            window_slow: calls.slow,
+            calls: totals.into(),
+            transitions: control.history.counts(),
+            last_transitions: control.history.last(now),
+            settings: control.settings.clone(),
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Guarded> {
-        self.inner.guarded.lock().unwrap_or_else(PoisonError::into_inner)
+    fn control(&self) -> MutexGuard<'_, Control> {
+        self.inner.control.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts and tells a change of state, after the lock is given back.
-    fn tell(&self, mut guarded: std::sync::MutexGuard<'_, Guarded>, now: Duration) {
-        let (from, to) = (guarded.told, guarded.core.state(now));
-        if from == to {
-            return;
+    /// Lets calls see what the state machine did; counts and tells a change of state, after the lock is given back.
+    fn publish(&self, mut control: MutexGuard<'_, Control>, now: u64) {
+        self.inner.word.publish(control.core.seen());
+        let state = control.core.state(now);
+        let changed = control.history.note(state, now);
+        drop(control);
+        if let Some((from, to)) = changed {
+            let name = &*self.inner.name;
+            tracing::debug!(name, from = from.as_str(), to = to.as_str(), "circuit breaker");
+            self.event(&Event::Transition { name, from, to });
         }
-        guarded.told = to;
-        guarded.transitions[from as usize][to as usize] += 1;
-        drop(guarded);
-        tracing::debug!(
-            name = &*self.inner.name,
-            from = from.as_str(),
-            to = to.as_str(),
-            "circuit breaker"
-        );
-        self.event(&Event::Transition {
-            name: &self.inner.name,
-            from,
-            to,
-        });
     }
 
+    #[inline]
     fn event(&self, event: &Event<'_>) {
         if let Some(listener) = &self.inner.listener {
             listener.event(event);
@@ -299,187 +432,109 @@ impl Breaker {
     }
 }
 
-/// Right to make one call, as a plain value.
+impl Inner {
+    #[inline]
+    fn count(&self, outcome: Outcome) {
+        self.window.write(|shard| shard.count(outcome as usize));
+    }
+
+    /// What the window holds of a generation.
+    fn calls(&self, generation: u32, now: u64, flags: Flags) -> Calls {
+        if flags.has_last_calls() {
+            return self.last_calls().sums(generation);
+        }
+        let [ok, failed, slow] = self.window.sums(generation, now);
+        Calls {
+            all: ok + failed,
+            failed,
+            slow,
+        }
+    }
+
+    fn last_calls(&self) -> MutexGuard<'_, LastCalls> {
+        self.last_calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Token {
+    #[inline]
+    fn new(seen: Seen, kind: Kind, flags: Flags) -> Self {
+        Self {
+            generation: seen.generation(),
+            kind,
+            started: flags.start(),
+        }
+    }
+}
+
+/// How a call ended, as far as the breaker cares.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Token {
-    token: core::Token,
-    started: Duration,
+struct Ending {
+    /// `None` when it says nothing of the dependency.
+    failed: Option<bool>,
+    slow: bool,
+    /// Whether a failure belongs to a row of them. A server that asks for less is not ill: it counts for the ratio.
+    in_row: bool,
+    outcome: Outcome,
 }
 
-/// Right to make one call.
-#[derive(Debug)]
-#[must_use = "dropping a permit says that the call was cancelled"]
-pub struct Permit {
-    breaker: Breaker,
-    token: Token,
-    ended: bool,
-}
-
-impl Permit {
-    /// Says how the call ended.
-    pub fn record(mut self, verdict: Verdict) {
-        self.ended = true;
-        self.breaker.settle(self.token, Some(verdict));
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        if !self.ended {
-            self.breaker.settle(self.token, None);
-        }
-    }
-}
-
-/// Describes a breaker; see [`Breaker::builder`].
-#[derive(Clone)]
-#[must_use]
-pub struct BreakerBuilder {
-    name: Arc<str>,
-    settings: Settings,
-    drop_fails_after: Option<Duration>,
-    listener: Option<Arc<dyn Listener>>,
-}
-
-impl fmt::Debug for BreakerBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BreakerBuilder")
-            .field("settings", &self.settings)
-            .finish_non_exhaustive()
-    }
-}
-
-impl BreakerBuilder {
-    /// Share of failures that opens it, in (0, 1]. Also the share of probes that must not be reached in half-open.
-    pub fn failure_ratio(mut self, ratio: f64) -> Self {
-        self.settings.failure_ratio = ratio;
-        self
-    }
-
-    /// Calls in the window below which no ratio opens it.
-    pub fn min_calls(mut self, calls: u64) -> Self {
-        self.settings.min_calls = calls;
-        self
-    }
-
-    /// Window of time that slides.
-    pub fn window(mut self, length: Duration) -> Self {
-        self.settings.kind = WindowKind::Time(length);
-        self
-    }
-
-    /// Window of the last `calls` calls instead of time.
-    pub fn last_calls(mut self, calls: usize) -> Self {
-        self.settings.kind = WindowKind::Calls(calls);
-        self
-    }
-
-    /// Opens also after so many failures in a row.
-    pub fn consecutive(mut self, failures: u32) -> Self {
-        self.settings.consecutive = Some(failures);
-        self
-    }
-
-    /// Calls of `limit` or longer are slow; opens also when their share reaches `ratio`.
-    pub fn slow_calls(mut self, limit: Duration, ratio: f64) -> Self {
-        self.settings.slow = Some((limit, ratio));
-        self
-    }
-
-    /// Length of the first break and of the longest one; it doubles while probes fail, plus up to a quarter of jitter.
-    pub fn open(mut self, first: Duration, longest: Duration) -> Self {
-        self.settings.open = first;
-        self.settings.open_max = longest;
-        self
-    }
-
-    /// Probes in half-open, and how long one may hold its place.
-    pub fn half_open(mut self, probes: u32, lease: Duration) -> Self {
-        self.settings.probes = probes;
-        self.settings.lease = lease;
-        self
-    }
-
-    /// A call that is dropped after this time counts as a failure; earlier ones say nothing. Default: the slow limit,
-    /// if there is one; in a pipeline the attempt's time limit.
-    pub fn drop_fails_after(mut self, limit: Duration) -> Self {
-        self.drop_fails_after = Some(limit);
-        self
-    }
-
-    /// Is told of every change.
-    pub fn listener(mut self, listener: impl Listener) -> Self {
-        self.listener = Some(Arc::new(listener));
-        self
-    }
-
-    pub(crate) fn shared_listener(mut self, listener: Option<Arc<dyn Listener>>) -> Self {
-        self.listener = self.listener.or(listener);
-        self
-    }
-
-    pub(crate) fn attempt_limit(mut self, limit: Option<Duration>) -> Self {
-        self.drop_fails_after = self.drop_fails_after.or(limit);
-        self
-    }
-
-    /// Length of the time window, if it is one.
-    pub(crate) fn window_length(&self) -> Option<Duration> {
-        match self.settings.kind {
-            WindowKind::Time(length) => Some(length),
-            WindowKind::Calls(_) => None,
-        }
-    }
-
-    /// The breaker, closed.
-    ///
-    /// # Errors
-    /// Ratios outside (0, 1], no probes, an empty window, breaks of no length.
-    pub fn build(self) -> Result<Breaker, BuildError> {
-        let settings = &self.settings;
-        let ratio = |ratio: f64| ratio > 0.0 && ratio <= 1.0;
-        let problem = if !ratio(settings.failure_ratio) {
-            Some(("breaker.failure_ratio", "must be above 0 and at most 1"))
-        } else if settings
-            .slow
-            .is_some_and(|(limit, share)| limit.is_zero() || !ratio(share))
-        {
-            Some((
-                "breaker.slow",
-                "needs a time above zero and a ratio above 0 and at most 1",
-            ))
-        } else if settings.probes == 0 || settings.lease.is_zero() {
-            Some(("breaker.half_open", "needs at least one probe and a lease above zero"))
-        } else if matches!(settings.kind, WindowKind::Time(length) if length < Duration::from_millis(10)) {
-            Some(("breaker.window", "must be at least 10 ms"))
-        } else if settings.kind == WindowKind::Calls(0) || settings.min_calls == 0 {
-            Some(("breaker.window", "and breaker.min_calls must be at least 1"))
-        } else if matches!(settings.kind, WindowKind::Calls(calls) if (calls as u64) < settings.min_calls) {
-            Some(("breaker.min_calls", "must not be more than the window's calls"))
-        } else if settings.open.is_zero() || settings.open > settings.open_max {
-            Some(("breaker.open", "must be above zero and at most breaker.open_max"))
-        } else if settings.consecutive == Some(0) {
-            Some(("breaker.consecutive", "must be at least 1"))
-        } else {
-            None
+impl Ending {
+    #[inline]
+    fn of(verdict: Option<Verdict>, took: u64, hot: &Hot) -> Self {
+        let slow = took != 0 && hot.is_slow(took);
+        let ending = |failed, in_row, outcome| Self {
+            failed,
+            slow,
+            in_row,
+            outcome,
         };
-        if let Some((key, problem)) = problem {
-            return Err(BuildError::new(&self.name, key, problem));
+        match verdict {
+            Some(Verdict::Success) if slow => ending(Some(false), false, Outcome::Slow),
+            Some(Verdict::Success) => ending(Some(false), false, Outcome::Success),
+            Some(Verdict::Failure(_)) => ending(Some(true), true, Outcome::Failure),
+            Some(Verdict::Overload { .. }) => ending(Some(true), false, Outcome::Failure),
+            Some(Verdict::Ignore | Verdict::LocalReject) => ending(None, false, Outcome::Ignored),
+            // A call that was given up after it took too long says that the dependency hangs.
+            None if took != 0 && hot.is_hung(took) => ending(Some(true), true, Outcome::Cancelled),
+            None => ending(None, false, Outcome::Cancelled),
         }
-        let slow = self.settings.slow.map(|(limit, _)| limit);
-        Ok(Breaker {
-            inner: Arc::new(Inner {
-                name: self.name,
-                slow,
-                drop_fails_after: self.drop_fails_after.or(slow),
-                listener: self.listener,
-                guarded: Mutex::new(Guarded {
-                    core: Core::new(self.settings),
-                    told: State::Closed,
-                    counts: BreakerCounts::default(),
-                    transitions: [[0; 5]; 5],
-                }),
-            }),
-        })
     }
+}
+
+impl Flags {
+    /// What a token remembers of the time, in nanoseconds.
+    #[inline]
+    fn start(self) -> u64 {
+        if self.times_exactly() {
+            nanos(clock::now())
+        } else if self.times() {
+            clock::coarse_millis().saturating_mul(NANOS_IN_MILLI)
+        } else {
+            0
+        }
+    }
+
+    /// Milliseconds now, and nanoseconds since `started`; 0 if that was not taken.
+    #[inline]
+    fn time_since(self, started: u64) -> (u64, u64) {
+        let (now, nanos) = if self.times_exactly() {
+            let nanos = nanos(clock::now());
+            (nanos / NANOS_IN_MILLI, nanos)
+        } else {
+            let now = clock::coarse_millis();
+            (now, now.saturating_mul(NANOS_IN_MILLI))
+        };
+        let took = if started == 0 { 0 } else { nanos.saturating_sub(started) };
+        (now, took)
+    }
+}
+
+#[inline]
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Length of a tenth of the window.
+fn bucket_millis(window: Duration) -> u64 {
+    (millis(window) / 10).max(1)
 }

@@ -41,10 +41,17 @@ pub mod http;
 mod layer;
 mod pipeline;
 mod retry;
+mod sharded;
+mod sync;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod verdict;
 mod window;
 
-pub use breaker::{Breaker, BreakerBuilder, BreakerCounts, BreakerSnapshot, Permit, State};
+pub use breaker::{
+    Breaker, BreakerBuilder, BreakerCounts, BreakerSettings, BreakerSnapshot, Change, Force, HalfOpen, OnDrop, Pass,
+    Permit, Refusal, SlowCalls, State,
+};
 pub use budget::{Budget, BudgetSnapshot};
 pub use bulkhead::{Bulkhead, BulkheadSettings, BulkheadSnapshot, Place};
 #[cfg(feature = "config")]
