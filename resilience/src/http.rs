@@ -1,15 +1,20 @@
-//! HTTP: what a response says, which requests may be repeated, `Retry-After`, and a body that can be sent again.
-//! It sends nothing by itself.
+//! HTTP: what a response says, which requests may be repeated, `Retry-After`, deadlines in a header, a body that can be
+//! sent again, and [`HttpLayer`], which does all of it around a client. It makes no connections.
 
-use std::convert::Infallible;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-use std::time::Duration;
+mod body;
+mod layer;
+mod replay;
 
-use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode, header};
-use http_body::{Body, Frame, SizeHint};
+use std::error::Error as StdError;
+use std::io;
+use std::time::{Duration, SystemTime};
 
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+
+pub use self::body::{BodyError, LimitedBody};
+pub use self::layer::{HttpFuture, HttpLayer, HttpService};
+pub use self::replay::{InMemory, REPLAY_CAP, ReplayBody, ReplayError};
+use crate::deadline::Deadline;
 use crate::verdict::{Classify, Kind, Safety, SafetyOf, Verdict};
 
 /// Classifies `http::Response`s by status and errors by their chain of sources.
@@ -19,6 +24,21 @@ use crate::verdict::{Classify, Kind, Safety, SafetyOf, Verdict};
 /// `Idempotency-Key` may be repeated.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct HttpClassify;
+
+impl<B, E: StdError + 'static> Classify<Response<B>, E> for HttpClassify {
+    fn classify(&self, result: Result<&Response<B>, &E>) -> Verdict {
+        match result {
+            Ok(response) => verdict(response.status(), response.headers()),
+            Err(error) => Verdict::Failure(error_kind(error)),
+        }
+    }
+}
+
+impl<B> SafetyOf<Request<B>> for HttpClassify {
+    fn safety(&self, request: &Request<B>) -> Safety {
+        safety(request.method(), request.headers())
+    }
+}
 
 /// The verdict on a status with its headers.
 pub fn verdict(status: StatusCode, headers: &HeaderMap) -> Verdict {
@@ -54,74 +74,108 @@ pub fn safety(method: &Method, headers: &HeaderMap) -> Safety {
     }
 }
 
-/// `Retry-After` in seconds. (The form with a date needs a wall clock and is not read yet.)
+/// `Retry-After` (RFC 9110, 10.2.3), in seconds or as a date, as the time to wait from now. What is negative, too large
+/// for a number, repeated or unreadable is no hint; a date that has passed means no wait.
 pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?;
-    text.trim().parse().ok().map(Duration::from_secs)
+    retry_after_at(headers, wall_clock)
 }
 
-/// The kind of a transport error, from its chain of sources: refused connections were never processed.
-pub fn error_kind(error: &(dyn std::error::Error + 'static)) -> Kind {
+/// [`retry_after`] with a wall clock of the caller's; it is asked only when the header holds a date.
+pub fn retry_after_at(headers: &HeaderMap, now: impl FnOnce() -> SystemTime) -> Option<Duration> {
+    let mut values = headers.get_all(header::RETRY_AFTER).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return None;
+    };
+    let text = value.to_str().ok()?.trim();
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return text.parse().ok().map(Duration::from_secs);
+    }
+    let date = httpdate::parse_http_date(text).ok()?;
+    Some(date.duration_since(now()).unwrap_or_default())
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "an HTTP date means the wall clock; it becomes a delay at once"
+)]
+fn wall_clock() -> SystemTime {
+    SystemTime::now()
+}
+
+/// The kind of a transport error, from its chain of sources.
+///
+/// Not sent: a refused connection, a stream that the peer refused (REFUSED_STREAM), or one beyond the last that it will
+/// answer before it goes away (GOAWAY with NO_ERROR). Timeout: a time limit of a socket or of tokio. Permanent: a body
+/// that could not be sent. Everything else may pass, a reset connection too: what was sent may have been done.
+pub fn error_kind(error: &(dyn StdError + 'static)) -> Kind {
+    sources(error).find_map(kind_of_one).unwrap_or(Kind::Transient)
+}
+
+/// Whether the peer says that it did nothing with the request, so that sending it again is not even a retry
+/// (RFC 9113, 8.7; the same signs as reqwest's own `retry` goes by).
+pub(crate) fn is_protocol_nack(error: &(dyn StdError + 'static)) -> bool {
+    sources(error).any(|error| error.downcast_ref::<h2::Error>().is_some_and(is_unprocessed))
+}
+
+fn kind_of_one(error: &(dyn StdError + 'static)) -> Option<Kind> {
+    if let Some(error) = error.downcast_ref::<h2::Error>() {
+        return is_unprocessed(error).then_some(Kind::NotSent);
+    }
+    if let Some(error) = error.downcast_ref::<io::Error>() {
+        return match error.kind() {
+            io::ErrorKind::ConnectionRefused => Some(Kind::NotSent),
+            io::ErrorKind::TimedOut => Some(Kind::Timeout),
+            _ => None,
+        };
+    }
+    let late = matches!(error.downcast_ref(), Some(BodyError::Timeout));
+    if late || error.is::<tokio::time::error::Elapsed>() {
+        return Some(Kind::Timeout);
+    }
+    error.is::<ReplayError>().then_some(Kind::Permanent)
+}
+
+fn is_unprocessed(error: &h2::Error) -> bool {
+    let goes_away = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+    let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+    error.is_remote() && (goes_away || refused)
+}
+
+/// An error and what caused it, outermost first.
+pub(crate) fn sources<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(io) = error.downcast_ref::<std::io::Error>() {
-            match io.kind() {
-                std::io::ErrorKind::ConnectionRefused => return Kind::NotSent,
-                std::io::ErrorKind::TimedOut => return Kind::Timeout,
-                _ => {}
-            }
-        }
+    std::iter::from_fn(move || {
+        let error = next?;
         next = error.source();
-    }
-    Kind::Transient
+        Some(error)
+    })
 }
 
-impl<B, E: std::error::Error + 'static> Classify<Response<B>, E> for HttpClassify {
-    fn classify(&self, result: Result<&Response<B>, &E>) -> Verdict {
-        match result {
-            Ok(response) => verdict(response.status(), response.headers()),
-            Err(error) => Verdict::Failure(error_kind(error)),
-        }
+/// The header by which a client says how long it will wait for this attempt: whole milliseconds, at least one. There is
+/// no standard name; Envoy's `x-envoy-expected-rq-timeout-ms` means the same.
+pub const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout-ms");
+
+/// The deadline that a caller sent as [`REQUEST_TIMEOUT`].
+pub fn deadline_in(headers: &HeaderMap) -> Option<Deadline> {
+    let text = headers.get(REQUEST_TIMEOUT)?.to_str().ok()?;
+    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
     }
+    text.parse().ok().map(Duration::from_millis).map(Deadline::after)
 }
 
-impl<B> SafetyOf<Request<B>> for HttpClassify {
-    fn safety(&self, request: &Request<B>) -> Safety {
-        safety(request.method(), request.headers())
-    }
-}
-
-/// A body in memory; a clone sends the same bytes again, so requests with it can be repeated.
-#[derive(Debug, Clone, Default)]
-pub struct ReplayBody(Bytes);
-
-impl ReplayBody {
-    /// A body of these bytes.
-    pub fn new(bytes: impl Into<Bytes>) -> Self {
-        Self(bytes.into())
+/// Writes what is left until `deadline` as [`REQUEST_TIMEOUT`].
+pub(crate) fn deadline_out(deadline: Option<Deadline>, headers: &mut HeaderMap) {
+    if let Some(deadline) = deadline {
+        let millis = u64::try_from(deadline.remaining().as_millis()).unwrap_or(u64::MAX);
+        headers.insert(REQUEST_TIMEOUT, HeaderValue::from(millis.max(1)));
     }
 }
 
-impl<T: Into<Bytes>> From<T> for ReplayBody {
-    fn from(bytes: T) -> Self {
-        Self::new(bytes)
-    }
-}
-
-impl Body for ReplayBody {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let bytes = std::mem::take(&mut self.0);
-        Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.0.len() as u64)
+/// A verdict on an attempt that cannot be repeated, whatever the policy would allow. A failure stays a failure.
+pub(crate) const fn final_verdict(verdict: Verdict) -> Verdict {
+    match verdict {
+        Verdict::Failure(_) | Verdict::Overload { .. } => Verdict::Failure(Kind::Permanent),
+        other => other,
     }
 }

@@ -40,6 +40,8 @@ mod hedge;
 pub mod http;
 mod layer;
 mod pipeline;
+#[cfg(feature = "reqwest")]
+pub mod reqwest;
 mod retry;
 mod sharded;
 mod sync;

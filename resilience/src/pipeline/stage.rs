@@ -108,7 +108,7 @@ impl Stage {
         match self {
             Self::Gate(breaker) => match breaker.gate() {
                 Ok(()) => Entered::In(Held::Nothing),
-                Err(rejected) => Entered::Refused(rejected),
+                Err(refusal) => Entered::Refused(refusal.named(breaker)),
             },
             Self::Bulkhead(bulkhead) => {
                 if bulkhead.try_enter() {
