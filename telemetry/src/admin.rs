@@ -10,11 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::connect_info::Connected;
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::serve::IncomingStream;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinHandle;
 
@@ -111,7 +113,7 @@ impl Admin {
                     source,
                 })?;
                 let inode = std::fs::symlink_metadata(path).map(|meta| meta.ino()).ok();
-                let app = self.guarded(None);
+                let app = self.guarded(None).into_make_service_with_connect_info::<Peer>();
                 let task = tokio::spawn(async move {
                     if let Err(error) = axum::serve(listener, app).await {
                         tracing::error!(error = &error as &dyn std::error::Error, "admin listener ended");
@@ -266,6 +268,21 @@ fn read_token(path: &Path) -> Result<String, AdminError> {
     Ok(token.to_owned())
 }
 
+/// Who is at the other end of a Unix socket, as the kernel says; what a request says of itself is only a claim.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer {
+    /// The user; `None` when the kernel does not tell.
+    pub(crate) uid: Option<u32>,
+}
+
+impl Connected<IncomingStream<'_, UnixListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
+        Self {
+            uid: stream.io().peer_cred().ok().map(|peer| peer.uid()),
+        }
+    }
+}
+
 #[derive(Clone)]
 struct Guard {
     token: Option<Arc<str>>,
@@ -291,12 +308,14 @@ async fn guard_request(State(guard): State<Guard>, request: Request, next: Next)
         return no_store(next.run(request).await);
     }
     let path = request.uri().path().to_owned();
+    let peer = request.extensions().get::<ConnectInfo<Peer>>();
+    let uid = peer.and_then(|peer| peer.0.uid);
     if !guard.writes {
-        tracing::warn!(target: "audit", %method, path, status = 403, "admin write refused");
+        tracing::warn!(target: "audit", %method, path, uid, status = 403, "admin write refused");
         return (StatusCode::FORBIDDEN, "writes are off\n").into_response();
     }
     let response = next.run(request).await;
-    tracing::warn!(target: "audit", %method, path, status = response.status().as_u16(), "admin write");
+    tracing::warn!(target: "audit", %method, path, uid, status = response.status().as_u16(), "admin write");
     no_store(response)
 }
 

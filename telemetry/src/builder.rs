@@ -293,7 +293,7 @@ impl TelemetryBuilder {
                 otlp,
                 report: Mutex::new(None),
                 #[cfg(feature = "resilience")]
-                policies: Mutex::default(),
+                policies: crate::policies::Policies::default(),
             }),
         };
         Ok((subscriber, telemetry))

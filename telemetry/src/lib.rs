@@ -31,6 +31,8 @@ mod log;
 pub mod metrics;
 mod otlp;
 mod panics;
+#[cfg(feature = "resilience")]
+mod policies;
 mod process;
 pub mod propagation;
 mod report;
@@ -65,7 +67,7 @@ struct Inner {
     otlp: Option<otlp::Otlp>,
     report: Mutex<Option<Report>>,
     #[cfg(feature = "resilience")]
-    policies: Mutex<Vec<resilience::Pipeline>>,
+    policies: policies::Policies,
 }
 
 impl std::fmt::Debug for Telemetry {
@@ -115,8 +117,9 @@ impl Telemetry {
         &self.inner.level
     }
 
-    /// The admin listener with `/loglevel`, `/telemetry` (counts of the sinks) and `/policies`; add the routes of others
-    /// to it.
+    /// The admin listener with `/loglevel`, `/telemetry` (counts of the sinks) and `/policies` (the figures of every
+    /// watched policy; `/policies/{name}/force` and `/policies/{name}/reset` change its breaker for a limited time); add
+    /// the routes of others to it.
     pub fn admin(&self) -> Admin {
         let counts = self.clone();
         let router = axum::Router::new().route(
@@ -124,21 +127,8 @@ impl Telemetry {
             axum::routing::get(move || async move { axum::Json(counts.counts()) }),
         );
         #[cfg(feature = "resilience")]
-        let router = {
-            let telemetry = self.clone();
-            router.route(
-                "/policies",
-                axum::routing::get(move || async move { axum::Json(telemetry.policies()) }),
-            )
-        };
+        let router = router.merge(self.inner.policies.router());
         Admin::new(self.inner.level.clone()).merge(router)
-    }
-
-    /// Figures of every policy given to [`Telemetry::watch_policy`].
-    #[cfg(feature = "resilience")]
-    fn policies(&self) -> Vec<resilience::PipelineSnapshot> {
-        let policies = self.inner.policies.lock().unwrap_or_else(PoisonError::into_inner);
-        policies.iter().map(resilience::Pipeline::snapshot).collect()
     }
 
     /// Exports a service's health as `health_*`.
@@ -147,16 +137,12 @@ impl Telemetry {
         bridge::health(&self.inner.metrics, health);
     }
 
-    /// Exports a policy as `circuit_breaker_*`, `retry_*`, `timeouts_total` and `bulkhead_*`, and shows it on the admin
-    /// listener's `/policies`.
+    /// Exports a policy as `circuit_breaker_*`, `retry_*`, `timeouts_total` and so on, and shows it on the admin
+    /// listener's `/policies`. Called on a runtime, it also notes when the breaker changes its state.
     #[cfg(feature = "resilience")]
     pub fn watch_policy(&self, policy: &resilience::Pipeline) {
         bridge::policy(&self.inner.metrics, policy);
-        self.inner
-            .policies
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(policy.clone());
+        self.inner.policies.watch(policy);
     }
 
     /// What became of everything emitted so far, by sink. While a sink works, the difference is what it has queued.

@@ -132,6 +132,7 @@ metrics! {
     gauge BULKHEAD_QUEUED(1) "bulkhead_queued" One [name] "Calls waiting for a place in the bulkhead.";
     gauge BULKHEAD_LIMIT(1) "bulkhead_limit" One [name] "Places in the bulkhead.";
     counter BULKHEAD_REJECTED_TOTAL(1) "bulkhead_rejected_total" One [name] "Calls that the bulkhead refused.";
+    counter FALLBACK_TOTAL(1) "fallback_total" One [name] "Calls that a fallback answered.";
 
     // Health.
     gauge HEALTH_STATUS(1) "health_status" One [status = HEALTH_STATES] "1 for the state that the service is in, 0 for all others.";
