@@ -1,10 +1,11 @@
 //! What every reference service needs around its own logic: addresses, version label, injected faults, a SQLite file,
-//! listeners that drain, one way to fail at start. Retries, logs, metrics and probes are not here: a service takes them
+//! listeners that drain, policies from TOML, one way to fail at start. Retries, logs, metrics and probes are not here: a service takes them
 //! from `resilience`, `telemetry` and `health` itself, as any user's service would.
 
 pub mod args;
 pub mod fault;
 pub mod listen;
+pub mod policies;
 pub mod private;
 pub mod problem;
 pub mod request;
@@ -16,6 +17,7 @@ pub mod trial;
 pub use args::{Args, Ports};
 pub use fault::{Fault, FaultLayer};
 pub use listen::{ListenError, Listeners};
+pub use policies::{Policies, breaker_check};
 pub use problem::Problem;
 
 /// What time it is: the services' one wall clock. Everything that decides takes the time as an argument.

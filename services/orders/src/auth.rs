@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, JwkSet};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use resilience::Pipeline;
 use serde::Deserialize;
 use tokio::time::Instant;
 
@@ -21,8 +22,6 @@ pub const TTL: Duration = Duration::from_mins(5);
 pub const MIN_INTERVAL: Duration = Duration::from_secs(2);
 /// The same while no keys were ever fetched: nobody can be served before.
 pub const FIRST_INTERVAL: Duration = Duration::from_millis(100);
-/// How long a fetch may take.
-const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes that a key set may have.
 const MAX_JWKS: usize = 64 * 1024;
 /// Tokens remembered as verified, so that a customer's later requests cost no signature check.
@@ -39,6 +38,7 @@ pub struct Verifier {
 struct Inner {
     url: String,
     client: reqwest::Client,
+    policy: Pipeline,
     keys: RwLock<Keys>,
     fetching: tokio::sync::Mutex<Option<Instant>>,
     verified: Mutex<HashMap<Box<str>, Verified>>,
@@ -84,16 +84,18 @@ pub enum FetchError {
     /// Identity did not answer as it should.
     #[error("identity does not give its keys")]
     Http(#[from] reqwest::Error),
+    /// Its policy refused the call, or the call took too long.
+    #[error("identity is not asked for its keys: {0}")]
+    Refused(String),
     /// The answer is no key set that can be used.
     #[error("identity's key set cannot be used: {0}")]
     Unusable(&'static str),
 }
 
 impl Verifier {
-    /// Verifies with the keys at `<identity>/.well-known/jwks.json`.
-    pub fn new(identity: &str) -> Result<Self, FetchError> {
+    /// Verifies with the keys at `<identity>/.well-known/jwks.json`, fetched under `policy`.
+    pub fn new(identity: &str, policy: Pipeline) -> Result<Self, FetchError> {
         let client = reqwest::Client::builder()
-            .timeout(FETCH_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .build()?;
@@ -101,6 +103,7 @@ impl Verifier {
             inner: Arc::new(Inner {
                 url: format!("{}/.well-known/jwks.json", identity.trim_end_matches('/')),
                 client,
+                policy,
                 keys: RwLock::default(),
                 fetching: tokio::sync::Mutex::new(None),
                 verified: Mutex::default(),
@@ -251,14 +254,11 @@ impl Verifier {
 
 impl Inner {
     async fn download(&self) -> Result<HashMap<String, Arc<DecodingKey>>, FetchError> {
-        let mut response = self.client.get(&self.url).send().await?.error_for_status()?;
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await? {
-            if body.len() + chunk.len() > MAX_JWKS {
-                return Err(FetchError::Unusable("it is too long"));
-            }
-            body.extend_from_slice(&chunk);
-        }
+        // Every failure counts, whatever its kind.
+        let body = self.policy.call(|_| self.get()).await.map_err(|error| match error {
+            resilience::Error::Inner(error) => error,
+            refused => FetchError::Refused(refused.to_string()),
+        })?;
         let set: JwkSet = serde_json::from_slice(&body).map_err(|_| FetchError::Unusable("it is no JWKS"))?;
         let usable = set.keys.iter().filter_map(|jwk| {
             let id = jwk.common.key_id.clone()?;
@@ -276,5 +276,17 @@ impl Inner {
         } else {
             Ok(keys)
         }
+    }
+
+    async fn get(&self) -> Result<Vec<u8>, FetchError> {
+        let mut response = self.client.get(&self.url).send().await?.error_for_status()?;
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await? {
+            if body.len() + chunk.len() > MAX_JWKS {
+                return Err(FetchError::Unusable("it is too long"));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
     }
 }

@@ -10,7 +10,7 @@ use proto::payments::v1 as wire;
 use proto::payments::v1::payments_client::PaymentsClient;
 use proto::payments::v1::refund_payment_request::Target;
 use resilience::grpc::GrpcClassify;
-use resilience::{Breaker, BuildError, Error, Pipeline, Retry, Safety};
+use resilience::{Error, Pipeline, Safety};
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
@@ -22,17 +22,8 @@ use crate::store::Event;
 
 type Outgoing = InterceptedService<Channel, fn(Request<()>) -> Result<Request<()>, Status>>;
 
-/// The policy around one service: an answer within a second, three attempts within four, and a breaker that lets a
-/// restarted service be used again soon.
-pub fn policy(name: &str) -> Result<Pipeline, BuildError> {
-    Pipeline::standard(name)
-        .total_timeout(Duration::from_secs(4))
-        .attempt_timeout(Duration::from_secs(1))
-        .retry(Retry::default())
-        .breaker(Breaker::builder(name).open(Duration::from_secs(1), Duration::from_secs(8)))
-        .bulkhead(128, 1024)
-        .build()
-}
+/// The policies that are compiled in: one for each service that orders calls.
+pub const POLICIES: &str = include_str!("../policies.toml");
 
 /// A channel that connects when it is used, and again after a loss. Needs a runtime.
 pub fn channel(url: &str) -> Result<Channel, tonic::transport::Error> {

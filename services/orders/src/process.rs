@@ -1,11 +1,12 @@
 //! The process put together: what it is told, its parts, their start and their end. What it does is in the parts.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use chassis::start::Misconfigured;
-use chassis::{Listeners, Ports};
+use chassis::{Listeners, Policies, Ports, breaker_check};
 use health::{Drain, GrpcCheck, Health, HttpCheck, Lifecycle};
 use proto::orders::v1::orders_server::OrdersServer;
 use telemetry::Telemetry;
@@ -17,7 +18,7 @@ use crate::clock;
 use crate::delivery::Warehouse;
 use crate::metrics::OrderMetrics;
 use crate::orchestrator::{Orchestrator, Settings};
-use crate::peers::{GrpcNotifications, GrpcPayments, channel, policy};
+use crate::peers::{GrpcNotifications, GrpcPayments, POLICIES, channel};
 use crate::ports::Payments;
 use crate::reconcile::Reconciler;
 use crate::relay::Relay;
@@ -63,6 +64,9 @@ pub struct Arguments {
         default_value = "http://127.0.0.1:9083"
     )]
     notifications_grpc_url: String,
+    /// TOML with a [policy.NAME] for each peer: payments, notifications, identity [default: compiled in]
+    #[arg(long, env = "POLICIES_FILE", value_name = "FILE")]
+    policies: Option<PathBuf>,
     /// Pieces of one article that delivery has for one order; it refuses more
     #[arg(long, env = "ORDERS_STOCK", value_name = "PIECES", default_value_t = Warehouse::STOCK)]
     stock: u32,
@@ -106,10 +110,14 @@ pub async fn run(args: Arguments) -> anyhow::Result<()> {
 
     let payments_channel = connect("PAYMENTS_GRPC_URL", &args.payments_grpc_url)?;
     let notifications_channel = connect("NOTIFICATIONS_GRPC_URL", &args.notifications_grpc_url)?;
-    let (payments_policy, notifications_policy) = (policy("payments")?, policy("notifications")?);
-    telemetry.watch_policy(&payments_policy);
-    telemetry.watch_policy(&notifications_policy);
-    let verifier = Verifier::new(&args.identity_url)
+    let policies = Policies::read(POLICIES, args.policies.as_deref())?;
+    let payments_policy = policies.policy("payments")?;
+    let notifications_policy = policies.policy("notifications")?;
+    let identity_policy = policies.policy("identity")?;
+    for policy in [&payments_policy, &notifications_policy, &identity_policy] {
+        telemetry.watch_policy(policy);
+    }
+    let verifier = Verifier::new(&args.identity_url, identity_policy.clone())
         .map_err(|error| Misconfigured(format!("IDENTITY_URL={}: {error}", args.identity_url)))?;
 
     let identity = HttpCheck::get(&format!("{}/health/live", args.identity_url.trim_end_matches('/')))
@@ -126,6 +134,9 @@ pub async fn run(args: Arguments) -> anyhow::Result<()> {
             "notifications",
             GrpcCheck::new(notifications_channel.clone(), "liveness"),
         )
+        .check(breaker_check(&payments_policy))
+        .check(breaker_check(&notifications_policy))
+        .check(breaker_check(&identity_policy))
         .grpc_name("opsctl.orders.v1.Orders")
         .build()?;
     let life = Lifecycle::install(&health, Drain::from_env()?)?;
