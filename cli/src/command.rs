@@ -11,6 +11,7 @@ mod init;
 pub(crate) mod internal;
 mod load;
 mod logs;
+mod policy;
 mod recover;
 mod repository;
 mod restore;
@@ -37,6 +38,7 @@ pub(crate) enum Command {
     Deploy(deploy::Args),
     Status(status::Args),
     Logs(logs::Args),
+    Policy(policy::Args),
     Run(run::Args),
     Recover(recover::Args),
     Init(init::Args),
@@ -61,6 +63,7 @@ impl Command {
             Self::Deploy(args) => deploy::run(args, context),
             Self::Status(args) => status::run(&args, context),
             Self::Logs(args) => logs::run(&args, context),
+            Self::Policy(args) => policy::run(args, context),
             Self::Run(args) => run::run(args, context),
             Self::Recover(args) => recover::run(&args, context),
             Self::Init(args) => init::run(&args, context),

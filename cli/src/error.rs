@@ -2,6 +2,7 @@
 //! The files below this one hold the exhaustive mapping of each crate's typed errors; nothing else in `opsctl`
 //! turns an error into words or a number.
 
+pub(crate) mod admin;
 pub(crate) mod backups;
 mod config;
 mod load;
@@ -89,6 +90,14 @@ impl Failure {
             self.causes.push(cause);
         }
         self
+    }
+
+    /// As [`Self::because`], if there is an error.
+    pub(crate) fn maybe_because(self, error: Option<&(dyn StdError + 'static)>) -> Self {
+        match error {
+            Some(error) => self.because(error),
+            None => self,
+        }
     }
 
     /// Adds an error and everything behind it, one cause a line, nothing twice.

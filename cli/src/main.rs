@@ -7,6 +7,7 @@
     reason = "text for a terminal is built once and reads best as it will look"
 )]
 
+mod admin;
 mod attach;
 mod cli;
 mod command;

@@ -62,6 +62,23 @@ pub(crate) fn unknown_service(config: &Config, name: &str) -> Failure {
     told(failure, name, &known)
 }
 
+/// There is no such thing of that kind; `known` are.
+pub(crate) fn unknown(kind: &'static str, name: &str, known: &[String]) -> Failure {
+    let code = match kind {
+        "policy" => "unknown_policy",
+        _ => "unknown_instance",
+    };
+    let failure = Failure::usage(code, format!("there is no {kind} `{name}`")).cause(if known.is_empty() {
+        "there is none at all".to_owned()
+    } else {
+        format!("there are {}", known.join(", "))
+    });
+    match suggestion(name, known.iter().map(String::as_str)) {
+        Some(near) => failure.help(format!("did you mean `{near}`?")),
+        None => failure,
+    }
+}
+
 fn default_service(config: &Config) -> Option<&Service> {
     config.services.get(config.environment.default_service.as_deref()?)
 }

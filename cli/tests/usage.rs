@@ -35,6 +35,10 @@ const COMMANDS: &[&str] = &[
     "deploy rollback",
     "status",
     "logs",
+    "policy",
+    "policy show",
+    "policy force",
+    "policy reset",
     "run",
     "run list",
     "run show",
@@ -85,6 +89,9 @@ fn long_help_tells_examples_and_exit_status() {
         "drill pod-kill",
         "deploy canary",
         "load run",
+        "policy show",
+        "policy force",
+        "policy reset",
         "up",
         "init",
     ] {
@@ -112,6 +119,8 @@ fn usage_errors() {
         "load run http://127.0.0.1:1 --rate fast",
         "repository check --part 9/7",
         "config show",
+        "policy force orders payments ajar",
+        "policy force orders payments open --for 25h",
     ] {
         let ran = sandbox.run(&words(typed, &[])).ended(2);
         assert_eq!(ran.stdout, "", "`opsctl {typed}` writes errors to stderr");

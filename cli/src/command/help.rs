@@ -99,7 +99,8 @@ fn environment() -> String {
      TERM=dumb                no colours, no redrawn lines\n\n\
      In names a dash is an underscore. No variable sets a command, `protected` or `server`.\n\n\
      What a service is told by `opsctl up`: HTTP_ADDR, GRPC_ADDR, ADMIN_ADDR, DATA_DIR, SERVICE_VERSION,\n\
-     INSTANCE_ID, NAME_URL and NAME_GRPC_URL of every service in its depends_on, then its local.env.\n"
+     INSTANCE_ID, NAME_URL and NAME_GRPC_URL of every service in its depends_on, then its local.env.\n\
+     ADMIN_WRITES=1 there lets the admin listener take changes (policy force, policy reset).\n"
         .to_owned()
 }
 

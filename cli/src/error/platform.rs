@@ -55,6 +55,15 @@ pub(crate) fn failure(what: impl Into<String>, error: &PlatformError) -> Failure
     }
 }
 
+/// A service (or none at all) was named that does not run.
+pub(crate) fn not_running(service: Option<&str>) -> Failure {
+    match service {
+        Some(service) => Failure::usage("service_not_running", format!("service `{service}` does not run"))
+            .help(format!("`opsctl up {service}` starts it")),
+        None => Failure::usage("service_not_running", "nothing runs").help("`opsctl up` starts what is declared"),
+    }
+}
+
 /// The exit code and word for a service that did not come up.
 pub(crate) fn not_up(cause: Cause) -> (Exit, &'static str) {
     match cause {

@@ -175,9 +175,14 @@ impl Drop for Sandbox {
 
 /// The example `tiny_service`, which `cargo test` builds beside the tests.
 pub fn tiny_service() -> PathBuf {
+    example("tiny_service")
+}
+
+/// An example by its name.
+pub fn example(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_BIN_EXE_opsctl"))
         .with_file_name("examples")
-        .join("tiny_service");
+        .join(name);
     assert!(path.exists(), "build it with `cargo build -p opsctl --examples`");
     path
 }

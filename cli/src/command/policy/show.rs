@@ -1,0 +1,247 @@
+//! `opsctl policy show`: every policy of every instance, as it is now. It changes nothing.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{Read, number, read, running, text, words};
+use crate::admin::AdminError;
+use crate::context::Context;
+use crate::error::{self, Outcome};
+use crate::exit::Exit;
+use crate::output::{Paint, Style, Table, seconds};
+use crate::platform;
+
+/// Changes of a breaker that the table tells; the document has all that are known.
+const CHANGES: usize = 3;
+
+/// Show what the policies of running services do now
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = help())]
+pub(crate) struct Args {
+    /// The service; without it all that run
+    #[arg(value_name = "SERVICE")]
+    service: Option<String>,
+
+    /// Only this instance
+    #[arg(long, value_name = "NAME")]
+    instance: Option<String>,
+}
+
+fn help() -> String {
+    format!(
+        "Examples:\n  # Which breakers are open, and since when?\n  opsctl policy show orders\n\n  \
+         # For a script: every breaker that is not closed\n  \
+         opsctl policy show --json | jq '.policies[] | select(.breaker.state != \"closed\")'\n\n\
+         Each instance has its own figures. WINDOW: calls and failures that the breaker judges by; RETRIES: what is left\n\
+         of the retry budget; PLACES: calls inside the bulkhead of those it has. Services without an admin listener are\n\
+         left out unless they are named. Exit 3: some instances did not answer, and are listed.\n\n{}",
+        Exit::section(&[Exit::Usage, Exit::Partial, Exit::Unreachable])
+    )
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    schema: &'static str,
+    r#type: &'static str,
+    policies: Vec<Row<'a>>,
+    unreachable: Vec<Unread>,
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    service: &'a str,
+    instance: &'a str,
+    version: &'a str,
+    #[serde(flatten)]
+    policy: &'a Value,
+}
+
+#[derive(Serialize)]
+struct Unread {
+    service: String,
+    instance: String,
+    reason: String,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
+    let opened = platform::open(context)?;
+    let all = context.block_on(async {
+        let services = running(&opened, args.service.as_deref(), args.instance.as_deref()).await?;
+        Ok::<_, error::Failure>(read(&opened, &services).await)
+    })?;
+    let named = args.service.is_some() || args.instance.is_some();
+    let unread: Vec<(&Read, &AdminError)> = all
+        .iter()
+        .filter_map(|read| Some((read, read.policies.as_ref().err()?)))
+        // Not every program has a listener, and nobody asked for this one.
+        .filter(|(_, error)| named || !matches!(error, AdminError::NoListener | AdminError::Unknown))
+        .collect();
+    let rows = rows(&all);
+    if rows.is_empty()
+        && let Some((read, error)) = unread.first()
+    {
+        return Err(error::admin::failure(
+            format!("could not read the policies of `{}`", read.instance.id),
+            &read.instance,
+            error,
+        ));
+    }
+    let document = Document {
+        schema: "opsctl.policies/v1",
+        r#type: "policies",
+        policies: rows,
+        unreachable: unread
+            .iter()
+            .map(|(read, error)| Unread {
+                service: read.instance.service.clone(),
+                instance: read.instance.id.clone(),
+                reason: error.to_string(),
+            })
+            .collect(),
+    };
+    context.out.answer(&document, |paint| {
+        if document.policies.is_empty() {
+            return String::new();
+        }
+        table(context, &document.policies, paint)
+    })?;
+    if document.policies.is_empty() {
+        context.out.note("nothing that runs tells of policies");
+    }
+    for row in &document.policies {
+        if let Some(by) = forced_by(row.policy) {
+            context.out.note(format!("{} {}: {by}", row.instance, name(row.policy)));
+        }
+    }
+    for missing in &document.unreachable {
+        context.out.warn(format!("{}: {}", missing.instance, missing.reason));
+    }
+    Ok(if document.unreachable.is_empty() {
+        Exit::Done
+    } else {
+        Exit::Partial
+    })
+}
+
+/// By service and policy, so that the instances of one policy stand together.
+fn rows(all: &[Read]) -> Vec<Row<'_>> {
+    let mut rows: Vec<Row<'_>> = all
+        .iter()
+        .filter_map(|read| Some((read, read.policies.as_ref().ok()?)))
+        .flat_map(|(read, policies)| {
+            policies.iter().map(|policy| Row {
+                service: &read.instance.service,
+                instance: &read.instance.id,
+                version: &read.instance.version,
+                policy,
+            })
+        })
+        .collect();
+    rows.sort_by_key(|row| (row.service, name(row.policy), row.instance));
+    rows
+}
+
+fn name(policy: &Value) -> &str {
+    text(policy, "/name").unwrap_or_default()
+}
+
+fn table(context: &Context, rows: &[Row<'_>], paint: Paint) -> String {
+    let mut table = Table::new(&[
+        "instance", "policy", "breaker", "window", "retries", "places", "changes",
+    ]);
+    for row in rows {
+        let (state, style) = breaker(row.policy);
+        table.styled(vec![
+            (row.instance.to_owned(), Some(Style::Hint)),
+            (name(row.policy).to_owned(), None),
+            (state, Some(style)),
+            (window(row.policy), None),
+            (retries(row.policy), None),
+            (places(row.policy), None),
+            (changes(row.policy, context.now()), Some(Style::Faint)),
+        ]);
+    }
+    table.render(paint, context.out.width)
+}
+
+fn breaker(policy: &Value) -> (String, Style) {
+    let Some(state) = text(policy, "/breaker/state") else {
+        return ("-".to_owned(), Style::Faint);
+    };
+    let style = match state {
+        "closed" => Style::Done,
+        "open" | "forced_open" => Style::Error,
+        _ => Style::Warning,
+    };
+    let left = number(policy, "/forced/remaining_seconds");
+    let left = left.map(|left| format!(" for {}", seconds(left))).unwrap_or_default();
+    (format!("{}{left}", words(state)), style)
+}
+
+fn window(policy: &Value) -> String {
+    let Some(calls) = number(policy, "/breaker/window_calls") else {
+        return "-".to_owned();
+    };
+    let failed = number(policy, "/breaker/failure_ratio").unwrap_or_default();
+    format!("{calls:.0} calls, {:.1} % failed", failed * 100.0)
+}
+
+/// What is left of the share of requests that may be retried.
+fn retries(policy: &Value) -> String {
+    let Some(limit) = number(policy, "/retry/budget/limit_ratio") else {
+        return "-".to_owned();
+    };
+    let used = number(policy, "/retry/budget/ratio").unwrap_or_default();
+    let left = (limit - used).max(0.0);
+    format!("{:.0} % of {:.0} % left", left * 100.0, limit * 100.0)
+}
+
+fn places(policy: &Value) -> String {
+    let Some(limit) = number(policy, "/bulkhead/limit") else {
+        return "-".to_owned();
+    };
+    let inside = number(policy, "/bulkhead/in_flight").unwrap_or_default();
+    match number(policy, "/bulkhead/queued").unwrap_or_default() {
+        queued if queued > 0.0 => format!("{inside:.0} of {limit:.0}, {queued:.0} wait"),
+        _ => format!("{inside:.0} of {limit:.0}"),
+    }
+}
+
+/// The last changes of the breaker, newest first.
+fn changes(policy: &Value, now: jiff::Timestamp) -> String {
+    let all = policy.get("last_transitions").and_then(Value::as_array);
+    let told: Vec<String> = all
+        .into_iter()
+        .flatten()
+        .rev()
+        .take(CHANGES)
+        .filter_map(|change| {
+            let at: jiff::Timestamp = text(change, "/at")?.parse().ok()?;
+            let ago = now.duration_since(at).as_secs_f64().max(0.0);
+            let (from, to) = (text(change, "/from")?, text(change, "/to")?);
+            Some(format!("{} to {} {} ago", words(from), words(to), seconds(ago)))
+        })
+        .collect();
+    if told.is_empty() {
+        "none seen".to_owned()
+    } else {
+        told.join(", ")
+    }
+}
+
+/// Who forced the breaker, until when and why.
+fn forced_by(policy: &Value) -> Option<String> {
+    let state = text(policy, "/forced/state")?;
+    let mut told = words(state);
+    if let Some(actor) = text(policy, "/forced/actor") {
+        told.push_str(&format!(" by {actor}"));
+    }
+    if let Some(until) = text(policy, "/forced/until") {
+        told.push_str(&format!(" until {until}"));
+    }
+    if let Some(reason) = text(policy, "/forced/reason") {
+        told.push_str(&format!(": {reason}"));
+    }
+    Some(told)
+}
