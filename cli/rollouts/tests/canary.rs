@@ -1,216 +1,27 @@
-//! Canaries against the platform's twin in memory, on a paused clock: every way through the judge, and every place where
-//! a judge can be lost.
+//! Canaries against the platform's twin in memory, on a paused clock: every way through the judge.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
+#[path = "canary/lost.rs"]
+mod lost;
+#[path = "canary/scene.rs"]
+mod scene;
 #[path = "canary/traffic.rs"]
 mod traffic;
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use opsctl_platform::memory::MemoryPlatform;
-use opsctl_platform::run::{
-    Cancel, Journal, Outcome, Phase, Reason, Recovered, Run, RunRecord, recover, request_cancel,
-};
-use opsctl_platform::{Field, LeaseHolder, Objectives, Platform, VersionSpec, Weight};
+use opsctl_platform::run::{Outcome, Phase, Reason, Recovered, Run, recover, request_cancel};
+use opsctl_platform::{Field, LeaseHolder, Platform, VersionSpec, Weight};
 use opsctl_rollouts::analysis::Verdict;
 use opsctl_rollouts::report::Status;
 use opsctl_rollouts::{
-    Cause, OnInconclusive, Options, PlanError, Report, Schedule, Spec, WorkError, history, plan, record,
-    request_promote, rollback, work,
+    Cause, OnInconclusive, Options, PlanError, Schedule, Spec, WorkError, history, plan, request_promote, rollback,
+    work,
 };
 use proptest::prelude::*;
-
-const TTL: Duration = Duration::from_secs(15);
-
-/// What the simulated clients and versions do.
-#[derive(Debug, Clone, Copy)]
-struct World {
-    requests_per_second: f64,
-    canary_errors: f64,
-    stable_errors: f64,
-    /// Share of the granted weight that really arrives.
-    honoured: f64,
-}
-
-impl World {
-    fn with_errors(canary_errors: f64) -> Self {
-        Self {
-            requests_per_second: 200.0,
-            canary_errors,
-            stable_errors: 0.0,
-            honoured: 1.0,
-        }
-    }
-}
-
-struct Scene {
-    platform: Arc<MemoryPlatform>,
-    world: Arc<Mutex<World>>,
-    journal: Journal,
-    spec: Spec,
-    pid: u32,
-}
-
-fn objectives() -> Objectives {
-    Objectives {
-        availability_ratio: Some(0.99),
-        latency_seconds: None,
-        latency_ratio: None,
-    }
-}
-
-fn v2() -> VersionSpec {
-    VersionSpec {
-        version: "v2".to_owned(),
-        command: vec!["/bin/orders".to_owned()],
-        image: None,
-        env: BTreeMap::new(),
-        replicas: 2,
-    }
-}
-
-impl Scene {
-    fn new(schedule: &str, world: World) -> Self {
-        let world = Arc::new(Mutex::new(world));
-        let shared = Arc::clone(&world);
-        let mut counts: BTreeMap<String, (f64, f64)> = BTreeMap::new();
-        let mut last = 0.0;
-        let platform = MemoryPlatform::new()
-            .with_service("orders", "v1", 2)
-            .with_objectives("orders", objectives())
-            .with_traffic("orders", move |view| {
-                let world = *shared.lock().unwrap();
-                let now = view.elapsed.as_secs_f64();
-                let all = world.requests_per_second * (now - last);
-                last = now;
-                let stable = view.service.stable_version.clone().unwrap();
-                let mut rest = all;
-                if let Some(weight) = &view.service.canary
-                    && weight.version != stable
-                {
-                    let part = all * f64::from(weight.percent) / 100.0 * world.honoured;
-                    rest -= part;
-                    count(&mut counts, &weight.version, part, &world);
-                }
-                count(&mut counts, &stable, rest, &world);
-                traffic::traffic(view.elapsed, &stable, &counts)
-            });
-        let spec = Spec::new("orders", "v1", v2(), schedule.parse().unwrap(), &objectives())
-            .looking_every(Duration::from_secs(1));
-        let spec = Spec {
-            bake: Duration::from_secs(5),
-            drain_timeout: Duration::from_secs(5),
-            ..spec
-        };
-        Self {
-            platform: Arc::new(platform),
-            world,
-            journal: Journal::memory("run-1"),
-            spec,
-            pid: 100,
-        }
-    }
-
-    fn platform(&self) -> Arc<dyn Platform> {
-        Arc::clone(&self.platform) as Arc<dyn Platform>
-    }
-
-    fn holder(&self) -> LeaseHolder {
-        LeaseHolder {
-            run: "run-1".to_owned(),
-            host: "here".to_owned(),
-            pid: self.pid,
-            start_ticks: 1,
-        }
-    }
-
-    async fn begin(&self) -> Run {
-        let record = record("run-1", &self.spec, self.platform.now());
-        Run::begin(self.platform(), record, self.holder(), TTL, self.journal.clone())
-            .await
-            .unwrap()
-    }
-
-    async fn take(&mut self) -> Run {
-        self.platform.bury(self.pid);
-        self.pid += 1;
-        Run::take(self.platform(), "run-1", self.holder(), TTL, self.journal.clone())
-            .await
-            .unwrap()
-    }
-
-    async fn work(&self) -> Report {
-        work(self.begin().await, Options::default()).await.unwrap()
-    }
-
-    async fn stored(&self) -> RunRecord {
-        self.platform.record("run-1").await.unwrap().unwrap()
-    }
-
-    async fn report(&self) -> Report {
-        Report::new(&self.stored().await, &self.journal.events().unwrap()).unwrap()
-    }
-
-    fn abort(&self, reason: Reason) -> Cancel {
-        Cancel {
-            by: "tester".to_owned(),
-            at: self.platform.now(),
-            reason,
-        }
-    }
-
-    /// Polls until the journal has an event of this kind.
-    async fn until(&self, kind: &str) {
-        let wait = async {
-            while !self.journal.events().unwrap().iter().any(|event| event.kind == kind) {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        };
-        let limit = Duration::from_hours(100);
-        assert!(
-            tokio::time::timeout(limit, wait).await.is_ok(),
-            "no `{kind}`: {:#?}",
-            self.kinds()
-        );
-    }
-
-    fn kinds(&self) -> Vec<String> {
-        let events = self.journal.events().unwrap();
-        events
-            .into_iter()
-            .map(|event| event.kind)
-            .filter(|kind| kind != "look")
-            .collect()
-    }
-
-    /// Exactly one version, stable, no share, no lock, run closed.
-    async fn assert_clean(&self) -> String {
-        let state = self.platform.service("orders").await.unwrap();
-        assert_eq!(state.canary, None);
-        let versions: Vec<String> = state.versions.iter().map(|v| v.version.clone()).collect();
-        let stable = state.stable_version.unwrap();
-        assert_eq!(versions, std::slice::from_ref(&stable), "events: {:#?}", self.kinds());
-        assert!(state.instances.iter().all(|instance| instance.version == stable));
-        assert_eq!(state.replicas, 2);
-        assert_eq!(self.platform.lease("service-orders").await.unwrap(), None);
-        assert_eq!(self.stored().await.phase, Phase::Closed);
-        stable
-    }
-}
-
-fn count(counts: &mut BTreeMap<String, (f64, f64)>, version: &str, requests: f64, world: &World) {
-    let errors = if version == "v2" {
-        world.canary_errors
-    } else {
-        world.stable_errors
-    };
-    let entry = counts.entry(version.to_owned()).or_default();
-    entry.0 += requests;
-    entry.1 += requests * errors;
-}
+use scene::{Scene, TTL, World, v2};
 
 #[tokio::test(start_paused = true)]
 async fn a_good_canary_is_promoted_on_evidence() {
@@ -482,31 +293,6 @@ async fn a_platform_that_does_not_answer_for_a_while_is_a_gap_not_an_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lost_judge_lets_the_share_lapse_and_another_goes_on_with_its_evidence() {
-    let mut scene = Scene::new("10:60s,50:15s,100", World::with_errors(0.0));
-    let running = tokio::spawn(work(scene.begin().await, Options::default()));
-    tokio::time::sleep(Duration::from_secs(10)).await;
-    running.abort();
-    let _ = running.await;
-    let before = scene.report().await.evidence.unwrap();
-    assert!(before.metrics[0].canary.requests > 100);
-    tokio::time::sleep(Duration::from_secs(40)).await;
-    assert_eq!(
-        scene.platform.service("orders").await.unwrap().canary,
-        None,
-        "the lease is over"
-    );
-    let report = work(scene.take().await, Options::default()).await.unwrap();
-    assert_eq!(report.status, Status::Promoted);
-    let after = report.evidence.unwrap();
-    assert!(after.looks > before.looks && after.skipped > 3, "{before:?} {after:?}");
-    // The minute of the first step was not shortened by the absence.
-    let first = report.series.iter().filter(|point| point.percent == 10).count();
-    assert!((50..65).contains(&first), "{first}");
-    assert_eq!(scene.assert_clean().await, "v2");
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_share_taken_away_for_a_moment_does_not_count_as_refused() {
     let mut scene = Scene::new("40:20s", World::with_errors(0.0));
     let running = tokio::spawn(work(scene.begin().await, Options::default()));
@@ -533,100 +319,6 @@ async fn a_share_taken_away_for_a_moment_does_not_count_as_refused() {
         .unwrap();
     running.await.unwrap().unwrap();
     assert_eq!(scene.assert_clean().await, "v1");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_judge_lost_after_any_change_leaves_one_whole_version() {
-    for (schedule, errors) in [("10:5s,50:15s,100", 0.0), ("10:5s,50:15s,100", 0.3)] {
-        let mut stables = Vec::new();
-        for changes in 0.. {
-            let scene = Scene::new(schedule, World::with_errors(errors));
-            let run = scene.begin().await;
-            scene.platform.crash_after(Some(changes));
-            let worked = work(run, Options::default()).await;
-            scene.platform.crash_after(None);
-            if worked.is_ok() {
-                break;
-            }
-            scene.platform.bury(scene.pid);
-            let recovered = recover(scene.platform.as_ref(), "run-1", &scene.journal).await.unwrap();
-            match recovered {
-                Recovered::Closed { report, .. } => assert!(report.complete(), "after {changes}: {report:?}"),
-                Recovered::Nothing => {}
-                Recovered::Running(_) => panic!("its worker is dead"),
-            }
-            if scene.platform.lease("service-orders").await.unwrap().is_some() {
-                let holder = scene.holder();
-                scene.platform.release_lease("service-orders", &holder).await.unwrap();
-            }
-            stables.push(scene.assert_clean().await);
-        }
-        println!(
-            "{} places, v2 in {}",
-            stables.len(),
-            stables.iter().filter(|s| *s == "v2").count()
-        );
-        assert!(stables.len() > 20);
-        assert_eq!(stables.contains(&"v2".to_owned()), errors == 0.0);
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_judge_lost_after_any_change_can_be_followed_by_another() {
-    for changes in (0..200).step_by(3) {
-        let mut scene = Scene::new("10:5s,50:15s,100", World::with_errors(0.0));
-        let run = scene.begin().await;
-        scene.platform.crash_after(Some(changes));
-        let worked = work(run, Options::default()).await;
-        scene.platform.crash_after(None);
-        if worked.is_ok() || scene.stored().await.phase == Phase::Closed {
-            break;
-        }
-        let report = work(scene.take().await, Options::default()).await.unwrap();
-        assert_eq!(report.status, Status::Promoted, "after {changes}: {:?}", report.reasons);
-        assert_eq!(scene.assert_clean().await, "v2");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_judge_that_follows_on_half_an_undo_goes_on_or_calls_it_lost() {
-    let mut causes = Vec::new();
-    for changes in 0.. {
-        let mut scene = Scene::new("10:10s,100", World::with_errors(0.0));
-        let running = tokio::spawn(work(scene.begin().await, Options::default()));
-        scene.until("share_granted").await;
-        running.abort();
-        scene.platform.bury(scene.pid);
-        scene.platform.crash_after(Some(changes));
-        let undone = recover(scene.platform.as_ref(), "run-1", &scene.journal).await;
-        scene.platform.crash_after(None);
-        if undone.is_ok() || scene.stored().await.phase == Phase::Closed {
-            break;
-        }
-        let report = work(scene.take().await, Options::default()).await.unwrap();
-        let stable = scene.assert_clean().await;
-        let expected = match report.cause {
-            None => ("v2", Some(Outcome::Passed)),
-            Some(_) => ("v1", Some(Outcome::Lost)),
-        };
-        assert_eq!((stable.as_str(), scene.stored().await.outcome), expected);
-        causes.push(report.cause);
-    }
-    assert!(
-        causes.contains(&None) && causes.contains(&Some(Cause::Undone)),
-        "{causes:?}"
-    );
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_worker_that_was_replaced_changes_nothing_any_more() {
-    let mut scene = Scene::new("10:10m,100", World::with_errors(0.0));
-    let running = tokio::spawn(work(scene.begin().await, Options::default()));
-    scene.until("share_granted").await;
-    let second = scene.take().await;
-    let first = running.await.unwrap();
-    assert!(matches!(first, Err(WorkError::Run(_))), "{first:?}");
-    drop(second);
 }
 
 #[tokio::test(start_paused = true)]
