@@ -23,6 +23,7 @@
 //! The breaker sees every attempt, and time limits lie inside it, since what never ends must count as a failure.
 //! Nothing here knows metrics: [`Pipeline::snapshot`] and [`Listener`] are for those who do.
 
+mod adaptive;
 mod breaker;
 mod budget;
 mod bulkhead;
@@ -50,6 +51,7 @@ pub mod testing;
 mod verdict;
 mod window;
 
+pub use adaptive::{AdaptiveLimit, AdaptiveSettings, AdaptiveSnapshot, Sample};
 pub use breaker::{
     Breaker, BreakerBuilder, BreakerCounts, BreakerSettings, BreakerSnapshot, Change, Force, HalfOpen, OnDrop, Pass,
     Permit, Refusal, SlowCalls, State,
