@@ -170,24 +170,35 @@ impl AdaptiveLimit {
         }
     }
 
-    /// [`AdaptiveLimit::admit`] for one that may use only `share`, in (0, 1], of the limit.
+    /// [`AdaptiveLimit::admit`] for one that may use only `share`, in (0, 1], of the limit. A refusal is not counted.
     pub(crate) fn admit_share(&self, share: f64) -> Option<Token> {
         let limit = self.inner.gate.count().limit;
-        let places = share_of(limit, share);
-        self.inner
-            .gate
-            .try_enter_below(places)
-            .then(|| Token { started: clock::now() })
+        // Everybody has a share in one place.
+        let places = ((limit as f64 * share).round() as usize).max(1);
+        let entered = self.inner.gate.try_enter_below(places);
+        entered.then(|| Token { started: clock::now() })
     }
 
     /// Ends a call. Without a verdict it was cancelled, and says nothing.
     pub(crate) fn settle(&self, token: Token, verdict: Option<Verdict>) {
-        match verdict {
-            Some(Verdict::Success | Verdict::Ignore) => self.answered(token),
-            Some(Verdict::Overload { .. } | Verdict::Failure(Kind::Timeout)) => self.dropped(token),
-            // A failure is often quick, and how quick says nothing of the load.
-            Some(Verdict::Failure(_) | Verdict::LocalReject) | None => {}
+        if let Some(verdict) = verdict {
+            self.measure(token, verdict);
         }
+        self.leave();
+    }
+
+    /// The first half of [`AdaptiveLimit::settle`], for a call that stays inside after it was answered.
+    pub(crate) fn measure(&self, token: Token, verdict: Verdict) {
+        match verdict {
+            Verdict::Success | Verdict::Ignore => self.answered(token),
+            Verdict::Overload { .. } | Verdict::Failure(Kind::Timeout) => self.dropped(token),
+            // A failure is often quick, and how quick says nothing of the load.
+            Verdict::Failure(_) | Verdict::LocalReject => {}
+        }
+    }
+
+    /// The second half of [`AdaptiveLimit::settle`].
+    pub(crate) fn leave(&self) {
         self.inner.gate.leave();
     }
 
@@ -243,11 +254,6 @@ impl AdaptiveLimit {
             retry_after: None,
         }
     }
-}
-
-/// Places of `limit` that a `share` is, rounded to the nearest, one at least.
-pub(crate) fn share_of(limit: usize, share: f64) -> usize {
-    ((limit as f64 * share).round() as usize).max(1)
 }
 
 /// A call inside. Dropped without a record it was cancelled: its place is free, its latency does not count.

@@ -45,6 +45,7 @@ mod pipeline;
 pub mod reqwest;
 mod retry;
 mod sharded;
+mod shed;
 mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -67,4 +68,5 @@ pub use hedge::{HedgeSettings, HedgeSnapshot};
 pub use layer::{AnyError, PipelineFuture, PipelineLayer, PipelineService, RequestFuture, Requests};
 pub use pipeline::{Attempt, Call, Op, Part, Pipeline, PipelineBuilder, PipelineSnapshot};
 pub use retry::{Jitter, Retry, RetrySnapshot};
+pub use shed::{Admission, NoPriority, Priority, Shares, ShedSettings, ShedSnapshot, Shedder};
 pub use verdict::{Classify, Kind, Safety, SafetyOf, Verdict};

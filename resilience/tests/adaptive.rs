@@ -104,7 +104,7 @@ async fn the_capacity_is_found_and_kept() {
     for workers in [30, 60, 110] {
         let limit = limit(AdaptiveSettings::default());
         let mut server = Server::new(workers, BASE);
-        for minute in 1..=10 {
+        for minute in 1..=4 {
             server.run(&limit, 1_000, MINUTE).await;
             let found = settled(&limit, &mut server).await;
             assert!(

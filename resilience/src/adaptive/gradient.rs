@@ -44,7 +44,7 @@ pub(super) struct Gradient {
     /// When such a window began, during it.
     probe: Option<Duration>,
     window: Window,
-    /// When the limit was lowered by a failure. Calls that began before it say nothing of the lower limit.
+    /// When the limit was lowered by a failure. Calls that began by then say nothing of the lower limit.
     lowered: Option<Duration>,
 }
 
@@ -126,7 +126,7 @@ impl Gradient {
 
     /// A call that began at `started` timed out, or the dependency said that it has too much to do.
     pub(super) fn dropped(&mut self, now: Duration, started: Duration) {
-        if self.lowered.is_none_or(|lowered| started >= lowered) {
+        if self.lowered.is_none_or(|lowered| started > lowered) {
             self.lowered = Some(now);
             self.limit = (self.limit * BACKOFF).max(self.settings.min as f64);
         }
