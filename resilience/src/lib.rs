@@ -24,6 +24,8 @@
 //! Nothing here knows metrics: [`Pipeline::snapshot`] and [`Listener`] are for those who do.
 
 mod adaptive;
+#[cfg(feature = "axum")]
+pub mod axum;
 mod breaker;
 mod budget;
 mod bulkhead;
@@ -44,11 +46,15 @@ mod pipeline;
 #[cfg(feature = "reqwest")]
 pub mod reqwest;
 mod retry;
+#[cfg(any(feature = "axum", feature = "grpc"))]
+pub mod server;
 mod sharded;
 mod shed;
 mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(feature = "grpc")]
+pub mod tonic_server;
 mod verdict;
 mod window;
 

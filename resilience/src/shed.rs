@@ -232,11 +232,7 @@ impl Shedder {
     pub fn admit(&self, priority: Priority) -> Result<Admission, Rejected> {
         let share = f64::from_bits(self.inner.shares[priority as usize].load(Ordering::Relaxed));
         match self.inner.limit.admit_share(share) {
-            Some(token) => Ok(Admission {
-                limit: self.inner.limit.clone(),
-                token,
-                answered: false,
-            }),
+            Some(token) => Ok(Admission::new(&self.inner.limit, token)),
             None => Err(self.refuse(priority)),
         }
     }
@@ -284,6 +280,14 @@ pub struct Admission {
 }
 
 impl Admission {
+    pub(crate) fn new(limit: &AdaptiveLimit, token: Token) -> Self {
+        Self {
+            limit: limit.clone(),
+            token,
+            answered: false,
+        }
+    }
+
     /// The answer begins now. A limit that finds itself goes by this latency; the body that may follow takes as long as
     /// the client reads. Only the first call counts, and none does for a request that was cancelled.
     pub fn answered(&mut self, verdict: Verdict) {
