@@ -22,7 +22,9 @@ struct Sender(UnboundedSender<Result<Frame<Bytes>, std::io::Error>>);
 
 impl Sender {
     fn data(&self, text: &'static str) {
-        self.0.send(Ok(Frame::data(Bytes::from_static(text.as_bytes())))).unwrap();
+        self.0
+            .send(Ok(Frame::data(Bytes::from_static(text.as_bytes()))))
+            .unwrap();
     }
 
     fn trailers(&self, trailers: HeaderMap) {
@@ -113,7 +115,10 @@ async fn a_clone_goes_on_where_the_first_stopped() {
     sender.data(", have fun");
     sender.trailers(HeaderMap::new());
     drop(sender);
-    assert_eq!(read(replay).await, ("hello world, have fun".into(), Some(HeaderMap::new())));
+    assert_eq!(
+        read(replay).await,
+        ("hello world, have fun".into(), Some(HeaderMap::new()))
+    );
 }
 
 #[tokio::test]
@@ -232,12 +237,18 @@ async fn the_size_is_that_of_what_is_left_for_this_clone() {
     assert_eq!((first.size_hint().lower(), replay.size_hint().lower()), (0, 5));
     drop(sender);
     assert!(first.frame().await.is_none());
-    assert_eq!((first.size_hint().exact(), replay.size_hint().exact()), (Some(0), Some(5)));
+    assert_eq!(
+        (first.size_hint().exact(), replay.size_hint().exact()),
+        (Some(0), Some(5))
+    );
 
     let mut whole = ReplayBody::stream(Full::<Bytes>::from("hello"));
     assert_eq!(whole.size_hint().exact(), Some(5));
     whole.frame().await.unwrap().unwrap();
-    assert_eq!((whole.size_hint().exact(), whole.clone().size_hint().exact()), (Some(0), Some(5)));
+    assert_eq!(
+        (whole.size_hint().exact(), whole.clone().size_hint().exact()),
+        (Some(0), Some(5))
+    );
 }
 
 #[tokio::test]
