@@ -32,10 +32,13 @@ mod bulkhead;
 mod clock;
 #[cfg(feature = "config")]
 mod config;
+mod consumer;
 mod deadline;
 mod error;
 mod event;
 mod gate;
+#[cfg(feature = "fault-injection")]
+mod fault;
 #[cfg(feature = "grpc")]
 pub mod grpc;
 mod hedge;
@@ -55,6 +58,10 @@ mod sync;
 pub mod testing;
 #[cfg(feature = "grpc")]
 pub mod tonic_server;
+mod rate;
+mod shard;
+mod stale;
+mod throttle;
 mod verdict;
 mod window;
 
@@ -67,6 +74,7 @@ pub use budget::{Budget, BudgetSnapshot};
 pub use bulkhead::{Bulkhead, BulkheadSettings, BulkheadSnapshot, Place};
 #[cfg(feature = "config")]
 pub use config::ConfigError;
+pub use consumer::{Consumer, ConsumerSettings, ConsumerSnapshot, Disposition, Poison};
 pub use deadline::Deadline;
 pub use error::{BuildError, By, Error, Rejected, Scope};
 pub use event::{Event, Listener};
@@ -75,4 +83,10 @@ pub use layer::{AnyError, PipelineFuture, PipelineLayer, PipelineService, Reques
 pub use pipeline::{Attempt, Call, Op, Part, Pipeline, PipelineBuilder, PipelineSnapshot};
 pub use retry::{Jitter, Retry, RetrySnapshot};
 pub use shed::{Admission, NoPriority, Priority, Shares, ShedSettings, ShedSnapshot, Shedder};
+#[cfg(feature = "fault-injection")]
+pub use fault::{ActiveFault, Fault, Faults, FaultsSnapshot, Injected};
+pub use rate::{KeyedRateLimit, KeyedRateLimitSettings, KeyedRateLimitSnapshot};
+pub use rate::{RateLimit, RateLimitSettings, RateLimitSnapshot, Reservation};
+pub use stale::{Answer, FallbackReason, Stale, StaleCache, StaleSettings, StaleSnapshot};
+pub use throttle::{Throttle, ThrottlePermit, ThrottleSettings, ThrottleSnapshot};
 pub use verdict::{Classify, Kind, Safety, SafetyOf, Verdict};
