@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 
 pub use self::body::{BodyError, LimitedBody};
+pub(crate) use self::layer::GivenUp;
 pub use self::layer::{HttpFuture, HttpLayer, HttpService};
 pub use self::replay::{InMemory, REPLAY_CAP, ReplayBody, ReplayError};
 use crate::deadline::Deadline;
