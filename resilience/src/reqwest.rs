@@ -108,7 +108,9 @@ impl Client {
                         (Some(again), Err(error))
                             if is_protocol_nack(error) && !was_refused.swap(true, Ordering::Relaxed) =>
                         {
-                            self.inner.execute(self.prepare(again, attempt.deadline(), caller)).await
+                            self.inner
+                                .execute(self.prepare(again, attempt.deadline(), caller))
+                                .await
                         }
                         _ => result,
                     }

@@ -143,7 +143,11 @@ async fn statuses_are_sent_again_or_not() {
             let server = Server::start(&[Reply::Status(*status), Reply::Status(299)]).await;
             let response = client.send(client.plain().get(server.url())).await.unwrap();
             let wanted = if requests == 2 { 299 } else { *status };
-            assert_eq!((response.status().as_u16(), server.requests()), (wanted, requests), "{status}");
+            assert_eq!(
+                (response.status().as_u16(), server.requests()),
+                (wanted, requests),
+                "{status}"
+            );
         }
     }
 }
@@ -207,13 +211,21 @@ async fn a_server_says_when() {
         let server = Server::start(&[Reply::With(status, "retry-after: 0"), Reply::Status(200)]).await;
         let post = client.plain().post(server.url());
         let response = client.send(post).await.unwrap();
-        assert_eq!((response.status().as_u16(), server.requests()), (200, 2), "it did not do the work");
+        assert_eq!(
+            (response.status().as_u16(), server.requests()),
+            (200, 2),
+            "it did not do the work"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_wait_that_ends_after_the_deadline_is_not_begun() {
-    let client = client(quick().attempt_timeout(Duration::from_secs(2)).total_timeout(Duration::from_secs(2)));
+    let client = client(
+        quick()
+            .attempt_timeout(Duration::from_secs(2))
+            .total_timeout(Duration::from_secs(2)),
+    );
     for header in ["retry-after: 3600", "retry-after: Fri, 31 Dec 9999 23:59:59 GMT"] {
         let server = Server::start(&[Reply::With(503, header)]).await;
         let began = Instant::now();
@@ -233,7 +245,11 @@ async fn a_stream_is_sent_once_and_whole() {
     let server = Server::start(&[Reply::Status(200)]).await;
     let put = client.plain().put(server.url()).body(body());
     assert_eq!(client.send(put).await.unwrap().status(), 200);
-    assert!(server.last().contains("hel") && server.last().contains("lo"), "{}", server.last());
+    assert!(
+        server.last().contains("hel") && server.last().contains("lo"),
+        "{}",
+        server.last()
+    );
     for reply in [Reply::Status(503), Reply::With(503, "retry-after: 0")] {
         let server = Server::start(&[reply, Reply::Status(200)]).await;
         let put = client.plain().put(server.url()).body(body());
@@ -248,7 +264,9 @@ async fn every_attempt_says_how_long_it_may_take() {
     let client = client(quick().attempt_timeout(Duration::from_secs(7)));
     client.send(client.plain().get(server.url())).await.unwrap();
     let said = |text: &str| -> Option<u64> {
-        let line = text.lines().find_map(|line| line.strip_prefix("x-request-timeout-ms: "))?;
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("x-request-timeout-ms: "))?;
         line.parse().ok()
     };
     let millis = said(&server.last()).unwrap();
@@ -263,7 +281,10 @@ async fn a_body_that_stops_ends_with_the_callers_deadline() {
     let server = Server::start(&[Reply::HalfABody]).await;
     let client = client(quick());
     let deadline = Deadline::after(Duration::from_millis(300));
-    let response = deadline.scope(client.send(client.plain().get(server.url()))).await.unwrap();
+    let response = deadline
+        .scope(client.send(client.plain().get(server.url())))
+        .await
+        .unwrap();
     assert!(response.bytes().await.unwrap_err().is_timeout());
 }
 
@@ -273,4 +294,51 @@ async fn what_makes_no_request_says_nothing_of_the_server() {
     assert!(client.send(client.plain().get("nonsense")).await.is_err());
     let counts = client.policy().breaker().unwrap().snapshot();
     assert_eq!(counts.calls.failure, 0);
+}
+
+/// An HTTP/2 server that refuses the first `refused` streams and answers the others; counts both.
+async fn refusing(refused: usize) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let requests = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&requests);
+    tokio::spawn(async move {
+        loop {
+            let (socket, _) = listener.accept().await.unwrap();
+            let count = Arc::clone(&count);
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(socket).await.unwrap();
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    if count.fetch_add(1, Ordering::SeqCst) < refused {
+                        respond.send_reset(h2::Reason::REFUSED_STREAM);
+                    } else {
+                        respond.send_response(http::Response::new(()), true).unwrap();
+                    }
+                }
+            });
+        }
+    });
+    (url, requests)
+}
+
+#[tokio::test]
+async fn a_refused_stream_is_sent_again_at_once_and_counts_as_no_retry() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let builder = || reqwest::Client::builder().no_proxy().http2_prior_knowledge();
+    let retries = |client: &Client| -> u64 {
+        let retries = client.policy().snapshot().retry.unwrap().retries;
+        retries.iter().map(|(_, count)| count).sum()
+    };
+    for (refused, requests, counted) in [(1, 2, 0), (2, 3, 1), (3, 4, 2)] {
+        let (url, seen) = refusing(refused).await;
+        let client = Client::new(builder(), quick().build().unwrap()).unwrap();
+        let response = client.send(client.plain().post(url).body("x")).await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!((seen.load(Ordering::SeqCst), retries(&client)), (requests, counted));
+    }
+    let (url, seen) = refusing(usize::MAX).await;
+    let client = Client::new(builder(), quick().without_retry().build().unwrap()).unwrap();
+    let error = client.send(client.plain().post(url).body("x")).await.unwrap_err();
+    assert_eq!(resilience::http::error_kind(&error), resilience::Kind::NotSent);
+    assert_eq!(seen.load(Ordering::SeqCst), 2, "reqwest itself retries nothing");
 }

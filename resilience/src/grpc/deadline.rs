@@ -71,7 +71,10 @@ fn timeout_out(limit: Duration) -> HeaderValue {
         (3_600_000_000_000, 'H'),
     ];
     let fits = units.into_iter().find(|(unit, _)| nanos / unit <= 99_999_999);
-    let text = fits.map_or_else(|| "99999999H".to_owned(), |(unit, letter)| format!("{}{letter}", nanos / unit));
+    let text = fits.map_or_else(
+        || "99999999H".to_owned(),
+        |(unit, letter)| format!("{}{letter}", nanos / unit),
+    );
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("99999999H"))
 }
 

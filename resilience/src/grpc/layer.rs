@@ -64,7 +64,11 @@ impl GrpcLayer {
         I::Item: AsRef<str>,
     {
         let methods = methods.into_iter();
-        self.idempotent = Arc::new(methods.map(|method| method.as_ref().trim_start_matches('/').into()).collect());
+        self.idempotent = Arc::new(
+            methods
+                .map(|method| method.as_ref().trim_start_matches('/').into())
+                .collect(),
+        );
         self
     }
 
@@ -122,7 +126,11 @@ where
         let mut ready = Some(std::mem::replace(&mut self.inner, spare.clone()));
         let policy = self.layer.policy.clone();
         let request = request.map(|body| ReplayBody::stream_up_to(body, self.layer.cap));
-        let safety = if self.layer.idempotent.contains(request.uri().path().trim_start_matches('/')) {
+        let safety = if self
+            .layer
+            .idempotent
+            .contains(request.uri().path().trim_start_matches('/'))
+        {
             Safety::Idempotent
         } else {
             Safety::Unsafe

@@ -51,7 +51,10 @@ impl<'a> Value<'a> {
 
 /// Of a field that comes more than once the last counts.
 fn last(message: &[u8], field: u64) -> Option<Value<'_>> {
-    Fields(message).filter(|(number, _)| *number == field).last().map(|(_, value)| value)
+    Fields(message)
+        .filter(|(number, _)| *number == field)
+        .last()
+        .map(|(_, value)| value)
 }
 
 fn messages(message: &[u8], field: u64) -> impl Iterator<Item = &[u8]> {
