@@ -54,6 +54,8 @@ fn verdict_with(status: &Status, hint: Option<Duration>) -> Verdict {
         (Code::Ok, _) => Verdict::Success,
         (_, Some(Kind::NotSent)) => Verdict::Failure(Kind::NotSent),
         (Code::DeadlineExceeded, _) => Verdict::Failure(Kind::Timeout),
+        // The time limit of a tonic server reaches us as a code and these words.
+        (Code::Cancelled, None) if status.message() == "Timeout expired" => Verdict::Failure(Kind::Timeout),
         (Code::ResourceExhausted, _) => Verdict::Overload { hint },
         (Code::Unavailable, _) if hint.is_some() => Verdict::Overload { hint },
         (Code::Unavailable | Code::Cancelled | Code::Unknown, Some(kind)) => Verdict::Failure(kind),
