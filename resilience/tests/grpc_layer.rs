@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::Stream;
 use http::{HeaderMap, HeaderValue};
 use resilience::grpc::{GrpcLayer, GrpcService, MAX_ATTEMPTS, deadline_in};
-use resilience::{Deadline, Jitter, Pipeline, PipelineBuilder, Retry};
+use resilience::{Deadline, Jitter, Pipeline, PipelineBuilder, Retry, State};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::{Channel, Endpoint, Server};
@@ -486,4 +486,50 @@ async fn the_layer_is_a_service_like_any_other() {
         assert_eq!(status.code(), Code::Unavailable);
         assert_eq!(status.message(), "the circuit breaker of test refused the call");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_breaker_that_probes_waits_for_the_trailers_too() {
+    let healthy = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let state = Arc::clone(&healthy);
+    let service = tower::service_fn(move |_: http::Request<tonic::body::Body>| {
+        let status = if state.load(std::sync::atomic::Ordering::SeqCst) {
+            "0"
+        } else {
+            "14"
+        };
+        let trailers: HeaderMap = [("grpc-status".parse().unwrap(), HeaderValue::from_static(status))]
+            .into_iter()
+            .collect();
+        let frames = [Ok::<_, std::io::Error>(http_body::Frame::<Bytes>::trailers(trailers))];
+        let body = http_body_util::StreamBody::new(futures::stream::iter(frames));
+        async { Ok::<_, std::io::Error>(http::Response::new(body)) }
+    });
+    let policy = quick().build().unwrap();
+    let client = ServiceBuilder::new()
+        .layer(GrpcLayer::new(policy.clone()))
+        .service(service);
+    let call = || async {
+        let request = http::Request::post("/a.B/C").body(tonic::body::Body::empty()).unwrap();
+        let response = client.clone().oneshot(request).await?;
+        http_body_util::BodyExt::collect(response.into_body()).await
+    };
+    let breaker = policy.breaker().unwrap();
+    for _ in 0..20 {
+        call().await.unwrap();
+    }
+    assert_eq!(breaker.state(), State::Open);
+    assert!(call().await.is_err());
+    tokio::time::advance(Duration::from_secs(7)).await;
+    // Three probes whose headers look well, and whose trailers do not.
+    for _ in 0..3 {
+        let _ = call().await;
+    }
+    assert_eq!(breaker.state(), State::Open);
+    healthy.store(true, std::sync::atomic::Ordering::SeqCst);
+    tokio::time::advance(Duration::from_secs(60)).await;
+    for _ in 0..3 {
+        call().await.unwrap();
+    }
+    assert_eq!(breaker.state(), State::Closed);
 }

@@ -1,0 +1,51 @@
+//! A tonic client under a pipeline: `cargo run --example tonic_client`. The server is part of the example: tonic's own
+//! health service, which comes up only after the first call was refused.
+
+use std::time::Duration;
+
+use resilience::grpc::GrpcLayer;
+use resilience::{Jitter, Pipeline, Retry};
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::Code;
+use tonic::transport::{Endpoint, Server};
+use tonic_health::ServingStatus;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+use tower::ServiceBuilder;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let address = TcpListener::bind("127.0.0.1:0").await?.local_addr()?;
+    let retry = Retry::default().max(4).jitter(Jitter::None);
+    let policy = Pipeline::standard("payments").retry(retry).build()?;
+    // Only what is listed is repeated; what was never sent is repeated always.
+    let layer = GrpcLayer::new(policy.clone()).idempotent_methods(["grpc.health.v1.Health/Check"]);
+    let channel = Endpoint::from_shared(format!("http://{address}"))?.connect_lazy();
+    let mut client = HealthClient::new(ServiceBuilder::new().layer(layer).service(channel));
+
+    // Nobody listens yet: the connection is refused until the server is up.
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let (reporter, service) = tonic_health::server::health_reporter();
+        reporter.set_service_status("payments", ServingStatus::Serving).await;
+        let incoming = TcpListenerStream::new(TcpListener::bind(address).await?);
+        let server = Server::builder().add_service(service);
+        server.serve_with_incoming(incoming).await?;
+        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
+    });
+    let ask = |service: &str| HealthCheckRequest {
+        service: service.to_owned(),
+    };
+    let answer = client.check(ask("payments")).await?.into_inner();
+    assert_eq!(answer.status, ServingStatus::Serving as i32);
+    let retries = policy.snapshot().retry.ok_or("no retries")?.retries;
+    assert_eq!(retries.first(), Some(&("not_sent", 1)));
+
+    // An answer, though no good one: neither a failure of the server nor a reason to try again.
+    let unknown = client.check(ask("nobody")).await;
+    assert_eq!(unknown.err().map(|status| status.code()), Some(Code::NotFound));
+    let calls = policy.snapshot().breaker.ok_or("no breaker")?.calls;
+    assert_eq!(calls.success, 1);
+    Ok(())
+}
