@@ -6,5 +6,6 @@ mod api;
 mod flow;
 mod identity;
 mod kill;
+mod policies;
 mod restore;
 mod stack;

@@ -80,6 +80,11 @@ impl Stack {
                 .env("IDENTITY_URL", identity_url)
                 .env("PAYMENTS_GRPC_URL", payments.instance.grpc_url())
                 .env("NOTIFICATIONS_GRPC_URL", notifications.instance.grpc_url())
+                .env(
+                    "ADMIN_ADDR",
+                    format!("unix:{}", admin_socket(&folder, number).display()),
+                )
+                .env("ADMIN_WRITES", "1")
                 .env("ORDERS_LEASE", "2s");
             orders.push(Service::start(trial).await);
         }
@@ -182,6 +187,11 @@ impl Stack {
         })
         .await;
     }
+}
+
+/// Where the admin listener of an instance of orders is.
+pub(crate) fn admin_socket(folder: &TempDir, number: usize) -> PathBuf {
+    folder.path().join(format!("orders-{number}.sock"))
 }
 
 pub(crate) async fn answer(request: reqwest::RequestBuilder) -> (StatusCode, Value) {
