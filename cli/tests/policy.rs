@@ -121,7 +121,7 @@ fn shown_for_people_and_for_scripts() {
         "{}",
         table.stdout
     );
-    assert!(table.stdout.contains("0 of 100"), "{}", table.stdout);
+    assert!(table.stdout.contains("0 of 100 inside"), "{}", table.stdout);
     assert_eq!(table.stdout.lines().count(), 5, "{}", table.stdout);
     let one = sandbox.run(&["policy", "show", "--instance", "shop-2"]).ended(0).stdout;
     assert!(one.contains("shop-2") && !one.contains("shop-1"), "{one}");
@@ -313,4 +313,28 @@ fn who_does_not_answer_is_named() {
         .run(&["policy", "reset", "shop", "peer", "--instance", "shop-2"])
         .ended(7)
         .says("`shop-2`: its admin listener does not answer");
+}
+
+/// A project whose admin sockets would have too long a path: its listeners are on loopback, with a token file each.
+struct Deep(Sandbox, String);
+
+impl Drop for Deep {
+    fn drop(&mut self) {
+        let _ = self.0.command(&["--config", &self.1, "down", "-qq"]).output();
+    }
+}
+
+#[test]
+fn a_path_too_long_for_a_socket() {
+    let sandbox = shop(&[], "ADMIN_WRITES = \"1\"");
+    let text = std::fs::read_to_string(sandbox.path("opsctl.toml")).expect("the file");
+    let file = format!("{}/opsctl.toml", "deep".repeat(30));
+    sandbox.write(&file, &text);
+    let deep = Deep(sandbox, file);
+    let run = |words: &[&str]| deep.0.run(&[&["--config", &deep.1], words].concat());
+    run(&["up", "shop"]).ended(0);
+    run(&["policy", "force", "shop", "peer", "closed"]).ended(0);
+    let shown = run(&["policy", "show", "shop"]).ended(0).stdout;
+    assert_eq!(shown.matches("forced closed for").count(), 2, "{shown}");
+    run(&["policy", "reset", "shop", "peer", "--json"]).ended(0);
 }

@@ -210,9 +210,13 @@ async fn a_reset_ends_what_was_forced_and_an_open_breaker() {
     let by = json!({"actor": "bob@desk"});
     assert_eq!(process.post("backend/reset", &by).await.0, 200);
     assert_eq!(process.state(), State::Closed);
+    assert_eq!(process.shown().await["forced"], Value::Null);
     trip(process.backend.breaker().unwrap());
-    // The time of the force that was reset passes without effect.
-    pass(Duration::from_millis(100)).await;
+    assert_eq!(process.state(), State::Open);
+    // The end of the force that was reset passes without effect: the breaker goes its own way.
+    pass(Duration::from_secs(70)).await;
+    assert_eq!(process.state(), State::HalfOpen);
+    trip(process.backend.breaker().unwrap());
     assert_eq!(process.state(), State::Open);
     assert_eq!(process.post("backend/reset", &by).await.0, 200);
     assert_eq!(process.state(), State::Closed);

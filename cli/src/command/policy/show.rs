@@ -33,8 +33,8 @@ fn help() -> String {
          # For a script: every breaker that is not closed\n  \
          opsctl policy show --json | jq '.policies[] | select(.breaker.state != \"closed\")'\n\n\
          Each instance has its own figures. WINDOW: calls and failures that the breaker judges by; RETRIES: what is left\n\
-         of the retry budget; PLACES: calls inside the bulkhead of those it has. Services without an admin listener are\n\
-         left out unless they are named. Exit 3: some instances did not answer, and are listed.\n\n{}",
+         of the retry budget; LIMITS: calls inside the bulkhead of those it has places for. Services without an admin\n\
+         listener are left out unless they are named. Exit 3: some instances did not answer, and are listed.\n\n{}",
         Exit::section(&[Exit::Usage, Exit::Partial, Exit::Unreachable])
     )
 }
@@ -148,7 +148,7 @@ fn name(policy: &Value) -> &str {
 
 fn table(context: &Context, rows: &[Row<'_>], paint: Paint) -> String {
     let mut table = Table::new(&[
-        "instance", "policy", "breaker", "window", "retries", "places", "changes",
+        "instance", "policy", "breaker", "window", "retries", "limits", "changes",
     ]);
     for row in rows {
         let (state, style) = breaker(row.policy);
@@ -158,7 +158,7 @@ fn table(context: &Context, rows: &[Row<'_>], paint: Paint) -> String {
             (state, Some(style)),
             (window(row.policy), None),
             (retries(row.policy), None),
-            (places(row.policy), None),
+            (limits(row.policy), None),
             (changes(row.policy, context.now()), Some(Style::Faint)),
         ]);
     }
@@ -197,14 +197,26 @@ fn retries(policy: &Value) -> String {
     format!("{:.0} % of {:.0} % left", left * 100.0, limit * 100.0)
 }
 
-fn places(policy: &Value) -> String {
-    let Some(limit) = number(policy, "/bulkhead/limit") else {
-        return "-".to_owned();
-    };
-    let inside = number(policy, "/bulkhead/in_flight").unwrap_or_default();
-    match number(policy, "/bulkhead/queued").unwrap_or_default() {
-        queued if queued > 0.0 => format!("{inside:.0} of {limit:.0}, {queued:.0} wait"),
-        _ => format!("{inside:.0} of {limit:.0}"),
+/// Places in the bulkhead, and time limits where the instance tells them.
+fn limits(policy: &Value) -> String {
+    let mut told = Vec::new();
+    if let Some(limit) = number(policy, "/bulkhead/limit") {
+        let inside = number(policy, "/bulkhead/in_flight").unwrap_or_default();
+        told.push(format!("{inside:.0} of {limit:.0} inside"));
+    }
+    if let Some(queued) = number(policy, "/bulkhead/queued").filter(|queued| *queued > 0.0) {
+        told.push(format!("{queued:.0} wait"));
+    }
+    if let Some(limit) = number(policy, "/attempt_timeout_seconds") {
+        told.push(format!("attempt {}", seconds(limit)));
+    }
+    if let Some(limit) = number(policy, "/total_timeout_seconds") {
+        told.push(format!("total {}", seconds(limit)));
+    }
+    if told.is_empty() {
+        "-".to_owned()
+    } else {
+        told.join(", ")
     }
 }
 
