@@ -10,6 +10,10 @@ use opsctl_platform::local::StateDir;
 use reqwest::{Client, Method, StatusCode, Url};
 use serde_json::Value;
 
+use crate::output::printable;
+
+/// The largest answer that is read.
+const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
 /// How long an instance may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -47,7 +51,10 @@ pub(crate) enum AdminError {
     Refused(String),
     /// What it answers cannot be understood.
     #[error("its answer cannot be understood")]
-    Answer(#[source] reqwest::Error),
+    Answer(#[source] serde_json::Error),
+    /// It answers more than anybody wants to read.
+    #[error("its answer is too long")]
+    TooLong,
 }
 
 impl Admin {
@@ -77,19 +84,19 @@ impl Admin {
 
     /// `GET /policies`: every policy with its figures.
     pub(crate) async fn policies(&self) -> Result<Vec<Value>, AdminError> {
-        let response = self.send(Method::GET, &["policies"], None).await?;
-        response.json().await.map_err(AdminError::Answer)
+        let answer = self.send(Method::GET, &["policies"], None).await?;
+        serde_json::from_slice(&answer).map_err(AdminError::Answer)
     }
 
     /// `POST /policies/NAME/ACTION`; the policy as it is afterwards.
     pub(crate) async fn change(&self, policy: &str, action: &str, body: &Value) -> Result<Value, AdminError> {
-        let response = self
+        let answer = self
             .send(Method::POST, &["policies", policy, action], Some(body))
             .await?;
-        response.json().await.map_err(AdminError::Answer)
+        serde_json::from_slice(&answer).map_err(AdminError::Answer)
     }
 
-    async fn send(&self, method: Method, path: &[&str], body: Option<&Value>) -> Result<reqwest::Response, AdminError> {
+    async fn send(&self, method: Method, path: &[&str], body: Option<&Value>) -> Result<Vec<u8>, AdminError> {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(path);
@@ -110,19 +117,32 @@ impl Admin {
                 AdminError::Unreachable(error)
             }
         })?;
-        match response.status() {
-            status if status.is_success() => Ok(response),
+        let status = response.status();
+        let answer = read(response).await?;
+        match status {
+            status if status.is_success() => Ok(answer),
             StatusCode::FORBIDDEN if !reads => Err(AdminError::ReadOnly),
             StatusCode::NOT_FOUND if reads => Err(AdminError::Unknown),
             status => {
-                let text = response.text().await.unwrap_or_default();
-                let text = text.trim();
+                let text = String::from_utf8_lossy(&answer);
+                let text = printable(text.trim());
                 Err(AdminError::Refused(if text.is_empty() {
                     status.to_string()
                 } else {
-                    text.to_owned()
+                    text
                 }))
             }
         }
     }
+}
+
+async fn read(mut response: reqwest::Response) -> Result<Vec<u8>, AdminError> {
+    let mut answer = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(AdminError::Unreachable)? {
+        if answer.len() + chunk.len() > MAX_ANSWER_BYTES {
+            return Err(AdminError::TooLong);
+        }
+        answer.extend_from_slice(&chunk);
+    }
+    Ok(answer)
 }

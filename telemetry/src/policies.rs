@@ -22,6 +22,8 @@ use crate::admin::Peer;
 const DEFAULT_TTL: Duration = Duration::from_secs(10 * 60);
 /// The longest that a force may last: what should last longer belongs into the settings.
 const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+/// Bytes that an actor or a reason may have.
+const MAX_WORDS: usize = 500;
 /// How often the states are looked at for [`PolicyView::last_transitions`].
 const LOOK: Duration = Duration::from_secs(1);
 /// Changes of a breaker that are remembered.
@@ -64,6 +66,18 @@ impl Drop for Forced {
 struct By {
     actor: Option<String>,
     reason: Option<String>,
+}
+
+impl By {
+    /// Refuses what would flood the log.
+    fn check(&self) -> Result<(), ChangeError> {
+        let long = |words: &Option<String>| words.as_ref().is_some_and(|words| words.len() > MAX_WORDS);
+        if long(&self.actor) || long(&self.reason) {
+            let told = format!("actor and reason: must be at most {MAX_WORDS} bytes each");
+            return Err(ChangeError::Bad(told));
+        }
+        Ok(())
+    }
 }
 
 /// One change of a breaker's state.
@@ -314,6 +328,7 @@ async fn force(
         actor: wanted.actor,
         reason: wanted.reason,
     };
+    by.check()?;
     let view = policies.force(&name, state, ttl, &by)?;
     tracing::warn!(
         target: "audit",
@@ -335,6 +350,7 @@ async fn reset(
     body: axum::body::Bytes,
 ) -> Result<Response, ChangeError> {
     let by: By = parse(&body)?;
+    by.check()?;
     let view = policies.reset(&name)?;
     tracing::warn!(
         target: "audit",

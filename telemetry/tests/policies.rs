@@ -284,6 +284,18 @@ async fn what_makes_no_sense_is_refused_and_changes_nothing() {
             "at most 24h",
         ),
         ("backend/force", json!({"state": "open", "ttl": "soon"}), 400, "ttl"),
+        (
+            "backend/force",
+            json!({"state": "open", "reason": "why ".repeat(200)}),
+            400,
+            "at most 500 bytes",
+        ),
+        (
+            "backend/reset",
+            json!({"actor": "a".repeat(501)}),
+            400,
+            "at most 500 bytes",
+        ),
         ("backend/force", json!({"state": "open", "until": "10m"}), 400, "until"),
     ] {
         let (seen, text) = process.post(path, &body).await;

@@ -31,7 +31,7 @@ pub(crate) fn failure(what: impl Into<String>, instance: &Instance, error: &Admi
             "allow it with `ADMIN_WRITES = \"1\"` in the `env` of `[service.{service}.local]`, then `opsctl up {service}`"
         )),
         AdminError::Refused(_) => told(Exit::Failed, "refused_by_instance").help(format!("opsctl policy show {service}")),
-        AdminError::Answer(_) => told(Exit::Failed, "bad_answer")
+        AdminError::Answer(_) | AdminError::TooLong => told(Exit::Failed, "bad_answer")
             .help(format!("is `{service}` built with this version of the libraries?")),
     }
 }

@@ -8,7 +8,7 @@ use crate::admin::AdminError;
 use crate::context::Context;
 use crate::error::{self, Outcome};
 use crate::exit::Exit;
-use crate::output::{Paint, Style, Table, seconds};
+use crate::output::{Paint, Style, Table, printable, seconds};
 use crate::platform;
 
 /// Changes of a breaker that the table tells; the document has all that are known.
@@ -111,7 +111,9 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     }
     for row in &document.policies {
         if let Some(by) = forced_by(row.policy) {
-            context.out.note(format!("{} {}: {by}", row.instance, name(row.policy)));
+            // Reasons and names come from elsewhere.
+            let told = format!("{} {}: {by}", row.instance, name(row.policy));
+            context.out.note(printable(&told));
         }
     }
     for missing in &document.unreachable {
