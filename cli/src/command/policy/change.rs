@@ -15,6 +15,9 @@ use crate::output::plural;
 use crate::platform::{self, Opened};
 use crate::target;
 
+/// What an instance takes into its log.
+const MAX_REASON: usize = 500;
+
 /// A change that is asked for.
 pub(super) struct Wanted<'a> {
     pub(super) service: &'a str,
@@ -71,6 +74,15 @@ struct Holder {
 
 /// Runs the change to its end.
 pub(super) fn run(context: &Context, wanted: &Wanted<'_>) -> Outcome {
+    if wanted
+        .consent
+        .reason
+        .as_ref()
+        .is_some_and(|reason| reason.len() > MAX_REASON)
+    {
+        let told = format!("the reason is too long: at most {MAX_REASON} bytes");
+        return Err(Failure::usage("reason_too_long", told));
+    }
     let opened = platform::open(context)?;
     let (holders, mut failed) = context.block_on(holders(&opened, wanted))?;
     let stake = Stake {
