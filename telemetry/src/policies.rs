@@ -296,7 +296,7 @@ async fn show(Extract(policies): Extract<Policies>) -> Response {
 /// Body of a force.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Force {
+struct ForceBody {
     /// `open` or `closed`.
     state: String,
     /// `10m`; default ten minutes.
@@ -311,7 +311,7 @@ async fn force(
     peer: Option<axum::Extension<ConnectInfo<Peer>>>,
     body: axum::body::Bytes,
 ) -> Result<Response, ChangeError> {
-    let wanted: Force = parse(&body)?;
+    let wanted: ForceBody = parse(&body)?;
     let state = match wanted.state.as_str() {
         "open" => State::ForcedOpen,
         "closed" => State::ForcedClosed,
