@@ -15,6 +15,7 @@ pub(crate) fn now() -> Duration {
 }
 
 /// [`now`] in milliseconds, up to 4 ms behind it (a tick of the kernel), at a tenth of its cost.
+#[inline]
 pub(crate) fn coarse_millis() -> u64 {
     #[cfg(feature = "testing")]
     if !is_production() {
@@ -53,6 +54,7 @@ mod system {
         Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
     }
 
+    #[inline]
     pub(super) fn coarse_millis() -> u64 {
         let time = clock_gettime(ClockId::MonotonicCoarse);
         time.tv_sec as u64 * 1_000 + time.tv_nsec as u64 / 1_000_000

@@ -70,7 +70,7 @@ pub use breaker::{
     Breaker, BreakerBuilder, BreakerCounts, BreakerSettings, BreakerSnapshot, Change, Force, HalfOpen, OnDrop, Pass,
     Permit, Refusal, SlowCalls, State,
 };
-pub use budget::{Budget, BudgetSnapshot};
+pub use budget::{Budget, BudgetSettings, BudgetSnapshot, Tokens};
 pub use bulkhead::{Bulkhead, BulkheadSettings, BulkheadSnapshot, Place};
 #[cfg(feature = "config")]
 pub use config::ConfigError;

@@ -84,9 +84,14 @@ impl<const N: usize, const T: usize> Sharded<N, T> {
     /// As [`Sharded::write`], for the owner of `slot`.
     #[inline]
     fn write_as<R>(&self, slot: usize, write: impl FnOnce(&Shard<N, T>) -> R) -> R {
-        if let Some(shard) = self.shards.get(slot) {
-            return write(shard);
+        match self.shards.get(slot) {
+            Some(shard) => write(shard),
+            None => self.write_rest(write),
         }
+    }
+
+    #[cold]
+    fn write_rest<R>(&self, write: impl FnOnce(&Shard<N, T>) -> R) -> R {
         let _owner = self.rest_owner.lock().unwrap_or_else(PoisonError::into_inner);
         write(&self.rest)
     }
@@ -154,8 +159,8 @@ impl<const N: usize, const T: usize> Shard<N, T> {
         if self.key.load(Ordering::Relaxed) != key || now >= self.end.load(Ordering::Relaxed) {
             self.turn(key, era, bucket_millis, now)?;
         }
-        let place = self.place.load(Ordering::Relaxed) % BUCKETS;
-        Some(Counts(&self.buckets[place as usize].counts))
+        let bucket = self.buckets.get(self.place.load(Ordering::Relaxed) as usize)?;
+        Some(Counts(&bucket.counts))
     }
 
     /// Adds one to a total.
@@ -218,7 +223,7 @@ fn era_of(tag: u64) -> u32 {
 
 /// Milliseconds from a bucket's begin to `begin`; negative when the bucket is ahead.
 fn begin_after(begin: u64, tag: u64) -> i64 {
-    (begin.wrapping_sub(tag) << ERA_BITS) as i64 >> ERA_BITS
+    i64::from_ne_bytes((begin.wrapping_sub(tag) << ERA_BITS).to_ne_bytes()) >> ERA_BITS
 }
 
 /// Whether era `a` is later than `b`, in numbers that wrap.

@@ -54,10 +54,4 @@ impl<const N: usize> Window<N> {
         }
         sums
     }
-
-    pub(crate) fn clear(&mut self) {
-        for bucket in &mut self.buckets {
-            bucket.counts = [0; N];
-        }
-    }
 }

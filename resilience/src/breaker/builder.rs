@@ -161,8 +161,7 @@ impl BreakerBuilder {
         settings.check(&name)?;
         let core = Core::new();
         let hot = Hot::default();
-        hot.set(&settings, attempt);
-        Ok(Breaker {
+        let breaker = Breaker {
             inner: Arc::new(Inner {
                 word: Word::new(core.seen()),
                 hot,
@@ -174,10 +173,12 @@ impl BreakerBuilder {
                 control: Mutex::new(Control {
                     core,
                     settings,
-                    attempt,
+                    attempt: None,
                     history: History::new(),
                 }),
             }),
-        })
+        };
+        breaker.set_attempt_limit(attempt);
+        Ok(breaker)
     }
 }

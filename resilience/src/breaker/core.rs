@@ -33,9 +33,13 @@ pub(super) enum Admission {
     Plain,
     /// It may go, and decides; with its number, from 1.
     Probe(u32),
-    /// It may not; the milliseconds after which it is worth asking again, if known.
-    Refused(Option<u64>),
+    /// It may not.
+    Refused(Refused),
 }
+
+/// A refusal: the milliseconds after which it is worth asking again, if known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Refused(pub(super) Option<u64>);
 
 #[derive(Debug)]
 pub(super) struct Core {
@@ -78,13 +82,13 @@ impl Core {
         }
     }
 
-    /// The time left if all calls are refused at `now`: `Some(None)` until a person lets them.
-    pub(super) fn open_for(&self, now: u64) -> Option<Option<u64>> {
+    /// Whether all calls are refused at `now`.
+    pub(super) fn refuses(&self, now: u64) -> Option<Refused> {
         match self.phase {
             Phase::Open { until } | Phase::ForcedOpen { until: Some(until) } if now < until => {
-                Some(Some(until.saturating_sub(now)))
+                Some(Refused(Some(until - now)))
             }
-            Phase::ForcedOpen { until: None } => Some(None),
+            Phase::ForcedOpen { until: None } => Some(Refused(None)),
             _ => None,
         }
     }
@@ -103,8 +107,8 @@ impl Core {
         self.lapse(now);
         match &mut self.phase {
             Phase::Closed | Phase::ForcedClosed { .. } => Admission::Plain,
-            Phase::Open { until } => Admission::Refused(Some(until.saturating_sub(now))),
-            Phase::ForcedOpen { until } => Admission::Refused(until.map(|until| until.saturating_sub(now))),
+            Phase::Open { until } => Admission::Refused(Refused(Some(until.saturating_sub(now)))),
+            Phase::ForcedOpen { until } => Admission::Refused(Refused(until.map(|until| until.saturating_sub(now)))),
             Phase::HalfOpen(probes) => {
                 // A probe that hangs loses its place when its lease is over.
                 probes.out.retain(|(_, until)| *until > now);
@@ -112,9 +116,11 @@ impl Core {
                     >= u64::from(settings.half_open.probes)
                 {
                     let first = probes.out.iter().map(|(_, until)| until.saturating_sub(now)).min();
-                    return Admission::Refused(first);
+                    return Admission::Refused(Refused(first));
                 }
-                self.next_probe = self.next_probe.wrapping_add(1).max(1);
+                // 0 and the highest number are not a probe's; two billion later ones cannot meet.
+                self.next_probe = (self.next_probe + 1) & (u32::MAX >> 1);
+                self.next_probe = self.next_probe.max(1);
                 let lease = millis(settings.half_open.lease).max(1);
                 probes.out.push((self.next_probe, now.saturating_add(lease)));
                 Admission::Probe(self.next_probe)

@@ -39,13 +39,15 @@ impl Hot {
             Some(OnDrop::FailureAfter(limit)) => Some(limit),
             None => [slow, attempt].into_iter().flatten().min(),
         };
-        let nanos = |time: Option<Duration>| {
-            time.map_or(u64::MAX, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
-        };
+        let nanos =
+            |time: Option<Duration>| time.map_or(u64::MAX, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
         let store = |word: &AtomicU64, value: u64| word.store(value, Ordering::Relaxed);
         store(&self.min_calls, settings.min_calls);
         store(&self.failure_ratio, settings.failure_ratio.to_bits());
-        store(&self.slow_ratio, settings.slow.map_or(f64::INFINITY, |slow| slow.ratio).to_bits());
+        store(
+            &self.slow_ratio,
+            settings.slow.map_or(f64::INFINITY, |slow| slow.ratio).to_bits(),
+        );
         store(&self.slow_nanos, nanos(slow));
         store(&self.drop_nanos, nanos(drop_after));
         store(&self.row, settings.consecutive.map_or(u64::MAX, u64::from));
@@ -96,6 +98,12 @@ impl Flags {
     #[inline]
     pub(super) const fn only_observes(self) -> bool {
         self.0 & OBSERVE != 0
+    }
+
+    /// Whether a success is one whatever time it took, and is counted without a lock.
+    #[inline]
+    pub(super) const fn success_is_plain(self) -> bool {
+        self.0 & (SLOW | LAST_CALLS) == 0
     }
 
     #[inline]

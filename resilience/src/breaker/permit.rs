@@ -8,23 +8,68 @@ use super::Breaker;
 use crate::error::{By, Rejected};
 use crate::verdict::Verdict;
 
-/// Right to make one call, as a plain value.
+/// Right to make one call, as a plain value. Two whole words, each written and read at once: in smaller fields a token
+/// costs more to move than the rest of a call.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Token {
-    pub(super) generation: u32,
-    pub(super) kind: Kind,
+    /// Generation, and below it the probe's number, [`PLAIN`] or [`SPARED`].
+    call: u64,
     /// Nanoseconds of the crate's clock; 0 when nobody wants to know how long the call takes.
     pub(super) started: u64,
 }
 
+/// In place of a probe's number: counted.
+const PLAIN: u32 = 0;
+/// In place of a probe's number: would have been refused if the breaker did more than observe; decides nothing.
+const SPARED: u32 = u32::MAX;
+
+/// What a call is to the breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// Counted.
+pub(super) enum Role {
     Plain,
+    Spared,
     /// Decides whether the breaker closes.
     Probe(u32),
-    /// Would have been refused if the breaker did more than observe; decides nothing.
-    Spared,
+}
+
+impl Token {
+    #[inline]
+    pub(super) const fn plain(generation: u32, started: u64) -> Self {
+        Self {
+            call: (generation as u64) << 32 | PLAIN as u64,
+            started,
+        }
+    }
+
+    pub(super) const fn new(generation: u32, role: Role, started: u64) -> Self {
+        let number = match role {
+            Role::Plain => PLAIN,
+            Role::Spared => SPARED,
+            Role::Probe(number) => number,
+        };
+        Self {
+            call: (generation as u64) << 32 | number as u64,
+            started,
+        }
+    }
+
+    #[inline]
+    pub(super) const fn is_plain_of(self, generation: u32) -> bool {
+        self.call == (generation as u64) << 32 | PLAIN as u64
+    }
+
+    #[inline]
+    pub(super) const fn generation(self) -> u32 {
+        (self.call >> 32) as u32
+    }
+
+    pub(super) const fn role(self) -> Role {
+        match self.call as u32 {
+            PLAIN => Role::Plain,
+            SPARED => Role::Spared,
+            number => Role::Probe(number),
+        }
+    }
 }
 
 /// Right to make one call.

@@ -24,7 +24,10 @@ impl Row {
             let row = if of == generation { old & MOST } else { 0 };
             let row = (row + 1).min(MOST);
             let new = u64::from(generation) << 32 | row;
-            match self.0.compare_exchange_weak(old, new, Ordering::Relaxed, Ordering::Relaxed) {
+            match self
+                .0
+                .compare_exchange_weak(old, new, Ordering::Relaxed, Ordering::Relaxed)
+            {
                 Ok(_) => return row,
                 Err(now) => old = now,
             }

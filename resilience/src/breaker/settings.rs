@@ -12,11 +12,7 @@ const MOST_PROBES: u32 = 10_000;
 
 /// Settings of a breaker; in TOML `[policy.NAME] breaker = { .. }`.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
-#[cfg_attr(
-    feature = "config",
-    derive(serde::Deserialize),
-    serde(deny_unknown_fields, default)
-)]
+#[cfg_attr(feature = "config", derive(serde::Deserialize), serde(deny_unknown_fields, default))]
 pub struct BreakerSettings {
     /// Share of failures that opens it, above 0 and at most 1. Default 0.5.
     pub failure_ratio: f64,
@@ -63,11 +59,7 @@ pub struct SlowCalls {
 
 /// Probes after a break.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
-#[cfg_attr(
-    feature = "config",
-    derive(serde::Deserialize),
-    serde(deny_unknown_fields, default)
-)]
+#[cfg_attr(feature = "config", derive(serde::Deserialize), serde(deny_unknown_fields, default))]
 pub struct HalfOpen {
     /// How many there are. Default 3.
     pub probes: u32,

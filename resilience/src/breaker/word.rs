@@ -3,7 +3,7 @@
 
 use crate::sync::{AtomicU64, Ordering};
 
-use super::core::Phase;
+use super::core::{Phase, Refused};
 
 /// Bits of a generation, the same as of a window's era.
 const GENERATION_BITS: u32 = crate::sharded::ERA_BITS;
@@ -73,15 +73,14 @@ impl Seen {
         matches!(self.0 >> 61, CLOSED | FORCED_CLOSED)
     }
 
-    /// Whether it surely refuses all calls at `now`, and the milliseconds until it no longer does, if they are known.
-    /// `None` says that the state machine must be asked.
+    /// Whether it surely refuses all calls at `now`. `None` says that the state machine must be asked.
     #[inline]
-    pub(super) fn refuses(self, now: u64) -> Option<Option<u32>> {
+    pub(super) fn refuses(self, now: u64) -> Option<Refused> {
         match self.0 >> 61 {
-            FORCED_OPEN => Some(None),
+            FORCED_OPEN => Some(Refused(None)),
             OPEN | FORCED_OPEN_UNTIL => {
                 let left = (self.0 as u32).wrapping_sub(now as u32);
-                (left != 0 && left <= NEAR).then_some(Some(left))
+                (left != 0 && left <= NEAR).then_some(Refused(Some(u64::from(left))))
             }
             _ => None,
         }
@@ -96,12 +95,16 @@ mod tests {
     fn an_end_is_found_also_where_its_bits_wrap() {
         let wrap = 1_u64 << 32;
         let open = Seen::new(&Phase::Open { until: 7 * wrap + 10 }, 5);
-        assert_eq!(open.refuses(7 * wrap - 10), Some(Some(20)));
-        assert_eq!(open.refuses(7 * wrap + 9), Some(Some(1)));
+        assert_eq!(open.refuses(7 * wrap - 10), Some(Refused(Some(20))));
+        assert_eq!(open.refuses(7 * wrap + 9), Some(Refused(Some(1))));
         assert_eq!(open.refuses(7 * wrap + 10), None);
         assert_eq!(open.refuses(7 * wrap + 11), None);
         let weeks = 30 * 24 * 3_600_000;
-        assert_eq!(open.refuses(7 * wrap + weeks), None, "long past, though the bits wrapped");
+        assert_eq!(
+            open.refuses(7 * wrap + weeks),
+            None,
+            "long past, though the bits wrapped"
+        );
         assert_eq!(open.generation(), 5);
         assert!(!open.is_closed());
     }
@@ -116,7 +119,7 @@ mod tests {
     #[test]
     fn forced_without_an_end_refuses_for_ever() {
         let forced = Seen::new(&Phase::ForcedOpen { until: None }, 1);
-        assert_eq!(forced.refuses(u64::MAX), Some(None));
+        assert_eq!(forced.refuses(u64::MAX), Some(Refused(None)));
         assert!(Seen::new(&Phase::ForcedClosed { until: None }, 1).admits_all());
         assert!(!Seen::new(&Phase::ForcedClosed { until: Some(9) }, 1).admits_all());
     }

@@ -123,7 +123,10 @@ mod tests {
     #[test]
     fn numbers_are_given_once_and_again_after_they_came_back() {
         let given = Given::new();
-        assert_eq!((0..4).map(|_| given.take(3)).collect::<Vec<_>>(), [Some(0), Some(1), Some(2), None]);
+        assert_eq!(
+            (0..4).map(|_| given.take(3)).collect::<Vec<_>>(),
+            [Some(0), Some(1), Some(2), None]
+        );
         given.give_back(1);
         assert_eq!(given.take(3), Some(1));
         let all = Given::new();
