@@ -97,6 +97,8 @@ pub enum By {
     Shed,
     /// The dependency refuses so much that asking it is not worth it.
     Throttle,
+    /// A fault was put in on purpose.
+    Fault,
 }
 
 impl By {
@@ -110,6 +112,7 @@ impl By {
             Self::ConcurrencyLimit => "concurrency_limit",
             Self::Shed => "shed",
             Self::Throttle => "throttle",
+            Self::Fault => "fault",
         }
     }
 }
@@ -124,6 +127,7 @@ impl std::fmt::Display for By {
             Self::ConcurrencyLimit => "the concurrency limit",
             Self::Shed => "the load shedding",
             Self::Throttle => "the throttle",
+            Self::Fault => "an injected fault",
         })
     }
 }

@@ -105,7 +105,7 @@ impl From<Error<Status>> for Status {
             Error::Rejected(rejected) => {
                 let message = rejected.to_string();
                 let mut status = match rejected.by {
-                    By::Breaker => Self::unavailable(message),
+                    By::Breaker | By::Fault => Self::unavailable(message),
                     By::Deadline => Self::deadline_exceeded(message),
                     By::Bulkhead | By::RateLimit | By::ConcurrencyLimit | By::Shed | By::Throttle => {
                         Self::resource_exhausted(message)

@@ -36,9 +36,9 @@ mod consumer;
 mod deadline;
 mod error;
 mod event;
-mod gate;
 #[cfg(feature = "fault-injection")]
 mod fault;
+mod gate;
 #[cfg(feature = "grpc")]
 pub mod grpc;
 mod hedge;
@@ -46,22 +46,22 @@ mod hedge;
 pub mod http;
 mod layer;
 mod pipeline;
+mod rate;
 #[cfg(feature = "reqwest")]
 pub mod reqwest;
 mod retry;
 #[cfg(any(feature = "axum", feature = "grpc"))]
 pub mod server;
+mod shard;
 mod sharded;
 mod shed;
+mod stale;
 mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod throttle;
 #[cfg(feature = "grpc")]
 pub mod tonic_server;
-mod rate;
-mod shard;
-mod stale;
-mod throttle;
 mod verdict;
 mod window;
 
@@ -78,15 +78,17 @@ pub use consumer::{Consumer, ConsumerSettings, ConsumerSnapshot, Disposition, Po
 pub use deadline::Deadline;
 pub use error::{BuildError, By, Error, Rejected, Scope};
 pub use event::{Event, Listener};
-pub use hedge::{HedgeSettings, HedgeSnapshot};
-pub use layer::{AnyError, PipelineFuture, PipelineLayer, PipelineService, RequestFuture, Requests};
-pub use pipeline::{Attempt, Call, Op, Part, Pipeline, PipelineBuilder, PipelineSnapshot};
-pub use retry::{Jitter, Retry, RetrySnapshot};
-pub use shed::{Admission, NoPriority, Priority, Shares, ShedSettings, ShedSnapshot, Shedder};
 #[cfg(feature = "fault-injection")]
 pub use fault::{ActiveFault, Fault, Faults, FaultsSnapshot, Injected};
+pub use hedge::{HedgeSettings, HedgeSnapshot};
+pub use layer::{AnyError, PipelineFuture, PipelineLayer, PipelineService, RequestFuture, Requests};
+pub use pipeline::{
+    Attempt, Call, Op, Part, Pipeline, PipelineBuilder, PipelineSettings, PipelineSnapshot, TimeoutSettings,
+};
 pub use rate::{KeyedRateLimit, KeyedRateLimitSettings, KeyedRateLimitSnapshot};
 pub use rate::{RateLimit, RateLimitSettings, RateLimitSnapshot, Reservation};
+pub use retry::{Jitter, Retry, RetrySettings, RetrySnapshot};
+pub use shed::{Admission, NoPriority, Priority, Shares, ShedSettings, ShedSnapshot, Shedder};
 pub use stale::{Answer, FallbackReason, Stale, StaleCache, StaleSettings, StaleSnapshot};
 pub use throttle::{Throttle, ThrottlePermit, ThrottleSettings, ThrottleSnapshot};
 pub use verdict::{Classify, Kind, Safety, SafetyOf, Verdict};

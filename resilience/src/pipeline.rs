@@ -4,28 +4,33 @@
 mod builder;
 mod call;
 mod race;
+mod settings;
 mod stage;
 mod track;
 
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 pub use self::builder::PipelineBuilder;
 pub use self::call::Call;
+pub use self::settings::{PipelineSettings, TimeoutSettings};
 pub use self::stage::Part;
 use self::stage::Stage;
 
+use crate::adaptive::AdaptiveSnapshot;
 use crate::breaker::{Breaker, BreakerSnapshot};
 use crate::bulkhead::BulkheadSnapshot;
 use crate::deadline::Deadline;
-use crate::error::{By, Error, Scope};
+use crate::error::{BuildError, By, Error, Scope};
 use crate::event::{Event, Listener, Tell};
 use crate::hedge::HedgeSnapshot;
 use crate::layer::{AnyError, PipelineLayer};
+use crate::rate::RateLimitSnapshot;
 use crate::retry::{Retrier, RetrySnapshot};
+use crate::throttle::ThrottleSnapshot;
 use crate::verdict::{Classify, Safety};
 
 /// The policies around one dependency. Clones share their state.
@@ -41,6 +46,7 @@ pub struct Inner {
     stages: Box<[Stage]>,
     /// Where the hedge stands among the stages.
     hedge: Option<usize>,
+    settings: Mutex<PipelineSettings>,
     listener: Option<Arc<dyn Listener>>,
     timeouts: [AtomicU64; 2],
     fallbacks: AtomicU64,
@@ -106,12 +112,62 @@ impl Pipeline {
     /// What most dependencies need: total 30 s, attempt 10 s, 2 retries with a budget of 20 %, a breaker at half of at
     /// least 20 calls in 30 s, 100 calls at one time with 100 waiting. Change what differs.
     pub fn standard(name: impl Into<Arc<str>>) -> PipelineBuilder {
-        PipelineBuilder::standard(name.into())
+        PipelineBuilder::new(name.into(), PipelineSettings::standard())
     }
 
     /// Starts with nothing.
     pub fn builder(name: impl Into<Arc<str>>) -> PipelineBuilder {
-        PipelineBuilder::empty(name.into())
+        Self::from_settings(name, PipelineSettings::default())
+    }
+
+    /// Starts with settings.
+    pub fn from_settings(name: impl Into<Arc<str>>, settings: PipelineSettings) -> PipelineBuilder {
+        PipelineBuilder::new(name.into(), settings)
+    }
+
+    /// Other settings from now on, for the calls that come; windows, budgets, places and states are kept.
+    ///
+    /// # Errors
+    /// Those of [`PipelineSettings::check`], and parts or an order other than those that the policy was built with: calls
+    /// are under way between them. Nothing is changed then.
+    pub fn reload(&self, settings: PipelineSettings) -> Result<(), BuildError> {
+        let inner = &*self.inner;
+        let name = &*inner.name;
+        settings.check(name)?;
+        let parts = settings.parts(name)?;
+        if let Some(part) = parts.iter().find(|part| !self.parts().any(|own| own == **part)) {
+            return Err(BuildError::new(
+                name,
+                part.as_str(),
+                "cannot be added to a policy in use",
+            ));
+        }
+        if let Some(part) = self.parts().find(|part| !parts.contains(part)) {
+            return Err(BuildError::new(
+                name,
+                part.as_str(),
+                "cannot be taken from a policy in use",
+            ));
+        }
+        if !self.parts().eq(parts) {
+            return Err(BuildError::new(name, "order", "cannot be changed in a policy in use"));
+        }
+        // One after the other; two reloads at one time must not mix.
+        let mut current = inner.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        for stage in &inner.stages {
+            stage.reload(name, &settings)?;
+        }
+        *current = settings;
+        Ok(())
+    }
+
+    /// Its settings.
+    pub fn settings(&self) -> PipelineSettings {
+        self.inner
+            .settings
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Name of the policy.
@@ -122,6 +178,15 @@ impl Pipeline {
     /// The breaker, to look at or to force.
     pub fn breaker(&self) -> Option<&Breaker> {
         self.inner.breaker()
+    }
+
+    /// The faults that are put into its calls.
+    #[cfg(feature = "fault-injection")]
+    pub fn faults(&self) -> Option<&crate::Faults> {
+        self.inner.stages.iter().find_map(|stage| match stage {
+            Stage::Faults(faults) => Some(faults),
+            _ => None,
+        })
     }
 
     /// What looked doubtful when it was built, in sentences; they were logged as warnings too.
@@ -207,6 +272,10 @@ impl Pipeline {
             bulkhead: None,
             retry: None,
             hedge: None,
+            throttle: None,
+            rate_limit: None,
+            concurrency_limit: None,
+            active_faults: 0,
             attempt_timeout_seconds: None,
             total_timeout_seconds: None,
             attempt_timeouts: inner.timeouts[Scope::Attempt as usize].load(Ordering::Relaxed),
@@ -225,6 +294,11 @@ impl Pipeline {
                 Stage::Retry(retrier) => snapshot.retry = Some(retrier.snapshot()),
                 Stage::Hedge(hedger) => snapshot.hedge = Some(hedger.snapshot()),
                 Stage::Breaker(breaker) => snapshot.breaker = Some(breaker.snapshot()),
+                Stage::Throttle(throttle) => snapshot.throttle = Some(throttle.snapshot()),
+                Stage::RateLimit(limit) => snapshot.rate_limit = Some(limit.snapshot()),
+                Stage::ConcurrencyLimit(limit) => snapshot.concurrency_limit = Some(limit.snapshot()),
+                #[cfg(feature = "fault-injection")]
+                Stage::Faults(faults) => snapshot.active_faults = faults.snapshot().active,
                 Stage::Gate(_) => {}
             }
         }
@@ -310,6 +384,14 @@ pub struct PipelineSnapshot {
     pub retry: Option<RetrySnapshot>,
     /// Its hedging.
     pub hedge: Option<HedgeSnapshot>,
+    /// Its throttle.
+    pub throttle: Option<ThrottleSnapshot>,
+    /// Its rate limit.
+    pub rate_limit: Option<RateLimitSnapshot>,
+    /// Its limit that finds itself.
+    pub concurrency_limit: Option<AdaptiveSnapshot>,
+    /// Faults that are put in now.
+    pub active_faults: usize,
     /// Time for an attempt, in seconds.
     pub attempt_timeout_seconds: Option<f64>,
     /// Time for a call, in seconds.

@@ -1,18 +1,19 @@
 //! When to try again, and how long to wait. Waiting and the budget's state are others' matter (`pipeline`, `budget`).
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rand::Rng;
 
-use crate::budget::{Budget, BudgetSnapshot};
+use crate::budget::{Budget, BudgetSettings, BudgetSnapshot};
 use crate::error::BuildError;
 use crate::event::{Event, Tell};
 use crate::verdict::{Kind, Safety, Verdict};
 
 /// How waits are spread, so that clients do not come back together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "config", derive(serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Jitter {
     /// Anything between zero and the exponential wait (Brooker, "Exponential Backoff And Jitter", AWS 2015).
     Full,
@@ -20,19 +21,28 @@ pub enum Jitter {
     None,
 }
 
-/// Settings of retries.
-#[derive(Debug, Clone)]
-pub struct Retry {
-    pub(crate) max: u32,
-    pub(crate) base: Duration,
-    pub(crate) cap: Duration,
-    pub(crate) hint_cap: Duration,
-    pub(crate) jitter: Jitter,
-    pub(crate) budget: Option<Budget>,
+/// Settings of retries; in TOML `[policy.NAME] retry = { .. }`.
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "config", derive(serde::Deserialize), serde(deny_unknown_fields, default))]
+pub struct RetrySettings {
+    /// Retries after the first attempt. Default 2.
+    pub max: u32,
+    /// The first wait; each is twice the one before. Default 50 ms.
+    #[cfg_attr(feature = "config", serde(deserialize_with = "crate::config::length"))]
+    pub base: Duration,
+    /// The longest wait. Default 1 s.
+    #[cfg_attr(feature = "config", serde(deserialize_with = "crate::config::length"))]
+    pub cap: Duration,
+    /// The longest wait that a server may ask for; a longer one ends the call. Default 60 s.
+    #[cfg_attr(feature = "config", serde(deserialize_with = "crate::config::length"))]
+    pub hint_cap: Duration,
+    /// How waits are spread. Default [`Jitter::Full`].
+    pub jitter: Jitter,
+    /// How much more traffic retries may make. Default: 20 % of the requests, and 3 a second.
+    pub budget: Option<BudgetSettings>,
 }
 
-impl Default for Retry {
-    /// 2 retries, 50 ms doubling up to 1 s with full jitter, hints up to 60 s, budget 20 % and 3 a second.
+impl Default for RetrySettings {
     fn default() -> Self {
         Self {
             max: 2,
@@ -40,8 +50,21 @@ impl Default for Retry {
             cap: Duration::from_secs(1),
             hint_cap: Duration::from_secs(60),
             jitter: Jitter::Full,
-            budget: Some(Budget::new(0.2, 3.0)),
+            budget: Some(BudgetSettings::default()),
         }
+    }
+}
+
+/// Retries as code describes them: settings, and perhaps a budget that several policies share.
+#[derive(Debug, Clone, Default)]
+pub struct Retry {
+    settings: RetrySettings,
+    budget: Option<Budget>,
+}
+
+impl From<RetrySettings> for Retry {
+    fn from(settings: RetrySettings) -> Self {
+        Self { settings, budget: None }
     }
 }
 
@@ -49,29 +72,29 @@ impl Retry {
     /// Retries after the first attempt. Default 2.
     #[must_use]
     pub fn max(mut self, retries: u32) -> Self {
-        self.max = retries;
+        self.settings.max = retries;
         self
     }
 
     /// First wait and the longest one; each is twice the one before. Default 50 ms and 1 s.
     #[must_use]
     pub fn backoff(mut self, base: Duration, cap: Duration) -> Self {
-        self.base = base;
-        self.cap = cap;
+        self.settings.base = base;
+        self.settings.cap = cap;
         self
     }
 
     /// How waits are spread. Default [`Jitter::Full`].
     #[must_use]
     pub fn jitter(mut self, jitter: Jitter) -> Self {
-        self.jitter = jitter;
+        self.settings.jitter = jitter;
         self
     }
 
     /// The longest wait that a server may ask for; a longer one ends the call. Default 60 s.
     #[must_use]
     pub fn hint_cap(mut self, cap: Duration) -> Self {
-        self.hint_cap = cap;
+        self.settings.hint_cap = cap;
         self
     }
 
@@ -85,12 +108,22 @@ impl Retry {
     /// No budget: retries are bounded by [`Retry::max`] alone, and a failing dependency gets that much more traffic.
     #[must_use]
     pub fn without_budget(mut self) -> Self {
+        self.settings.budget = None;
         self.budget = None;
         self
     }
 
-    /// Whether they make sense.
-    pub(crate) fn check(&self, name: &str) -> Result<(), BuildError> {
+    pub(crate) fn into_parts(self) -> (RetrySettings, Option<Budget>) {
+        (self.settings, self.budget)
+    }
+}
+
+impl RetrySettings {
+    /// Whether they make sense, for the policy `name`.
+    ///
+    /// # Errors
+    /// Waits of zero, a first wait above the longest one, a budget that can never be spent.
+    pub fn check(&self, name: &str) -> Result<(), BuildError> {
         let refuse = |key, problem| Err(BuildError::new(name, key, problem));
         if self.base.is_zero() {
             return refuse("retry.base", "must be above zero");
@@ -101,7 +134,7 @@ impl Retry {
         if self.hint_cap.is_zero() {
             return refuse("retry.hint_cap", "must be above zero");
         }
-        Ok(())
+        self.budget.as_ref().map_or(Ok(()), |budget| budget.check(name))
     }
 
     /// The longest that a call may take, if every attempt takes `attempt` and no server asks for more.
@@ -167,24 +200,46 @@ impl Reason {
 /// Retries as the calls of a policy meet them. Settings are read after failures alone, so a lock around them is cheap.
 #[derive(Debug)]
 pub(crate) struct Retrier {
-    settings: Mutex<Retry>,
+    settings: Mutex<RetrySettings>,
+    /// Whether anything is ever repeated: asked in every call.
+    repeats: AtomicBool,
     budget: Option<Budget>,
     made: [AtomicU64; Reason::ALL.len()],
 }
 
 impl Retrier {
-    pub(crate) fn new(retry: Retry) -> Self {
-        Self {
-            budget: retry.budget.clone(),
-            settings: Mutex::new(retry),
+    /// With a shared budget, or one of its own.
+    pub(crate) fn new(name: &str, settings: RetrySettings, shared: Option<Budget>) -> Result<Self, BuildError> {
+        let own = || {
+            settings
+                .budget
+                .clone()
+                .map(|budget| Budget::from_settings(name, budget))
+        };
+        Ok(Self {
+            budget: match shared {
+                Some(budget) => Some(budget),
+                None => own().transpose()?,
+            },
+            repeats: AtomicBool::new(settings.max > 0),
+            settings: Mutex::new(settings),
             made: std::array::from_fn(|_| AtomicU64::new(0)),
-        }
+        })
     }
 
     /// Counts a call.
+    #[inline]
     pub(crate) fn begin(&self) {
         if let Some(budget) = &self.budget {
             budget.deposit();
+        }
+    }
+
+    /// Counts what an attempt came to.
+    #[inline]
+    pub(crate) fn attempted(&self, verdict: Verdict) {
+        if let Some(budget) = &self.budget {
+            budget.record(verdict);
         }
     }
 
@@ -229,17 +284,19 @@ impl Retrier {
         Some(delay)
     }
 
-    /// Other settings from now on; the budget keeps what it counted.
-    pub(crate) fn reload(&self, settings: Retry) {
-        *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = Retry {
-            budget: self.budget.clone(),
-            ..settings
-        };
+    /// Other settings from now on; the budget keeps what it counted. A shared budget stays as it is.
+    pub(crate) fn reload(&self, name: &str, settings: RetrySettings) -> Result<(), BuildError> {
+        if let (Some(own), Some(new)) = (&self.budget, &settings.budget) {
+            own.reload(name, new.clone())?;
+        }
+        self.repeats.store(settings.max > 0, Ordering::Relaxed);
+        *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings;
+        Ok(())
     }
 
-    /// Whether anything is ever repeated.
+    #[inline]
     pub(crate) fn repeats(&self) -> bool {
-        self.settings.lock().unwrap_or_else(PoisonError::into_inner).max > 0
+        self.repeats.load(Ordering::Relaxed)
     }
 
     pub(crate) fn snapshot(&self) -> RetrySnapshot {

@@ -132,6 +132,11 @@ impl BreakerBuilder {
         self
     }
 
+    /// What it is so far, without what is no plain data.
+    pub(crate) fn plain(&self) -> &BreakerSettings {
+        &self.settings
+    }
+
     pub(crate) fn shared_listener(mut self, listener: Option<Arc<dyn Listener>>) -> Self {
         self.listener = self.listener.or(listener);
         self

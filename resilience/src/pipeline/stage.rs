@@ -5,15 +5,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::breaker::{Breaker, Token};
+use super::settings::PipelineSettings;
+use crate::adaptive::{self, AdaptiveLimit};
+use crate::breaker::{self, Breaker};
 use crate::bulkhead::{Bulkhead, Waiting};
-use crate::error::{By, Rejected, Scope};
+use crate::error::{BuildError, By, Rejected, Scope};
 use crate::hedge::Hedger;
+use crate::rate::{RateLimit, Slot};
 use crate::retry::Retrier;
+use crate::throttle::{self, Throttle};
+#[cfg(feature = "fault-injection")]
+use crate::verdict::Kind;
 use crate::verdict::Verdict;
 
 /// Parts of a policy, in the standard order: the first is the outermost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "config", derive(serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Part {
     /// Time for the whole call, and the caller's deadline.
     Deadline,
@@ -25,22 +32,34 @@ pub enum Part {
     Retry,
     /// A second attempt beside a slow first one.
     Hedge,
+    /// Asks a dependency less that refuses much.
+    Throttle,
     /// Stops asking what fails.
     Breaker,
+    /// So many calls in a time.
+    RateLimit,
+    /// A limit of calls at one time that finds itself.
+    ConcurrencyLimit,
     /// Time for one attempt.
     AttemptTimeout,
+    /// Faults put in on purpose; with the feature `fault-injection`.
+    Faults,
 }
 
 impl Part {
     /// All parts in the standard order.
-    pub const STANDARD: [Self; 7] = [
+    pub const STANDARD: [Self; 11] = [
         Self::Deadline,
         Self::Gate,
         Self::Bulkhead,
         Self::Retry,
         Self::Hedge,
+        Self::Throttle,
         Self::Breaker,
+        Self::RateLimit,
+        Self::ConcurrencyLimit,
         Self::AttemptTimeout,
+        Self::Faults,
     ];
 
     /// The name in TOML and in snapshots.
@@ -51,8 +70,12 @@ impl Part {
             Self::Bulkhead => "bulkhead",
             Self::Retry => "retry",
             Self::Hedge => "hedge",
+            Self::Throttle => "throttle",
             Self::Breaker => "breaker",
+            Self::RateLimit => "rate_limit",
+            Self::ConcurrencyLimit => "concurrency_limit",
             Self::AttemptTimeout => "attempt_timeout",
+            Self::Faults => "faults",
         }
     }
 }
@@ -64,22 +87,32 @@ pub(crate) enum Stage {
     Bulkhead(Bulkhead),
     Retry(Retrier),
     Hedge(Hedger),
+    Throttle(Throttle),
     Breaker(Breaker),
+    RateLimit(RateLimit),
+    ConcurrencyLimit(AdaptiveLimit),
     AttemptTimeout(TimeLimit),
+    #[cfg(feature = "fault-injection")]
+    Faults(crate::Faults),
 }
 
 /// What a call holds of a stage that it is in.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Held {
     Nothing,
-    /// Ends at this moment, in nanoseconds after the beginning of the track.
+    /// Ends at this moment, in nanoseconds after the beginning of the call.
     Limit {
         ends: u64,
         scope: Scope,
     },
     Place,
     Tries(u32),
-    Token(Token),
+    Throttle(throttle::Token),
+    Breaker(breaker::Token),
+    Measured(adaptive::Token),
+    /// The answer is going to be lost on purpose.
+    #[cfg(feature = "fault-injection")]
+    Abort,
 }
 
 /// What entering a stage came to.
@@ -87,7 +120,12 @@ pub(super) enum Entered {
     In(Held),
     /// In a queue, with the longest wait.
     Queue(Waiting, Option<Duration>),
+    /// Goes on after a while, and holds the slot meanwhile.
+    Later(Duration, Slot),
     Refused(Rejected),
+    /// Ends with this verdict after a while, as a fault wants it.
+    #[cfg(feature = "fault-injection")]
+    Fault(crate::Injected),
 }
 
 impl Stage {
@@ -98,37 +136,105 @@ impl Stage {
             Self::Bulkhead(_) => Part::Bulkhead,
             Self::Retry(_) => Part::Retry,
             Self::Hedge(_) => Part::Hedge,
+            Self::Throttle(_) => Part::Throttle,
             Self::Breaker(_) => Part::Breaker,
+            Self::RateLimit(_) => Part::RateLimit,
+            Self::ConcurrencyLimit(_) => Part::ConcurrencyLimit,
             Self::AttemptTimeout(_) => Part::AttemptTimeout,
+            #[cfg(feature = "fault-injection")]
+            Self::Faults(_) => Part::Faults,
         }
     }
 
     /// Enters a stage that is no time limit.
+    #[inline]
     pub(super) fn enter(&self) -> Entered {
-        match self {
-            Self::Gate(breaker) => match breaker.gate() {
-                Ok(()) => Entered::In(Held::Nothing),
-                Err(refusal) => Entered::Refused(refusal.named(breaker)),
-            },
+        let entered = match self {
+            Self::Breaker(breaker) => breaker.admit().map(Held::Breaker),
             Self::Bulkhead(bulkhead) => {
-                if bulkhead.try_enter() {
-                    return Entered::In(Held::Place);
+                if !bulkhead.try_enter() {
+                    return match bulkhead.wait() {
+                        Ok(waiting) => Entered::Queue(waiting, bulkhead.max_wait()),
+                        Err(rejected) => Entered::Refused(rejected),
+                    };
                 }
-                match bulkhead.wait() {
-                    Ok(waiting) => Entered::Queue(waiting, bulkhead.max_wait()),
-                    Err(rejected) => Entered::Refused(rejected),
-                }
+                Ok(Held::Place)
             }
             Self::Retry(retrier) => {
                 retrier.begin();
-                Entered::In(Held::Tries(1))
+                Ok(Held::Tries(1))
             }
-            Self::Breaker(breaker) => match breaker.admit() {
-                Ok(token) => Entered::In(Held::Token(token)),
-                Err(rejected) => Entered::Refused(rejected),
+            Self::Gate(breaker) => match breaker.gate() {
+                Ok(()) => Ok(Held::Nothing),
+                Err(refusal) => Err(refusal.named(breaker)),
             },
-            Self::Deadline(_) | Self::AttemptTimeout(_) | Self::Hedge(_) => Entered::In(Held::Nothing),
+            Self::Throttle(throttle) => throttle.admit().map(Held::Throttle),
+            Self::ConcurrencyLimit(limit) => limit.admit().map(Held::Measured),
+            Self::RateLimit(limit) => match limit.admit() {
+                Ok(slot) if slot.wait.is_zero() => Ok(Held::Nothing),
+                Ok(slot) => return Entered::Later(slot.wait, slot),
+                Err(rejected) => Err(rejected),
+            },
+            #[cfg(feature = "fault-injection")]
+            Self::Faults(faults) => match faults.next() {
+                Some(injected) => return Entered::Fault(injected),
+                None => Ok(Held::Nothing),
+            },
+            Self::Deadline(_) | Self::AttemptTimeout(_) | Self::Hedge(_) => Ok(Held::Nothing),
+        };
+        match entered {
+            Ok(held) => Entered::In(held),
+            Err(rejected) => Entered::Refused(rejected),
         }
+    }
+
+    /// Takes other settings.
+    pub(super) fn reload(&self, name: &str, settings: &PipelineSettings) -> Result<(), BuildError> {
+        match self {
+            Self::Deadline(limit) => limit.set(settings.timeout.total),
+            Self::AttemptTimeout(limit) => limit.set(settings.timeout.attempt),
+            Self::Bulkhead(bulkhead) => {
+                if let Some(settings) = &settings.bulkhead {
+                    bulkhead.reload(settings)?;
+                }
+            }
+            Self::Retry(retrier) => {
+                if let Some(settings) = &settings.retry {
+                    retrier.reload(name, settings.clone())?;
+                }
+            }
+            Self::Hedge(hedger) => {
+                if let Some(settings) = &settings.hedge {
+                    hedger.reload(settings.clone());
+                }
+            }
+            Self::Throttle(throttle) => {
+                if let Some(settings) = &settings.throttle {
+                    throttle.reload(settings.clone())?;
+                }
+            }
+            Self::Breaker(breaker) => {
+                breaker.set_attempt_limit(settings.timeout.attempt);
+                if let Some(settings) = &settings.breaker {
+                    breaker.reload(settings.clone())?;
+                }
+            }
+            Self::RateLimit(limit) => {
+                if let Some(settings) = &settings.rate_limit {
+                    limit.reload(settings.clone())?;
+                }
+            }
+            Self::ConcurrencyLimit(limit) => {
+                if let Some(settings) = &settings.concurrency_limit {
+                    limit.reload(settings.clone())?;
+                }
+            }
+            // The gate is the breaker once more.
+            Self::Gate(_) => {}
+            #[cfg(feature = "fault-injection")]
+            Self::Faults(_) => {}
+        }
+        Ok(())
     }
 
     /// The refusal of one who waited for too long.
@@ -143,15 +249,29 @@ impl Stage {
         }
     }
 
+    /// Gives back a slot whose wait was cut off.
+    pub(super) fn give_back(&self, slot: &Slot) {
+        if let Self::RateLimit(limit) = self {
+            limit.give_back(slot);
+        }
+    }
+
     /// Leaves the stage; `verdict` is absent when the call was dropped or cut off further out.
+    #[inline]
     pub(super) fn leave(&self, held: Held, verdict: Option<Verdict>) {
         match (self, held) {
+            (Self::Breaker(breaker), Held::Breaker(token)) => breaker.settle(token, verdict),
             (Self::Bulkhead(bulkhead), Held::Place) => bulkhead.leave(),
-            (Self::Breaker(breaker), Held::Token(token)) => breaker.settle(token, verdict),
+            (Self::Throttle(throttle), Held::Throttle(token)) => throttle.settle(token, verdict),
+            (Self::ConcurrencyLimit(limit), Held::Measured(token)) => limit.settle(token, verdict),
             _ => {}
         }
     }
 }
+
+/// The verdict on an answer that was lost on purpose.
+#[cfg(feature = "fault-injection")]
+pub(super) const LOST: Verdict = Verdict::Failure(Kind::Transient);
 
 /// A time limit that can be changed while calls are under it; the change holds for those that come.
 #[derive(Debug)]
@@ -170,6 +290,7 @@ impl TimeLimit {
     }
 
     /// Nanoseconds; none is no limit.
+    #[inline]
     pub(crate) fn nanos(&self) -> Option<u64> {
         let nanos = self.0.load(Ordering::Relaxed);
         (nanos > 0).then_some(nanos)

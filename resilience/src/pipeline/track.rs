@@ -12,11 +12,14 @@ use tokio::task::futures::TaskLocalFuture;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::race::Race;
+#[cfg(feature = "fault-injection")]
+use super::stage::LOST;
 use super::stage::{Entered, Held, Stage};
 use super::{Attempt, Inner, Op};
 use crate::bulkhead::Waiting;
 use crate::deadline::{self, Deadline, Surroundings};
 use crate::error::{By, Error, Rejected, Scope};
+use crate::rate::Slot;
 use crate::verdict::{Classify, Kind, Safety, Verdict};
 
 /// The most stages that a policy can have: every part once.
@@ -63,12 +66,22 @@ enum Step {
         waiting: Waiting,
         until: Option<u64>,
     },
-    /// Waits, and enters `then`.
     Pause {
         until: u64,
-        then: usize,
+        then: Then,
     },
     Attempt,
+    /// Nothing is held any more.
+    Over,
+}
+
+/// What a pause is followed by.
+enum Then {
+    Enter(usize),
+    /// The stage whose slot is held goes on.
+    Slot(usize, Slot),
+    #[cfg(feature = "fault-injection")]
+    Fault(usize, crate::Injected),
 }
 
 pin_project! {
@@ -155,9 +168,19 @@ where
                             *this.step = Step::Queue { at, waiting, until };
                             continue;
                         }
-                        Entered::Refused(rejected) => {
-                            env.inner.rejected(rejected.by);
-                            (at, Err(Error::Rejected(rejected)), Verdict::LocalReject)
+                        Entered::Refused(rejected) => refused(at, rejected, env),
+                        Entered::Later(wait, slot) => {
+                            let until = after(env.now(), wait);
+                            let then = Then::Slot(at, slot);
+                            *this.step = Step::Pause { until, then };
+                            continue;
+                        }
+                        #[cfg(feature = "fault-injection")]
+                        Entered::Fault(injected) => {
+                            let until = after(env.now(), injected.delay);
+                            let then = Then::Fault(at, injected);
+                            *this.step = Step::Pause { until, then };
+                            continue;
                         }
                     }
                 }
@@ -180,31 +203,49 @@ where
                             let (result, verdict) = timed_out(limit, this.held, stages, env);
                             (limit, result, verdict)
                         }
-                        Due::Pause => {
-                            let rejected = stages[at].refuse(&env.inner.name);
-                            env.inner.rejected(rejected.by);
-                            (at, Err(Error::Rejected(rejected)), Verdict::LocalReject)
-                        }
+                        Due::Pause => refused(at, stages[at].refuse(&env.inner.name), env),
                     }
                 }
-                Step::Pause { until, then } => {
-                    let (until, then) = (*until, *then);
-                    match expired(&mut this.timer, this.armed, this.held, Some(until), env, context) {
-                        Poll::Pending => return Poll::Pending,
-                        Poll::Ready(Due::Pause) => {
-                            env.now = None;
-                            *this.step = Step::Enter(then);
+                Step::Pause { until, .. } => {
+                    let until = *until;
+                    let Poll::Ready(due) = expired(&mut this.timer, this.armed, this.held, Some(until), env, context)
+                    else {
+                        return Poll::Pending;
+                    };
+                    env.now = None;
+                    let then = match std::mem::replace(this.step, Step::Attempt) {
+                        Step::Pause { then, .. } => then,
+                        _ => continue,
+                    };
+                    match (due, then) {
+                        (Due::Limit(limit), then) => {
+                            give_back(&then, stages);
+                            let (result, verdict) = timed_out(limit, this.held, stages, env);
+                            (limit, result, verdict)
+                        }
+                        (Due::Pause, Then::Enter(at)) => {
+                            *this.step = Step::Enter(at);
                             continue;
                         }
-                        Poll::Ready(Due::Limit(at)) => {
-                            let (result, verdict) = timed_out(at, this.held, stages, env);
-                            (at, result, verdict)
+                        (Due::Pause, Then::Slot(at, _)) => {
+                            *this.step = Step::Enter(at + 1);
+                            continue;
                         }
+                        #[cfg(feature = "fault-injection")]
+                        (Due::Pause, Then::Fault(at, injected)) => match injected.error {
+                            Some(verdict) => (at, Err(Error::Rejected(faulty(env))), verdict),
+                            None => {
+                                this.held[at] = if injected.abort { Held::Abort } else { Held::Nothing };
+                                *this.step = Step::Enter(at + 1);
+                                continue;
+                            }
+                        },
                     }
                 }
+                // Polled after its end, as no caller may: there is nothing to wait for.
+                Step::Over => return Poll::Pending,
                 Step::Attempt => {
                     let Some(leaf) = this.leaf.as_mut().as_pin_mut() else {
-                        // Polled after its end, as no caller may: there is nothing to wait for.
                         return Poll::Pending;
                     };
                     env.now = None;
@@ -241,10 +282,16 @@ where
             let mut again = None;
             for at in (*this.first..from).rev() {
                 let held = std::mem::replace(&mut this.held[at], Held::Nothing);
+                #[cfg(feature = "fault-injection")]
+                if let Held::Abort = held {
+                    ended = (Err(Error::Rejected(faulty(env))), LOST);
+                    continue;
+                }
                 let (Stage::Retry(retrier), Held::Tries(number)) = (&stages[at], held) else {
                     stages[at].leave(held, Some(ended.1));
                     continue;
                 };
+                retrier.attempted(ended.1);
                 if ended.1 == Verdict::LocalReject {
                     if let Some(last) = this.last.take() {
                         ended = last;
@@ -259,13 +306,13 @@ where
                     this.held[at] = Held::Tries(number + 1);
                     again = Some(Step::Pause {
                         until: after(now, delay),
-                        then: at + 1,
+                        then: Then::Enter(at + 1),
                     });
                     break;
                 }
             }
             let Some(step) = again else {
-                *this.step = Step::Attempt;
+                *this.step = Step::Over;
                 this.timer.set(None);
                 return Poll::Ready(ended);
             };
@@ -277,8 +324,38 @@ where
     /// Gives back what is held: for a call that is dropped, or that lost a race.
     pub(super) fn abandon(self: Pin<&mut Self>, stages: &[Stage]) {
         let mut this = self.project();
+        match std::mem::replace(this.step, Step::Over) {
+            Step::Over => return,
+            Step::Pause { then, .. } => give_back(&then, stages),
+            Step::Enter(_) | Step::Queue { .. } | Step::Attempt => {}
+        }
         abandon_leaf(&mut this.leaf, stages);
         leave_all(stages, this.held, *this.first, *this.end, None);
+    }
+}
+
+fn refused<T, E, O, C: ?Sized>(
+    at: usize,
+    rejected: Rejected,
+    env: &Env<'_, O, C>,
+) -> (usize, Result<T, Error<E>>, Verdict) {
+    env.inner.rejected(rejected.by);
+    (at, Err(Error::Rejected(rejected)), Verdict::LocalReject)
+}
+
+fn give_back(then: &Then, stages: &[Stage]) {
+    if let Then::Slot(at, slot) = then {
+        stages[*at].give_back(slot);
+    }
+}
+
+/// What a call is told that was hit on purpose.
+#[cfg(feature = "fault-injection")]
+fn faulty<O, C: ?Sized>(env: &Env<'_, O, C>) -> Rejected {
+    Rejected {
+        by: By::Fault,
+        name: env.inner.name.clone(),
+        retry_after: None,
     }
 }
 
