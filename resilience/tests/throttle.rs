@@ -204,9 +204,10 @@ async fn what_is_older_than_the_window_is_forgotten() {
 
 #[tokio::test(start_paused = true)]
 async fn a_reload_keeps_the_counts() {
+    let throttle = fixed(settings(), 1.0);
+    assert_eq!(throttle.snapshot().requests, 0);
     // Late enough that no two windows number their steps alike.
     advance(Duration::from_secs(1_000)).await;
-    let throttle = fixed(settings(), 1.0);
     for _ in 0..9 {
         send(&throttle, NACK);
     }

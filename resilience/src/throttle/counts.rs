@@ -120,6 +120,16 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_that_is_late_does_not_clear_the_step_that_took_the_place_of_its_own() {
+        let counts = Counts::default();
+        counts.add(15, 3);
+        counts.add(5, 1);
+        assert_eq!(counts.sum(15), 4);
+        counts.take_back(5);
+        assert_eq!(counts.sum(15), 4, "what it counted then is gone");
+    }
+
+    #[test]
     fn racing_threads_lose_no_count_while_the_window_turns() {
         let counts = Counts::default();
         std::thread::scope(|scope| {
