@@ -13,6 +13,9 @@ use crate::layer::AnyError;
 use crate::pipeline::{Attempt, Pipeline};
 use crate::verdict::{Classify, Kind, Safety, Verdict};
 
+/// No wait and no pause is longer than this.
+const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+
 /// Handles messages under a policy. Clones share, so several workers pause together.
 #[derive(Debug, Clone)]
 pub struct Consumer {
@@ -73,16 +76,20 @@ impl ConsumerSettings {
     /// Whether they make sense.
     ///
     /// # Errors
-    /// Zero, a first wait or pause above the longest one.
+    /// Zero, a first wait or pause above the longest one, anything longer than a year.
     pub fn check(&self, name: &str) -> Result<(), BuildError> {
         let problem = if self.max_attempts == 0 {
             ("consumer.max_attempts", "must be at least 1")
         } else if self.base.is_zero() || self.base > self.cap {
             ("consumer.base", "must be above zero and at most consumer.cap")
-        } else if self.deadline.is_zero() {
-            ("consumer.deadline", "must be above zero")
+        } else if self.cap > LONGEST {
+            ("consumer.cap", "must be at most a year")
+        } else if self.deadline.is_zero() || self.deadline > LONGEST {
+            ("consumer.deadline", "must be above zero and at most a year")
         } else if self.pause.is_zero() || self.pause > self.max_pause {
             ("consumer.pause", "must be above zero and at most consumer.max_pause")
+        } else if self.max_pause > LONGEST {
+            ("consumer.max_pause", "must be at most a year")
         } else {
             return Ok(());
         };

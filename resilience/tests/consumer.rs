@@ -245,6 +245,27 @@ fn settings_that_make_no_sense_are_refused_with_their_key() {
             },
         ),
         (
+            "consumer.cap",
+            ConsumerSettings {
+                cap: Duration::MAX,
+                ..good.clone()
+            },
+        ),
+        (
+            "consumer.deadline",
+            ConsumerSettings {
+                deadline: Duration::MAX,
+                ..good.clone()
+            },
+        ),
+        (
+            "consumer.max_pause",
+            ConsumerSettings {
+                max_pause: Duration::MAX,
+                ..good.clone()
+            },
+        ),
+        (
             "consumer.pause",
             ConsumerSettings {
                 pause: Duration::ZERO,
