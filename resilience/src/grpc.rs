@@ -17,7 +17,7 @@ pub use self::body::GrpcBody;
 pub use self::deadline::{DeadlineLayer, DeadlineService, deadline_in, deadline_out};
 pub use self::layer::{GrpcFuture, GrpcLayer, GrpcService, MAX_ATTEMPTS};
 use crate::error::{By, Error};
-use crate::http::{error_kind, final_verdict, sources};
+use crate::http::{error_kind, final_verdict, has_cause};
 use crate::verdict::{Classify, Kind, Verdict};
 
 /// Classifies results of tonic clients.
@@ -66,9 +66,9 @@ fn verdict_with(status: &Status, hint: Option<Duration>) -> Verdict {
 }
 
 fn transport_kind(error: &(dyn StdError + 'static)) -> Kind {
-    if sources(error).any(|error| error.is::<tonic::TimeoutExpired>()) {
+    if has_cause::<tonic::TimeoutExpired>(error) {
         Kind::Timeout
-    } else if sources(error).any(|error| error.is::<tonic::ConnectError>()) {
+    } else if has_cause::<tonic::ConnectError>(error) {
         Kind::NotSent
     } else {
         error_kind(error)

@@ -142,8 +142,14 @@ fn is_unprocessed(error: &h2::Error) -> bool {
     error.is_remote() && (goes_away || refused)
 }
 
+/// Whether an error is an `E`, or was caused by one.
+#[cfg(feature = "grpc")]
+pub(crate) fn has_cause<E: StdError + 'static>(error: &(dyn StdError + 'static)) -> bool {
+    sources(error).any(<dyn StdError>::is::<E>)
+}
+
 /// An error and what caused it, outermost first.
-pub(crate) fn sources<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+fn sources<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     let mut next = Some(error);
     std::iter::from_fn(move || {
         let error = next?;

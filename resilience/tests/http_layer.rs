@@ -1,7 +1,6 @@
 //! The HTTP layer around a service in memory: bodies, deadlines, and what is never sent twice.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
-use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -16,7 +15,8 @@ use resilience::{Deadline, Error, Jitter, Pipeline, PipelineBuilder, Retry};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::Instant;
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tower::{Service, ServiceBuilder, ServiceExt as _};
+use tower::util::BoxCloneService;
+use tower::{ServiceBuilder, ServiceExt as _};
 
 fn quick() -> PipelineBuilder {
     let retry = Retry::default()
@@ -29,19 +29,10 @@ fn quick() -> PipelineBuilder {
 /// What a request brought: its body as text, or why it broke off; and the time it announced.
 type Seen = Arc<Mutex<Vec<(Result<String, String>, Option<Duration>)>>>;
 
+type Server<B> = BoxCloneService<Request<ReplayBody<B>>, Response<Empty<Bytes>>, std::io::Error>;
+
 /// Reads each request to its end and answers with these statuses in turn.
-fn server<B>(
-    statuses: &'static [u16],
-) -> (
-    Seen,
-    impl Service<
-        Request<ReplayBody<B>>,
-        Response = Response<Empty<Bytes>>,
-        Error = std::io::Error,
-        Future = impl Future<Output = Result<Response<Empty<Bytes>>, std::io::Error>> + Send,
-    > + Clone
-    + Send,
-)
+fn server<B>(statuses: &'static [u16]) -> (Seen, Server<B>)
 where
     B: Body + Send + 'static,
     B::Data: Send,
@@ -66,7 +57,7 @@ where
             Ok(response)
         }
     });
-    (seen, service)
+    (seen, BoxCloneService::new(service))
 }
 
 fn bodies(seen: &Seen) -> Vec<String> {
@@ -158,16 +149,8 @@ async fn an_answer_before_the_end_of_the_request_is_the_answer() {
         .unwrap();
     assert_eq!((response.status().as_u16(), kept.lock().unwrap().len()), (503, 1));
     sender.send(Ok(Frame::data("lo".into()))).unwrap();
-    let rest = kept
-        .lock()
-        .unwrap()
-        .pop()
-        .unwrap()
-        .into_body()
-        .frame()
-        .await
-        .unwrap()
-        .unwrap();
+    let mut request = kept.lock().unwrap().pop().unwrap();
+    let rest = request.body_mut().frame().await.unwrap().unwrap();
     assert_eq!(rest.into_data().unwrap(), "lo", "the upload goes on beside the answer");
 }
 

@@ -187,12 +187,11 @@ where
     let given_up = GivenUp::of(request.body());
     let request = request.map(tonic::body::Body::new);
     let to_status = |error: S::Error| Status::from_error(error.into());
-    let mut service = match ready {
-        Some(service) => service,
-        None => {
-            poll_fn(|context| spare.poll_ready(context).map_err(to_status)).await?;
-            spare
-        }
+    let mut service = if let Some(ready) = ready {
+        ready
+    } else {
+        poll_fn(|context| spare.poll_ready(context).map_err(to_status)).await?;
+        spare
     };
     let response = service.call(request).await.map_err(to_status)?;
     given_up.forget();

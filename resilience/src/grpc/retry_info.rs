@@ -21,7 +21,7 @@ pub(super) fn delay(status: &[u8]) -> Option<Duration> {
     let delay = last(info, 1).and_then(Value::bytes)?;
     let number = |field| last(delay, field).map_or(Some(0), Value::number);
     // Negative numbers come as the upper half of what 64 bits hold.
-    let seconds = u64::try_from(number(1)?.cast_signed()).ok()?;
+    let seconds = number(1).filter(|seconds| i64::try_from(*seconds).is_ok())?;
     let nanos = u32::try_from(number(2)?).ok().filter(|nanos| *nanos < 1_000_000_000)?;
     Some(Duration::new(seconds, nanos))
 }

@@ -175,25 +175,23 @@ where
                 .policy
                 .call_with(safety, &classify, move |attempt| {
                     let ready = ready.take();
-                    let mut service = spare.clone();
+                    let mut spare = spare.clone();
                     let mut request = request.clone();
                     if announce {
                         deadline_out(attempt.deadline(), request.headers_mut());
                     }
                     let given_up = GivenUp::of(request.body());
                     async move {
-                        let result = match ready {
-                            Some(mut service) => service.call(request).await,
-                            None => {
-                                poll_fn(|context| service.poll_ready(context)).await?;
-                                service.call(request).await
-                            }
+                        let mut service = if let Some(ready) = ready {
+                            ready
+                        } else {
+                            poll_fn(|context| spare.poll_ready(context)).await?;
+                            spare
                         };
-                        if result.is_ok() {
-                            // Its upload may go on beside the answer.
-                            given_up.forget();
-                        }
-                        result
+                        let response = service.call(request).await?;
+                        // Its upload may go on beside the answer.
+                        given_up.forget();
+                        Ok(response)
                     }
                 })
                 .await?;

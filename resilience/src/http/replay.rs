@@ -329,10 +329,7 @@ where
             Source::Stream(record) => {
                 let record = lock(record);
                 let recorded = record.chunks.iter().skip(self.sent).map(Bytes::len).sum::<usize>() as u64;
-                let rest = record
-                    .rest
-                    .as_ref()
-                    .map_or_else(|| SizeHint::with_exact(0), |rest| rest.size_hint());
+                let rest = record.rest.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint);
                 let mut hint = SizeHint::new();
                 hint.set_lower(recorded.saturating_add(rest.lower()));
                 if let Some(upper) = rest.upper() {
