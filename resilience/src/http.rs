@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 
 pub use self::body::{BodyError, LimitedBody};
+#[cfg(feature = "grpc")]
 pub(crate) use self::layer::GivenUp;
 pub use self::layer::{HttpFuture, HttpLayer, HttpService};
 pub use self::replay::{InMemory, REPLAY_CAP, ReplayBody, ReplayError};
@@ -114,6 +115,7 @@ pub fn error_kind(error: &(dyn StdError + 'static)) -> Kind {
 
 /// Whether the peer says that it did nothing with the request, so that sending it again is not even a retry
 /// (RFC 9113, 8.7; the same signs as reqwest's own `retry` goes by).
+#[cfg(any(feature = "grpc", feature = "reqwest"))]
 pub(crate) fn is_protocol_nack(error: &(dyn StdError + 'static)) -> bool {
     sources(error).any(|error| error.downcast_ref::<h2::Error>().is_some_and(is_unprocessed))
 }
