@@ -196,6 +196,42 @@ async fn an_attempt_cut_off_in_the_middle_leaves_the_rest_to_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_attempt_that_failed_reads_no_further() {
+    let (sender, receiver) = unbounded_channel::<Result<Frame<Bytes>, std::io::Error>>();
+    let kept = Arc::new(Mutex::new(Vec::new()));
+    let transport = Arc::clone(&kept);
+    let service = tower::service_fn(move |mut request: Request<ReplayBody<_>>| {
+        let transport = Arc::clone(&transport);
+        let number = transport.lock().unwrap().len();
+        async move {
+            let frame = request.body_mut().frame().await.unwrap();
+            let data = frame.map_err(std::io::Error::other)?.into_data().unwrap();
+            // Whatever becomes of the attempt, its connection keeps the body.
+            transport.lock().unwrap().push(request);
+            if number == 0 {
+                return Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
+            }
+            Ok(Response::new(Full::new(data)))
+        }
+    });
+    sender.send(Ok(Frame::data("hello".into()))).unwrap();
+    let body = StreamBody::new(UnboundedReceiverStream::new(receiver));
+    let layer = HttpLayer::new(quick().build().unwrap()).replay_up_to(6);
+    let client = ServiceBuilder::new().layer(layer).service(service);
+    let response = client.oneshot(Request::put("/").body(body).unwrap()).await.unwrap();
+    assert_eq!(response.status(), 200);
+    sender.send(Ok(Frame::data(" world".into()))).unwrap();
+    let mut second = kept.lock().unwrap().pop().unwrap();
+    let mut first = kept.lock().unwrap().pop().unwrap();
+    assert!(
+        first.body_mut().frame().await.unwrap().is_err(),
+        "the rest is not its own"
+    );
+    let rest = second.body_mut().frame().await.unwrap().unwrap();
+    assert_eq!(rest.into_data().unwrap(), " world");
+}
+
+#[tokio::test(start_paused = true)]
 async fn every_attempt_announces_the_time_it_has_left() {
     let (seen, service) = server(&[503, 503, 200]);
     let retry = Retry::default()

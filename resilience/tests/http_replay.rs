@@ -5,11 +5,12 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame};
-use http_body_util::{BodyExt as _, Full, StreamBody};
+use http_body_util::{BodyExt as _, Collected, Full, StreamBody};
 use resilience::http::{ReplayBody, ReplayError};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -51,18 +52,29 @@ async fn chunk(body: &mut ReplayBody<Stream>) -> Result<String, ReplayError> {
     Ok(String::from_utf8(data.to_vec()).unwrap())
 }
 
+/// Everything of a body, or why it broke off. What waits for ever fails: the paused clock runs when all else is idle.
+async fn collect<B>(body: ReplayBody<B>) -> Result<Collected<Bytes>, ReplayError>
+where
+    B: Body,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    tokio::time::timeout(Duration::from_secs(1), body.collect())
+        .await
+        .unwrap()
+}
+
 /// Everything of a body: its data as text, and its trailers.
 async fn read<B>(body: ReplayBody<B>) -> (String, Option<HeaderMap>)
 where
     B: Body,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let all = body.collect().await.unwrap();
+    let all = collect(body).await.unwrap();
     let trailers = all.trailers().cloned();
     (String::from_utf8(all.to_bytes().to_vec()).unwrap(), trailers)
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn one_chunk_is_sent_again() {
     let (sender, first, replay) = streamed(64);
     sender.data("hello world");
@@ -71,7 +83,7 @@ async fn one_chunk_is_sent_again() {
     assert_eq!(read(replay).await, ("hello world".into(), None));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn several_chunks_that_come_while_it_is_sent_are_sent_again() {
     let (sender, first, replay) = streamed(64);
     tokio::spawn(async move {
@@ -84,7 +96,7 @@ async fn several_chunks_that_come_while_it_is_sent_are_sent_again() {
     assert_eq!(read(replay).await.0, "hello world, have lots of fun!");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn trailers_are_sent_again() {
     let (sender, first, replay) = streamed(64);
     sender.data("hello world");
@@ -94,7 +106,7 @@ async fn trailers_are_sent_again() {
     assert_eq!(read(replay).await, ("hello world".into(), Some(trailers())));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_body_may_be_trailers_alone() {
     let (sender, first, replay) = streamed(64);
     sender.trailers(trailers());
@@ -103,7 +115,7 @@ async fn a_body_may_be_trailers_alone() {
     assert_eq!(read(replay).await, (String::new(), Some(trailers())));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_clone_goes_on_where_the_first_stopped() {
     let (sender, mut first, replay) = streamed(64);
     sender.data("hello");
@@ -121,7 +133,7 @@ async fn a_clone_goes_on_where_the_first_stopped() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn many_clones_send_the_whole() {
     let (sender, first, replay) = streamed(64);
     sender.data("hello");
@@ -133,7 +145,7 @@ async fn many_clones_send_the_whole() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn clones_that_stop_early_leave_the_rest_to_the_next() {
     let (sender, mut first, mut second) = streamed(64);
     let third = second.clone();
@@ -150,7 +162,7 @@ async fn clones_that_stop_early_leave_the_rest_to_the_next() {
     assert_eq!(read(third).await, ("hello world!".into(), Some(trailers())));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_clone_that_was_never_sent_takes_nothing_along() {
     let (sender, first, replay) = streamed(64);
     sender.data("hello world");
@@ -171,7 +183,7 @@ fn an_empty_body_has_ended_in_every_clone() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_clone_has_ended_when_it_has_sent_everything_and_not_before() {
     let mut first = ReplayBody::stream(Full::<Bytes>::from("hello world"));
     let mut replay = first.clone();
@@ -187,7 +199,7 @@ async fn a_clone_has_ended_when_it_has_sent_everything_and_not_before() {
     assert!(!replay.clone().is_end_stream(), "a clone begins at the start");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_is_longer_than_the_cap_is_sent_once_and_whole() {
     let (sender, mut first, replay) = streamed(8);
     sender.data("aaaaaaaa");
@@ -199,11 +211,11 @@ async fn what_is_longer_than_the_cap_is_sent_once_and_whole() {
     sender.trailers(trailers());
     drop(sender);
     assert_eq!(read(first).await, ("cc".into(), Some(trailers())));
-    let error = replay.collect().await.unwrap_err();
+    let error = collect(replay).await.unwrap_err();
     assert!(matches!(error, ReplayError::Gone), "{error}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_cap_holds_over_all_clones() {
     let (sender, mut first, mut second) = streamed(8);
     let third = second.clone();
@@ -214,21 +226,21 @@ async fn the_cap_holds_over_all_clones() {
     assert_eq!(chunk(&mut second).await.unwrap(), "aaaaaaaa");
     assert_eq!(chunk(&mut second).await.unwrap(), "bbbbbbbb");
     drop(second);
-    assert!(matches!(third.collect().await.unwrap_err(), ReplayError::Gone));
+    assert!(matches!(collect(third).await.unwrap_err(), ReplayError::Gone));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_body_that_says_it_is_too_long_still_goes_out_once() {
     for (size, replayable) in [(0, true), (8, true), (9, false)] {
         let first = ReplayBody::stream_up_to(Full::<Bytes>::from("x".repeat(size)), 8);
         let replay = first.clone();
         assert_eq!(first.is_replayable(), replayable, "{size}");
         assert_eq!(read(first).await.0.len(), size);
-        assert_eq!(replay.collect().await.is_ok(), replayable, "{size}");
+        assert_eq!(collect(replay).await.is_ok(), replayable, "{size}");
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_size_is_that_of_what_is_left_for_this_clone() {
     let (sender, mut first, replay) = streamed(64);
     sender.data("hello");
@@ -251,7 +263,7 @@ async fn the_size_is_that_of_what_is_left_for_this_clone() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn nothing_is_sent_again_while_an_attempt_may_still_read_the_rest() {
     let (sender, mut first, replay) = streamed(64);
     assert!(replay.is_replayable());
@@ -262,7 +274,7 @@ async fn nothing_is_sent_again_while_an_attempt_may_still_read_the_rest() {
     assert!(replay.is_replayable());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_body_that_failed_is_not_sent_again() {
     let (sender, mut first, replay) = streamed(64);
     sender.data("hello");
@@ -273,10 +285,10 @@ async fn a_body_that_failed_is_not_sent_again() {
     assert_eq!(error.to_string(), "the body failed");
     drop(first);
     assert!(!replay.is_replayable());
-    assert!(replay.collect().await.is_err());
+    assert!(collect(replay).await.is_err());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn two_attempts_at_one_time_both_get_everything() {
     let (sender, first, second) = streamed(64);
     let (first, second) = (tokio::spawn(read(first)), tokio::spawn(read(second)));
@@ -290,10 +302,10 @@ async fn two_attempts_at_one_time_both_get_everything() {
     assert_eq!(second.await.unwrap(), ("abc".into(), Some(trailers())));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_attempt_that_is_dropped_while_it_waits_wakes_the_other() {
     let (sender, first, mut second) = streamed(64);
-    let waits = tokio::spawn(read(first));
+    let waits = tokio::spawn(first.collect());
     tokio::task::yield_now().await;
     // The stream now knows the second's waker alone.
     poll_fn(|context| {
@@ -305,10 +317,12 @@ async fn an_attempt_that_is_dropped_while_it_waits_wakes_the_other() {
     tokio::task::yield_now().await;
     sender.data("a");
     drop(sender);
-    assert_eq!(waits.await.unwrap().0, "a");
+    // The limit is outside of the task: inside, its timer would wake the reader.
+    let all = tokio::time::timeout(Duration::from_secs(1), waits).await.unwrap();
+    assert_eq!(all.unwrap().unwrap().to_bytes(), "a");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn bytes_in_memory_need_no_recording() {
     let body = ReplayBody::new("hello");
     for _ in 0..3 {
