@@ -109,6 +109,12 @@ fn number(policy: &Value, pointer: &str) -> Option<f64> {
     policy.pointer(pointer)?.as_f64()
 }
 
+/// A time of a policy, to the second.
+fn moment(policy: &Value, pointer: &str) -> Option<String> {
+    let at: jiff::Timestamp = text(policy, pointer)?.parse().ok()?;
+    Some(at.strftime("%FT%TZ").to_string())
+}
+
 /// A state in words: `half open`.
 fn words(state: &str) -> String {
     state.replace('_', " ")

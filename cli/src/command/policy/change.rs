@@ -5,7 +5,7 @@ use opsctl_platform::Instance;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{read, running, text, words};
+use super::{moment, read, running, text, words};
 use crate::admin::{Admin, AdminError};
 use crate::consent::{ConsentArgs, Consequence, Stake, approve};
 use crate::context::Context;
@@ -127,7 +127,7 @@ pub(super) fn run(context: &Context, wanted: &Wanted<'_>) -> Outcome {
                     instance: holder.instance.id,
                     state_before: holder.state,
                     state: text(&policy, "/breaker/state").map(str::to_owned),
-                    until: text(&policy, "/forced/until").map(str::to_owned),
+                    until: moment(&policy, "/forced/until"),
                 }),
                 Err(error) => {
                     failed.push((holder.instance.id.clone(), error.to_string()));

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Read, number, read, running, text, words};
+use super::{Read, moment, number, read, running, text, words};
 use crate::admin::AdminError;
 use crate::context::Context;
 use crate::error::{self, Outcome};
@@ -224,6 +224,9 @@ fn limits(policy: &Value) -> String {
 
 /// The last changes of the breaker, newest first.
 fn changes(policy: &Value, now: jiff::Timestamp) -> String {
+    if text(policy, "/breaker/state").is_none() {
+        return "-".to_owned();
+    }
     let all = policy.get("last_transitions").and_then(Value::as_array);
     let told: Vec<String> = all
         .into_iter()
@@ -251,7 +254,7 @@ fn forced_by(policy: &Value) -> Option<String> {
     if let Some(actor) = text(policy, "/forced/actor") {
         told.push_str(&format!(" by {actor}"));
     }
-    if let Some(until) = text(policy, "/forced/until") {
+    if let Some(until) = moment(policy, "/forced/until") {
         told.push_str(&format!(" until {until}"));
     }
     if let Some(reason) = text(policy, "/forced/reason") {
