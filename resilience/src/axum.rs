@@ -33,7 +33,7 @@ use tower_service::Service;
 use crate::adaptive::AdaptiveLimit;
 use crate::deadline::{Deadline, Surroundings, within};
 use crate::error::{By, Rejected};
-use crate::server::{Admit, Protocol, ServerLayer, ShedBy, priority};
+use crate::server::{Admit, Protocol, ServerLayer, ShedBy, ShedByHeader, priority};
 use crate::shed::{Priority, Shedder};
 use crate::verdict::{Kind, Verdict};
 
@@ -41,7 +41,7 @@ use crate::verdict::{Kind, Verdict};
 pub const TIMEOUT_HEADER: &str = "x-request-timeout-ms";
 
 /// Sheds load by the priority that the header `x-priority` asks for (see [`priority`]).
-pub fn shed(shedder: &Shedder) -> ServerLayer<ShedBy<fn(&Parts) -> Priority>, Http> {
+pub fn shed(shedder: &Shedder) -> ServerLayer<ShedByHeader, Http> {
     shed_by(shedder, priority)
 }
 

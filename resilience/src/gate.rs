@@ -7,13 +7,17 @@
 //! leaver sees the bit in the very operation that gives its place back, no place is forgotten.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::ops::DerefMut;
+use std::sync::PoisonError;
 use std::task::{Context, Poll, Waker};
 
-#[cfg(test)]
+use crate::sync::{AtomicU64, Mutex, Ordering};
+
+#[cfg(all(test, resilience_loom))]
+mod loom;
+#[cfg(all(test, not(resilience_loom)))]
 mod model;
-#[cfg(test)]
+#[cfg(all(test, not(resilience_loom)))]
 mod stress;
 
 /// The highest limit.
@@ -58,7 +62,7 @@ impl Gate {
     pub(crate) fn new(limit: usize) -> Self {
         Self {
             word: Word::new(limit),
-            queue: Mutex::default(),
+            queue: Mutex::new(Queue::default()),
         }
     }
 
@@ -160,7 +164,7 @@ impl Gate {
         queue.waiters.pop_front()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Queue> {
+    fn lock(&self) -> impl DerefMut<Target = Queue> + '_ {
         // Nothing that is done under the lock can panic half way.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }

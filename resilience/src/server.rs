@@ -70,6 +70,9 @@ pub struct ShedBy<F> {
     priority: F,
 }
 
+/// Sheds load by the header `x-priority`.
+pub type ShedByHeader = ShedBy<fn(&Parts) -> Priority>;
+
 impl<F: Fn(&Parts) -> Priority> ShedBy<F> {
     /// As `shedder` says.
     pub fn new(shedder: &Shedder, priority: F) -> Self {

@@ -164,18 +164,13 @@ impl ShedSettings {
 
     /// Every kind of limit as one that adapts itself within bounds, which are one number where it is fixed.
     fn base(&self) -> AdaptiveSettings {
-        match &self.adaptive {
-            Some(adaptive) => adaptive.clone(),
-            None => {
-                let limit = self.limit.unwrap_or(MAX_LIMIT);
-                AdaptiveSettings {
-                    initial: limit,
-                    min: limit,
-                    max: limit,
-                    ..AdaptiveSettings::default()
-                }
-            }
-        }
+        let limit = self.limit.unwrap_or(MAX_LIMIT);
+        self.adaptive.clone().unwrap_or(AdaptiveSettings {
+            initial: limit,
+            min: limit,
+            max: limit,
+            ..AdaptiveSettings::default()
+        })
     }
 }
 

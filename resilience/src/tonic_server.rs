@@ -11,12 +11,12 @@ use tonic::{Code, Status};
 
 use crate::adaptive::AdaptiveLimit;
 use crate::error::{Error, Rejected};
-use crate::server::{Admit, Protocol, ServerLayer, ShedBy, priority};
+use crate::server::{Admit, Protocol, ServerLayer, ShedBy, ShedByHeader, priority};
 use crate::shed::{Priority, Shedder};
 use crate::verdict::{Kind, Verdict};
 
 /// Sheds load by the priority that the metadata `x-priority` asks for (see [`priority`]).
-pub fn shed(shedder: &Shedder) -> ServerLayer<ShedBy<fn(&Parts) -> Priority>, Grpc> {
+pub fn shed(shedder: &Shedder) -> ServerLayer<ShedByHeader, Grpc> {
     shed_by(shedder, priority)
 }
 

@@ -1,6 +1,5 @@
 //! The bulkhead as its users see it: who enters, who waits in which order, who is refused, and what a change of the
 //! settings does. In the spirit of resilience4j's `SemaphoreBulkheadTest`, written afresh.
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
 use std::time::Duration;
 

@@ -1,6 +1,5 @@
 //! Load shedding: who is refused first, what the shares are of, and settings. In the spirit of failsafe-go's `priority`
 //! and Netflix' `AbstractPartitionedLimiterTest`, written afresh.
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
 use std::time::Duration;
 
@@ -52,11 +51,11 @@ fn each_priority_may_use_its_share() {
 #[test]
 fn what_matters_less_is_refused_first_and_what_matters_more_still_comes_in() {
     let shedder = Shedder::new("s", &fixed(10)).unwrap();
-    let _low = fill(&shedder, Priority::Low);
-    let _normal = fill(&shedder, Priority::Normal);
-    let _high = fill(&shedder, Priority::High);
-    let _critical = fill(&shedder, Priority::Critical);
-    assert_eq!((_low.len(), _normal.len(), _high.len(), _critical.len()), (5, 3, 1, 1));
+    let low = fill(&shedder, Priority::Low);
+    let normal = fill(&shedder, Priority::Normal);
+    let high = fill(&shedder, Priority::High);
+    let critical = fill(&shedder, Priority::Critical);
+    assert_eq!((low.len(), normal.len(), high.len(), critical.len()), (5, 3, 1, 1));
     let snapshot = shedder.snapshot();
     assert_eq!((snapshot.limit, snapshot.in_flight), (Some(10), 10));
     for priority in Priority::ALL {

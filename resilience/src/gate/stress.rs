@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ impl Room {
         let Some(ticket) = self.gate.join(2) else { return };
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
         let gives_up = random.random_bool(0.3);
-        while let Poll::Pending = self.gate.poll(&ticket, &mut Context::from_waker(&waker)) {
+        while self.gate.poll(&ticket, &mut Context::from_waker(&waker)).is_pending() {
             if gives_up {
                 thread::yield_now();
                 return self.gate.cancel(&ticket);
