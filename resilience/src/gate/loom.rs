@@ -59,9 +59,16 @@ impl Room {
     }
 }
 
+/// Three switches to another thread where none was due find what is to be found, in a second; all of them take minutes.
+fn model(check: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(check);
+}
+
 #[test]
 fn a_leaver_wakes_who_waits() {
-    loom::model(|| {
+    model(|| {
         let room = Room::new(1, 1);
         let other = Arc::clone(&room);
         let waiter = thread::spawn(move || other.wait());
@@ -76,7 +83,7 @@ fn a_leaver_wakes_who_waits() {
 
 #[test]
 fn who_gives_up_takes_nothing_along() {
-    loom::model(|| {
+    model(|| {
         let room = Room::new(1, 1);
         let (waits, gives_up) = (Arc::clone(&room), Arc::clone(&room));
         let waiter = thread::spawn(move || waits.wait());
@@ -92,7 +99,7 @@ fn who_gives_up_takes_nothing_along() {
 
 #[test]
 fn a_higher_limit_lets_in_who_waits() {
-    loom::model(|| {
+    model(|| {
         let room = Room::new(0, 1);
         let other = Arc::clone(&room);
         let waiter = thread::spawn(move || other.wait());
@@ -101,6 +108,28 @@ fn a_higher_limit_lets_in_who_waits() {
             room.stay();
         }
         waiter.join().unwrap();
+        room.check_empty();
+    });
+}
+
+#[test]
+fn nobody_overtakes_who_waits() {
+    model(|| {
+        let room = Room::new(1, 1);
+        assert!(room.gate.try_enter());
+        let ticket = room.gate.join(1).unwrap();
+        let first_is_gone = Arc::new(AtomicUsize::new(0));
+        let (other, is_gone) = (Arc::clone(&room), Arc::clone(&first_is_gone));
+        let newcomer = thread::spawn(move || {
+            if other.gate.try_enter() {
+                assert_eq!(is_gone.load(Ordering::SeqCst), 1, "the place was another's");
+                other.gate.leave();
+            }
+        });
+        room.gate.leave();
+        first_is_gone.store(1, Ordering::SeqCst);
+        room.gate.cancel(&ticket);
+        newcomer.join().unwrap();
         room.check_empty();
     });
 }
