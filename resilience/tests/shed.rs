@@ -201,3 +201,36 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn settings_are_read_from_toml_and_unknown_keys_are_refused() {
+    let text = "retry_after = '2s'\nshares = { low = 0.3 }\nadaptive = { max = 400, window = '250ms' }";
+    let settings: ShedSettings = toml::from_str(text).unwrap();
+    let adaptive = AdaptiveSettings {
+        max: 400,
+        window: Duration::from_millis(250),
+        ..AdaptiveSettings::default()
+    };
+    let shares = Shares {
+        low: 0.3,
+        ..Shares::default()
+    };
+    assert_eq!((settings.limit, settings.adaptive), (None, Some(adaptive)));
+    assert_eq!(
+        (settings.shares, settings.retry_after),
+        (shares, Duration::from_secs(2))
+    );
+    for text in [
+        "limits = 1",
+        "shares = { lowest = 1 }",
+        "adaptive = { window = 3 }",
+        "limit = -1",
+    ] {
+        assert!(toml::from_str::<ShedSettings>(text).is_err(), "{text}");
+    }
+    let settings: resilience::BulkheadSettings = toml::from_str("limit = 3\nmax_wait = '1s'").unwrap();
+    assert_eq!(
+        (settings.limit, settings.queue, settings.max_wait),
+        (3, 100, Some(Duration::from_secs(1)))
+    );
+}
