@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use resilience::{Breaker, BreakerBuilder, Kind, State, Verdict};
+use resilience::{Breaker, BreakerBuilder, Kind, Permit, State, Verdict};
 use tokio::time::advance;
 
 const FAILED: Verdict = Verdict::Failure(Kind::Transient);
@@ -28,23 +28,19 @@ fn builder() -> BreakerBuilder {
 }
 
 async fn run(source: &str, builder: BreakerBuilder, row: &str) {
-    let breaker = builder.build().unwrap();
+    let breaker = builder.build().expect(source);
     for (at, step) in row.char_indices() {
         let here = format!("{source}: {row} at {at} ({step})");
-        let call = |verdict| {
-            breaker
-                .acquire()
-                .unwrap_or_else(|_| panic!("{here}: refused"))
-                .record(verdict)
-        };
+        let permit = || -> Permit { breaker.acquire().expect(&here) };
+        let call = |verdict| permit().record(verdict);
         match step {
             's' => call(Verdict::Success),
             'f' => call(FAILED),
             'o' => call(Verdict::Overload { hint: None }),
             'i' => call(Verdict::Ignore),
-            'd' => drop(breaker.acquire().unwrap_or_else(|_| panic!("{here}: refused"))),
+            'd' => drop(permit()),
             'l' | 'L' => {
-                let permit = breaker.acquire().unwrap_or_else(|_| panic!("{here}: refused"));
+                let permit = permit();
                 advance(secs(2)).await;
                 permit.record(if step == 'l' { Verdict::Success } else { FAILED });
             }
