@@ -143,7 +143,7 @@ fn forced_open_refuses_calls_until_its_time_is_over() {
     assert_eq!(states(&sandbox), both("forced_open"));
     let shown = policies(&sandbox);
     assert_eq!(shown[0]["forced"]["reason"], "game day");
-    assert_eq!(shown[0]["last_transitions"][0]["to"], "forced_open");
+    assert_eq!(shown[0]["breaker"]["last_transitions"][0]["to"], "forced_open");
     for instance in ["shop-1", "shop-2"] {
         assert_eq!(ask(&sandbox, instance, "/call").0, 503);
         let metrics = ask(&sandbox, instance, "/metrics").1;

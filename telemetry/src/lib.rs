@@ -138,7 +138,7 @@ impl Telemetry {
     }
 
     /// Exports a policy as `circuit_breaker_*`, `retry_*`, `timeouts_total` and so on, and shows it on the admin
-    /// listener's `/policies`. Called on a runtime, it also notes when the breaker changes its state.
+    /// listener's `/policies`.
     #[cfg(feature = "resilience")]
     pub fn watch_policy(&self, policy: &resilience::Pipeline) {
         bridge::policy(&self.inner.metrics, policy);

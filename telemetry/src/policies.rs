@@ -1,8 +1,7 @@
-//! The policies of this process on the admin listener: what they count and which state they were in last, and a person's
-//! word over a breaker, which always ends by itself. Policies decide nothing here; metrics of them are `bridge`'s matter.
+//! The policies of this process on the admin listener: their figures, and a person's word over a breaker, which always
+//! ends by itself. Policies decide nothing here; metrics of them are `bridge`'s matter.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -11,7 +10,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use jiff::Timestamp;
-use resilience::{Pipeline, PipelineSnapshot, State};
+use resilience::{Force, Pipeline, PipelineSnapshot, State};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -24,10 +23,6 @@ const DEFAULT_TTL: Duration = Duration::from_secs(10 * 60);
 const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 /// Bytes that an actor or a reason may have.
 const MAX_WORDS: usize = 500;
-/// How often the states are looked at for [`PolicyView::last_transitions`].
-const LOOK: Duration = Duration::from_secs(1);
-/// Changes of a breaker that are remembered.
-const REMEMBERED: usize = 10;
 
 /// The policies given to `Telemetry::watch_policy`. Clones share.
 #[derive(Debug, Clone, Default)]
@@ -39,9 +34,6 @@ pub(crate) struct Policies {
 struct Watched {
     policy: Pipeline,
     forced: Option<Forced>,
-    /// Counts of changes when they were last looked at: `[from][to]`.
-    counted: [[u64; 5]; 5],
-    last: VecDeque<Change>,
 }
 
 /// What somebody imposed, until it ends.
@@ -80,23 +72,12 @@ impl By {
     }
 }
 
-/// One change of a breaker's state.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-struct Change {
-    /// When it was seen: states are looked at once a second.
-    at: Timestamp,
-    from: State,
-    to: State,
-}
-
 /// A policy as `/policies` shows it.
 #[derive(Debug, Serialize)]
 struct PolicyView {
     #[serde(flatten)]
     snapshot: PipelineSnapshot,
     forced: Option<ForcedView>,
-    /// Oldest first, the last ten.
-    last_transitions: Vec<Change>,
 }
 
 #[derive(Debug, Serialize)]
@@ -131,21 +112,12 @@ impl IntoResponse for ChangeError {
 }
 
 impl Policies {
-    /// Adds a policy. Without a runtime its changes are seen only when somebody looks.
+    /// Adds a policy.
     pub(crate) fn watch(&self, policy: &Pipeline) {
-        let mut watched = self.lock();
-        watched.push(Watched {
+        self.lock().push(Watched {
             policy: policy.clone(),
             forced: None,
-            counted: [[0; 5]; 5],
-            last: VecDeque::new(),
         });
-        // One look-out for all of them.
-        if watched.len() == 1
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            runtime.spawn(look_out(Arc::downgrade(&self.watched)));
-        }
     }
 
     /// `GET /policies`, `POST /policies/{name}/force` and `POST /policies/{name}/reset`.
@@ -158,7 +130,7 @@ impl Policies {
     }
 
     fn views(&self) -> Vec<PolicyView> {
-        self.lock().iter_mut().map(Watched::view).collect()
+        self.lock().iter().map(Watched::view).collect()
     }
 
     /// Forces the breaker of every policy of that name for `ttl`; an earlier force ends. Needs a runtime.
@@ -167,17 +139,19 @@ impl Policies {
             let Some(breaker) = watched.policy.breaker() else {
                 return false;
             };
-            match state {
-                State::ForcedClosed => breaker.force_closed(),
-                _ => breaker.force_open(),
-            }
+            let force = match state {
+                State::ForcedClosed => Force::Closed,
+                _ => Force::Open,
+            };
+            // The breaker ends it by itself, also if the timer below never came.
+            breaker.force(force, Some(ttl));
             let ends = Instant::now() + ttl;
             watched.forced = Some(Forced {
                 state,
                 ends,
                 until: crate::wall_clock() + ttl,
                 by: by.clone(),
-                timer: tokio::spawn(this.clone().release_at(name.to_owned(), ends)),
+                timer: tokio::spawn(this.clone().tell_end(name.to_owned(), ends)),
             });
             true
         })
@@ -218,8 +192,9 @@ impl Policies {
         })
     }
 
-    /// The end of a force. What was forced anew meanwhile ends at another time, and is left alone.
-    async fn release_at(self, name: String, ends: Instant) {
+    /// Tells the end of a force, which the breaker itself would notice with the next call alone. What was forced anew
+    /// meanwhile ends at another time.
+    async fn tell_end(self, name: String, ends: Instant) {
         tokio::time::sleep_until(ends).await;
         for entry in self.lock().iter_mut() {
             if entry.policy.name() != name || entry.forced.as_ref().is_none_or(|forced| forced.ends != ends) {
@@ -228,7 +203,6 @@ impl Policies {
             if let Some(breaker) = entry.policy.breaker() {
                 breaker.release();
             }
-            entry.look();
             entry.forced = None;
             tracing::warn!(target: "audit", policy = name, "forced state of a breaker ended");
         }
@@ -240,8 +214,7 @@ impl Policies {
 }
 
 impl Watched {
-    fn view(&mut self) -> PolicyView {
-        self.look();
+    fn view(&self) -> PolicyView {
         PolicyView {
             snapshot: self.policy.snapshot(),
             forced: self.forced.as_ref().map(|forced| ForcedView {
@@ -250,41 +223,6 @@ impl Watched {
                 remaining_seconds: forced.ends.saturating_duration_since(Instant::now()).as_secs_f64(),
                 by: forced.by.clone(),
             }),
-            last_transitions: self.last.iter().cloned().collect(),
-        }
-    }
-
-    /// Remembers what has changed since the last look. Several changes between two looks have one time.
-    fn look(&mut self) {
-        let Some(breaker) = self.policy.breaker() else {
-            return;
-        };
-        let counts = breaker.snapshot().transitions;
-        for from in State::ALL {
-            for to in State::ALL {
-                let new = counts[from as usize][to as usize].saturating_sub(self.counted[from as usize][to as usize]);
-                for _ in 0..new.min(REMEMBERED as u64) {
-                    self.last.push_back(Change {
-                        at: crate::wall_clock(),
-                        from,
-                        to,
-                    });
-                }
-            }
-        }
-        self.counted = counts;
-        let surplus = self.last.len().saturating_sub(REMEMBERED);
-        self.last.drain(..surplus);
-    }
-}
-
-/// Looks at every breaker once a second, as long as somebody holds the policies.
-async fn look_out(watched: Weak<Mutex<Vec<Watched>>>) {
-    loop {
-        tokio::time::sleep(LOOK).await;
-        let Some(watched) = watched.upgrade() else { return };
-        for entry in watched.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
-            entry.look();
         }
     }
 }

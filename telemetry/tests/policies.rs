@@ -176,8 +176,8 @@ async fn a_forced_breaker_refuses_until_its_time_is_over() {
     assert_eq!(shown["forced"]["reason"], "game day");
     let left = shown["forced"]["remaining_seconds"].as_f64().unwrap();
     assert!((590.0..=600.0).contains(&left), "{left}");
-    assert_eq!(shown["last_transitions"][0]["from"], "closed");
-    assert_eq!(shown["last_transitions"][0]["to"], "forced_open");
+    assert_eq!(shown["breaker"]["last_transitions"][0]["from"], "closed");
+    assert_eq!(shown["breaker"]["last_transitions"][0]["to"], "forced_open");
 
     pass(Duration::from_secs(590)).await;
     assert_eq!(process.state(), State::ForcedOpen);
@@ -185,7 +185,7 @@ async fn a_forced_breaker_refuses_until_its_time_is_over() {
     assert_eq!(process.state(), State::Closed);
     let shown = process.shown().await;
     assert_eq!(shown["forced"], Value::Null);
-    assert_eq!(shown["last_transitions"][1]["to"], "closed");
+    assert_eq!(shown["breaker"]["last_transitions"][1]["to"], "closed");
     assert_eq!(states(&process.telemetry, "backend").await, [1, 0, 0, 0, 0]);
 }
 

@@ -147,11 +147,6 @@ impl BreakerBuilder {
         self
     }
 
-    /// Length of the time window, if it is one.
-    pub(crate) fn window_length(&self) -> Option<Duration> {
-        self.settings.last_calls.is_none().then_some(self.settings.window)
-    }
-
     /// The breaker, closed.
     ///
     /// # Errors

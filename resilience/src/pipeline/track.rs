@@ -213,9 +213,8 @@ where
                         return Poll::Pending;
                     };
                     env.now = None;
-                    let then = match std::mem::replace(this.step, Step::Attempt) {
-                        Step::Pause { then, .. } => then,
-                        _ => continue,
+                    let Step::Pause { then, .. } = std::mem::replace(this.step, Step::Attempt) else {
+                        continue;
                     };
                     match (due, then) {
                         (Due::Limit(limit), then) => {
@@ -232,14 +231,14 @@ where
                             continue;
                         }
                         #[cfg(feature = "fault-injection")]
-                        (Due::Pause, Then::Fault(at, injected)) => match injected.error {
-                            Some(verdict) => (at, Err(Error::Rejected(faulty(env))), verdict),
-                            None => {
+                        (Due::Pause, Then::Fault(at, injected)) => {
+                            let Some(verdict) = injected.error else {
                                 this.held[at] = if injected.abort { Held::Abort } else { Held::Nothing };
                                 *this.step = Step::Enter(at + 1);
                                 continue;
-                            }
-                        },
+                            };
+                            (at, Err(Error::Rejected(faulty(env))), verdict)
+                        }
                     }
                 }
                 // Polled after its end, as no caller may: there is nothing to wait for.

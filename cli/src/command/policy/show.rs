@@ -161,7 +161,7 @@ fn table(context: &Context, rows: &[Row<'_>], paint: Paint) -> String {
             (window(row.policy), None),
             (retries(row.policy), None),
             (limits(row.policy), None),
-            (changes(row.policy, context.now()), Some(Style::Faint)),
+            (changes(row.policy), Some(Style::Faint)),
         ]);
     }
     table.render(paint, context.out.width)
@@ -223,25 +223,24 @@ fn limits(policy: &Value) -> String {
 }
 
 /// The last changes of the breaker, newest first.
-fn changes(policy: &Value, now: jiff::Timestamp) -> String {
+fn changes(policy: &Value) -> String {
     if text(policy, "/breaker/state").is_none() {
         return "-".to_owned();
     }
-    let all = policy.get("last_transitions").and_then(Value::as_array);
+    let all = policy.pointer("/breaker/last_transitions").and_then(Value::as_array);
     let told: Vec<String> = all
         .into_iter()
         .flatten()
         .rev()
         .take(CHANGES)
         .filter_map(|change| {
-            let at: jiff::Timestamp = text(change, "/at")?.parse().ok()?;
-            let ago = now.duration_since(at).as_secs_f64().max(0.0);
+            let ago = number(change, "/ago_ms")? / 1000.0;
             let (from, to) = (text(change, "/from")?, text(change, "/to")?);
             Some(format!("{} to {} {} ago", words(from), words(to), seconds(ago)))
         })
         .collect();
     if told.is_empty() {
-        "none seen".to_owned()
+        "none".to_owned()
     } else {
         told.join(", ")
     }
