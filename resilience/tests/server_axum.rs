@@ -319,3 +319,17 @@ async fn a_refusal_further_in_is_no_overload_of_the_handler() {
     assert_eq!(refused.extensions().get::<Rejected>().unwrap().by, By::Shed);
     assert_eq!((outer.snapshot().limit, outer.snapshot().dropped), (100, 0));
 }
+
+#[tokio::test]
+async fn the_last_frame_ends_the_stay_although_the_body_is_still_there() {
+    let shedder = shedder(1);
+    let service = shed(&shedder).layer(tower::service_fn(|_: Request<Body>| async {
+        Ok::<_, std::convert::Infallible>(Response::new(Body::from("text")))
+    }));
+    let response = service.oneshot(Request::new(Body::empty())).await.unwrap();
+    let mut body = response.into_body();
+    assert_eq!(shedder.snapshot().in_flight, 1);
+    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "text");
+    assert_eq!(shedder.snapshot().in_flight, 0);
+    assert!(body.frame().await.is_none());
+}
