@@ -356,7 +356,7 @@ impl Breaker {
                 let good = ending.failed.map(|failed| !failed && !ending.slow);
                 let mut control = self.control();
                 let Control { core, settings, .. } = &mut *control;
-                let counts = core.probed(settings, now, (token.generation(), number), good, rand::random());
+                let counts = core.probed(settings, now, number, good, rand::random());
                 self.publish(control, now);
                 counts
             }

@@ -140,21 +140,20 @@ impl Core {
         }
     }
 
-    /// Takes the result of a probe: whether it was good, or `None` when it says nothing. False when it is of an older
-    /// generation or lost its place. `spread` in 0..=1 is the jitter of a break that begins now.
+    /// Takes the result of a probe: whether it was good, or `None` when it says nothing. False when it lost its place, as
+    /// probes of an earlier half-open time did: their numbers do not come again. `spread` in 0..=1 is the jitter of a break that begins now.
     pub(super) fn probed(
         &mut self,
         settings: &BreakerSettings,
         now: u64,
-        (generation, probe): (u32, u32),
+        probe: u32,
         good: Option<bool>,
         spread: f64,
     ) -> bool {
         let Phase::HalfOpen(probes) = &mut self.phase else {
             return false;
         };
-        let place = probes.out.iter().position(|(number, _)| *number == probe);
-        let (Some(place), true) = (place, generation == self.generation) else {
+        let Some(place) = probes.out.iter().position(|(number, _)| *number == probe) else {
             return false;
         };
         probes.out.swap_remove(place);
@@ -217,4 +216,37 @@ fn needed_successes(probes: u32, ratio: f64) -> u32 {
     // One that reaches the ratio is too many: at one half, one of two may not fail, and one of three may.
     let tolerated = (f64::from(probes) * ratio - 1e-9).floor().max(0.0) as u32;
     probes - tolerated.min(probes.saturating_sub(1))
+}
+
+#[cfg(all(test, not(resilience_loom)))]
+mod tests {
+    use super::*;
+
+    /// A failure that was counted just before a transition may ask only after it.
+    #[test]
+    fn who_comes_too_late_opens_nothing() {
+        let (settings, mut core) = (BreakerSettings::default(), Core::new());
+        let late = core.generation();
+        core.force(Phase::Closed);
+        core.trip(&settings, 0, late, 0.0);
+        assert_eq!(core.state(0), State::Closed);
+        core.trip(&settings, 0, core.generation(), 0.0);
+        core.trip(&settings, 1_000, core.generation(), 0.0);
+        assert_eq!(core.phase, Phase::Open { until: 5_000 }, "open is not opened again");
+    }
+
+    #[test]
+    fn one_that_reaches_the_share_is_one_too_many() {
+        for (probes, ratio, needed) in [
+            (1, 0.5, 1),
+            (2, 0.5, 2),
+            (3, 0.5, 2),
+            (4, 0.5, 3),
+            (3, 1.0, 1),
+            (1, 1.0, 1),
+            (10, 0.1, 10),
+        ] {
+            assert_eq!(needed_successes(probes, ratio), needed, "{probes} at {ratio}");
+        }
+    }
 }
