@@ -70,7 +70,7 @@ impl<const N: usize, const T: usize> Sharded<N, T> {
         self.bucket_millis.store(millis.max(1), Ordering::Relaxed);
     }
 
-    /// Length of a bucket; to be handed to [`Shard::add`].
+    /// Length of a bucket; to be handed to [`Shard::bucket`].
     pub(crate) fn bucket_millis(&self) -> u64 {
         self.bucket_millis.load(Ordering::Relaxed)
     }
