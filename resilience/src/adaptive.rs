@@ -190,7 +190,7 @@ impl AdaptiveLimit {
     /// The first half of [`AdaptiveLimit::settle`], for a call that stays inside after it was answered.
     pub(crate) fn measure(&self, token: Token, verdict: Verdict) {
         match verdict {
-            Verdict::Success | Verdict::Ignore => self.answered(token),
+            Verdict::Success | Verdict::Ignore | Verdict::Begun => self.answered(token),
             Verdict::Overload { .. } | Verdict::Failure(Kind::Timeout) => self.dropped(token),
             // A failure is often quick, and how quick says nothing of the load.
             Verdict::Failure(_) | Verdict::LocalReject => {}

@@ -526,7 +526,7 @@ impl Ending {
             Some(Verdict::Success) => ending(Some(false), false, Outcome::Success),
             Some(Verdict::Failure(_)) => ending(Some(true), true, Outcome::Failure),
             Some(Verdict::Overload { .. }) => ending(Some(true), false, Outcome::Failure),
-            Some(Verdict::Ignore | Verdict::LocalReject) => ending(None, false, Outcome::Ignored),
+            Some(Verdict::Ignore | Verdict::Begun | Verdict::LocalReject) => ending(None, false, Outcome::Ignored),
             // A call that was given up after it took too long says that the dependency hangs.
             None if took != 0 && hot.is_hung(took) => ending(Some(true), true, Outcome::Cancelled),
             None => ending(None, false, Outcome::Cancelled),

@@ -2,7 +2,7 @@
 //! of the requests of the last ten seconds plus a few a second, so that a quiet client may retry too; or the tokens of
 //! gRPC's retry throttling. It does not know when to retry or how long to wait.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -29,7 +29,9 @@ pub struct Budget {
 #[derive(Debug)]
 struct Inner {
     requests: Sharded<1, 0>,
-    /// Thousandths of tokens, where the budget is one of tokens.
+    /// Whether it is a budget of tokens: what every attempt looks at, and nothing more where it is not.
+    has_tokens: AtomicBool,
+    /// Thousandths of tokens.
     tokens: AtomicU64,
     guarded: Mutex<Guarded>,
     exhausted: AtomicU64,
@@ -157,6 +159,7 @@ impl Budget {
         Self {
             inner: Arc::new(Inner {
                 requests: Sharded::new(BUCKET_MILLIS),
+                has_tokens: AtomicBool::new(settings.tokens.is_some()),
                 tokens: AtomicU64::new(settings.tokens.map_or(0, |tokens| thousandths(tokens.max))),
                 guarded: Mutex::new(Guarded {
                     settings,
@@ -183,6 +186,9 @@ impl Budget {
                 self.inner.tokens.store(max, Ordering::Relaxed);
             }
         }
+        self.inner
+            .has_tokens
+            .store(settings.tokens.is_some(), Ordering::Relaxed);
         guarded.settings = settings;
         Ok(())
     }
@@ -200,10 +206,13 @@ impl Budget {
     /// Says how an attempt ended, for a budget of tokens; any other takes no notice. To be told of every attempt, the
     /// first ones and the retries, before the next retry is asked for.
     pub fn record(&self, verdict: Verdict) {
+        if !self.inner.has_tokens.load(Ordering::Relaxed) {
+            return;
+        }
         let is_failure = match verdict {
             Verdict::Success => false,
             Verdict::Failure(_) | Verdict::Overload { .. } => true,
-            Verdict::Ignore | Verdict::LocalReject => return,
+            Verdict::Ignore | Verdict::Begun | Verdict::LocalReject => return,
         };
         let guarded = self.lock();
         if let Some(Tokens { max, ratio }) = guarded.settings.tokens {

@@ -243,7 +243,7 @@ impl Consumer {
         };
         let pause = |hint: Option<Duration>| hint.unwrap_or(settings.pause).min(settings.max_pause);
         match verdict {
-            Verdict::Success => Disposition::Ack,
+            Verdict::Success | Verdict::Begun => Disposition::Ack,
             Verdict::Ignore | Verdict::Failure(Kind::Permanent) => Disposition::DeadLetter {
                 reason: Poison::Permanent,
                 error,

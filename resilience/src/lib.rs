@@ -83,7 +83,7 @@ pub use fault::{ActiveFault, Fault, Faults, FaultsSnapshot, Injected};
 pub use hedge::{HedgeSettings, HedgeSnapshot};
 pub use layer::{AnyError, PipelineFuture, PipelineLayer, PipelineService, RequestFuture, Requests};
 pub use pipeline::{
-    Attempt, Call, Op, Part, Pipeline, PipelineBuilder, PipelineSettings, PipelineSnapshot, TimeoutSettings,
+    Attempt, Call, Op, Part, Pipeline, PipelineBuilder, PipelineSettings, PipelineSnapshot, TimeoutSettings, Unsettled,
 };
 pub use rate::{KeyedRateLimit, KeyedRateLimitSettings, KeyedRateLimitSnapshot};
 pub use rate::{RateLimit, RateLimitSettings, RateLimitSnapshot, Reservation};

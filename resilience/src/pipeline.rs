@@ -7,6 +7,7 @@ mod race;
 mod settings;
 mod stage;
 mod track;
+mod unsettled;
 
 use std::fmt;
 use std::future::Future;
@@ -19,6 +20,7 @@ pub use self::call::Call;
 pub use self::settings::{PipelineSettings, TimeoutSettings};
 pub use self::stage::Part;
 use self::stage::Stage;
+pub use self::unsettled::Unsettled;
 
 use crate::adaptive::AdaptiveSnapshot;
 use crate::breaker::{Breaker, BreakerSnapshot};
@@ -68,6 +70,7 @@ impl fmt::Debug for Pipeline {
 pub struct Attempt {
     number: u32,
     deadline: Option<Deadline>,
+    total: Option<Deadline>,
 }
 
 impl Attempt {
@@ -81,7 +84,12 @@ impl Attempt {
         self.deadline
     }
 
-    /// Time left until then.
+    /// When the whole call will be cut off: what is still read of an answer by then comes too late.
+    pub const fn total_deadline(&self) -> Option<Deadline> {
+        self.total
+    }
+
+    /// Time left until [`Attempt::deadline`].
     pub fn timeout(&self) -> Option<Duration> {
         self.deadline.map(Deadline::remaining)
     }
@@ -94,6 +102,14 @@ pub trait Op<T, E> {
 
     /// Begins an attempt.
     fn start(&mut self, attempt: Attempt) -> Self::Future;
+
+    /// The answer `value` has begun ([`Verdict::Begun`](crate::Verdict::Begun)), and is about to be handed on. Whoever
+    /// sees its end settles `unsettled`; dropped, it says that the call was cancelled. In a hedged call this may come
+    /// once for the attempt and once for the call.
+    fn begun(&mut self, value: &mut T, unsettled: Unsettled) {
+        let _ = value;
+        unsettled.settle(crate::Verdict::Ignore);
+    }
 }
 
 impl<F, Fut, T, E> Op<T, E> for F

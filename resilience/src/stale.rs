@@ -157,7 +157,7 @@ impl FallbackReason {
     /// The reason for an older answer; none where there is an answer now.
     fn of(verdict: Verdict) -> Option<Self> {
         match verdict {
-            Verdict::Success | Verdict::Ignore => None,
+            Verdict::Success | Verdict::Ignore | Verdict::Begun => None,
             Verdict::LocalReject => Some(Self::Rejected),
             Verdict::Failure(Kind::Timeout) => Some(Self::Timeout),
             Verdict::Failure(_) | Verdict::Overload { .. } => Some(Self::Failure),

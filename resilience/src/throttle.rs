@@ -172,7 +172,7 @@ impl Throttle {
     pub(crate) fn settle(&self, token: Token, verdict: Option<Verdict>) {
         let inner = &*self.inner;
         match verdict {
-            Some(Verdict::Success | Verdict::Ignore | Verdict::Failure(Kind::Permanent)) => {
+            Some(Verdict::Success | Verdict::Ignore | Verdict::Begun | Verdict::Failure(Kind::Permanent)) => {
                 inner.accepts.add(inner.turn(), 1);
             }
             Some(Verdict::Overload { .. } | Verdict::Failure(Kind::NotSent | Kind::Transient | Kind::Timeout)) => {}

@@ -12,13 +12,21 @@ pub enum Verdict {
     Failure(Kind),
     /// It asked for less, perhaps with the time to wait.
     Overload {
-        /// How long the server asks to wait.
+        /// How long the server asks to wait; [`Verdict::NEVER`] when it forbids another attempt.
         hint: Option<Duration>,
     },
     /// An answer that says nothing of its health, such as "not found": no retry, no count.
     Ignore,
+    /// It has begun to answer as it should; whether it does will show at the end of the answer. It is not repeated any more,
+    /// and [`Op::begun`](crate::Op::begun) gets what is to be settled then.
+    Begun,
     /// A policy of ours further in refused: no retry here, no count.
     LocalReject,
+}
+
+impl Verdict {
+    /// A wait that never ends.
+    pub const NEVER: Duration = Duration::MAX;
 }
 
 /// Kinds of failures, by what may follow.

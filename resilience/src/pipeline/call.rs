@@ -33,6 +33,7 @@ pin_project! {
         // The first poll, and within what it was made.
         begun: Option<(Instant, Surroundings)>,
         attempts: u32,
+        total_end: Option<u64>,
     }
 
     impl<P, K, O, T, E> PinnedDrop for Call<P, K, O, T, E>
@@ -65,6 +66,7 @@ where
             safety,
             begun: None,
             attempts: 0,
+            total_end: None,
         }
     }
 }
@@ -98,6 +100,7 @@ where
             surroundings,
             attempts: this.attempts,
             outer_end: None,
+            total_end: this.total_end,
         };
         this.track.poll(context, &mut env).map(|(result, _)| result)
     }

@@ -67,7 +67,7 @@ where
                     continue;
                 };
                 let done = self.tracks.swap_remove(index);
-                if matches!(ended.1, Verdict::Success | Verdict::Ignore) {
+                if matches!(ended.1, Verdict::Success | Verdict::Ignore | Verdict::Begun) {
                     hedger.took(env.now().saturating_sub(done.since));
                     if done.number > 1 {
                         hedger.won();

@@ -15,7 +15,7 @@ use super::race::Race;
 #[cfg(feature = "fault-injection")]
 use super::stage::LOST;
 use super::stage::{Entered, Held, Stage};
-use super::{Attempt, Inner, Op};
+use super::{Attempt, Inner, Op, Unsettled};
 use crate::bulkhead::Waiting;
 use crate::deadline::{self, Deadline, Surroundings};
 use crate::error::{By, Error, Rejected, Scope};
@@ -42,6 +42,8 @@ pub(super) struct Env<'a, O, C: ?Sized> {
     pub(super) attempts: &'a mut u32,
     /// When a limit outside of the track ends, in nanoseconds since `started`.
     pub(super) outer_end: Option<u64>,
+    /// When the call as a whole ends.
+    pub(super) total_end: &'a mut Option<u64>,
 }
 
 impl<O, C: ?Sized> Env<'_, O, C> {
@@ -278,6 +280,7 @@ where
             // What lies further in was cut off.
             leave_all(stages, this.held, from, *this.end, None);
             let mut ended = (result, verdict);
+            let mut unsettled = Unsettled::default();
             let mut again = None;
             for at in (*this.first..from).rev() {
                 let held = std::mem::replace(&mut this.held[at], Held::Nothing);
@@ -287,7 +290,9 @@ where
                     continue;
                 }
                 let (Stage::Retry(retrier), Held::Tries(number)) = (&stages[at], held) else {
-                    stages[at].leave(held, Some(ended.1));
+                    if ended.1 != Verdict::Begun || !unsettled.take(&stages[at], held) {
+                        stages[at].leave(held, Some(ended.1));
+                    }
                     continue;
                 };
                 retrier.attempted(ended.1);
@@ -313,6 +318,9 @@ where
             let Some(step) = again else {
                 *this.step = Step::Over;
                 this.timer.set(None);
+                if let (false, Ok(value)) = (unsettled.is_empty(), &mut ended.0) {
+                    env.op.begun(value, unsettled);
+                }
                 return Poll::Ready(ended);
             };
             *this.last = Some(ended);
@@ -367,6 +375,7 @@ where
     let attempt = Attempt {
         number: *env.attempts,
         deadline: end.map(|end| Deadline::at(env.moment(end))),
+        total: env.total_end.map(|end| Deadline::at(env.moment(end))),
     };
     let surroundings = Surroundings {
         deadline: attempt.deadline,
@@ -408,6 +417,9 @@ fn enter<O, C: ?Sized>(stage: &Stage, env: &mut Env<'_, O, C>) -> Entered {
             name: env.inner.name.clone(),
             retry_after: None,
         });
+    }
+    if scope == Scope::Total {
+        *env.total_end = Some(ends);
     }
     Entered::In(Held::Limit { ends, scope })
 }
