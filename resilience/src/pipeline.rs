@@ -8,6 +8,7 @@ mod settings;
 mod stage;
 mod track;
 mod unsettled;
+mod way;
 
 use std::fmt;
 use std::future::Future;

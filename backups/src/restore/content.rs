@@ -115,10 +115,18 @@ impl Files {
             .buffered(workers);
         while looking.try_next().await?.is_some() {}
         let mut running = stream::iter(self.runs(reader))
+            .take_while(|_| std::future::ready(!self.stopped.load(Ordering::Relaxed)))
             .map(|run| self.run(reader, run, progress))
             .buffer_unordered(workers + 1);
-        while running.try_next().await?.is_some() {}
-        Ok(())
+        let mut outcome = Ok(());
+        while let Some(ended) = running.next().await {
+            // Whoever writes is waited for: what it leaves is removed before the error is told.
+            if outcome.is_ok() && ended.is_err() {
+                self.stop();
+                outcome = ended;
+            }
+        }
+        outcome
     }
 
     /// Looks at a file before anything is read: it may be there already, or empty.

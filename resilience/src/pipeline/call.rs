@@ -9,7 +9,8 @@ use std::task::{Context, Poll};
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
-use super::track::{Env, Track};
+use super::track::Track;
+use super::way::{NEVER, Trip};
 use super::{Inner, Op};
 use crate::deadline::Surroundings;
 use crate::error::Error;
@@ -82,27 +83,30 @@ where
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let now = if this.begun.is_none() { Some(0) } else { None };
+        let inner: &Inner = this.policy;
+        let repeats = inner.repeats(*this.safety);
+        let first = this.begun.is_none();
         let (started, surroundings) = *this.begun.get_or_insert_with(|| {
             let surroundings = Surroundings::current();
-            if surroundings.retried && this.policy.repeats(*this.safety) {
-                this.policy.warn_of_nesting();
+            if surroundings.retried && repeats {
+                inner.warn_of_nesting();
             }
             (Instant::now(), surroundings)
         });
-        let mut env = Env {
-            inner: this.policy,
-            op: this.op,
-            classify: &**this.classify,
+        let mut trip = Trip {
+            inner,
             safety: *this.safety,
+            repeats,
             started,
-            now,
+            now: first.then_some(0),
             surroundings,
-            attempts: this.attempts,
-            outer_end: None,
-            total_end: this.total_end,
+            attempts: *this.attempts,
+            outer_end: NEVER,
+            total_end: *this.total_end,
         };
-        this.track.poll(context, &mut env).map(|(result, _)| result)
+        let polled = this.track.poll(context, &mut trip, this.op, &**this.classify);
+        (*this.attempts, *this.total_end) = (trip.attempts, trip.total_end);
+        polled.map(|(result, _)| result)
     }
 }
 

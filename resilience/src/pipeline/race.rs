@@ -9,7 +9,8 @@ use tokio::time::{Sleep, sleep_until};
 
 use super::Op;
 use super::stage::Stage;
-use super::track::{Ended, Env, Track};
+use super::track::{Ended, Track};
+use super::way::Trip;
 use crate::hedge::Hedger;
 use crate::verdict::{Classify, Verdict};
 
@@ -45,30 +46,36 @@ where
         }
     }
 
-    pub(super) fn poll<O, C>(&mut self, context: &mut Context<'_>, env: &mut Env<'_, O, C>) -> Poll<Ended<T, E>>
+    pub(super) fn poll<O, C>(
+        &mut self,
+        context: &mut Context<'_>,
+        trip: &mut Trip<'_>,
+        op: &mut O,
+        classify: &C,
+    ) -> Poll<Ended<T, E>>
     where
         O: Op<T, E, Future = F>,
         C: Classify<T, E> + ?Sized,
     {
-        let inner = env.inner;
+        let inner = trip.inner;
         let Stage::Hedge(hedger) = &inner.stages[self.hedge] else {
             // A race is made for a hedge alone.
             return Poll::Pending;
         };
         if self.begun == 0 {
-            self.begin(hedger, env);
+            self.begin(hedger, trip);
         }
         loop {
             let mut index = 0;
             while index < self.tracks.len() {
                 let running = &mut self.tracks[index];
-                let Poll::Ready(ended) = running.track.as_mut().poll(context, env) else {
+                let Poll::Ready(ended) = running.track.as_mut().poll(context, trip, op, classify) else {
                     index += 1;
                     continue;
                 };
                 let done = self.tracks.swap_remove(index);
                 if matches!(ended.1, Verdict::Success | Verdict::Ignore | Verdict::Begun) {
-                    hedger.took(env.now().saturating_sub(done.since));
+                    hedger.took(trip.now().saturating_sub(done.since));
                     if done.number > 1 {
                         hedger.won();
                     }
@@ -93,29 +100,29 @@ where
             match self.timer.as_mut().map(|timer| timer.as_mut().poll(context)) {
                 Some(Poll::Ready(())) => {
                     self.timer = None;
-                    env.now = None;
+                    trip.now = None;
                     if !inner.may_hedge() {
                         return Poll::Pending;
                     }
                     hedger.began();
-                    self.begin(hedger, env);
+                    self.begin(hedger, trip);
                 }
                 Some(Poll::Pending) | None => return Poll::Pending,
             }
         }
     }
 
-    fn begin<O, C: ?Sized>(&mut self, hedger: &Hedger, env: &mut Env<'_, O, C>) {
+    fn begin(&mut self, hedger: &Hedger, trip: &mut Trip<'_>) {
         self.begun += 1;
-        let since = env.now();
+        let since = trip.now();
         self.tracks.push(Running {
             number: self.begun,
             since,
-            track: Box::pin(Track::new(self.hedge + 1, env.inner.stages.len())),
+            track: Box::pin(Track::new(self.hedge + 1, trip.inner.stages.len())),
         });
         self.timer = hedger
             .delay(self.begun)
-            .map(|delay| Box::pin(sleep_until(env.moment(since) + delay)));
+            .map(|delay| Box::pin(sleep_until(trip.moment(since) + delay)));
     }
 
     pub(super) fn abandon(&mut self, stages: &[Stage]) {

@@ -80,6 +80,9 @@ impl Part {
     }
 }
 
+/// The most stages that a policy can have: every part once.
+pub(super) const MOST_STAGES: usize = Part::STANDARD.len();
+
 /// One part of one policy.
 pub(crate) enum Stage {
     Deadline(TimeLimit),

@@ -1,0 +1,300 @@
+//! What a call holds of the stages of its policy, entering and leaving them one after the other. It waits for nothing
+//! and knows no results, only verdicts: `track` does the rest.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Inner;
+use super::stage::{Entered, Held, MOST_STAGES, Stage, TimeLimit};
+use super::track::after;
+use super::unsettled::Unsettled;
+use crate::bulkhead::Waiting;
+use crate::deadline::Surroundings;
+use crate::error::{By, Rejected, Scope};
+use crate::rate::Slot;
+use crate::verdict::{Safety, Verdict};
+
+/// What the stages need to know of a call. Moments are nanoseconds since it began.
+pub(super) struct Trip<'a> {
+    pub(super) inner: &'a Inner,
+    pub(super) safety: Safety,
+    /// Whether a failure of this call may be repeated.
+    pub(super) repeats: bool,
+    pub(super) started: Instant,
+    /// Now, while that is known without looking at the clock.
+    pub(super) now: Option<u64>,
+    pub(super) surroundings: Surroundings,
+    /// Attempts begun so far.
+    pub(super) attempts: u32,
+    /// When the soonest limit outside of the track ends, or [`NEVER`].
+    pub(super) outer_end: u64,
+    /// When the call as a whole ends.
+    pub(super) total_end: Option<u64>,
+}
+
+impl Trip<'_> {
+    #[inline]
+    pub(super) fn now(&mut self) -> u64 {
+        let started = self.started;
+        *self
+            .now
+            .get_or_insert_with(|| u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    #[inline]
+    pub(super) fn moment(&self, nanos: u64) -> Instant {
+        self.started + Duration::from_nanos(nanos)
+    }
+}
+
+/// What is held of the stages from `first` to before `end`.
+pub(super) struct Way {
+    held: [Held; MOST_STAGES],
+    first: u8,
+    end: u8,
+    /// The stage of the soonest limit, and when it ends; [`NEVER`] without one.
+    limit: u8,
+    ends: u64,
+}
+
+/// No moment.
+pub(super) const NEVER: u64 = u64::MAX;
+
+/// How far the way inwards led.
+pub(super) enum Inward {
+    /// To the attempt.
+    Attempt,
+    Queue {
+        at: usize,
+        waiting: Waiting,
+        until: Option<u64>,
+    },
+    Pause {
+        until: u64,
+        then: Then,
+    },
+    Refused {
+        at: usize,
+        rejected: Rejected,
+    },
+}
+
+/// How far the way outwards led.
+pub(super) enum Outward {
+    /// Out of the policy.
+    Out,
+    /// Enters stage `at` again after a pause.
+    Again { until: u64, at: usize },
+    /// To the retries, stage `at`, with a refusal of ours: the result of the attempt before, if there is one, goes on.
+    Refused(usize),
+    /// To a stage `at` where the answer was lost on purpose.
+    #[cfg(feature = "fault-injection")]
+    Lost(usize),
+}
+
+/// What a pause is followed by.
+pub(super) enum Then {
+    Enter(usize),
+    /// The stage whose slot is held goes on.
+    Slot(usize, Slot),
+    #[cfg(feature = "fault-injection")]
+    Fault(usize, crate::Injected),
+}
+
+impl Then {
+    /// It is not followed by anything.
+    pub(super) fn give_back(&self, stages: &[Stage]) {
+        if let Self::Slot(at, slot) = self {
+            stages[*at].give_back(slot);
+        }
+    }
+}
+
+impl Way {
+    #[inline]
+    pub(super) fn new(first: usize, end: usize) -> Self {
+        Self {
+            held: [Held::Nothing; MOST_STAGES],
+            first: first as u8,
+            end: end as u8,
+            limit: 0,
+            ends: NEVER,
+        }
+    }
+
+    #[inline]
+    pub(super) fn end(&self) -> usize {
+        usize::from(self.end)
+    }
+
+    /// When the soonest limit ends, and its stage: of two that end together the outer one.
+    #[inline]
+    pub(super) fn soonest(&self) -> Option<(u64, usize)> {
+        (self.ends != NEVER).then_some((self.ends, usize::from(self.limit)))
+    }
+
+    /// When the soonest limit ends, or [`NEVER`].
+    #[inline]
+    pub(super) fn end_of_limits(&self) -> u64 {
+        self.ends
+    }
+
+    #[inline]
+    pub(super) fn hold(&mut self, at: usize, held: Held) {
+        self.held[at] = held;
+    }
+
+    /// The place in the bulkhead that was waited for is there.
+    pub(super) fn placed(&mut self, at: usize) {
+        self.hold(at, Held::Place);
+    }
+
+    /// Enters the stages from `at` on.
+    #[inline]
+    pub(super) fn inward(&mut self, at: usize, trip: &mut Trip<'_>) -> Inward {
+        let inner = trip.inner;
+        for (at, stage) in inner.stages.iter().enumerate().take(self.end()).skip(at) {
+            let entered = match stage {
+                Stage::Deadline(limit) => self.begin_limit(at, limit, Scope::Total, trip),
+                Stage::AttemptTimeout(limit) => self.begin_limit(at, limit, Scope::Attempt, trip),
+                other => other.enter(),
+            };
+            match entered {
+                Entered::In(held) => self.hold(at, held),
+                other => return turn(at, other, trip),
+            }
+        }
+        Inward::Attempt
+    }
+
+    #[inline]
+    fn begin_limit(&mut self, at: usize, limit: &TimeLimit, scope: Scope, trip: &mut Trip<'_>) -> Entered {
+        let mut ends = limit.nanos().map(|limit| trip.now().saturating_add(limit));
+        if scope == Scope::Total {
+            if let Some(deadline) = trip.surroundings.deadline {
+                let left = deadline.instant().saturating_duration_since(trip.started);
+                let callers = u64::try_from(left.as_nanos()).unwrap_or(NEVER);
+                ends = Some(ends.map_or(callers, |ends| ends.min(callers)));
+            }
+            trip.total_end = ends;
+        }
+        let Some(ends) = ends else {
+            return Entered::In(Held::Nothing);
+        };
+        if ends <= trip.now() {
+            return Entered::Refused(Rejected {
+                by: By::Deadline,
+                name: trip.inner.name.clone(),
+                retry_after: None,
+            });
+        }
+        if ends < self.ends {
+            self.ends = ends;
+            self.limit = at as u8;
+        }
+        Entered::In(Held::Limit { ends, scope })
+    }
+
+    /// Leaves the stages before `from` with a verdict.
+    #[inline]
+    pub(super) fn outward(
+        &mut self,
+        from: usize,
+        verdict: Verdict,
+        trip: &mut Trip<'_>,
+        unsettled: &mut Option<Unsettled>,
+    ) -> Outward {
+        let inner = trip.inner;
+        for at in (usize::from(self.first)..from).rev() {
+            let held = std::mem::replace(&mut self.held[at], Held::Nothing);
+            match (&inner.stages[at], held) {
+                (Stage::Retry(retrier), Held::Tries(number)) => {
+                    retrier.attempted(verdict);
+                    match verdict {
+                        Verdict::Success | Verdict::Ignore | Verdict::Begun => {}
+                        Verdict::LocalReject => return Outward::Refused(at),
+                        Verdict::Failure(_) | Verdict::Overload { .. } => {
+                            if let Some(until) = self.again(at, verdict, number, trip) {
+                                return Outward::Again { until, at: at + 1 };
+                            }
+                        }
+                    }
+                }
+                #[cfg(feature = "fault-injection")]
+                (_, Held::Abort) => return Outward::Lost(at),
+                (_, Held::Nothing | Held::Limit { .. }) => {}
+                (stage, held) if verdict == Verdict::Begun => {
+                    unsettled.get_or_insert_default().take(stage, held);
+                }
+                (stage, held) => stage.leave(held, Some(verdict)),
+            }
+        }
+        Outward::Out
+    }
+
+    /// When there is another attempt after a failure, if there is one.
+    #[cold]
+    fn again(&mut self, at: usize, verdict: Verdict, number: u32, trip: &mut Trip<'_>) -> Option<u64> {
+        let Stage::Retry(retrier) = &trip.inner.stages[at] else {
+            return None;
+        };
+        // The limits further in are over.
+        (self.ends, self.limit) = (NEVER, 0);
+        for (at, held) in self.held[..at].iter().enumerate() {
+            if let Held::Limit { ends, .. } = held {
+                if *ends < self.ends {
+                    (self.ends, self.limit) = (*ends, at as u8);
+                }
+            }
+        }
+        let now = trip.now();
+        let end = self.ends.min(trip.outer_end);
+        let left = (end != NEVER).then(|| Duration::from_nanos(end.saturating_sub(now)));
+        let delay = retrier.next(trip.inner, verdict, trip.safety, number, left)?;
+        self.hold(at, Held::Tries(number + 1));
+        Some(after(now, delay))
+    }
+
+    /// Ends the limit of a stage: which one, and how long it was.
+    pub(super) fn expire(&mut self, at: usize, stages: &[Stage]) -> (Scope, Duration) {
+        match (&stages[at], std::mem::replace(&mut self.held[at], Held::Nothing)) {
+            (Stage::AttemptTimeout(limit), Held::Limit { scope, .. }) => (scope, limit.get().unwrap_or_default()),
+            (_, Held::Limit { ends, scope }) => (scope, Duration::from_nanos(ends)),
+            _ => (Scope::Total, Duration::ZERO),
+        }
+    }
+
+    /// Leaves the stages from `from` on without a verdict: the call was cut off or dropped.
+    #[cold]
+    pub(super) fn leave_all(&mut self, from: usize, stages: &[Stage]) {
+        for at in (from..self.end()).rev() {
+            let held = std::mem::replace(&mut self.held[at], Held::Nothing);
+            stages[at].leave(held, None);
+        }
+    }
+}
+
+/// A stage that is not entered at once.
+#[cold]
+fn turn(at: usize, entered: Entered, trip: &mut Trip<'_>) -> Inward {
+    match entered {
+        // Entered after all: whoever asks goes on behind it.
+        Entered::In(_) => Inward::Attempt,
+        Entered::Refused(rejected) => Inward::Refused { at, rejected },
+        Entered::Queue(waiting, longest) => Inward::Queue {
+            at,
+            waiting,
+            until: longest.map(|longest| after(trip.now(), longest)),
+        },
+        Entered::Later(wait, slot) => Inward::Pause {
+            until: after(trip.now(), wait),
+            then: Then::Slot(at, slot),
+        },
+        #[cfg(feature = "fault-injection")]
+        Entered::Fault(injected) => Inward::Pause {
+            until: after(trip.now(), injected.delay),
+            then: Then::Fault(at, injected),
+        },
+    }
+}
