@@ -26,12 +26,12 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use pin_project_lite::pin_project;
-use tokio::task::futures::TaskLocalFuture;
+
 use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::adaptive::AdaptiveLimit;
-use crate::deadline::{Deadline, Surroundings, within};
+use crate::deadline::{Deadline, Surroundings, Within, within};
 use crate::error::{By, Rejected};
 use crate::server::{Admit, Protocol, ServerLayer, ShedBy, ShedByHeader, priority};
 use crate::shed::{Priority, Shedder};
@@ -159,7 +159,7 @@ pin_project! {
     #[must_use = "futures do nothing unless polled"]
     pub struct DeadlineFuture<F> {
         #[pin]
-        future: TaskLocalFuture<Surroundings, F>,
+        future: Within<F>,
     }
 }
 

@@ -47,8 +47,11 @@ pub struct Inner {
     pub(crate) name: Arc<str>,
     /// The outermost first.
     stages: Box<[Stage]>,
-    /// Where the hedge stands among the stages.
+    /// Where the hedge and the retries stand among the stages.
     hedge: Option<usize>,
+    retry: Option<usize>,
+    /// Whether a limit is so short that the coarse clock would not do.
+    exact: AtomicBool,
     settings: Mutex<PipelineSettings>,
     listener: Option<Arc<dyn Listener>>,
     timeouts: [AtomicU64; 2],
@@ -174,6 +177,9 @@ impl Pipeline {
         for stage in &inner.stages {
             stage.reload(name, &settings)?;
         }
+        inner
+            .exact
+            .store(settings.timeout.need_exact_clock(), Ordering::Relaxed);
         *current = settings;
         Ok(())
     }
@@ -221,25 +227,32 @@ impl Pipeline {
     ///
     /// # Errors
     /// Refused here, out of time, or the last attempt's own error.
-    pub async fn call<F, Fut, T, E>(&self, op: F) -> Result<T, Error<E>>
+    #[inline]
+    pub fn call<F, Fut, T, E>(&self, op: F) -> Call<&Inner, &AnyError, F, T, E>
     where
         F: FnMut(Attempt) -> Fut,
         Fut: Future<Output = Result<T, E>>,
     {
-        self.call_with(Safety::Idempotent, &AnyError, op).await
+        self.call_with(Safety::Idempotent, &AnyError, op)
     }
 
     /// Calls `op` under the policies; `safety` says whether it may be repeated, `classify` what its results mean.
     ///
     /// # Errors
     /// As [`Pipeline::call`].
-    pub async fn call_with<C, F, Fut, T, E>(&self, safety: Safety, classify: &C, op: F) -> Result<T, Error<E>>
+    #[inline]
+    pub fn call_with<'a, C, F, Fut, T, E>(
+        &'a self,
+        safety: Safety,
+        classify: &'a C,
+        op: F,
+    ) -> Call<&'a Inner, &'a C, F, T, E>
     where
         C: Classify<T, E> + ?Sized,
         F: FnMut(Attempt) -> Fut,
         Fut: Future<Output = Result<T, E>>,
     {
-        Call::new(&*self.inner, safety, classify, op).await
+        Call::new(&*self.inner, safety, classify, op)
     }
 
     /// A call as a future that has a name and owns what it needs; `op` may be any [`Op`].
@@ -332,10 +345,10 @@ impl Inner {
     }
 
     fn retrier(&self) -> Option<&Retrier> {
-        self.stages.iter().find_map(|stage| match stage {
-            Stage::Retry(retrier) => Some(retrier),
+        match self.retry.map(|at| &self.stages[at]) {
+            Some(Stage::Retry(retrier)) => Some(retrier),
             _ => None,
-        })
+        }
     }
 
     /// Whether calls of this safety are repeated.

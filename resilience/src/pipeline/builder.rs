@@ -179,6 +179,8 @@ impl PipelineBuilder {
             inner: Arc::new(Inner {
                 name: self.name,
                 hedge: stages.iter().position(|stage| stage.part() == Part::Hedge),
+                retry: stages.iter().position(|stage| stage.part() == Part::Retry),
+                exact: AtomicBool::new(self.settings.timeout.need_exact_clock()),
                 stages: stages.into_boxed_slice(),
                 settings: Mutex::new(self.settings),
                 listener: self.listener,

@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::ops::Deref;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
@@ -12,9 +13,10 @@ use tokio::time::Instant;
 use super::track::Track;
 use super::way::{NEVER, Trip};
 use super::{Inner, Op};
+use crate::clock;
 use crate::deadline::Surroundings;
 use crate::error::Error;
-use crate::verdict::{Classify, Safety};
+use crate::verdict::{Classify, Safety, Verdict};
 
 pin_project! {
     /// A call under a policy; made by [`Pipeline::start`](super::Pipeline::start). `P` and `K` point to the policy and to
@@ -31,8 +33,9 @@ pin_project! {
         classify: K,
         op: O,
         safety: Safety,
-        // The first poll, and within what it was made.
-        begun: Option<(Instant, Surroundings)>,
+        // When it was polled first, and within what.
+        begun: Option<Instant>,
+        surroundings: Surroundings,
         attempts: u32,
         total_end: Option<u64>,
     }
@@ -66,6 +69,7 @@ where
             op,
             safety,
             begun: None,
+            surroundings: Surroundings::default(),
             attempts: 0,
             total_end: None,
         }
@@ -85,28 +89,37 @@ where
         let this = self.project();
         let inner: &Inner = this.policy;
         let repeats = inner.repeats(*this.safety);
-        let first = this.begun.is_none();
-        let (started, surroundings) = *this.begun.get_or_insert_with(|| {
-            let surroundings = Surroundings::current();
-            if surroundings.retried && repeats {
+        let (started, now) = if let Some(started) = *this.begun {
+            (started, None)
+        } else {
+            *this.surroundings = Surroundings::current();
+            if this.surroundings.retried && repeats {
                 inner.warn_of_nesting();
             }
-            (Instant::now(), surroundings)
-        });
+            let started = if inner.exact.load(Ordering::Relaxed) {
+                Instant::now()
+            } else {
+                clock::coarse_instant()
+            };
+            *this.begun = Some(started);
+            (started, Some(0))
+        };
         let mut trip = Trip {
             inner,
             safety: *this.safety,
             repeats,
             started,
-            now: first.then_some(0),
-            surroundings,
+            now,
+            surroundings: *this.surroundings,
             attempts: *this.attempts,
             outer_end: NEVER,
             total_end: *this.total_end,
+            verdict: Verdict::Ignore,
         };
         let polled = this.track.poll(context, &mut trip, this.op, &**this.classify);
-        (*this.attempts, *this.total_end) = (trip.attempts, trip.total_end);
-        polled.map(|(result, _)| result)
+        *this.attempts = trip.attempts;
+        *this.total_end = trip.total_end;
+        polled
     }
 }
 

@@ -69,10 +69,11 @@ where
             let mut index = 0;
             while index < self.tracks.len() {
                 let running = &mut self.tracks[index];
-                let Poll::Ready(ended) = running.track.as_mut().poll(context, trip, op, classify) else {
+                let Poll::Ready(result) = running.track.as_mut().poll(context, trip, op, classify) else {
                     index += 1;
                     continue;
                 };
+                let ended = (result, trip.verdict);
                 let done = self.tracks.swap_remove(index);
                 if matches!(ended.1, Verdict::Success | Verdict::Ignore | Verdict::Begun) {
                     hedger.took(trip.now().saturating_sub(done.since));

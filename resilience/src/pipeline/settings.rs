@@ -50,6 +50,14 @@ pub struct TimeoutSettings {
     pub attempt: Option<Duration>,
 }
 
+impl TimeoutSettings {
+    /// Whether a limit is so short that 4 ms, the grain of the coarse clock, matter: more than 1 % of it.
+    pub(super) fn need_exact_clock(&self) -> bool {
+        let short = |limit: Option<Duration>| limit.is_some_and(|limit| limit < Duration::from_millis(400));
+        short(self.total) || short(self.attempt)
+    }
+}
+
 impl PipelineSettings {
     /// Those of [`Pipeline::standard`](crate::Pipeline::standard).
     pub fn standard() -> Self {

@@ -149,23 +149,14 @@ impl Stage {
         }
     }
 
-    /// Enters a stage that is no time limit.
-    #[inline]
+    /// Enters a stage that is none of the usual ones, or a bulkhead without a free place.
     pub(super) fn enter(&self) -> Entered {
         let entered = match self {
-            Self::Breaker(breaker) => breaker.admit().map(Held::Breaker),
             Self::Bulkhead(bulkhead) => {
-                if !bulkhead.try_enter() {
-                    return match bulkhead.wait() {
-                        Ok(waiting) => Entered::Queue(waiting, bulkhead.max_wait()),
-                        Err(rejected) => Entered::Refused(rejected),
-                    };
-                }
-                Ok(Held::Place)
-            }
-            Self::Retry(retrier) => {
-                retrier.begin();
-                Ok(Held::Tries(1))
+                return match bulkhead.wait() {
+                    Ok(waiting) => Entered::Queue(waiting, bulkhead.max_wait()),
+                    Err(rejected) => Entered::Refused(rejected),
+                };
             }
             Self::Gate(breaker) => match breaker.gate() {
                 Ok(()) => Ok(Held::Nothing),
@@ -183,7 +174,9 @@ impl Stage {
                 Some(injected) => return Entered::Fault(injected),
                 None => Ok(Held::Nothing),
             },
-            Self::Deadline(_) | Self::AttemptTimeout(_) | Self::Hedge(_) => Ok(Held::Nothing),
+            Self::Deadline(_) | Self::AttemptTimeout(_) | Self::Retry(_) | Self::Breaker(_) | Self::Hedge(_) => {
+                Ok(Held::Nothing)
+            }
         };
         match entered {
             Ok(held) => Entered::In(held),

@@ -8,7 +8,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
-use tokio::task::futures::TaskLocalFuture;
 use tokio::time::{Sleep, sleep_until};
 
 use super::race::Race;
@@ -19,7 +18,7 @@ use super::unsettled::Unsettled;
 use super::way::{Inward, NEVER, Outward, Then, Trip, Way};
 use super::{Attempt, Op};
 use crate::bulkhead::Waiting;
-use crate::deadline::{self, Deadline, Surroundings};
+use crate::deadline::{self, Deadline, Surroundings, Within};
 #[cfg(feature = "fault-injection")]
 use crate::error::By;
 use crate::error::{Error, Rejected};
@@ -64,7 +63,7 @@ pin_project! {
 pin_project! {
     #[project = LeafProjection]
     enum Leaf<F, T, E> {
-        Attempt { #[pin] future: TaskLocalFuture<Surroundings, F> },
+        Attempt { #[pin] future: Within<F> },
         Race { race: Race<F, T, E> },
     }
 }
@@ -93,7 +92,7 @@ where
         trip: &mut Trip<'_>,
         op: &mut O,
         classify: &C,
-    ) -> Poll<Ended<T, E>>
+    ) -> Poll<Result<T, Error<E>>>
     where
         O: Op<T, E, Future = F>,
         C: Classify<T, E> + ?Sized,
@@ -108,10 +107,20 @@ where
                     };
                     trip.now = None;
                     let polled = match leaf.project() {
-                        LeafProjection::Attempt { future } => future.poll(context).map(|result| {
-                            let verdict = classify.classify(result.as_ref());
-                            (result.map_err(Error::Inner), verdict)
-                        }),
+                        LeafProjection::Attempt { future } => match future.poll(context) {
+                            Poll::Ready(result) => {
+                                let verdict = classify.classify(result.as_ref());
+                                this.leaf.set(None);
+                                // The usual end, without moving the result about.
+                                if verdict == Verdict::Success && this.way.succeed(trip) {
+                                    *this.step = Step::Over;
+                                    trip.verdict = verdict;
+                                    return Poll::Ready(result.map_err(Error::Inner));
+                                }
+                                Poll::Ready((result.map_err(Error::Inner), verdict))
+                            }
+                            Poll::Pending => Poll::Pending,
+                        },
                         LeafProjection::Race { race } => {
                             let outer = trip.outer_end;
                             trip.outer_end = outer.min(this.way.end_of_limits());
@@ -246,7 +255,8 @@ where
             if let Some(unsettled) = unsettled {
                 hand_over(op, &mut ended, unsettled);
             }
-            return Poll::Ready(ended);
+            trip.verdict = ended.1;
+            return Poll::Ready(ended.0);
         }
     }
 

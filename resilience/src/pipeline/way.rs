@@ -31,6 +31,8 @@ pub(super) struct Trip<'a> {
     pub(super) outer_end: u64,
     /// When the call as a whole ends.
     pub(super) total_end: Option<u64>,
+    /// What the track that ended last came to.
+    pub(super) verdict: Verdict,
 }
 
 impl Trip<'_> {
@@ -154,22 +156,42 @@ impl Way {
     #[inline]
     pub(super) fn inward(&mut self, at: usize, trip: &mut Trip<'_>) -> Inward {
         let inner = trip.inner;
-        for (at, stage) in inner.stages.iter().enumerate().take(self.end()).skip(at) {
-            let entered = match stage {
+        let end = self.end();
+        let mut at = at;
+        while at < end {
+            // The usual parts are entered here, so that nothing large is handed about for them.
+            let held = match &inner.stages[at] {
                 Stage::Deadline(limit) => self.begin_limit(at, limit, Scope::Total, trip),
                 Stage::AttemptTimeout(limit) => self.begin_limit(at, limit, Scope::Attempt, trip),
-                other => other.enter(),
+                Stage::Bulkhead(bulkhead) if bulkhead.try_enter() => Some(Held::Place),
+                Stage::Retry(retrier) => {
+                    retrier.begin();
+                    Some(Held::Tries(1))
+                }
+                Stage::Breaker(breaker) => match breaker.try_admit() {
+                    Ok(token) => Some(Held::Breaker(token)),
+                    Err(refusal) => {
+                        let rejected = refusal.named(breaker);
+                        return Inward::Refused { at, rejected };
+                    }
+                },
+                other => match other.enter() {
+                    Entered::In(held) => Some(held),
+                    entered => return turn(at, entered, trip),
+                },
             };
-            match entered {
-                Entered::In(held) => self.hold(at, held),
-                other => return turn(at, other, trip),
+            match held {
+                Some(held) => self.hold(at, held),
+                None => return too_late(at, trip),
             }
+            at += 1;
         }
         Inward::Attempt
     }
 
+    /// Absent when it is over already.
     #[inline]
-    fn begin_limit(&mut self, at: usize, limit: &TimeLimit, scope: Scope, trip: &mut Trip<'_>) -> Entered {
+    fn begin_limit(&mut self, at: usize, limit: &TimeLimit, scope: Scope, trip: &mut Trip<'_>) -> Option<Held> {
         let mut ends = limit.nanos().map(|limit| trip.now().saturating_add(limit));
         if scope == Scope::Total {
             if let Some(deadline) = trip.surroundings.deadline {
@@ -180,20 +202,30 @@ impl Way {
             trip.total_end = ends;
         }
         let Some(ends) = ends else {
-            return Entered::In(Held::Nothing);
+            return Some(Held::Nothing);
         };
         if ends <= trip.now() {
-            return Entered::Refused(Rejected {
-                by: By::Deadline,
-                name: trip.inner.name.clone(),
-                retry_after: None,
-            });
+            return None;
         }
         if ends < self.ends {
             self.ends = ends;
             self.limit = at as u8;
         }
-        Entered::In(Held::Limit { ends, scope })
+        Some(Held::Limit { ends, scope })
+    }
+
+    /// Leaves all stages with success. False when the answer was lost on purpose: from there the way goes on by
+    /// [`Way::outward`].
+    #[inline]
+    pub(super) fn succeed(&mut self, trip: &mut Trip<'_>) -> bool {
+        #[cfg(feature = "fault-injection")]
+        if self.held.iter().any(|held| matches!(held, Held::Abort)) {
+            return false;
+        }
+        matches!(
+            self.outward(self.end(), Verdict::Success, trip, &mut None),
+            Outward::Out
+        )
     }
 
     /// Leaves the stages before `from` with a verdict.
@@ -272,6 +304,18 @@ impl Way {
             let held = std::mem::replace(&mut self.held[at], Held::Nothing);
             stages[at].leave(held, None);
         }
+    }
+}
+
+#[cold]
+fn too_late(at: usize, trip: &Trip<'_>) -> Inward {
+    Inward::Refused {
+        at,
+        rejected: Rejected {
+            by: By::Deadline,
+            name: trip.inner.name.clone(),
+            retry_after: None,
+        },
     }
 }
 
