@@ -12,19 +12,22 @@ use tokio::time::{Instant, advance};
 
 const OVERLOAD: Verdict = Verdict::Overload { hint: None };
 const TIMEOUT: Verdict = Verdict::Failure(Kind::Timeout);
-const BASE: Duration = Duration::from_millis(20);
+/// Five of these make two windows. Shorter ones would make more calls in the same windows, and show nothing else.
+const BASE: Duration = Duration::from_millis(40);
 
 fn limit(settings: AdaptiveSettings) -> AdaptiveLimit {
     AdaptiveLimit::new("l", settings).unwrap()
 }
 
-/// `workers` calls at one time take `base` each, the others queue in front of them.
+/// `workers` calls at one time take `base` each, the others queue in front of them. It is idle between two answers, so a
+/// minute of it costs as many steps as there are moments at which something is answered.
 struct Server {
     free: BinaryHeap<Reverse<Instant>>,
     base: Duration,
     /// Every so many calls one times out instead.
     timeouts: Option<usize>,
-    inside: BTreeMap<(Instant, usize), Sample>,
+    /// By the moment of their answers, with their numbers.
+    inside: BTreeMap<Instant, Vec<(usize, Sample)>>,
     calls: usize,
 }
 
@@ -41,24 +44,31 @@ impl Server {
 
     /// Callers that keep up to `demand` calls inside, for `length`.
     async fn run(&mut self, limit: &AdaptiveLimit, demand: usize, length: Duration) {
-        let end = Instant::now() + length;
-        while Instant::now() < end {
+        let stop = Instant::now() + length;
+        let mut inside: usize = self.inside.values().map(Vec::len).sum();
+        loop {
             let now = Instant::now();
-            while let Some(entry) = self.inside.first_entry().filter(|entry| entry.key().0 <= now) {
-                let timed_out = self.timeouts.is_some_and(|every| entry.key().1 % every == 0);
-                entry
-                    .remove()
-                    .record(if timed_out { TIMEOUT } else { Verdict::Success });
+            while let Some(entry) = self.inside.first_entry().filter(|entry| *entry.key() <= now) {
+                for (number, sample) in entry.remove() {
+                    let timed_out = self.timeouts.is_some_and(|every| number % every == 0);
+                    sample.record(if timed_out { TIMEOUT } else { Verdict::Success });
+                    inside -= 1;
+                }
             }
-            while self.inside.len() < demand {
+            while inside < demand {
                 let Ok(sample) = limit.acquire() else { break };
                 let begin = self.free.pop().unwrap().0.max(now);
                 let end = begin + self.base;
                 self.free.push(Reverse(end));
                 self.calls += 1;
-                self.inside.insert((end, self.calls), sample);
+                inside += 1;
+                self.inside.entry(end).or_default().push((self.calls, sample));
             }
-            advance(Duration::from_millis(2)).await;
+            let next = self.inside.keys().next().map_or(stop, |next| stop.min(*next));
+            if next <= now {
+                return;
+            }
+            advance(next - now).await;
         }
     }
 }
