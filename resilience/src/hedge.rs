@@ -8,6 +8,9 @@ use std::time::Duration;
 use crate::clock;
 use crate::error::BuildError;
 
+/// The longest wait before another attempt: what is longer was meant in another unit.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
 /// Settings of hedging. Requests that must not be repeated are never hedged, and every extra attempt is taken out of the
 /// retry budget.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,11 +40,11 @@ impl HedgeSettings {
     /// Whether they make sense.
     ///
     /// # Errors
-    /// No delay, a quantile outside (0, 1), more than ten extra attempts or none.
+    /// No delay or one of more than a day, a quantile outside (0, 1), more than ten extra attempts or none.
     pub fn check(&self, name: &str) -> Result<(), BuildError> {
         let refuse = |key, problem| Err(BuildError::new(name, key, problem));
-        if self.delay.is_zero() {
-            return refuse("hedge.delay", "must be above zero");
+        if self.delay.is_zero() || self.delay > LONGEST {
+            return refuse("hedge.delay", "must be above zero and at most a day");
         }
         if self.quantile.is_some_and(|share| !(share > 0.0 && share < 1.0)) {
             return refuse("hedge.quantile", "must be above 0 and below 1");

@@ -155,22 +155,15 @@ impl Pipeline {
         let name = &*inner.name;
         settings.check(name)?;
         let parts = settings.parts(name)?;
+        let refuse = |key: &str, problem: &str| Err(BuildError::new(name, key, problem));
         if let Some(part) = parts.iter().find(|part| !self.parts().any(|own| own == **part)) {
-            return Err(BuildError::new(
-                name,
-                part.as_str(),
-                "cannot be added to a policy in use",
-            ));
+            return refuse(part.key(), "cannot be added to a policy in use");
         }
         if let Some(part) = self.parts().find(|part| !parts.contains(part)) {
-            return Err(BuildError::new(
-                name,
-                part.as_str(),
-                "cannot be taken from a policy in use",
-            ));
+            return refuse(part.key(), "cannot be taken from a policy in use");
         }
         if !self.parts().eq(parts) {
-            return Err(BuildError::new(name, "order", "cannot be changed in a policy in use"));
+            return refuse("order", "cannot be changed in a policy in use");
         }
         // One after the other; two reloads at one time must not mix.
         let mut current = inner.settings.lock().unwrap_or_else(PoisonError::into_inner);

@@ -11,6 +11,9 @@ use crate::error::BuildError;
 use crate::event::{Event, Tell};
 use crate::verdict::{Kind, Safety, Verdict};
 
+/// The longest that any wait may be: what is longer was meant in another unit.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
 /// How waits are spread, so that clients do not come back together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "config", derive(serde::Deserialize), serde(rename_all = "snake_case"))]
@@ -122,7 +125,7 @@ impl RetrySettings {
     /// Whether they make sense, for the policy `name`.
     ///
     /// # Errors
-    /// Waits of zero, a first wait above the longest one, a budget that can never be spent.
+    /// Waits of zero or of more than a day, a first wait above the longest one, a budget that can never be spent.
     pub fn check(&self, name: &str) -> Result<(), BuildError> {
         let refuse = |key, problem| Err(BuildError::new(name, key, problem));
         if self.base.is_zero() {
@@ -131,8 +134,11 @@ impl RetrySettings {
         if self.base > self.cap {
             return refuse("retry.base", "must not be longer than retry.cap");
         }
-        if self.hint_cap.is_zero() {
-            return refuse("retry.hint_cap", "must be above zero");
+        if self.cap > LONGEST {
+            return refuse("retry.cap", "must be at most a day");
+        }
+        if self.hint_cap.is_zero() || self.hint_cap > LONGEST {
+            return refuse("retry.hint_cap", "must be above zero and at most a day");
         }
         self.budget.as_ref().map_or(Ok(()), |budget| budget.check(name))
     }
@@ -203,25 +209,25 @@ pub(crate) struct Retrier {
     settings: Mutex<RetrySettings>,
     /// Whether anything is ever repeated: asked in every call.
     repeats: AtomicBool,
-    budget: Option<Budget>,
+    budget: Budget,
+    /// Whether the budget is asked. A policy without one may be given it by a reload.
+    limited: AtomicBool,
+    /// Whether the budget is others' too: then a reload leaves it alone.
+    shared: bool,
     made: [AtomicU64; Reason::ALL.len()],
 }
 
 impl Retrier {
     /// With a shared budget, or one of its own.
     pub(crate) fn new(name: &str, settings: RetrySettings, shared: Option<Budget>) -> Result<Self, BuildError> {
-        let own = || {
-            settings
-                .budget
-                .clone()
-                .map(|budget| Budget::from_settings(name, budget))
-        };
         Ok(Self {
-            budget: match shared {
-                Some(budget) => Some(budget),
-                None => own().transpose()?,
-            },
             repeats: AtomicBool::new(settings.max > 0),
+            limited: AtomicBool::new(shared.is_some() || settings.budget.is_some()),
+            shared: shared.is_some(),
+            budget: match shared {
+                Some(budget) => budget,
+                None => Budget::from_settings(name, settings.budget.clone().unwrap_or_default())?,
+            },
             settings: Mutex::new(settings),
             made: std::array::from_fn(|_| AtomicU64::new(0)),
         })
@@ -230,7 +236,7 @@ impl Retrier {
     /// Counts a call.
     #[inline]
     pub(crate) fn begin(&self) {
-        if let Some(budget) = &self.budget {
+        if let Some(budget) = self.budget() {
             budget.deposit();
         }
     }
@@ -238,13 +244,15 @@ impl Retrier {
     /// Counts what an attempt came to.
     #[inline]
     pub(crate) fn attempted(&self, verdict: Verdict) {
-        if let Some(budget) = &self.budget {
+        if let Some(budget) = self.budget() {
             budget.record(verdict);
         }
     }
 
+    /// The budget, if retries are bounded by one.
+    #[inline]
     pub(crate) fn budget(&self) -> Option<&Budget> {
-        self.budget.as_ref()
+        self.limited.load(Ordering::Relaxed).then_some(&self.budget)
     }
 
     /// Whether there is another attempt after number `number`, and the wait before it. `left` is the time until the
@@ -270,7 +278,7 @@ impl Retrier {
         if left.is_some_and(|left| delay >= left) {
             return None;
         }
-        if self.budget.as_ref().is_some_and(|budget| !budget.try_withdraw()) {
+        if self.budget().is_some_and(|budget| !budget.try_withdraw()) {
             teller.tell(|name| Event::BudgetExhausted { name });
             return None;
         }
@@ -286,8 +294,11 @@ impl Retrier {
 
     /// Other settings from now on; the budget keeps what it counted. A shared budget stays as it is.
     pub(crate) fn reload(&self, name: &str, settings: RetrySettings) -> Result<(), BuildError> {
-        if let (Some(own), Some(new)) = (&self.budget, &settings.budget) {
-            own.reload(name, new.clone())?;
+        if !self.shared {
+            if let Some(new) = &settings.budget {
+                self.budget.reload(name, new.clone())?;
+            }
+            self.limited.store(settings.budget.is_some(), Ordering::Relaxed);
         }
         self.repeats.store(settings.max > 0, Ordering::Relaxed);
         *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings;
@@ -305,7 +316,7 @@ impl Retrier {
                 .into_iter()
                 .map(|reason| (reason.as_str(), self.made[reason as usize].load(Ordering::Relaxed)))
                 .collect(),
-            budget: self.budget.as_ref().map(Budget::snapshot),
+            budget: self.budget().map(Budget::snapshot),
         }
     }
 }

@@ -12,6 +12,9 @@ use crate::rate::RateLimitSettings;
 use crate::retry::RetrySettings;
 use crate::throttle::ThrottleSettings;
 
+/// The longest that a time limit may be: what is longer was meant in another unit.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
 /// Settings of a policy. What is absent is not part of it.
 #[derive(Debug, Clone, Default, PartialEq)]
 #[cfg_attr(feature = "config", derive(serde::Deserialize), serde(deny_unknown_fields, default))]
@@ -82,8 +85,8 @@ impl PipelineSettings {
         let refuse = |key: &str, problem: &str| Err(BuildError::new(name, key, problem));
         let TimeoutSettings { total, attempt } = self.timeout;
         for (key, limit) in [("timeout.total", total), ("timeout.attempt", attempt)] {
-            if limit.is_some_and(|limit| limit.is_zero()) {
-                return refuse(key, "must be above zero");
+            if limit.is_some_and(|limit| limit.is_zero() || limit > LONGEST) {
+                return refuse(key, "must be above zero and at most a day");
             }
         }
         if let (Some(attempt), Some(total)) = (attempt, total) {

@@ -78,6 +78,15 @@ impl Part {
             Self::Faults => "faults",
         }
     }
+
+    /// The setting that makes a policy have it.
+    pub(super) const fn key(self) -> &'static str {
+        match self {
+            Self::Deadline => "timeout.total",
+            Self::AttemptTimeout => "timeout.attempt",
+            other => other.as_str(),
+        }
+    }
 }
 
 /// The most stages that a policy can have: every part once.

@@ -291,8 +291,11 @@ impl Way {
     /// Ends the limit of a stage: which one, and how long it was.
     pub(super) fn expire(&mut self, at: usize, stages: &[Stage]) -> (Scope, Duration) {
         match (&stages[at], std::mem::replace(&mut self.held[at], Held::Nothing)) {
-            (Stage::AttemptTimeout(limit), Held::Limit { scope, .. }) => (scope, limit.get().unwrap_or_default()),
-            (_, Held::Limit { ends, scope }) => (scope, Duration::from_nanos(ends)),
+            // The caller's deadline may come before the policy's own limit, and may be the only one.
+            (Stage::Deadline(own) | Stage::AttemptTimeout(own), Held::Limit { ends, scope }) => {
+                let callers = Duration::from_nanos(ends);
+                (scope, own.get().map_or(callers, |own| own.min(callers)))
+            }
             _ => (Scope::Total, Duration::ZERO),
         }
     }
