@@ -138,7 +138,7 @@ impl Breaker {
         control.settings = settings;
         // Fewer probes may be enough now.
         let Control { core, settings, .. } = &mut *control;
-        core.decide(settings, now, rand::random());
+        core.decide(settings, now, fastrand::f64());
         self.publish(control, now);
         Ok(())
     }
@@ -341,7 +341,7 @@ impl Breaker {
         if inner.word.load().is_closed() && inner.hot.is_too_much(inner.calls(generation, now, flags), row) {
             let mut control = self.control();
             let Control { core, settings, .. } = &mut *control;
-            core.trip(settings, now, generation, rand::random());
+            core.trip(settings, now, generation, fastrand::f64());
             self.publish(control, now);
         }
     }
@@ -356,7 +356,7 @@ impl Breaker {
                 let good = ending.failed.map(|failed| !failed && !ending.slow);
                 let mut control = self.control();
                 let Control { core, settings, .. } = &mut *control;
-                let counts = core.probed(settings, now, number, good, rand::random());
+                let counts = core.probed(settings, now, number, good, fastrand::f64());
                 self.publish(control, now);
                 counts
             }

@@ -263,7 +263,7 @@ impl Consumer {
                 }
             }
             Verdict::Failure(_) | Verdict::Overload { hint: None } => Disposition::Nack {
-                delay: settings.delay(delivery, rand::random()),
+                delay: settings.delay(delivery, fastrand::f64()),
                 error,
             },
         }

@@ -4,8 +4,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use rand::Rng;
-
 use crate::budget::{Budget, BudgetSettings, BudgetSnapshot};
 use crate::error::BuildError;
 use crate::event::{Event, Tell};
@@ -158,12 +156,12 @@ impl RetrySettings {
         self.base.saturating_mul(2_u32.saturating_pow(retry)).min(self.cap)
     }
 
-    /// The wait before retry number `retry` (from 0), without a hint.
-    pub(crate) fn delay(&self, retry: u32, rng: &mut impl Rng) -> Duration {
+    /// The wait before retry number `retry` (from 0), without a hint; `spread` in 0..=1 is the jitter.
+    fn delay(&self, retry: u32, spread: f64) -> Duration {
         let full = self.backoff_for(retry);
         match self.jitter {
             Jitter::None => full,
-            Jitter::Full => full.mul_f64(rng.random_range(0.0..=1.0)),
+            Jitter::Full => full.mul_f64(spread),
         }
     }
 }
@@ -271,7 +269,7 @@ impl Retrier {
             if number > settings.max || hint.is_some_and(|hint| hint > settings.hint_cap) {
                 return None;
             }
-            let own = settings.delay(number - 1, &mut rand::rng());
+            let own = settings.delay(number - 1, fastrand::f64());
             hint.map_or(own, |hint| hint.max(own))
         };
         // Waiting for what comes too late helps nobody: the last result is the answer.

@@ -156,7 +156,7 @@ impl Throttle {
         let turn = inner.turn();
         let probability = inner.probability(turn);
         inner.requests.add(turn, 1);
-        if probability > 0.0 && inner.chance.as_ref().map_or_else(rand::random, |chance| chance()) < probability {
+        if probability > 0.0 && inner.chance.as_ref().map_or_else(fastrand::f64, |chance| chance()) < probability {
             inner.rejected.fetch_add(1, Ordering::Relaxed);
             return Err(Rejected {
                 by: By::Throttle,
