@@ -3,7 +3,7 @@
 
 mod gcra;
 mod keyed;
-#[cfg(test)]
+#[cfg(all(test, not(resilience_loom)))]
 mod model;
 
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -36,8 +36,20 @@ const PARTS: &[Part] = &[
         let mut docs = step::cargo(["doc", "--workspace", "--no-deps", "--quiet"]);
         step::run(docs.env("RUSTDOCFLAGS", "-D warnings"))
     }),
+    ("loom", loom),
     ("test", || test::run(&test::Arguments::complete())),
 ];
+
+/// Every interleaving of the lock-free modules of `resilience`, up to three switches of the thread where none was due:
+/// all of them take hours. The cfg changes how everything is built, so it has a target directory of its own.
+fn loom() -> Result<()> {
+    let mut models = step::cargo(["test", "--package", "resilience", "--lib", "--quiet", "loom"]);
+    models
+        .env("RUSTFLAGS", "--cfg resilience_loom")
+        .env("LOOM_MAX_PREEMPTIONS", "3")
+        .env("CARGO_TARGET_DIR", step::target().join("loom"));
+    step::run(&mut models)
+}
 
 /// Runs the parts until one fails.
 ///

@@ -1,6 +1,6 @@
 //! One step of a task: a command with a fixed working directory, whose failure names the command.
 
-use std::{ffi::OsStr, process::Command};
+use std::{ffi::OsStr, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result, ensure};
 
@@ -42,6 +42,12 @@ pub fn output(command: &mut Command) -> Result<String> {
         String::from_utf8_lossy(&output.stderr)
     );
     String::from_utf8(output.stdout).with_context(|| format!("`{shown}` wrote what is not UTF-8"))
+}
+
+/// Where cargo puts what it builds.
+pub fn target() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR");
+    target.map_or_else(|| peers::workspace_root().join("target"), PathBuf::from)
 }
 
 fn show(command: &Command) -> String {

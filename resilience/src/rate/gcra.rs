@@ -1,7 +1,10 @@
 //! The arithmetic of the generic cell rate algorithm (ITU-T I.371, "virtual scheduling"), which is a token bucket kept
 //! as one number: the moment at which the bucket is full again. Times are nanoseconds and given by the caller.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering};
+
+#[cfg(all(test, resilience_loom))]
+mod loom;
 
 /// A rate and a burst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,8 +1,12 @@
 //! Counts over a window of time that slides in ten steps, without a lock: each step is one word that holds its turn and
 //! its count, so that clearing a step and counting in it are one exchange. Times are given by the caller.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use crate::sync::{AtomicU64, Ordering};
+
+#[cfg(all(test, resilience_loom))]
+mod loom;
 
 const STEPS: u32 = 10;
 
@@ -57,8 +61,9 @@ impl Counts {
     /// Forgets everything but `sum`, as if it had been counted at this turn.
     pub(super) fn restart(&self, turn: u32, sum: u64) {
         for step in &self.steps {
-            // A step that is ten turns old counts nowhere.
-            step.store(join(turn.wrapping_sub(STEPS), 0), Ordering::Relaxed);
+            // A step that is ten turns old counts nowhere. An exchange as everywhere here, which loom orders as a
+            // processor does; a store beside exchanges it does not.
+            step.swap(join(turn.wrapping_sub(STEPS), 0), Ordering::Relaxed);
         }
         self.add(turn, u32::try_from(sum).unwrap_or(u32::MAX));
     }
@@ -89,7 +94,7 @@ enum Held {
     Later,
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(resilience_loom)))]
 mod tests {
     use proptest::prelude::*;
 

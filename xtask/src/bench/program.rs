@@ -17,10 +17,7 @@ pub fn build(packages: &[&str]) -> Result<()> {
 
 /// The folder of the release binaries.
 pub fn folder() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR");
-    target
-        .map_or_else(|| peers::workspace_root().join("target"), PathBuf::from)
-        .join("release")
+    step::target().join("release")
 }
 
 /// A release binary by name.
