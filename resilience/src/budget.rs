@@ -233,7 +233,7 @@ impl Budget {
         let mut guarded = self.lock();
         let granted = match guarded.settings.tokens {
             Some(tokens) => self.inner.tokens.load(Ordering::Relaxed) * 2 > thousandths(tokens.max),
-            None => guarded.allows_another(requests, now),
+            None => guarded.left(requests, now) >= 1.0,
         };
         if granted {
             guarded.retries.add(now, 0);
@@ -245,10 +245,18 @@ impl Budget {
 
     /// What was counted.
     pub fn snapshot(&self) -> BudgetSnapshot {
+        let now = clock::now();
         let requests = self.requests();
         let guarded = self.lock();
-        let [retries] = guarded.retries.sums(clock::now());
+        let [retries] = guarded.retries.sums(now);
+        let tokens = self.inner.tokens.load(Ordering::Relaxed);
+        let left = match guarded.settings.tokens {
+            // Each retry takes a token once it fails, and more than half of them must be there before.
+            Some(Tokens { max, .. }) => (tokens * 2).saturating_sub(thousandths(max)).div_ceil(2 * TOKEN),
+            None => guarded.left(requests, now).max(0.0) as u64,
+        };
         BudgetSnapshot {
+            left,
             limit_ratio: guarded.settings.ratio,
             ratio: if requests == 0 {
                 0.0
@@ -256,10 +264,7 @@ impl Budget {
                 retries as f64 / requests as f64
             },
             exhausted: self.inner.exhausted.load(Ordering::Relaxed),
-            tokens_left: guarded
-                .settings
-                .tokens
-                .map(|_| self.inner.tokens.load(Ordering::Relaxed) as f64 / TOKEN as f64),
+            tokens_left: guarded.settings.tokens.map(|_| tokens as f64 / TOKEN as f64),
         }
     }
 
@@ -275,11 +280,12 @@ impl Budget {
 }
 
 impl Guarded {
-    fn allows_another(&self, requests: u64, now: Duration) -> bool {
+    /// Retries of the share that are left.
+    fn left(&self, requests: u64, now: Duration) -> f64 {
         let [retries] = self.retries.sums(now);
         let allowed = self.settings.ratio * requests as f64 + self.settings.min_per_sec * LENGTH.as_secs_f64();
         // The slack is for sums such as 0.6 * 5, which is a little under 3.
-        (retries + 1) as f64 <= allowed + 1e-9
+        allowed + 1e-9 - retries as f64
     }
 }
 
@@ -291,6 +297,8 @@ fn thousandths(tokens: f64) -> u64 {
 /// Figures of a budget.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct BudgetSnapshot {
+    /// Retries that could be made now, if each of them failed.
+    pub left: u64,
     /// Retries per request that are allowed.
     pub limit_ratio: f64,
     /// Retries per request in the last ten seconds.

@@ -52,6 +52,8 @@ pub enum Event<'a> {
     Fallback {
         /// Name of the policy.
         name: &'a str,
+        /// `rejected`, `timeout` or `failure`.
+        reason: &'static str,
     },
 }
 

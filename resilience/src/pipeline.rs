@@ -33,6 +33,7 @@ use crate::hedge::HedgeSnapshot;
 use crate::layer::{AnyError, PipelineLayer};
 use crate::rate::RateLimitSnapshot;
 use crate::retry::{Retrier, RetrySnapshot};
+use crate::stale::FallbackReason;
 use crate::throttle::ThrottleSnapshot;
 use crate::verdict::{Classify, Safety};
 
@@ -55,7 +56,8 @@ pub struct Inner {
     settings: Mutex<PipelineSettings>,
     listener: Option<Arc<dyn Listener>>,
     timeouts: [AtomicU64; 2],
-    fallbacks: AtomicU64,
+    /// By reason.
+    fallbacks: [AtomicU64; 3],
     warnings: Vec<String>,
     /// Whether it was told already that this policy repeats what another one repeats.
     nested: AtomicBool,
@@ -271,8 +273,12 @@ impl Pipeline {
         match self.call(op).await {
             Ok(value) => Ok(value),
             Err(error) => {
-                self.inner.fallbacks.fetch_add(1, Ordering::Relaxed);
-                self.inner.tell(|name| Event::Fallback { name });
+                let reason = FallbackReason::of_error(&error);
+                self.inner.fallbacks[reason as usize].fetch_add(1, Ordering::Relaxed);
+                self.inner.tell(|name| Event::Fallback {
+                    name,
+                    reason: reason.as_str(),
+                });
                 fallback(error).await
             }
         }
@@ -303,7 +309,14 @@ impl Pipeline {
             total_timeout_seconds: None,
             attempt_timeouts: inner.timeouts[Scope::Attempt as usize].load(Ordering::Relaxed),
             total_timeouts: inner.timeouts[Scope::Total as usize].load(Ordering::Relaxed),
-            fallbacks: inner.fallbacks.load(Ordering::Relaxed),
+            fallbacks: FallbackReason::ALL
+                .map(|reason| {
+                    (
+                        reason.as_str(),
+                        inner.fallbacks[reason as usize].load(Ordering::Relaxed),
+                    )
+                })
+                .to_vec(),
         };
         for stage in &inner.stages {
             match stage {
@@ -423,6 +436,6 @@ pub struct PipelineSnapshot {
     pub attempt_timeouts: u64,
     /// Calls cut off since the start.
     pub total_timeouts: u64,
-    /// Fallbacks since the start.
-    pub fallbacks: u64,
+    /// Fallbacks since the start, by reason (`rejected`, `timeout`, `failure`).
+    pub fallbacks: Vec<(&'static str, u64)>,
 }

@@ -163,6 +163,15 @@ impl FallbackReason {
             Verdict::Failure(_) | Verdict::Overload { .. } => Some(Self::Failure),
         }
     }
+
+    /// The reason for an answer of one's own in place of this error.
+    pub(crate) const fn of_error<E>(error: &Error<E>) -> Self {
+        match error {
+            Error::Rejected(_) => Self::Rejected,
+            Error::Timeout { .. } => Self::Timeout,
+            Error::Inner(_) => Self::Failure,
+        }
+    }
 }
 
 impl<K: Hash + Eq + Clone, V: Clone> StaleCache<K, V> {

@@ -243,3 +243,26 @@ proptest! {
         })?;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_left_is_what_can_be_withdrawn() {
+    for (budget, requests, left) in [
+        (Budget::new(0.2, 0.0), 17, 3),
+        (Budget::new(0.6, 0.0), 5, 3),
+        (Budget::new(0.0, 0.35), 4, 3),
+        (Budget::new(0.2, 3.0), 0, 30),
+        // More than half of the tokens must be there before each; every retry that fails takes one.
+        (Budget::tokens(10.0, 0.1).unwrap(), 0, 5),
+        (Budget::tokens(3.0, 0.1).unwrap(), 0, 2),
+        (Budget::tokens(1.0, 0.1).unwrap(), 0, 1),
+    ] {
+        (0..requests).for_each(|_| budget.deposit());
+        assert_eq!(budget.snapshot().left, left, "{budget:?}");
+        for left_after in (0..left).rev() {
+            assert!(budget.try_withdraw());
+            budget.record(Verdict::Failure(Kind::Transient));
+            assert_eq!(budget.snapshot().left, left_after);
+        }
+        assert!(!budget.try_withdraw());
+    }
+}

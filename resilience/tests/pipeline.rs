@@ -320,7 +320,7 @@ async fn a_fallback_answers_what_failed() {
         .call_or_else(|_| async { Err::<u32, _>(Down) }, |_| async { Ok(7) })
         .await
         .unwrap();
-    assert_eq!((value, policy.snapshot().fallbacks), (7, 1));
+    assert_eq!((value, policy.snapshot().fallbacks[2]), (7, ("failure", 1)));
 }
 
 #[tokio::test(start_paused = true)]

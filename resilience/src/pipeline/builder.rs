@@ -185,7 +185,7 @@ impl PipelineBuilder {
                 settings: Mutex::new(self.settings),
                 listener: self.listener,
                 timeouts: std::array::from_fn(|_| AtomicU64::new(0)),
-                fallbacks: AtomicU64::new(0),
+                fallbacks: Default::default(),
                 warnings,
                 nested: AtomicBool::new(false),
             }),
