@@ -32,6 +32,8 @@ pub struct CapturedSpan {
     pub parent_span_id: String,
     /// Whether the status is an error.
     pub is_error: bool,
+    /// Names of its events, in order.
+    pub events: Vec<String>,
 }
 
 impl TestTelemetry {
@@ -95,6 +97,7 @@ impl SpanProcessor for Keep {
             span_id: span.span_context.span_id().to_string(),
             parent_span_id: span.parent_span_id.to_string(),
             is_error: matches!(span.status, opentelemetry::trace::Status::Error { .. }),
+            events: span.events.iter().map(|event| event.name.to_string()).collect(),
         };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(kept);
     }

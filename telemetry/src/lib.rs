@@ -33,6 +33,8 @@ mod otlp;
 mod panics;
 #[cfg(feature = "resilience")]
 mod policies;
+#[cfg(feature = "resilience")]
+mod policy_events;
 mod process;
 pub mod propagation;
 mod report;
@@ -43,11 +45,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 pub use admin::{Admin, AdminAddr, AdminError, AdminServer};
+#[cfg(feature = "resilience")]
+pub use bridge::Figures;
 pub use builder::{InitError, TelemetryBuilder};
 pub use capture::{CapturedSpan, TestTelemetry};
 pub use catalogue;
 pub use level::{FilterError, LevelStatus, LogLevel};
 pub use metrics::{Counter, Gauge, Histogram, Metrics};
+#[cfg(feature = "resilience")]
+pub use policy_events::PolicyEvents;
 pub use propagation::{CorrelationId, inject, inject_metadata, interceptor};
 pub use report::{Report, SinkCounts};
 pub use server::{GrpcLayer, GrpcType, HttpLayer};
@@ -141,8 +147,24 @@ impl Telemetry {
     /// listener's `/policies`.
     #[cfg(feature = "resilience")]
     pub fn watch_policy(&self, policy: &resilience::Pipeline) {
-        bridge::policy(&self.inner.metrics, policy);
+        let watched = policy.clone();
+        self.watch(policy.name(), move || watched.snapshot());
         self.inner.policies.watch(policy);
+    }
+
+    /// Exports a policy that stands alone, by whatever reads its snapshot at each scrape:
+    /// `telemetry.watch("passwords", move || bulkhead.snapshot())`. `name` is the series' label: take it from the program
+    /// or its configuration, never from a request, and give no two policies of one kind the same.
+    #[cfg(feature = "resilience")]
+    pub fn watch<F: Figures>(&self, name: &str, read: impl Fn() -> F + Send + Sync + 'static) {
+        bridge::watch(&self.inner.metrics, name, read);
+    }
+
+    /// A listener that tells what happens inside of policies in lines of the log and on the span of the call: see
+    /// [`PolicyEvents`]. Give each policy a clone.
+    #[cfg(feature = "resilience")]
+    pub fn policy_events(&self) -> PolicyEvents {
+        self.inner.policies.events()
     }
 
     /// What became of everything emitted so far, by sink. While a sink works, the difference is what it has queued.

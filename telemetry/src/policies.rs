@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::admin::Peer;
+use crate::policy_events::PolicyEvents;
 
 /// How long a force lasts when nobody says.
 const DEFAULT_TTL: Duration = Duration::from_secs(10 * 60);
@@ -28,6 +29,7 @@ const MAX_WORDS: usize = 500;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Policies {
     watched: Arc<Mutex<Vec<Watched>>>,
+    events: PolicyEvents,
 }
 
 #[derive(Debug)]
@@ -118,6 +120,11 @@ impl Policies {
             policy: policy.clone(),
             forced: None,
         });
+    }
+
+    /// The listener that all policies of this process may share.
+    pub(crate) fn events(&self) -> PolicyEvents {
+        self.events.clone()
     }
 
     /// `GET /policies`, `POST /policies/{name}/force` and `POST /policies/{name}/reset`.

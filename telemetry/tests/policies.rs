@@ -52,7 +52,7 @@ async fn every_state_has_its_series_before_the_first_call() {
         r#"retry_budget_exhausted_total{name="backend"} 0"#,
         r#"timeouts_total{name="backend",scope="attempt"} 0"#,
         r#"bulkhead_limit{name="backend"} 100"#,
-        r#"fallback_total{name="backend"} 0"#,
+        r#"fallback_total{name="backend",reason="timeout"} 0"#,
     ] {
         assert!(text.contains(series), "{series} is not in\n{text}");
     }

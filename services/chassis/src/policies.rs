@@ -6,7 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use health::{Failure, Outcome, Reason, Spec};
-use resilience::{Breaker, Pipeline, State};
+use resilience::{Breaker, Pipeline, PipelineSettings, State};
+use telemetry::{PolicyEvents, Telemetry};
 
 use crate::start::Misconfigured;
 
@@ -15,23 +16,27 @@ use crate::start::Misconfigured;
 pub struct Policies {
     text: String,
     origin: String,
+    events: PolicyEvents,
 }
 
 impl Policies {
-    /// The file, if one is named, as a whole in place of the text that is compiled in.
+    /// The file, if one is named, as a whole in place of the text that is compiled in. What happens in the policies is
+    /// told in the log and the spans of `telemetry`.
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn read(compiled_in: &str, file: Option<&Path>) -> Result<Self, Misconfigured> {
+    pub fn read(telemetry: &Telemetry, compiled_in: &str, file: Option<&Path>) -> Result<Self, Misconfigured> {
+        let events = telemetry.policy_events();
         let Some(file) = file else {
             return Ok(Self {
                 text: compiled_in.to_owned(),
                 origin: "the policies that are compiled in".to_owned(),
+                events,
             });
         };
         let origin = format!("POLICIES_FILE={}", file.display());
         match std::fs::read_to_string(file) {
-            Ok(text) => Ok(Self { text, origin }),
+            Ok(text) => Ok(Self { text, origin, events }),
             Err(error) => Err(Misconfigured(format!("{origin}: it cannot be read: {error}"))),
         }
     }
@@ -41,7 +46,11 @@ impl Policies {
     /// # Errors
     /// No such table, an unknown key or a value that makes no sense; the message says which and why.
     pub fn policy(&self, name: &str) -> Result<Pipeline, Misconfigured> {
-        Pipeline::from_toml(&self.text, name).map_err(|error| {
+        let built = PipelineSettings::from_toml(&self.text, name).and_then(|settings| {
+            let policy = Pipeline::from_settings(name, settings).listener(self.events.clone());
+            Ok(policy.build()?)
+        });
+        built.map_err(|error| {
             let mut told = format!("{}: {error}", self.origin);
             let mut cause = std::error::Error::source(&error);
             while let Some(error) = cause {
@@ -90,12 +99,13 @@ mod tests {
 
     #[test]
     fn a_file_stands_in_the_place_of_what_is_compiled_in() {
+        let telemetry = Telemetry::test();
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("policies.toml");
         std::fs::write(&file, "[policy.other]\n").unwrap();
-        let compiled = Policies::read(TEXT, None).unwrap();
+        let compiled = Policies::read(&telemetry, TEXT, None).unwrap();
         assert_eq!(compiled.policy("payments").unwrap().name(), "payments");
-        let named = Policies::read(TEXT, Some(&file)).unwrap();
+        let named = Policies::read(&telemetry, TEXT, Some(&file)).unwrap();
         assert_eq!(named.policy("other").unwrap().name(), "other");
         let error = named.policy("payments").unwrap_err().to_string();
         assert!(
@@ -106,6 +116,7 @@ mod tests {
 
     #[test]
     fn a_mistake_is_told_with_its_key_on_one_line() {
+        let telemetry = Telemetry::test();
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("policies.toml");
         for (text, words) in [
@@ -125,7 +136,7 @@ mod tests {
             ("[policy.payments\n", "line 1"),
         ] {
             std::fs::write(&file, text).unwrap();
-            let policies = Policies::read(TEXT, Some(&file)).unwrap();
+            let policies = Policies::read(&telemetry, TEXT, Some(&file)).unwrap();
             let error = policies.policy("payments").unwrap_err().to_string();
             assert!(
                 error.contains(words) && error.contains("POLICIES_FILE="),
@@ -133,13 +144,17 @@ mod tests {
             );
             assert!(!error.contains('\n'), "{error:?}");
         }
-        let gone = Policies::read(TEXT, Some(&folder.path().join("gone"))).unwrap_err();
+        let gone = Policies::read(&telemetry, TEXT, Some(&folder.path().join("gone"))).unwrap_err();
         assert!(gone.to_string().contains("it cannot be read"), "{gone}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_breaker_degrades_and_never_takes_the_service_out_of_balance() {
-        let policy = Policies::read(TEXT, None).unwrap().policy("payments").unwrap();
+        let telemetry = Telemetry::test();
+        let policy = Policies::read(&telemetry, TEXT, None)
+            .unwrap()
+            .policy("payments")
+            .unwrap();
         let health = Health::builder().check(breaker_check(&policy)).build().unwrap();
         let breaker = policy.breaker().unwrap();
         let check = || health.snapshot().checks[0].clone();

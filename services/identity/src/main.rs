@@ -69,10 +69,13 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
 
     let reloading = tokio::spawn(reload(keys.clone(), telemetry.metrics().clone()));
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let hasher = Hasher::new(processors)?;
+    let bulkhead = hasher.bulkhead().clone();
+    telemetry.watch("passwords", move || bulkhead.snapshot());
     let http = router(Identity {
         store,
         keys,
-        hasher: Hasher::new(processors)?,
+        hasher,
         lifetime: arguments.token_lifetime,
         metrics: telemetry.metrics().clone(),
         throttle: Mutex::new(Throttle::default()),

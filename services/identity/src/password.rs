@@ -48,6 +48,11 @@ impl Hasher {
         })
     }
 
+    /// What keeps too many from being checked at one time.
+    pub fn bulkhead(&self) -> &Bulkhead {
+        &self.bulkhead
+    }
+
     /// The hash of a new password: `$scrypt$ln=14,r=8,p=5$<salt>$<hash>`.
     pub async fn hash(&self, password: String) -> Result<String, HashError> {
         let mut salt = [0; SALT];

@@ -110,7 +110,7 @@ pub async fn run(args: Arguments) -> anyhow::Result<()> {
 
     let payments_channel = connect("PAYMENTS_GRPC_URL", &args.payments_grpc_url)?;
     let notifications_channel = connect("NOTIFICATIONS_GRPC_URL", &args.notifications_grpc_url)?;
-    let policies = Policies::read(POLICIES, args.policies.as_deref())?;
+    let policies = Policies::read(&telemetry, POLICIES, args.policies.as_deref())?;
     let payments_policy = policies.policy("payments")?;
     let notifications_policy = policies.policy("notifications")?;
     let identity_policy = policies.policy("identity")?;

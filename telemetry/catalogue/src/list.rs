@@ -100,8 +100,13 @@ const BREAKER_OUTCOMES: &[&str] = &[
     "cancelled",
     "stale",
     "rejected",
+    "spared",
 ];
 const RETRY_REASONS: &[&str] = &["not_sent", "transient", "timeout", "overload"];
+const FALLBACK_REASONS: &[&str] = &["rejected", "timeout", "failure"];
+const PRIORITIES: &[&str] = &["critical", "high", "normal", "low"];
+const MESSAGE_OUTCOMES: &[&str] = &["acked", "nacked", "dead_lettered", "paused"];
+const BOOLEANS: &[&str] = &["false", "true"];
 const TIMEOUT_SCOPES: &[&str] = &["attempt", "total"];
 const SINKS: &[&str] = &["stdout", "otlp_traces", "loki", "otlp_logs"];
 const LEVELS: &[&str] = &["ERROR", "WARN", "INFO", "DEBUG", "TRACE"];
@@ -127,12 +132,31 @@ metrics! {
     counter RETRY_ATTEMPTS_TOTAL(2) "retry_attempts_total" One [name, reason = RETRY_REASONS] "Attempts beyond the first.";
     counter RETRY_BUDGET_EXHAUSTED_TOTAL(1) "retry_budget_exhausted_total" One [name] "Retries not made because the budget was spent.";
     gauge RETRY_BUDGET_RATIO(1) "retry_budget_ratio" Ratio [name] "Retries per request in the budget's window.";
+    gauge RETRY_BUDGET_LEFT(1) "retry_budget_left" One [name] "Retries that could be made now.";
     counter TIMEOUTS_TOTAL(2) "timeouts_total" One [name, scope = TIMEOUT_SCOPES] "Calls cut off by a time limit.";
     gauge BULKHEAD_IN_FLIGHT(1) "bulkhead_in_flight" One [name] "Calls inside the bulkhead.";
     gauge BULKHEAD_QUEUED(1) "bulkhead_queued" One [name] "Calls waiting for a place in the bulkhead.";
     gauge BULKHEAD_LIMIT(1) "bulkhead_limit" One [name] "Places in the bulkhead.";
     counter BULKHEAD_REJECTED_TOTAL(1) "bulkhead_rejected_total" One [name] "Calls that the bulkhead refused.";
-    counter FALLBACK_TOTAL(1) "fallback_total" One [name] "Calls that a fallback answered.";
+    gauge CONCURRENCY_LIMIT(1) "concurrency_limit" One [name] "Calls at one time that the limit found by itself allows.";
+    gauge CONCURRENCY_LIMIT_IN_FLIGHT(1) "concurrency_limit_in_flight" One [name] "Calls inside that limit.";
+    counter CONCURRENCY_LIMIT_REJECTED_TOTAL(1) "concurrency_limit_rejected_total" One [name] "Calls that it refused.";
+    counter CONCURRENCY_LIMIT_DROPPED_TOTAL(1) "concurrency_limit_dropped_total" One [name] "Timeouts and overloads that lowered it.";
+    counter RATE_LIMIT_REJECTED_TOTAL(1) "rate_limit_rejected_total" One [name] "Calls that a rate limit refused.";
+    gauge RATE_LIMIT_KEYS(1) "rate_limit_keys" One [name] "Keys that a rate limit by key remembers.";
+    counter RATE_LIMIT_OVERFLOWED_TOTAL(1) "rate_limit_overflowed_total" One [name] "Calls of keys for which a rate limit by key had no room.";
+    counter HEDGES_TOTAL(2) "hedges_total" One [name, won = BOOLEANS] "Attempts beside a slow one, by whether they answered first.";
+    counter SHED_TOTAL(2) "shed_total" One [name, priority = PRIORITIES] "Requests refused because there was too much to do.";
+    gauge SHED_IN_FLIGHT(1) "shed_in_flight" One [name] "Requests inside the load shedding.";
+    gauge SHED_LIMIT(1) "shed_limit" One [name] "Requests at one time that it allows the most important ones; absent while it is off.";
+    counter THROTTLE_REJECTED_TOTAL(1) "throttle_rejected_total" One [name] "Calls that a throttle refused by chance.";
+    gauge THROTTLE_REJECT_RATIO(1) "throttle_reject_ratio" Ratio [name] "Probability with which it refuses the next call.";
+    counter FALLBACK_TOTAL(2) "fallback_total" One [name, reason = FALLBACK_REASONS] "Calls that a fallback answered, by what was wrong.";
+    gauge STALE_ENTRIES(1) "stale_entries" One [name] "Answers that a cache of stale answers remembers.";
+    counter STALE_MISSED_TOTAL(1) "stale_missed_total" One [name] "Calls without an answer for which nothing was remembered.";
+    counter CONSUMER_MESSAGES_TOTAL(2) "consumer_messages_total" One [name, outcome = MESSAGE_OUTCOMES] "Deliveries that a consumer handled, by what the broker was told.";
+    gauge CONSUMER_PAUSED(1) "consumer_paused" One [name] "1 while a consumer takes no messages, else 0.";
+    gauge FAULTS_ACTIVE(1) "faults_active" One [name] "Faults that are put into a policy's calls on purpose.";
 
     // Health.
     gauge HEALTH_STATUS(1) "health_status" One [status = HEALTH_STATES] "1 for the state that the service is in, 0 for all others.";

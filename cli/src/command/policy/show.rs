@@ -33,7 +33,7 @@ fn help() -> String {
          # For a script: every breaker that is not closed\n  \
          opsctl policy show --json | jq '.policies[] | select(.breaker.state != \"closed\")'\n\n\
          Each instance has its own figures. WINDOW: calls and failures that the breaker judges by; RETRIES: what is left\n\
-         of the retry budget; LIMITS: calls inside the bulkhead of those it has places for. Services without an admin\n\
+         of the retry budget; LIMITS: places, rates and times of the parts that the policy has. Services without an admin\n\
          listener are left out unless they are named. Exit 3: some instances did not answer, and are listed.\n\n{}",
         Exit::section(&[Exit::Usage, Exit::Partial, Exit::Unreachable])
     )
@@ -115,6 +115,18 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
             let told = format!("{} {}: {by}", row.instance, name(row.policy));
             context.out.note(printable(&told));
         }
+        if let Some(told) = faults(row.policy) {
+            context
+                .out
+                .warn(format!("{} {}: {told}", row.instance, name(row.policy)));
+        }
+        if named {
+            for doubt in doubts(row.policy) {
+                context
+                    .out
+                    .note(printable(&format!("{} {}: {doubt}", row.instance, name(row.policy))));
+            }
+        }
     }
     for missing in &document.unreachable {
         context.out.warn(format!("{}: {}", missing.instance, missing.reason));
@@ -189,17 +201,22 @@ fn window(policy: &Value) -> String {
     format!("{calls:.0} calls, {:.1} % failed", failed * 100.0)
 }
 
-/// What is left of the share of requests that may be retried.
+/// What is left of the retry budget, and what was used of its share.
 fn retries(policy: &Value) -> String {
-    let Some(limit) = number(policy, "/retry/budget/limit_ratio") else {
+    let (Some(left), Some(limit)) = (
+        number(policy, "/retry/budget/left"),
+        number(policy, "/retry/budget/limit_ratio"),
+    ) else {
         return "-".to_owned();
     };
+    if number(policy, "/retry/budget/tokens_left").is_some() {
+        return format!("{left:.0} left");
+    }
     let used = number(policy, "/retry/budget/ratio").unwrap_or_default();
-    let left = (limit - used).max(0.0);
-    format!("{:.0} % of {:.0} % left", left * 100.0, limit * 100.0)
+    format!("{left:.0} left, {:.0} % of {:.0} % used", used * 100.0, limit * 100.0)
 }
 
-/// Places in the bulkhead, and time limits where the instance tells them.
+/// Places and rates, and time limits.
 fn limits(policy: &Value) -> String {
     let mut told = Vec::new();
     if let Some(limit) = number(policy, "/bulkhead/limit") {
@@ -208,6 +225,19 @@ fn limits(policy: &Value) -> String {
     }
     if let Some(queued) = number(policy, "/bulkhead/queued").filter(|queued| *queued > 0.0) {
         told.push(format!("{queued:.0} wait"));
+    }
+    if let Some(limit) = number(policy, "/concurrency_limit/limit") {
+        let inside = number(policy, "/concurrency_limit/in_flight").unwrap_or_default();
+        told.push(format!("adaptive {inside:.0} of {limit:.0}"));
+    }
+    if let Some(rate) = number(policy, "/rate_limit/per_second") {
+        told.push(format!("{rate:.0} a second"));
+    }
+    if let Some(share) = number(policy, "/throttle/reject_probability") {
+        told.push(format!("throttle refuses {:.0} %", share * 100.0));
+    }
+    if let Some(delay) = number(policy, "/hedge/delay_seconds") {
+        told.push(format!("hedge after {}", seconds(delay)));
     }
     if let Some(limit) = number(policy, "/attempt_timeout_seconds") {
         told.push(format!("attempt {}", seconds(limit)));
@@ -220,6 +250,19 @@ fn limits(policy: &Value) -> String {
     } else {
         told.join(", ")
     }
+}
+
+/// Faults that are in its calls now.
+fn faults(policy: &Value) -> Option<String> {
+    let active = number(policy, "/active_faults").filter(|active| *active > 0.0)?;
+    let fault = if active > 1.0 { "faults are" } else { "fault is" };
+    Some(format!("{active:.0} {fault} put into its calls"))
+}
+
+/// What looked doubtful when it was built.
+fn doubts(policy: &Value) -> impl Iterator<Item = &str> {
+    let all = policy.pointer("/warnings").and_then(Value::as_array);
+    all.into_iter().flatten().filter_map(Value::as_str)
 }
 
 /// The last changes of the breaker, newest first.
