@@ -137,8 +137,7 @@ where
 }
 
 /// Future of [`PipelineService`].
-pub type PipelineFuture<S, C, Req> =
-    Call<Arc<Inner>, Arc<C>, Requests<S, Req>, <S as Service<Req>>::Response, <S as Service<Req>>::Error>;
+pub type PipelineFuture<S, C, Req> = Call<Arc<Inner>, Arc<C>, Requests<S, Req>>;
 
 /// Makes attempts by sending a request again and again: first to the service that was polled ready, then to clones.
 #[derive(Debug)]
@@ -148,11 +147,13 @@ pub struct Requests<S, Req> {
     request: Req,
 }
 
-impl<S, Req> Op<S::Response, S::Error> for Requests<S, Req>
+impl<S, Req> Op for Requests<S, Req>
 where
     S: Service<Req> + Clone,
     Req: Clone,
 {
+    type Value = S::Response;
+    type Error = S::Error;
     type Future = RequestFuture<S, Req>;
 
     fn start(&mut self, _: Attempt) -> Self::Future {

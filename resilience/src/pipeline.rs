@@ -102,9 +102,13 @@ impl Attempt {
 }
 
 /// What makes attempts: every `FnMut(Attempt) -> Future`.
-pub trait Op<T, E> {
+pub trait Op {
+    /// A good answer.
+    type Value;
+    /// A bad one.
+    type Error;
     /// One attempt.
-    type Future: Future<Output = Result<T, E>>;
+    type Future: Future<Output = Result<Self::Value, Self::Error>>;
 
     /// Begins an attempt.
     fn start(&mut self, attempt: Attempt) -> Self::Future;
@@ -112,17 +116,19 @@ pub trait Op<T, E> {
     /// The answer `value` has begun ([`Verdict::Begun`](crate::Verdict::Begun)), and is about to be handed on. Whoever
     /// sees its end settles `unsettled`; dropped, it says that the call was cancelled. In a hedged call this may come
     /// once for the attempt and once for the call.
-    fn begun(&mut self, value: &mut T, unsettled: Unsettled) {
+    fn begun(&mut self, value: &mut Self::Value, unsettled: Unsettled) {
         let _ = value;
         unsettled.settle(crate::Verdict::Ignore);
     }
 }
 
-impl<F, Fut, T, E> Op<T, E> for F
+impl<F, Fut, T, E> Op for F
 where
     F: FnMut(Attempt) -> Fut,
     Fut: Future<Output = Result<T, E>>,
 {
+    type Value = T;
+    type Error = E;
     type Future = Fut;
 
     fn start(&mut self, attempt: Attempt) -> Fut {
@@ -223,7 +229,7 @@ impl Pipeline {
     /// # Errors
     /// Refused here, out of time, or the last attempt's own error.
     #[inline]
-    pub fn call<F, Fut, T, E>(&self, op: F) -> Call<&Inner, &AnyError, F, T, E>
+    pub fn call<F, Fut, T, E>(&self, op: F) -> Call<&Inner, &AnyError, F>
     where
         F: FnMut(Attempt) -> Fut,
         Fut: Future<Output = Result<T, E>>,
@@ -236,12 +242,7 @@ impl Pipeline {
     /// # Errors
     /// As [`Pipeline::call`].
     #[inline]
-    pub fn call_with<'a, C, F, Fut, T, E>(
-        &'a self,
-        safety: Safety,
-        classify: &'a C,
-        op: F,
-    ) -> Call<&'a Inner, &'a C, F, T, E>
+    pub fn call_with<'a, C, F, Fut, T, E>(&'a self, safety: Safety, classify: &'a C, op: F) -> Call<&'a Inner, &'a C, F>
     where
         C: Classify<T, E> + ?Sized,
         F: FnMut(Attempt) -> Fut,
@@ -251,10 +252,10 @@ impl Pipeline {
     }
 
     /// A call as a future that has a name and owns what it needs; `op` may be any [`Op`].
-    pub fn start<C, O, T, E>(&self, safety: Safety, classify: Arc<C>, op: O) -> Call<Arc<Inner>, Arc<C>, O, T, E>
+    pub fn start<C, O>(&self, safety: Safety, classify: Arc<C>, op: O) -> Call<Arc<Inner>, Arc<C>, O>
     where
-        C: Classify<T, E> + ?Sized,
-        O: Op<T, E>,
+        C: Classify<O::Value, O::Error> + ?Sized,
+        O: Op,
     {
         Call::new(Arc::clone(&self.inner), safety, classify, op)
     }

@@ -22,13 +22,13 @@ pin_project! {
     /// A call under a policy; made by [`Pipeline::start`](super::Pipeline::start). `P` and `K` point to the policy and to
     /// what classifies its results, `O` makes the attempts.
     #[must_use = "futures do nothing unless polled"]
-    pub struct Call<P, K, O, T, E>
+    pub struct Call<P, K, O>
     where
         P: Deref<Target = Inner>,
-        O: Op<T, E>,
+        O: Op,
     {
         #[pin]
-        track: Track<O::Future, T, E>,
+        track: Track<O>,
         policy: P,
         classify: K,
         op: O,
@@ -40,10 +40,10 @@ pin_project! {
         total_end: Option<u64>,
     }
 
-    impl<P, K, O, T, E> PinnedDrop for Call<P, K, O, T, E>
+    impl<P, K, O> PinnedDrop for Call<P, K, O>
     where
         P: Deref<Target = Inner>,
-        O: Op<T, E>,
+        O: Op,
     {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
@@ -52,10 +52,10 @@ pin_project! {
     }
 }
 
-impl<P, K, O, T, E> Call<P, K, O, T, E>
+impl<P, K, O> Call<P, K, O>
 where
     P: Deref<Target = Inner>,
-    O: Op<T, E>,
+    O: Op,
 {
     pub(super) fn new(policy: P, safety: Safety, classify: K, op: O) -> Self {
         let end = match policy.hedge {
@@ -76,14 +76,14 @@ where
     }
 }
 
-impl<P, K, O, T, E> Future for Call<P, K, O, T, E>
+impl<P, K, O> Future for Call<P, K, O>
 where
     P: Deref<Target = Inner>,
     K: Deref,
-    K::Target: Classify<T, E>,
-    O: Op<T, E>,
+    K::Target: Classify<O::Value, O::Error>,
+    O: Op,
 {
-    type Output = Result<T, Error<E>>;
+    type Output = Result<O::Value, Error<O::Error>>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
@@ -123,10 +123,10 @@ where
     }
 }
 
-impl<P, K, O, T, E> std::fmt::Debug for Call<P, K, O, T, E>
+impl<P, K, O> std::fmt::Debug for Call<P, K, O>
 where
     P: Deref<Target = Inner>,
-    O: Op<T, E>,
+    O: Op,
 {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Call")

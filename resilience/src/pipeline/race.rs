@@ -15,27 +15,24 @@ use crate::hedge::Hedger;
 use crate::verdict::{Classify, Verdict};
 
 /// The tracks of one call behind the hedge.
-pub(super) struct Race<F, T, E> {
+pub(super) struct Race<O: Op> {
     /// Place of the hedge among the stages.
     hedge: usize,
     /// Tracks that run, with the moments at which they began; the first one is the usual attempt.
-    tracks: Vec<Running<F, T, E>>,
+    tracks: Vec<Running<O>>,
     begun: u32,
     timer: Option<Pin<Box<Sleep>>>,
     /// A failure that stands if nothing better comes.
-    failed: Option<Ended<T, E>>,
+    failed: Option<Ended<O>>,
 }
 
-struct Running<F, T, E> {
+struct Running<O: Op> {
     number: u32,
     since: u64,
-    track: Pin<Box<Track<F, T, E>>>,
+    track: Pin<Box<Track<O>>>,
 }
 
-impl<F, T, E> Race<F, T, E>
-where
-    F: Future<Output = Result<T, E>>,
-{
+impl<O: Op> Race<O> {
     pub(super) fn new(hedge: usize) -> Self {
         Self {
             hedge,
@@ -46,16 +43,15 @@ where
         }
     }
 
-    pub(super) fn poll<O, C>(
+    pub(super) fn poll<C>(
         &mut self,
         context: &mut Context<'_>,
         trip: &mut Trip<'_>,
         op: &mut O,
         classify: &C,
-    ) -> Poll<Ended<T, E>>
+    ) -> Poll<Ended<O>>
     where
-        O: Op<T, E, Future = F>,
-        C: Classify<T, E> + ?Sized,
+        C: Classify<O::Value, O::Error> + ?Sized,
     {
         let inner = trip.inner;
         let Stage::Hedge(hedger) = &inner.stages[self.hedge] else {

@@ -24,8 +24,10 @@ use crate::error::By;
 use crate::error::{Error, Rejected};
 use crate::verdict::{Classify, Kind, Verdict};
 
+/// What a call under a policy comes to.
+pub(super) type Outcome<O> = Result<<O as Op>::Value, Error<<O as Op>::Error>>;
 /// A result, and what it says of the dependency.
-pub(super) type Ended<T, E> = (Result<T, Error<E>>, Verdict);
+pub(super) type Ended<O> = (Outcome<O>, Verdict);
 
 enum Step {
     Enter(usize),
@@ -46,9 +48,9 @@ enum Step {
 
 pin_project! {
     /// A call's way through some stages.
-    pub(super) struct Track<F, T, E> {
+    pub(super) struct Track<O: Op> {
         #[pin]
-        leaf: Option<Leaf<F, T, E>>,
+        leaf: Option<Leaf<O>>,
         #[pin]
         timer: Option<Sleep>,
         // For when the timer is set.
@@ -56,22 +58,19 @@ pin_project! {
         way: Way,
         step: Step,
         // The result of the attempt before: it stands when there cannot be another one.
-        last: Option<Ended<T, E>>,
+        last: Option<Ended<O>>,
     }
 }
 
 pin_project! {
     #[project = LeafProjection]
-    enum Leaf<F, T, E> {
-        Attempt { #[pin] future: Within<F> },
-        Race { race: Race<F, T, E> },
+    enum Leaf<O: Op> {
+        Attempt { #[pin] future: Within<O::Future> },
+        Race { race: Race<O> },
     }
 }
 
-impl<F, T, E> Track<F, T, E>
-where
-    F: Future<Output = Result<T, E>>,
-{
+impl<O: Op> Track<O> {
     /// From stage `first` to before `end`: the number of stages, or the place of the hedge, behind which several tracks run.
     #[inline]
     pub(super) fn new(first: usize, end: usize) -> Self {
@@ -86,16 +85,15 @@ where
     }
 
     #[inline]
-    pub(super) fn poll<O, C>(
+    pub(super) fn poll<C>(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
         trip: &mut Trip<'_>,
         op: &mut O,
         classify: &C,
-    ) -> Poll<Result<T, Error<E>>>
+    ) -> Poll<Outcome<O>>
     where
-        O: Op<T, E, Future = F>,
-        C: Classify<T, E> + ?Sized,
+        C: Classify<O::Value, O::Error> + ?Sized,
     {
         let mut this = self.project();
         loop {
@@ -139,7 +137,7 @@ where
                             Poll::Ready(Due::Pause) => continue,
                             Poll::Ready(Due::Limit(at)) => {
                                 abandon_leaf(&mut this.leaf, &trip.inner.stages);
-                                (at, timed_out(at, this.way, trip))
+                                (at, timed_out::<O>(at, this.way, trip))
                             }
                         },
                     }
@@ -159,7 +157,7 @@ where
                         *this.step = Step::Pause { until, then };
                         continue;
                     }
-                    Inward::Refused { at, rejected } => (at, refused(rejected, trip)),
+                    Inward::Refused { at, rejected } => (at, refused::<O>(rejected, trip)),
                 },
                 Step::Queue { at, waiting, until } => {
                     let (at, until) = (*at, *until);
@@ -176,10 +174,10 @@ where
                     // The queue is left by dropping the ticket.
                     *this.step = Step::Attempt;
                     match due {
-                        Due::Limit(limit) => (limit, timed_out(limit, this.way, trip)),
+                        Due::Limit(limit) => (limit, timed_out::<O>(limit, this.way, trip)),
                         Due::Pause => {
                             let rejected = trip.inner.stages[at].refuse(&trip.inner.name);
-                            (at, refused(rejected, trip))
+                            (at, refused::<O>(rejected, trip))
                         }
                     }
                 }
@@ -195,7 +193,7 @@ where
                     match (due, then) {
                         (Due::Limit(limit), then) => {
                             then.give_back(&trip.inner.stages);
-                            (limit, timed_out(limit, this.way, trip))
+                            (limit, timed_out::<O>(limit, this.way, trip))
                         }
                         (Due::Pause, Then::Enter(at)) => {
                             *this.step = Step::Enter(at);
@@ -275,11 +273,7 @@ where
 }
 
 #[inline]
-fn begin<F, T, E, O>(place: usize, end: u64, trip: &mut Trip<'_>, op: &mut O) -> Leaf<F, T, E>
-where
-    F: Future<Output = Result<T, E>>,
-    O: Op<T, E, Future = F>,
-{
+fn begin<O: Op>(place: usize, end: u64, trip: &mut Trip<'_>, op: &mut O) -> Leaf<O> {
     if place < trip.inner.stages.len() {
         return Leaf::Race { race: Race::new(place) };
     }
@@ -299,13 +293,13 @@ where
 }
 
 #[cold]
-fn refused<T, E>(rejected: Rejected, trip: &Trip<'_>) -> Ended<T, E> {
+fn refused<O: Op>(rejected: Rejected, trip: &Trip<'_>) -> Ended<O> {
     trip.inner.rejected(rejected.by);
     (Err(Error::Rejected(rejected)), Verdict::LocalReject)
 }
 
 #[cold]
-fn timed_out<T, E>(at: usize, way: &mut Way, trip: &mut Trip<'_>) -> Ended<T, E> {
+fn timed_out<O: Op>(at: usize, way: &mut Way, trip: &mut Trip<'_>) -> Ended<O> {
     trip.now = None;
     let (scope, limit) = way.expire(at, &trip.inner.stages);
     trip.inner.timed_out(scope);
@@ -323,7 +317,7 @@ fn faulty(trip: &Trip<'_>) -> Rejected {
 }
 
 #[cold]
-fn hand_over<T, E, O: Op<T, E>>(op: &mut O, ended: &mut Ended<T, E>, unsettled: Unsettled) {
+fn hand_over<O: Op>(op: &mut O, ended: &mut Ended<O>, unsettled: Unsettled) {
     if let Ok(value) = &mut ended.0 {
         op.begun(value, unsettled);
     }
@@ -363,10 +357,7 @@ fn due(
     }
 }
 
-fn abandon_leaf<F, T, E>(leaf: &mut Pin<&mut Option<Leaf<F, T, E>>>, stages: &[Stage])
-where
-    F: Future<Output = Result<T, E>>,
-{
+fn abandon_leaf<O: Op>(leaf: &mut Pin<&mut Option<Leaf<O>>>, stages: &[Stage]) {
     if let Some(leaf) = leaf.as_mut().as_pin_mut() {
         if let LeafProjection::Race { race } = leaf.project() {
             race.abandon(stages);
