@@ -117,17 +117,26 @@ impl Ran {
         let message = serde_json::from_str::<Value>(self.complaint.lines().last().unwrap_or_default())
             .ok()
             .and_then(|error| error.get("message").and_then(Value::as_str).map(str::to_owned));
+        // A run that ended as it should not tells why in its report.
+        let reasons = || {
+            let reasons = self.document.get("reasons")?.as_array()?;
+            let reasons: Vec<&str> = reasons.iter().filter_map(Value::as_str).collect();
+            (!reasons.is_empty()).then(|| reasons.join("; "))
+        };
+        let told = message
+            .or_else(reasons)
+            .unwrap_or_else(|| self.complaint.trim().to_owned());
         let code = self.code.map_or_else(|| "a signal".to_owned(), |code| code.to_string());
         let exit = self
             .code
             .and_then(|code| u8::try_from(code).ok())
             .and_then(Exit::from_number);
-        Failure::new(
+        let failure = Failure::new(
             exit.unwrap_or(Exit::Failed),
             "act_failed",
             format!("`{}` ended with {code}", self.typed),
-        )
-        .cause(message.unwrap_or_else(|| self.complaint.trim().to_owned()))
+        );
+        if told.is_empty() { failure } else { failure.cause(told) }
     }
 }
 
