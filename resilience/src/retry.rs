@@ -141,15 +141,16 @@ impl RetrySettings {
         self.budget.as_ref().map_or(Ok(()), |budget| budget.check(name))
     }
 
-    /// The longest that a call may take, if every attempt takes `attempt` and no server asks for more.
-    pub(crate) fn longest(&self, attempt: Duration) -> Duration {
-        let mut longest = attempt.saturating_mul(self.max.saturating_add(1));
+    /// When the last attempt begins, if each one before takes `attempt`, every wait is as long as it may be and no server
+    /// asks for more.
+    pub(crate) fn latest(&self, attempt: Duration) -> Duration {
+        let mut latest = attempt.saturating_mul(self.max);
         // From some number on every wait is the cap.
         let doubling = self.max.min(64);
         for retry in 0..doubling {
-            longest = longest.saturating_add(self.backoff_for(retry));
+            latest = latest.saturating_add(self.backoff_for(retry));
         }
-        longest.saturating_add(self.cap.saturating_mul(self.max - doubling))
+        latest.saturating_add(self.cap.saturating_mul(self.max - doubling))
     }
 
     fn backoff_for(&self, retry: u32) -> Duration {

@@ -155,10 +155,10 @@ impl PipelineSettings {
             match (total, attempt) {
                 (None, _) => doubts.push("retry without timeout.total: nothing bounds a call as a whole".to_owned()),
                 (Some(total), Some(attempt)) => {
-                    let longest = retry.longest(attempt);
-                    if longest > total {
+                    let latest = retry.latest(attempt);
+                    if latest >= total {
                         doubts.push(format!(
-                            "retry may take {longest:?}, timeout.total is {total:?}: the last attempts are cut short"
+                            "retry may come to its last attempt after {latest:?}, timeout.total is {total:?}: it is never made then"
                         ));
                     }
                 }
