@@ -7,6 +7,8 @@
 
 mod builder;
 mod core;
+#[cfg(feature = "testing")]
+mod forced;
 mod hot;
 mod last_calls;
 mod permit;

@@ -3,6 +3,8 @@
 
 mod builder;
 mod call;
+#[cfg(feature = "testing")]
+mod inside;
 mod race;
 mod settings;
 mod stage;

@@ -40,8 +40,9 @@ const PARTS: &[Part] = &[
     ("test", || test::run(&test::Arguments::complete())),
 ];
 
-/// Every interleaving of the lock-free modules of `resilience`, up to three switches of the thread where none was due:
-/// all of them take hours. The cfg changes how everything is built, so it has a target directory of its own.
+/// Every interleaving of the lock-free modules of `resilience`. They take a second; the bound, of switches to another
+/// thread where none was due, is so that a new model does not take hours. The cfg changes how everything is built, so it
+/// has a target directory of its own.
 fn loom() -> Result<()> {
     let mut models = step::cargo(["test", "--package", "resilience", "--lib", "--quiet", "loom"]);
     models
