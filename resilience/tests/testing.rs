@@ -131,8 +131,9 @@ async fn a_tripped_breaker_is_open_for_exactly_its_first_break_and_goes_on_by_it
 
 #[tokio::test(start_paused = true)]
 async fn a_half_open_breaker_lets_three_probes_out_and_one_can_be_forced_from_every_state() {
+    type Put = fn(&Breaker);
     let breaker = Breaker::builder("payments").build().unwrap();
-    let states: [(fn(&Breaker), State); 3] = [
+    let states: [(Put, State); 3] = [
         (|breaker| testing::trip(breaker), State::Open),
         (|breaker| testing::half_open(breaker), State::HalfOpen),
         (|breaker| testing::close(breaker), State::Closed),
