@@ -2,8 +2,6 @@
 //! goes first when there is too much to do, and the client's deadline holds for all that the handler calls. The clients
 //! are part of the example.
 
-use std::time::Duration;
-
 use axum::{Router, routing::get};
 use http::request::Parts;
 use resilience::axum::{DeadlineLayer, limit, shed};
@@ -18,15 +16,13 @@ async fn orders() -> String {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut rate = KeyedRateLimitSettings::default();
-    (rate.limit, rate.per) = (3, Duration::from_secs(3600));
+    let rate: KeyedRateLimitSettings = toml::from_str("limit = 3\nper = '1h'")?;
     let tenants = KeyedRateLimit::<String>::new("tenants", rate)?;
     let by_tenant = limit(move |request: &Parts| {
         let tenant = request.headers.get("x-tenant");
         tenants.try_acquire(tenant.and_then(|name| name.to_str().ok()).unwrap_or("nobody"))
     });
-    let mut places = ShedSettings::default();
-    places.limit = Some(2);
+    let places: ShedSettings = toml::from_str("limit = 2")?;
     let shedder = Shedder::new("api", &places)?;
 
     let app = Router::new().route("/orders", get(orders));

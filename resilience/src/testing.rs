@@ -144,7 +144,6 @@ pub fn fill(policy: &Pipeline) -> Full {
 #[derive(Debug)]
 #[must_use = "dropping it frees the places"]
 pub struct Full {
-    // Dropped before the places are given back, so that none of them is granted one.
     queued: Vec<Waiting>,
     queue: usize,
     places: usize,
@@ -164,7 +163,6 @@ impl Full {
 
 impl Drop for Full {
     fn drop(&mut self) {
-        self.queued.clear();
         for _ in 0..self.places {
             self.bulkhead.leave();
         }
