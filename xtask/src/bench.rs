@@ -6,6 +6,7 @@ mod machine;
 mod page;
 mod program;
 mod proxy;
+mod resilience;
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -26,6 +27,8 @@ enum Area {
     CommandLine,
     /// The traffic proxy: requests per CPU second, latency added
     Proxy,
+    /// Policies of the crate `resilience` beside those of others
+    Resilience,
 }
 
 /// Measures, prints each figure with its peer's, and writes the page's sections.
@@ -41,6 +44,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             Area::Backup => backup::measure()?,
             Area::CommandLine => command_line::measure()?,
             Area::Proxy => proxy::measure()?,
+            Area::Resilience => resilience::measure()?,
         };
         println!("{section}");
         page::write(section)?;
