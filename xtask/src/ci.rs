@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::{codegen, step, test, tidy};
+use crate::{codegen, instructions, step, test, tidy};
 
 /// What to check.
 #[derive(Debug, clap::Args)]
@@ -38,6 +38,8 @@ const PARTS: &[Part] = &[
     }),
     ("loom", loom),
     ("test", || test::run(&test::Arguments::complete())),
+    // After the tests, which install what is missing.
+    ("instructions", instructions::check),
 ];
 
 /// Every interleaving of the lock-free modules of `resilience`. They take a second; the bound, of switches to another
@@ -73,10 +75,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     println!("minutes:");
     for (name, took) in &minutes {
-        println!("  {name:<8} {:>6.2}", took.as_secs_f64() / 60.0);
+        println!("  {name:<12} {:>6.2}", took.as_secs_f64() / 60.0);
     }
     let total: Duration = minutes.iter().map(|(_, took)| *took).sum();
-    println!("  {:<8} {:>6.2}", "total", total.as_secs_f64() / 60.0);
+    println!("  {:<12} {:>6.2}", "total", total.as_secs_f64() / 60.0);
     outcome
 }
 

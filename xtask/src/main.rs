@@ -8,6 +8,7 @@
 mod bench;
 mod ci;
 mod codegen;
+mod instructions;
 mod soak;
 mod step;
 mod test;
@@ -35,6 +36,8 @@ enum Task {
     Tidy,
     /// Measures ours beside its peers in one run and writes docs/reference/benchmarks.md
     Bench(bench::Arguments),
+    /// Counts the instructions of the hot paths and holds them against their ceilings
+    Instructions(instructions::Arguments),
     /// Writes the generated files, or says which are stale
     Codegen(codegen::Arguments),
 }
@@ -46,6 +49,7 @@ fn main() {
         Task::Soak(arguments) => soak::run(&arguments),
         Task::Tidy => tidy::run(),
         Task::Bench(arguments) => bench::run(&arguments),
+        Task::Instructions(arguments) => instructions::run(&arguments),
         Task::Codegen(arguments) => codegen::run(&arguments),
     };
     if let Err(error) = outcome {

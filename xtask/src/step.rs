@@ -17,6 +17,12 @@ where
     command
 }
 
+/// The folder that cargo builds into.
+pub fn target() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR");
+    target.map_or_else(|| peers::workspace_root().join("target"), PathBuf::from)
+}
+
 /// Runs `command` to its end.
 ///
 /// # Errors

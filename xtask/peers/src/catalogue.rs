@@ -34,6 +34,12 @@ pub const PEERS: &[Peer] = &[
         size_mib: 22,
     },
     Peer {
+        name: "valgrind",
+        purpose: "counts the instructions of hot paths in `xtask ci`",
+        origin: Origin::Debian { package: "valgrind" },
+        size_mib: 76,
+    },
+    Peer {
         name: "wrk",
         purpose: "drives the proxy in `xtask bench proxy`",
         origin: Origin::Debian { package: "wrk" },
