@@ -8,7 +8,7 @@
 //!
 //! - [`Script`] stands in for a dependency: it answers as it was told to, and remembers what it was asked.
 //! - [`trip`], [`half_open`], [`close`], [`spend_budget`] and [`fill`] put a policy into a state without any calls.
-//! - [`assert`] looks at a policy and fails with its figures; [`Events`] is a listener that remembers.
+//! - [`assert()`] looks at a policy and fails with its figures; [`Events`] is a listener that remembers.
 //! - With the feature on, all policies read tokio's clock. `#[tokio::test(start_paused = true)]` pauses it: waits,
 //!   backoffs and timeouts then take no time at all, since a clock that is paused jumps to the next moment at which
 //!   something is due as soon as nothing else can be done. [`advance`] lets time pass where a test has nothing to wait for.
