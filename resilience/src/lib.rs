@@ -117,8 +117,8 @@
 //! | `testing` | `testing`: scripts, states and statements for the tests of your service, on a clock that can be paused |
 //! | `fault-injection` | faults put in on purpose, for drills; without it nothing of that is compiled |
 //!
-//! The default features need Rust 1.85 and bring no HTTP and no macros of tokio's: 26 crates in all. `examples/` has a
-//! whole program for an axum service, a tonic client, a reqwest client and a message consumer.
+//! With the default features it needs Rust 1.85 and few crates: nothing of HTTP, of tokio only tasks and time. `examples/`
+//! has a whole program for an axum service, a tonic client, a reqwest client and a message consumer.
 
 mod adaptive;
 #[cfg(feature = "axum")]

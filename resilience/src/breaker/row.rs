@@ -1,8 +1,10 @@
 //! Failures in a row, of one generation. A success only reads as long as there are none.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use crate::sharded::is_later;
+use crate::sync::{AtomicU64, Ordering};
+
+#[cfg(all(test, resilience_loom))]
+mod loom;
 
 /// More in a row are not told apart.
 const MOST: u64 = 0xffff_ffff;
