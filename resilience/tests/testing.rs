@@ -244,7 +244,7 @@ async fn events_are_remembered_with_their_moments() {
     let script = Script::<u32, _>::new().after(ms(5)).err(Down).repeat();
     let fallback = |_| async { Ok(0) };
     assert_eq!(policy.call_or_else(script.op(), fallback).await.unwrap(), 0);
-    events.assert_exactly(&["retry 1: transient", "retry 2: transient", "fallback"]);
+    events.assert_exactly(&["retry 1: transient", "retry 2: transient", "fallback: failure"]);
     let all = events.all();
     assert_eq!(
         all.iter().map(|told| told.at).collect::<Vec<_>>(),
@@ -300,7 +300,8 @@ fn nothing_is_not_something() {
 
 // Statements.
 
-/// One call that fails, is cut off and is answered; one that is refused by the rate limit; one by the open breaker.
+/// One call that fails, is cut off and is answered; one that is refused by the rate limit; one by the open breaker, for
+/// which there is a fallback.
 async fn busy() -> Pipeline {
     let rate = RateLimitSettings {
         limit: 3,
@@ -312,7 +313,7 @@ async fn busy() -> Pipeline {
     policy.call(script.op()).await.unwrap();
     policy.call(script.op()).await.unwrap_err();
     testing::trip(&policy);
-    policy.call(script.op()).await.unwrap_err();
+    policy.call_or_else(script.op(), |_| async { Ok(0) }).await.unwrap();
     policy
 }
 
@@ -339,6 +340,7 @@ async fn statements_that_hold_can_stand_in_a_row() {
         .rejected_by(By::Breaker, 1)
         .rejected_by(By::RateLimit, 1)
         .rejected_by(By::Bulkhead, 0)
+        .fallbacks(1)
         .nothing_in_flight();
 }
 
@@ -348,7 +350,8 @@ async fn every_statement_fails_when_it_does_not_hold() {
     let now = || testing::assert(&policy);
     let _full = testing::fill(&policy);
     type Statement<'a> = Box<dyn FnOnce() + 'a>;
-    let statements: [(Statement<'_>, &str); 10] = [
+    let statements: [(Statement<'_>, &str); 11] = [
+        (Box::new(|| _ = now().fallbacks(0)), "fallbacks: expected 0, found 1"),
         (
             Box::new(|| _ = now().state(State::Closed)),
             "state of the breaker: expected Closed, found Open",

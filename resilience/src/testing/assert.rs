@@ -87,6 +87,13 @@ impl Assert {
         self.expect(what, expected, found)
     }
 
+    /// Calls that a fallback answered, whatever the reason.
+    #[track_caller]
+    pub fn fallbacks(&self, expected: u64) -> &Self {
+        let found = self.figures.fallbacks.iter().map(|(_, answered)| answered).sum();
+        self.expect("fallbacks", expected, found)
+    }
+
     /// Refusals of one part. Those of deadlines and faults are in no figure: count them with [`Events`](super::Events).
     #[track_caller]
     pub fn rejected_by(&self, by: By, expected: u64) -> &Self {
@@ -160,6 +167,7 @@ impl fmt::Display for Assert {
         };
         let limits = (figures.attempt_timeouts, figures.total_timeouts);
         line("timeouts of attempts and calls", Some(&limits))?;
+        line("fallbacks", Some(&figures.fallbacks))?;
         line("breaker", figures.breaker.as_ref().map(|part| part as _))?;
         line("bulkhead", figures.bulkhead.as_ref().map(|part| part as _))?;
         line("retry", figures.retry.as_ref().map(|part| part as _))?;

@@ -54,8 +54,8 @@ pub enum What {
     Timeout(Scope),
     /// `rejected: breaker`
     Rejected(By),
-    /// `fallback`
-    Fallback,
+    /// `fallback: failure`, with its reason
+    Fallback(&'static str),
 }
 
 impl fmt::Display for What {
@@ -66,7 +66,7 @@ impl fmt::Display for What {
             Self::BudgetExhausted => f.write_str("budget exhausted"),
             Self::Timeout(scope) => write!(f, "timeout: {}", scope.as_str()),
             Self::Rejected(by) => write!(f, "rejected: {}", by.as_str()),
-            Self::Fallback => f.write_str("fallback"),
+            Self::Fallback(reason) => write!(f, "fallback: {reason}"),
         }
     }
 }
@@ -90,7 +90,7 @@ impl Listener for Events {
             Event::BudgetExhausted { name } => (name, What::BudgetExhausted),
             Event::Timeout { name, scope } => (name, What::Timeout(scope)),
             Event::Rejected { name, by } => (name, What::Rejected(by)),
-            Event::Fallback { name, .. } => (name, What::Fallback),
+            Event::Fallback { name, reason } => (name, What::Fallback(reason)),
         };
         let at = clock::now().saturating_sub(self.began);
         let name = name.to_owned();
