@@ -22,7 +22,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
 pub async fn run() -> Result<(), Box<dyn Error>> {
     // All three libraries, in ten lines.
     let telemetry = Telemetry::builder("greeter").version("1.0.0").from_env().init()?;
-    let policy = Pipeline::standard("backend").build()?;
+    let policy = Pipeline::standard("backend")
+        .listener(telemetry.policy_events())
+        .build()?;
     let health = Health::builder()
         .critical("backend", || async { Ok::<(), std::io::Error>(()) })
         .build()?;

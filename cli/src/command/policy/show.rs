@@ -32,9 +32,10 @@ fn help() -> String {
         "Examples:\n  # Which breakers are open, and since when?\n  opsctl policy show orders\n\n  \
          # For a script: every breaker that is not closed\n  \
          opsctl policy show --json | jq '.policies[] | select(.breaker.state != \"closed\")'\n\n\
-         Each instance has its own figures. WINDOW: calls and failures that the breaker judges by; RETRIES: what is left\n\
-         of the retry budget; LIMITS: places, rates and times of the parts that the policy has. Services without an admin\n\
-         listener are left out unless they are named. Exit 3: some instances did not answer, and are listed.\n\n{}",
+         Each instance has its own figures. WINDOW: calls and failures that the breaker judges by; RETRIES: what the\n\
+         retry budget has left, and refused since the start; LIMITS: places, rates and times of the parts that the policy\n\
+         has. Services without an admin listener are left out unless they are named. Exit 3: some instances did not\n\
+         answer, and are listed.\n\n{}",
         Exit::section(&[Exit::Usage, Exit::Partial, Exit::Unreachable])
     )
 }
@@ -201,19 +202,15 @@ fn window(policy: &Value) -> String {
     format!("{calls:.0} calls, {:.1} % failed", failed * 100.0)
 }
 
-/// What is left of the retry budget, and what was used of its share.
+/// Retries that the budget has left, and those that it refused since the start.
 fn retries(policy: &Value) -> String {
-    let (Some(left), Some(limit)) = (
-        number(policy, "/retry/budget/left"),
-        number(policy, "/retry/budget/limit_ratio"),
-    ) else {
+    let Some(left) = number(policy, "/retry/budget/left") else {
         return "-".to_owned();
     };
-    if number(policy, "/retry/budget/tokens_left").is_some() {
-        return format!("{left:.0} left");
+    match number(policy, "/retry/budget/exhausted").filter(|refused| *refused > 0.0) {
+        Some(refused) => format!("{left:.0} left, {refused:.0} refused"),
+        None => format!("{left:.0} left"),
     }
-    let used = number(policy, "/retry/budget/ratio").unwrap_or_default();
-    format!("{left:.0} left, {:.0} % of {:.0} % used", used * 100.0, limit * 100.0)
 }
 
 /// Places and rates, and time limits.
