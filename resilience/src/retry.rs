@@ -154,7 +154,9 @@ impl RetrySettings {
     }
 
     fn backoff_for(&self, retry: u32) -> Duration {
-        self.base.saturating_mul(2_u32.saturating_pow(retry)).min(self.cap)
+        // Doubled step by step, since two to the power of `retry` fits nowhere; 64 steps make any wait longer than a day.
+        let doubled = (0..retry.min(64)).fold(self.base, |wait, _| wait.saturating_mul(2));
+        doubled.min(self.cap)
     }
 
     /// The wait before retry number `retry` (from 0), without a hint; `spread` in 0..=1 is the jitter.
