@@ -70,7 +70,7 @@ impl<O: Op> Race<O> {
                     continue;
                 };
                 let ended = (result, trip.verdict);
-                let done = self.tracks.swap_remove(index);
+                let done = self.tracks.remove(index);
                 if matches!(ended.1, Verdict::Success | Verdict::Ignore | Verdict::Begun) {
                     hedger.took(trip.now().saturating_sub(done.since));
                     if done.number > 1 {
@@ -123,7 +123,8 @@ impl<O: Op> Race<O> {
     }
 
     pub(super) fn abandon(&mut self, stages: &[Stage]) {
-        for running in &mut self.tracks {
+        // The latest first: of those that wait for a rate limit only the last in line can give its slot back.
+        for running in self.tracks.iter_mut().rev() {
             running.track.as_mut().abandon(stages);
         }
         self.tracks.clear();
