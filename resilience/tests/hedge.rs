@@ -1,6 +1,7 @@
 //! Hedging: who begins when, who wins, what becomes of the losers, and what a hedge may cost. In the spirit of Polly's
 //! `HedgingResilienceStrategyTests` and failsafe-go's `hedgepolicy_test`, written afresh, with the difference that here a
 //! failure cancels nobody.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicU32, Ordering};

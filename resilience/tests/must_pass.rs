@@ -222,10 +222,10 @@ async fn exactly_one_state_is_on_at_all_times() {
             breaker
                 .acquire()
                 .into_iter()
-                .for_each(|permit| permit.record(Verdict::Success))
+                .for_each(|permit| permit.record(Verdict::Success));
         }),
         ("failure", &|| {
-            breaker.acquire().into_iter().for_each(|permit| permit.record(FAILED))
+            breaker.acquire().into_iter().for_each(|permit| permit.record(FAILED));
         }),
         ("dropped", &|| drop(breaker.acquire())),
         ("forced open", &|| breaker.force_open()),

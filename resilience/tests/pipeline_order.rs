@@ -1,5 +1,6 @@
 //! The order of a policy's parts: what another order means, which ones are refused, the gate, and what a policy warns of
 //! when it is built and when it runs inside another one.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -382,8 +382,7 @@ struct Limits {
 fn reckon(limits: Limits, safety: Safety, script: &[Ends]) -> (Came, usize, u64) {
     let total = limits.total.unwrap_or(u64::MAX);
     let mut now = 0;
-    for number in 0.. {
-        let Ends(takes, kind) = script[number];
+    for (number, Ends(takes, kind)) in script.iter().copied().enumerate() {
         let limit = limits.attempt.map_or(u64::MAX, |limit| now + limit);
         let came = if now + takes <= limit.min(total) {
             now += takes;

@@ -255,7 +255,7 @@ fn what_makes_no_sense_in_code_is_refused_too() {
     let cases: &[(&str, Change)] = &[
         ("timeout.total", |s| s.timeout.total = Some(Duration::MAX)),
         ("timeout.total", |s| {
-            s.timeout.total = Some(DAY + Duration::from_nanos(1))
+            s.timeout.total = Some(DAY + Duration::from_nanos(1));
         }),
         ("timeout.attempt", |s| {
             s.timeout = TimeoutSettings {
@@ -265,7 +265,7 @@ fn what_makes_no_sense_in_code_is_refused_too() {
         }),
         ("bulkhead.limit", |s| s.bulkhead.as_mut().unwrap().limit = usize::MAX),
         ("bulkhead.max_wait", |s| {
-            s.bulkhead.as_mut().unwrap().max_wait = Some(Duration::MAX)
+            s.bulkhead.as_mut().unwrap().max_wait = Some(Duration::MAX);
         }),
         ("retry.cap", |s| s.retry.as_mut().unwrap().cap = Duration::MAX),
         ("retry.base", |s| s.retry.as_mut().unwrap().base = Duration::MAX),
@@ -277,22 +277,22 @@ fn what_makes_no_sense_in_code_is_refused_too() {
         }),
         ("hedge.max", |s| s.hedge.as_mut().unwrap().max = u32::MAX),
         ("throttle.window", |s| {
-            s.throttle.as_mut().unwrap().window = Duration::MAX
+            s.throttle.as_mut().unwrap().window = Duration::MAX;
         }),
         ("breaker.window", |s| s.breaker.as_mut().unwrap().window = Duration::MAX),
         ("breaker.window", |s| s.breaker.as_mut().unwrap().window = secs(19)),
         ("breaker.last_calls", |s| {
-            s.breaker.as_mut().unwrap().last_calls = Some(usize::MAX)
+            s.breaker.as_mut().unwrap().last_calls = Some(usize::MAX);
         }),
         ("breaker.open_max", |s| {
-            s.breaker.as_mut().unwrap().open_max = Duration::MAX
+            s.breaker.as_mut().unwrap().open_max = Duration::MAX;
         }),
         ("rate_limit.per", |s| s.rate_limit.as_mut().unwrap().per = Duration::MAX),
         ("rate_limit.max_wait", |s| {
-            s.rate_limit.as_mut().unwrap().max_wait = Duration::MAX
+            s.rate_limit.as_mut().unwrap().max_wait = Duration::MAX;
         }),
         ("concurrency_limit.max", |s| {
-            s.concurrency_limit.as_mut().unwrap().max = usize::MAX
+            s.concurrency_limit.as_mut().unwrap().max = usize::MAX;
         }),
         ("gate", |s| s.breaker = None),
         ("order", |s| s.order = Some(Vec::new())),
