@@ -79,6 +79,7 @@ async fn who_registers_gets_tokens_that_any_instance_vouches_for() {
     }
     let created = "identity_registrations_total{outcome=\"created\"}";
     assert!((one.metric(created).await - 1.0).abs() < 1e-9);
+    assert!(one.metric("bulkhead_limit{name=\"passwords\"}").await > 0.5);
     let mut health = HealthClient::new(one.channel());
     assert_eq!(
         health
