@@ -3,6 +3,7 @@
 //! Sources: gRFC A6, <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>.
 
 mod body;
+mod channel;
 mod deadline;
 mod layer;
 mod retry_info;
@@ -15,7 +16,10 @@ use tonic::{Code, Status};
 
 pub use self::body::GrpcBody;
 pub use self::deadline::{DeadlineLayer, DeadlineService, deadline_in, deadline_out};
-pub use self::layer::{GrpcFuture, GrpcLayer, GrpcService, MAX_ATTEMPTS};
+pub use self::channel::{GrpcChannel, StatusFuture};
+pub use self::layer::{
+    GrpcAttempt, GrpcAttempts, GrpcFuture, GrpcLayer, GrpcService, MAX_ATTEMPTS, UntilTheTrailers,
+};
 use crate::error::{By, Error};
 use crate::http::{error_kind, final_verdict, has_cause};
 use crate::verdict::{Classify, Kind, Verdict};
@@ -43,7 +47,7 @@ pub fn verdict(status: &Status) -> Verdict {
     match pushback(status.metadata()) {
         Pushback::None => verdict_with(status, retry_info::delay(status.details())),
         Pushback::After(wait) => verdict_with(status, Some(wait)),
-        Pushback::Never => final_verdict(verdict_with(status, None)),
+        Pushback::Never => final_verdict(verdict_with(status, Some(Verdict::NEVER))),
     }
 }
 

@@ -1,9 +1,12 @@
 //! HTTP: what a response says, which requests may be repeated, `Retry-After`, deadlines in a header, a body that can be
 //! sent again, and [`HttpLayer`], which does all of it around a client. It makes no connections.
 
+mod answer;
 mod body;
+mod ending;
 mod layer;
 mod replay;
+mod sending;
 
 use std::error::Error as StdError;
 use std::io;
@@ -11,11 +14,13 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 
+pub use self::answer::HttpBody;
 pub use self::body::{BodyError, LimitedBody};
 #[cfg(feature = "grpc")]
-pub(crate) use self::layer::GivenUp;
-pub use self::layer::{HttpFuture, HttpLayer, HttpService};
+pub(crate) use self::ending::Ending;
+pub use self::layer::{HttpAttempt, HttpAttempts, HttpFuture, HttpLayer, HttpService, UntilTheEnd};
 pub use self::replay::{InMemory, REPLAY_CAP, ReplayBody, ReplayError};
+pub use self::sending::{Outgoing, Sending};
 use crate::deadline::Deadline;
 use crate::verdict::{Classify, Kind, Safety, SafetyOf, Verdict};
 
@@ -115,7 +120,6 @@ pub fn error_kind(error: &(dyn StdError + 'static)) -> Kind {
 
 /// Whether the peer says that it did nothing with the request, so that sending it again is not even a retry
 /// (RFC 9113, 8.7; the same signs as reqwest's own `retry` goes by).
-#[cfg(any(feature = "grpc", feature = "reqwest"))]
 pub(crate) fn is_protocol_nack(error: &(dyn StdError + 'static)) -> bool {
     sources(error).any(|error| error.downcast_ref::<h2::Error>().is_some_and(is_unprocessed))
 }
@@ -174,17 +178,27 @@ pub fn deadline_in(headers: &HeaderMap) -> Option<Deadline> {
 }
 
 /// Writes what is left until `deadline` as [`REQUEST_TIMEOUT`].
-pub(crate) fn deadline_out(deadline: Option<Deadline>, headers: &mut HeaderMap) {
-    if let Some(deadline) = deadline {
-        let millis = u64::try_from(deadline.remaining().as_millis()).unwrap_or(u64::MAX);
-        headers.insert(REQUEST_TIMEOUT, HeaderValue::from(millis.max(1)));
+pub(crate) fn deadline_out(deadline: Deadline, headers: &mut HeaderMap) {
+    let millis = u64::try_from(deadline.remaining().as_millis()).unwrap_or(u64::MAX);
+    headers.insert(REQUEST_TIMEOUT, HeaderValue::from(millis.max(1)));
+}
+
+/// The earlier one of two deadlines, of which each may be absent.
+pub(crate) fn soonest(one: Option<Deadline>, other: Option<Deadline>) -> Option<Deadline> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
     }
 }
 
-/// A verdict on an attempt that cannot be repeated, whatever the policy would allow. A failure stays a failure.
+/// A verdict on an attempt that cannot be repeated, whatever the policy would allow. A failure stays a failure, overload
+/// stays overload.
 pub(crate) const fn final_verdict(verdict: Verdict) -> Verdict {
     match verdict {
-        Verdict::Failure(_) | Verdict::Overload { .. } => Verdict::Failure(Kind::Permanent),
+        Verdict::Failure(_) => Verdict::Failure(Kind::Permanent),
+        Verdict::Overload { .. } => Verdict::Overload {
+            hint: Some(Verdict::NEVER),
+        },
         other => other,
     }
 }

@@ -1,13 +1,15 @@
-//! [`Client`]: reqwest under a pipeline, with a send loop of its own. reqwest's own retries are off in the clients that
-//! it builds: two loops around one request multiply.
+//! [`Client`]: reqwest under a pipeline. reqwest's own retries are off in the clients that it builds: two loops around
+//! one request multiply. What one attempt does is `reqwest/attempt.rs`'s.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+mod attempt;
+
+use std::sync::Arc;
 
 use ::reqwest::{Error as SendError, Request, RequestBuilder, Response};
 
-use crate::deadline::Deadline;
+use self::attempt::{Attempts, Verdicts};
 use crate::error::Error;
-use crate::http::{HttpClassify, deadline_out, error_kind, final_verdict, is_protocol_nack, safety, verdict};
+use crate::http::{HttpClassify, error_kind, safety, verdict};
 use crate::pipeline::Pipeline;
 use crate::verdict::{Classify, Kind, Safety, Verdict};
 
@@ -17,8 +19,10 @@ use crate::verdict::{Classify, Kind, Safety, Verdict};
 /// - A peer that refused the stream (REFUSED_STREAM, GOAWAY) did nothing: the request is sent again at once, which is
 ///   no attempt, at most once a call.
 /// - Every attempt says how long it may take, in [`REQUEST_TIMEOUT`](crate::http::REQUEST_TIMEOUT).
-/// - The pipeline's limits end with the headers. The body ends with the deadline of the request that this task works
-///   on, and with reqwest's own `timeout` and `read_timeout`.
+/// - The body of the answer must have ended by the deadline of the whole call, by that of the request that this task works
+///   on, and by reqwest's own `timeout` and `read_timeout`. An error of a body that is too late is a timeout.
+/// - A good answer is one only when its body has ended well: breaker, throttle, concurrency limit and bulkhead wait for
+///   that, as in [`HttpLayer`](crate::http::HttpLayer). Slow calls are timed to there.
 /// - Whatever the last attempt answered is the answer, 503 too; only what is no answer is an error.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -83,53 +87,9 @@ impl Client {
         } else {
             Safety::Unsafe
         };
-        let classify = |result: Result<&Response, &SendError>| {
-            let verdict = HttpClassify.classify(result);
-            if may_repeat { verdict } else { final_verdict(verdict) }
-        };
-        // Inside an attempt the current deadline is the attempt's.
-        let caller = Deadline::current();
-        let was_refused = AtomicBool::new(false);
-        let was_refused = &was_refused;
-        let mut original = Some(request);
-        self.policy
-            .call_with(safety, &classify, move |attempt| {
-                let copy = original.as_ref().and_then(Request::try_clone);
-                let request = copy.or_else(|| original.take());
-                async move {
-                    let Some(request) = request else {
-                        // Never for a second attempt of what is sent once; reqwest alone can make its errors.
-                        return self.inner.get("").send().await;
-                    };
-                    let request = self.prepare(request, attempt.deadline(), caller);
-                    let again = request.try_clone();
-                    let result = self.inner.execute(request).await;
-                    match (again, &result) {
-                        (Some(again), Err(error))
-                            if is_protocol_nack(error) && !was_refused.swap(true, Ordering::Relaxed) =>
-                        {
-                            self.inner
-                                .execute(self.prepare(again, attempt.deadline(), caller))
-                                .await
-                        }
-                        _ => result,
-                    }
-                }
-            })
-            .await
-    }
-
-    /// One attempt's request: says how long it may take, and ends its body with the caller's deadline.
-    fn prepare(&self, mut request: Request, deadline: Option<Deadline>, caller: Option<Deadline>) -> Request {
-        if self.announce {
-            deadline_out(deadline, request.headers_mut());
-        }
-        if let Some(caller) = caller {
-            let limit = caller.remaining();
-            let own = request.timeout().map_or(limit, |own| limit.min(*own));
-            *request.timeout_mut() = Some(own);
-        }
-        request
+        let attempts = Attempts::new(self.inner.clone(), request, self.announce);
+        let answer = self.policy.start(safety, Arc::new(Verdicts { may_repeat }), attempts);
+        answer.await.map(attempt::response)
     }
 }
 
@@ -137,12 +97,22 @@ impl Classify<Response, SendError> for HttpClassify {
     fn classify(&self, result: Result<&Response, &SendError>) -> Verdict {
         match result {
             Ok(response) => verdict(response.status(), response.headers()),
-            // What makes no request says nothing of the server.
-            Err(error) if error.is_builder() => Verdict::Ignore,
-            Err(error) if error.is_redirect() => Verdict::Failure(Kind::Permanent),
-            Err(error) if error.is_connect() => Verdict::Failure(Kind::NotSent),
-            Err(error) if error.is_timeout() => Verdict::Failure(Kind::Timeout),
-            Err(error) => Verdict::Failure(error_kind(error)),
+            Err(error) => verdict_on(error),
         }
+    }
+}
+
+fn verdict_on(error: &SendError) -> Verdict {
+    if error.is_builder() {
+        // What makes no request says nothing of the server.
+        Verdict::Ignore
+    } else if error.is_redirect() {
+        Verdict::Failure(Kind::Permanent)
+    } else if error.is_connect() {
+        Verdict::Failure(Kind::NotSent)
+    } else if error.is_timeout() {
+        Verdict::Failure(Kind::Timeout)
+    } else {
+        Verdict::Failure(error_kind(error))
     }
 }

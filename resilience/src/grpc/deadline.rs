@@ -53,9 +53,10 @@ fn timeout_in(headers: &HeaderMap) -> Option<Duration> {
     }
 }
 
-/// Says in `headers` that the answer is awaited for `limit`, or for what they say already if that is less.
-pub(super) fn limit_out(limit: Duration, headers: &mut HeaderMap) {
-    let limit = timeout_in(headers).map_or(limit, |own| own.min(limit));
+/// Says in `headers` that the answer is awaited until `deadline`, or for what they say already if that is less.
+pub(super) fn deadline_within(deadline: Deadline, headers: &mut HeaderMap) {
+    let remaining = deadline.remaining();
+    let limit = timeout_in(headers).map_or(remaining, |own| own.min(remaining));
     headers.insert(GRPC_TIMEOUT, timeout_out(limit));
 }
 

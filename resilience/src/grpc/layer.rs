@@ -4,25 +4,27 @@
 use std::collections::HashSet;
 use std::error::Error as StdError;
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll, ready};
 
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Body;
+use pin_project_lite::pin_project;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::body::GrpcBody;
-use super::deadline::limit_out;
+use super::body::{GrpcBody, NO_STATUS};
+use super::channel::GrpcChannel;
+use super::deadline::deadline_within;
 use super::verdict;
-use crate::breaker::Breaker;
-use crate::http::{GivenUp, REPLAY_CAP, ReplayBody, final_verdict, is_protocol_nack};
-use crate::pipeline::Pipeline;
+use crate::deadline::Deadline;
+use crate::http::{Outgoing, REPLAY_CAP, ReplayBody, Sending, final_verdict, soonest};
+use crate::pipeline::{Attempt, Call, Inner, Op, Pipeline, Unsettled};
 use crate::verdict::{Classify, Safety, Verdict};
 
 /// The most attempts of a call, the first included, whatever the pipeline says (gRFC A6).
@@ -34,10 +36,12 @@ pub const MAX_ATTEMPTS: u32 = 5;
 /// - A call is repeated only when its method is listed in [`GrpcLayer::idempotent_methods`], or the server says by a
 ///   hint or a refusal that it did nothing; at most [`MAX_ATTEMPTS`] times, and once more, uncounted, when the peer
 ///   refused the stream.
-/// - Response headers commit the call (gRFC A6): what fails later is not repeated, but the breaker learns it. So does a
-///   request longer than [`GrpcLayer::replay_up_to`].
-/// - Every attempt carries its remaining time as `grpc-timeout`, and the answer must have ended by then: give streams
-///   that live longer a pipeline without time limits.
+/// - Response headers commit the call (gRFC A6): what fails later is not repeated. So does a request longer than
+///   [`GrpcLayer::replay_up_to`].
+/// - A call counts once, by its trailers: breaker, throttle, concurrency limit and bulkhead wait for them, and slow calls
+///   are timed to there. An answer that is dropped before its trailers says that the call was cancelled.
+/// - Every attempt carries its remaining time as `grpc-timeout`, so a server may end its answer by then. Here the answer
+///   may last until the deadline of the whole call. Give streams that live longer a pipeline without time limits.
 /// - Errors are `tonic::Status`; a refusal by the pipeline is turned into one.
 #[derive(Debug, Clone)]
 pub struct GrpcLayer {
@@ -102,17 +106,16 @@ type BoxError = Box<dyn StdError + Send + Sync>;
 
 impl<S, B, R> Service<Request<B>> for GrpcService<S>
 where
-    S: Service<Request<tonic::body::Body>, Response = Response<R>> + Clone + Send + 'static,
-    S::Future: Send,
+    S: Service<Request<tonic::body::Body>, Response = Response<R>> + Clone,
     S::Error: Into<BoxError>,
     B: Body + Send + 'static,
     B::Error: Into<BoxError>,
-    R: Body + Send + 'static,
+    R: Body,
     R::Error: Into<BoxError>,
 {
     type Response = Response<GrpcBody<R>>;
     type Error = Status;
-    type Future = GrpcFuture<Self::Response>;
+    type Future = GrpcFuture<S, B>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Status>> {
         self.inner
@@ -121,98 +124,36 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        // The service that was polled ready makes the first attempt; a clone waits for the next call.
-        let spare = self.inner.clone();
-        let mut ready = Some(std::mem::replace(&mut self.inner, spare.clone()));
-        let policy = self.layer.policy.clone();
-        let request = request.map(|body| ReplayBody::stream_up_to(body, self.layer.cap));
-        let safety = if self
-            .layer
-            .idempotent
-            .contains(request.uri().path().trim_start_matches('/'))
-        {
+        let layer = &self.layer;
+        let request = request.map(|body| ReplayBody::stream_up_to(body, layer.cap));
+        let method = request.uri().path().trim_start_matches('/');
+        let safety = if layer.idempotent.contains(method) {
             Safety::Idempotent
         } else {
             Safety::Unsafe
         };
-        let call = Arc::new(Call {
-            body: request.body().clone(),
-            attempt: AtomicU32::new(0),
-            refused: AtomicBool::new(false),
-        });
-        GrpcFuture(Box::pin(async move {
-            let classify = Arc::clone(&call);
-            let result = policy
-                .call_with(safety, &*classify, move |attempt| {
-                    call.attempt.store(attempt.number(), Ordering::Relaxed);
-                    let call = Arc::clone(&call);
-                    let mut request = request.clone();
-                    if let Some(limit) = attempt.timeout() {
-                        limit_out(limit, request.headers_mut());
-                    }
-                    let (ready, spare) = (ready.take(), spare.clone());
-                    async move {
-                        if attempt.number() > MAX_ATTEMPTS {
-                            return Err(Status::deadline_exceeded("no answer in time in any attempt"));
-                        }
-                        let again = request.clone();
-                        let mut result = send(ready, spare.clone(), request).await;
-                        if result.as_ref().is_err_and(|error| call.may_send_again(error)) {
-                            result = send(None, spare, again).await;
-                        }
-                        let mut response = result?;
-                        drop_broken_details(response.headers_mut());
-                        Ok(response.map(|body| GrpcBody::new(body, attempt.deadline())))
-                    }
-                })
-                .await;
-            let mut response = result.map_err(Status::from)?;
-            if header_status(&response).is_none() {
-                // To the pipeline's breaker the attempt was nothing yet; this permit counts it when it ends.
-                let permit = policy.breaker().map(Breaker::acquire).and_then(Result::ok);
-                response.body_mut().watch(permit);
-            }
-            Ok(response)
-        }))
+        let outgoing = Arc::new(Outgoing::new(request, Some(deadline_within), UntilTheTrailers::default()));
+        // The service that was polled ready makes the first attempt; a clone waits for the next call.
+        let spare = self.inner.clone();
+        let attempts = GrpcAttempts {
+            ready: Some(std::mem::replace(&mut self.inner, spare.clone())),
+            spare,
+            outgoing: Arc::clone(&outgoing),
+        };
+        GrpcFuture {
+            call: layer.policy.start(safety, outgoing, attempts),
+        }
     }
 }
 
-async fn send<S, B, R>(ready: Option<S>, mut spare: S, request: Request<ReplayBody<B>>) -> Result<Response<R>, Status>
-where
-    S: Service<Request<tonic::body::Body>, Response = Response<R>>,
-    S::Error: Into<BoxError>,
-    B: Body + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-    let given_up = GivenUp::of(request.body());
-    let request = request.map(tonic::body::Body::new);
-    let to_status = |error: S::Error| Status::from_error(error.into());
-    let mut service = if let Some(ready) = ready {
-        ready
-    } else {
-        poll_fn(|context| spare.poll_ready(context).map_err(to_status)).await?;
-        spare
-    };
-    let response = service.call(request).await.map_err(to_status)?;
-    given_up.forget();
-    Ok(response)
-}
-
-/// One call, as its classifier: the verdict for the retry, from the headers.
-struct Call<B> {
-    body: ReplayBody<B>,
+/// The verdicts of one call, as its headers give them.
+#[derive(Debug, Default)]
+pub struct UntilTheTrailers {
+    /// The number of the attempt that began last.
     attempt: AtomicU32,
-    refused: AtomicBool,
 }
 
-impl<B> Call<B> {
-    /// Once a call: a peer that refused the stream did nothing, which is no attempt.
-    fn may_send_again(&self, error: &Status) -> bool {
-        is_protocol_nack(error) && self.body.is_replayable() && !self.refused.swap(true, Ordering::Relaxed)
-    }
-}
-
-impl<B, R> Classify<Response<R>, Status> for Call<B> {
+impl<R: Body> Classify<Response<R>, Status> for UntilTheTrailers {
     fn classify(&self, result: Result<&Response<R>, &Status>) -> Verdict {
         let attempt = self.attempt.load(Ordering::Relaxed);
         if attempt > MAX_ATTEMPTS {
@@ -221,17 +162,124 @@ impl<B, R> Classify<Response<R>, Status> for Call<B> {
         let verdict = match result {
             Ok(response) => match header_status(response) {
                 Some(status) => verdict(&status),
-                None => return Verdict::Ignore,
+                None if response.body().is_end_stream() => NO_STATUS,
+                None => Verdict::Begun,
             },
             Err(status) => verdict(status),
         };
-        let is_last = attempt == MAX_ATTEMPTS || !self.body.is_replayable();
         // RESOURCE_EXHAUSTED may be a quota that returns tomorrow: only a hint makes it worth another attempt.
-        if is_last || verdict == (Verdict::Overload { hint: None }) {
+        if attempt == MAX_ATTEMPTS || verdict == (Verdict::Overload { hint: None }) {
             final_verdict(verdict)
         } else {
             verdict
         }
+    }
+}
+
+/// Makes the attempts of one call.
+pub struct GrpcAttempts<S, B> {
+    ready: Option<S>,
+    spare: S,
+    outgoing: Arc<Outgoing<B, UntilTheTrailers>>,
+}
+
+impl<S, B> fmt::Debug for GrpcAttempts<S, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GrpcAttempts").finish_non_exhaustive()
+    }
+}
+
+impl<S, B, R> Op for GrpcAttempts<S, B>
+where
+    S: Service<Request<tonic::body::Body>, Response = Response<R>> + Clone,
+    S::Error: Into<BoxError>,
+    B: Body + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Value = Response<GrpcBody<R>>;
+    type Error = Status;
+    type Future = GrpcAttempt<S, B>;
+
+    fn start(&mut self, attempt: Attempt) -> Self::Future {
+        self.outgoing.classify.attempt.store(attempt.number(), Ordering::Relaxed);
+        let sending = (attempt.number() <= MAX_ATTEMPTS).then(|| {
+            let service = self.ready.take().unwrap_or_else(|| self.spare.clone());
+            Sending::new(GrpcChannel(service), attempt, Arc::clone(&self.outgoing))
+        });
+        GrpcAttempt {
+            sending,
+            body_end: soonest(attempt.total_deadline(), Deadline::current()),
+        }
+    }
+
+    fn begun(&mut self, response: &mut Self::Value, unsettled: Unsettled) {
+        response.body_mut().watch(unsettled);
+    }
+}
+
+pin_project! {
+    /// One attempt; its answer is a body with a deadline.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct GrpcAttempt<S, B>
+    where
+        GrpcChannel<S>: Service<Request<ReplayBody<B>>>,
+    {
+        // Absent in an attempt too many.
+        #[pin]
+        sending: Option<Sending<GrpcChannel<S>, B, UntilTheTrailers>>,
+        body_end: Option<Deadline>,
+    }
+}
+
+impl<S, B, R> Future for GrpcAttempt<S, B>
+where
+    GrpcChannel<S>: Service<Request<ReplayBody<B>>, Response = Response<R>, Error = Status>,
+{
+    type Output = Result<Response<GrpcBody<R>>, Status>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let Some(sending) = this.sending.as_pin_mut() else {
+            return Poll::Ready(Err(Status::deadline_exceeded("no answer in time in any attempt")));
+        };
+        let mut response = ready!(sending.poll(context))?;
+        drop_broken_details(response.headers_mut());
+        let end = *this.body_end;
+        Poll::Ready(Ok(response.map(|body| GrpcBody::new(body, end))))
+    }
+}
+
+pin_project! {
+    /// Future of [`GrpcService`].
+    #[must_use = "futures do nothing unless polled"]
+    pub struct GrpcFuture<S, B>
+    where
+        GrpcAttempts<S, B>: Op,
+    {
+        #[pin]
+        call: Call<Arc<Inner>, Arc<Outgoing<B, UntilTheTrailers>>, GrpcAttempts<S, B>>,
+    }
+}
+
+impl<S, B, R> Future for GrpcFuture<S, B>
+where
+    GrpcAttempts<S, B>: Op<Value = Response<GrpcBody<R>>, Error = Status>,
+    R: Body,
+    R::Error: Into<BoxError>,
+{
+    type Output = Result<Response<GrpcBody<R>>, Status>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.project().call.poll(context).map_err(Status::from)
+    }
+}
+
+impl<S, B> fmt::Debug for GrpcFuture<S, B>
+where
+    GrpcAttempts<S, B>: Op,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GrpcFuture").finish_non_exhaustive()
     }
 }
 
@@ -271,23 +319,5 @@ pub(super) fn drop_broken_details(headers: &mut HeaderMap) {
     let alone = MetadataMap::from_headers(alone);
     if alone.get_bin(DETAILS).is_none_or(|value| value.to_bytes().is_err()) {
         headers.remove(DETAILS);
-    }
-}
-
-/// Future of [`GrpcService`].
-#[must_use = "futures do nothing unless polled"]
-pub struct GrpcFuture<T>(Pin<Box<dyn Future<Output = Result<T, Status>> + Send>>);
-
-impl<T> fmt::Debug for GrpcFuture<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GrpcFuture").finish_non_exhaustive()
-    }
-}
-
-impl<T> Future for GrpcFuture<T> {
-    type Output = Result<T, Status>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.as_mut().poll(context)
     }
 }

@@ -2,23 +2,25 @@
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::{Request, Response};
 use http_body::Body;
+use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::body::LimitedBody;
+use super::answer::HttpBody;
 use super::replay::{REPLAY_CAP, ReplayBody};
-use super::{HttpClassify, deadline_out, final_verdict};
+use super::sending::{Outgoing, Sending};
+use super::{HttpClassify, deadline_out, soonest};
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Attempt, Call, Inner, Op, Pipeline, Unsettled};
 use crate::verdict::{Classify, SafetyOf, Verdict};
 
 /// Puts a pipeline around a service of `http::Request`s. All services that it makes share the pipeline.
@@ -26,9 +28,14 @@ use crate::verdict::{Classify, SafetyOf, Verdict};
 /// - The request's body becomes a [`ReplayBody`], so it need not be `Clone`; a body that cannot be sent again is sent
 ///   once.
 /// - Requests are repeated as [`safety`](super::safety) allows, answers read by [`HttpClassify`].
+/// - A peer that refused the stream (REFUSED_STREAM, GOAWAY) did nothing: the request is sent again at once, which is
+///   no attempt, at most once a call.
 /// - Every attempt says how long it may take, in [`REQUEST_TIMEOUT`](super::REQUEST_TIMEOUT).
-/// - The response's body ends with the deadline of the request that this task works on, and with
-///   [`HttpLayer::body_timeout`] if there is one.
+/// - The response's body must have ended by the deadline of the whole call, by that of the request that this task works
+///   on, and within [`HttpLayer::body_timeout`] if there is one. Give answers that live longer a pipeline without a
+///   total time limit.
+/// - A good answer is one only when its body has ended well: breaker, throttle, concurrency limit and bulkhead wait for
+///   that ([`HttpBody`]). Slow calls are timed to there. Nothing is repeated after the headers.
 #[derive(Debug, Clone)]
 pub struct HttpLayer<C = HttpClassify> {
     settings: Settings<C>,
@@ -123,7 +130,7 @@ impl<S, C> Layer<S> for HttpLayer<C> {
     }
 }
 
-/// Service of [`HttpLayer`].
+/// Service of [`HttpLayer`]. It asks that errors are `std::error::Error`s, which show what the peer did with a request.
 #[derive(Debug)]
 pub struct HttpService<S, C = HttpClassify> {
     inner: S,
@@ -141,127 +148,118 @@ impl<S: Clone, C> Clone for HttpService<S, C> {
 
 impl<S, C, B, R> Service<Request<B>> for HttpService<S, C>
 where
-    S: Service<Request<ReplayBody<B>>, Response = Response<R>> + Clone + Send + 'static,
-    S::Future: Send,
-    S::Error: Send,
-    B: Body + Send + 'static,
-    B::Error: Into<Box<dyn StdError + Send + Sync>>,
-    R: Send + 'static,
-    C: Classify<Response<R>, S::Error> + SafetyOf<Request<ReplayBody<B>>> + Send + Sync + 'static,
+    S: Service<Request<ReplayBody<B>>, Response = Response<R>> + Clone,
+    S::Error: StdError + 'static,
+    B: Body,
+    R: Body,
+    R::Error: Into<Box<dyn StdError + Send + Sync>>,
+    C: Classify<Response<HttpBody<R>>, S::Error> + SafetyOf<Request<ReplayBody<B>>>,
 {
-    type Response = Response<LimitedBody<R>>;
+    type Response = Response<HttpBody<R>>;
     type Error = Error<S::Error>;
-    type Future = HttpFuture<Self::Response, S::Error>;
+    type Future = HttpFuture<S, B, C>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(context).map_err(Error::Inner)
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let settings = self.settings.clone();
+        let settings = &self.settings;
         let request = request.map(|body| ReplayBody::stream_up_to(body, settings.cap));
         let safety = settings.classify.safety(&request);
-        let body = request.body().clone();
-        let announce = settings.announce;
+        let classify = UntilTheEnd(Arc::clone(&settings.classify));
+        let outgoing = Arc::new(Outgoing::new(request, settings.announce.then_some(deadline_out), classify));
         // The service that was polled ready makes the first attempt; a clone waits for the next call.
         let spare = self.inner.clone();
-        let mut ready = Some(std::mem::replace(&mut self.inner, spare.clone()));
-        HttpFuture(Box::pin(async move {
-            let classify = Final {
-                classify: &*settings.classify,
-                body: &body,
-            };
-            let response = settings
-                .policy
-                .call_with(safety, &classify, move |attempt| {
-                    let ready = ready.take();
-                    let mut spare = spare.clone();
-                    let mut request = request.clone();
-                    if announce {
-                        deadline_out(attempt.deadline(), request.headers_mut());
-                    }
-                    let given_up = GivenUp::of(request.body());
-                    async move {
-                        let mut service = if let Some(ready) = ready {
-                            ready
-                        } else {
-                            poll_fn(|context| spare.poll_ready(context)).await?;
-                            spare
-                        };
-                        let response = service.call(request).await?;
-                        // Its upload may go on beside the answer.
-                        given_up.forget();
-                        Ok(response)
-                    }
-                })
-                .await?;
-            let limit = settings.body_timeout.map(Deadline::after);
-            let deadline = match (limit, Deadline::current()) {
-                (Some(limit), Some(caller)) => Some(limit.min(caller)),
-                (limit, caller) => limit.or(caller),
-            };
-            Ok(response.map(|body| LimitedBody::new(body, deadline)))
-        }))
-    }
-}
-
-/// The classifier of one call: as the layer's, but nothing asks for another attempt once the body is gone.
-pub(crate) struct Final<'a, C, B> {
-    pub(crate) classify: &'a C,
-    pub(crate) body: &'a ReplayBody<B>,
-}
-
-impl<C, B, T, E> Classify<T, E> for Final<'_, C, B>
-where
-    C: Classify<T, E>,
-{
-    fn classify(&self, result: Result<&T, &E>) -> Verdict {
-        let verdict = self.classify.classify(result);
-        if self.body.is_replayable() {
-            verdict
-        } else {
-            final_verdict(verdict)
-        }
-    }
-}
-
-/// An attempt that ended without an answer must not go on to read the body: the next one needs it.
-pub(crate) struct GivenUp<B>(Option<ReplayBody<B>>);
-
-impl<B> GivenUp<B> {
-    /// Holds for the attempt that sends `body`.
-    pub(crate) fn of(body: &ReplayBody<B>) -> Self {
-        Self(Some(body.clone()))
-    }
-
-    /// The attempt has its answer.
-    pub(crate) fn forget(mut self) {
-        self.0 = None;
-    }
-}
-
-impl<B> Drop for GivenUp<B> {
-    fn drop(&mut self) {
-        if let Some(body) = &self.0 {
-            body.cut_clones();
-        }
+        let attempts = HttpAttempts {
+            ready: Some(std::mem::replace(&mut self.inner, spare.clone())),
+            spare,
+            outgoing: Arc::clone(&outgoing),
+            body_timeout: settings.body_timeout,
+        };
+        settings.policy.start(safety, outgoing, attempts)
     }
 }
 
 /// Future of [`HttpService`].
-#[must_use = "futures do nothing unless polled"]
-pub struct HttpFuture<T, E>(Pin<Box<dyn Future<Output = Result<T, Error<E>>> + Send>>);
+pub type HttpFuture<S, B, C> = Call<Arc<Inner>, Arc<Outgoing<B, UntilTheEnd<C>>>, HttpAttempts<S, B, C>>;
 
-impl<T, E> fmt::Debug for HttpFuture<T, E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpFuture").finish_non_exhaustive()
+/// As the layer's classifier, but a good answer has only begun while there is more of it to come.
+#[derive(Debug)]
+pub struct UntilTheEnd<C>(Arc<C>);
+
+impl<C, R, E> Classify<Response<R>, E> for UntilTheEnd<C>
+where
+    C: Classify<Response<R>, E>,
+    R: Body,
+{
+    fn classify(&self, result: Result<&Response<R>, &E>) -> Verdict {
+        match (self.0.classify(result), result) {
+            (Verdict::Success, Ok(response)) if !response.body().is_end_stream() => Verdict::Begun,
+            (verdict, _) => verdict,
+        }
     }
 }
 
-impl<T, E> Future for HttpFuture<T, E> {
-    type Output = Result<T, Error<E>>;
+/// Makes the attempts of one call.
+pub struct HttpAttempts<S, B, C> {
+    ready: Option<S>,
+    spare: S,
+    outgoing: Arc<Outgoing<B, UntilTheEnd<C>>>,
+    body_timeout: Option<Duration>,
+}
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.as_mut().poll(context)
+impl<S, B, C> fmt::Debug for HttpAttempts<S, B, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpAttempts").finish_non_exhaustive()
+    }
+}
+
+impl<S, B, C, R> Op for HttpAttempts<S, B, C>
+where
+    S: Service<Request<ReplayBody<B>>, Response = Response<R>> + Clone,
+    S::Error: StdError + 'static,
+{
+    type Value = Response<HttpBody<R>>;
+    type Error = S::Error;
+    type Future = HttpAttempt<S, B, C>;
+
+    fn start(&mut self, attempt: Attempt) -> Self::Future {
+        let service = self.ready.take().unwrap_or_else(|| self.spare.clone());
+        HttpAttempt {
+            sending: Sending::new(service, attempt, Arc::clone(&self.outgoing)),
+            body_end: soonest(attempt.total_deadline(), Deadline::current()),
+            body_timeout: self.body_timeout,
+        }
+    }
+
+    fn begun(&mut self, response: &mut Self::Value, unsettled: Unsettled) {
+        response.body_mut().watch(unsettled);
+    }
+}
+
+pin_project! {
+    /// One attempt; its answer is a body with a deadline.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct HttpAttempt<S: Service<Request<ReplayBody<B>>>, B, C> {
+        #[pin]
+        sending: Sending<S, B, UntilTheEnd<C>>,
+        body_end: Option<Deadline>,
+        body_timeout: Option<Duration>,
+    }
+}
+
+impl<S, B, C, R> Future for HttpAttempt<S, B, C>
+where
+    S: Service<Request<ReplayBody<B>>, Response = Response<R>>,
+    S::Error: StdError + 'static,
+{
+    type Output = Result<Response<HttpBody<R>>, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let response = ready!(this.sending.poll(context))?;
+        let end = soonest(*this.body_end, this.body_timeout.map(Deadline::after));
+        Poll::Ready(Ok(response.map(|body| HttpBody::new(body, end))))
     }
 }
