@@ -210,9 +210,10 @@ impl Budget {
             return;
         }
         let is_failure = match verdict {
-            Verdict::Success => false,
+            // An answer that has begun is not repeated, however it ends.
+            Verdict::Success | Verdict::Begun => false,
             Verdict::Failure(_) | Verdict::Overload { .. } => true,
-            Verdict::Ignore | Verdict::Begun | Verdict::LocalReject => return,
+            Verdict::Ignore | Verdict::LocalReject => return,
         };
         let guarded = self.lock();
         if let Some(Tokens { max, ratio }) = guarded.settings.tokens {
