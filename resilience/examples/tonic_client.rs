@@ -1,11 +1,12 @@
 //! A tonic client under a pipeline: `cargo run --example tonic_client`. The server is part of the example: tonic's own
 //! health service, which comes up only after the first call was refused.
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use resilience::grpc::GrpcLayer;
-use resilience::{Jitter, Pipeline, Retry};
+use resilience::{Event, Jitter, Pipeline, Retry};
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::Code;
 use tonic::transport::{Endpoint, Server};
@@ -17,16 +18,24 @@ use tower::ServiceBuilder;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address = TcpListener::bind("127.0.0.1:0").await?.local_addr()?;
-    let retry = Retry::default().max(4).jitter(Jitter::None);
-    let policy = Pipeline::standard("payments").retry(retry).build()?;
+    let refused = Arc::new(Notify::new());
+    let teller = Arc::clone(&refused);
+    let policy = Pipeline::standard("payments")
+        .retry(Retry::default().jitter(Jitter::None))
+        .listener(move |event: &Event<'_>| {
+            if matches!(event, Event::Retry { .. }) {
+                teller.notify_one();
+            }
+        })
+        .build()?;
     // Only what is listed is repeated; what was never sent is repeated always.
     let layer = GrpcLayer::new(policy.clone()).idempotent_methods(["grpc.health.v1.Health/Check"]);
     let channel = Endpoint::from_shared(format!("http://{address}"))?.connect_lazy();
     let mut client = HealthClient::new(ServiceBuilder::new().layer(layer).service(channel));
 
-    // Nobody listens yet: the connection is refused until the server is up.
+    // Nobody listens yet: the server comes up before the second attempt.
     tokio::spawn(async move {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        refused.notified().await;
         let (reporter, service) = tonic_health::server::health_reporter();
         reporter.set_service_status("payments", ServingStatus::Serving).await;
         let incoming = TcpListenerStream::new(TcpListener::bind(address).await?);

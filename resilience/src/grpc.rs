@@ -15,11 +15,9 @@ use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
 pub use self::body::GrpcBody;
-pub use self::deadline::{DeadlineLayer, DeadlineService, deadline_in, deadline_out};
 pub use self::channel::{GrpcChannel, StatusFuture};
-pub use self::layer::{
-    GrpcAttempt, GrpcAttempts, GrpcFuture, GrpcLayer, GrpcService, MAX_ATTEMPTS, UntilTheTrailers,
-};
+pub use self::deadline::{DeadlineLayer, DeadlineService, deadline_in, deadline_out};
+pub use self::layer::{GrpcAttempt, GrpcAttempts, GrpcFuture, GrpcLayer, GrpcService, MAX_ATTEMPTS, UntilTheTrailers};
 use crate::error::{By, Error};
 use crate::http::{error_kind, final_verdict, has_cause};
 use crate::verdict::{Classify, Kind, Verdict};

@@ -1,5 +1,7 @@
-//! The gRPC layer against real servers on loopback. The tables follow grpc-go's `test/retry_test.go`
-//! (`TestRetryStreaming`, `TestMaxCallAttempts`, `TestRetryTransparentWhenCommitted`), written afresh.
+//! The gRPC layer against tonic's server and one of bare HTTP/2, over connections in memory: with them a paused clock
+//! stands still while anything is left to be done. The tables follow grpc-go's `test/retry_test.go`
+//! (`TestRetryThrottling`, `TestRetryStreaming`, `TestMaxCallAttempts`, `TestRetryTransparentWhenCommitted`) and
+//! linkerd2-proxy's `linkerd/app/outbound/src/http/logical/tests/{timeouts,failure_accrual}.rs`, written afresh.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
 use std::pin::Pin;
@@ -9,10 +11,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::Stream;
 use http::{HeaderMap, HeaderValue};
+use hyper_util::rt::TokioIo;
 use resilience::grpc::{GrpcLayer, GrpcService, MAX_ATTEMPTS, deadline_in};
-use resilience::{Deadline, Jitter, Pipeline, PipelineBuilder, Retry, State};
+use resilience::{
+    Breaker, BreakerCounts, Budget, Deadline, Jitter, Pipeline, PipelineBuilder, Retry, SlowCalls, State,
+};
+use tokio::io::DuplexStream;
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::time::Instant;
+use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Code, Request, Response, Status};
 use tonic_health::pb::health_client::HealthClient;
@@ -34,6 +42,8 @@ enum Reply {
     Messages(usize, Code),
     /// Of a stream: headers, one message, and nothing more.
     Stop,
+    /// Of a stream: headers, one message, after this time another one and this status.
+    Slow(Duration, Code),
 }
 
 fn fail(code: Code) -> Reply {
@@ -92,9 +102,31 @@ impl Health for Script {
                 let end = futures::stream::iter([Err(Status::new(code, "in the trailers"))]);
                 Ok(Response::new(Box::pin(messages(count).chain(end))))
             }
+            Reply::Slow(time, code) => {
+                let later = messages(1).chain(futures::stream::once(async move {
+                    tokio::time::sleep(time).await;
+                    Ok(HealthCheckResponse { status: 1 })
+                }));
+                let end = (code != Code::Ok).then(|| Err(Status::new(code, "in the trailers")));
+                Ok(Response::new(Box::pin(later.chain(futures::stream::iter(end)))))
+            }
             _ => Ok(Response::new(Box::pin(messages(1).chain(futures::stream::pending())))),
         }
     }
+}
+
+/// A channel whose connections arrive at the other end.
+fn channel(endpoint: &Endpoint) -> (Channel, UnboundedReceiver<std::io::Result<DuplexStream>>) {
+    let (sender, receiver) = unbounded_channel();
+    let connect = tower::service_fn(move |_: http::Uri| {
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let sent = sender.send(Ok(theirs));
+        async move {
+            sent.map_err(|_| std::io::Error::from(std::io::ErrorKind::ConnectionRefused))?;
+            Ok::<_, std::io::Error>(TokioIo::new(ours))
+        }
+    });
+    (endpoint.connect_with_connector_lazy(connect), receiver)
 }
 
 struct Fixture {
@@ -104,33 +136,30 @@ struct Fixture {
 }
 
 impl Fixture {
-    async fn start(replies: &[Reply], policy: PipelineBuilder) -> Self {
+    fn start(replies: &[Reply], policy: PipelineBuilder) -> Self {
         Self::with(
             replies,
             policy,
             |layer| layer.idempotent_methods([CHECK, WATCH]),
             |endpoint| endpoint,
         )
-        .await
     }
 
-    async fn with(
+    fn with(
         replies: &[Reply],
         policy: PipelineBuilder,
         layer: impl FnOnce(GrpcLayer) -> GrpcLayer,
         endpoint: impl FnOnce(Endpoint) -> Endpoint,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (channel, incoming) = channel(&endpoint(Endpoint::from_static("http://server")));
         let script = Script {
             replies: replies.into(),
             calls: Arc::default(),
         };
         let calls = Arc::clone(&script.calls);
         let server = Server::builder().add_service(HealthServer::new(script));
-        tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        tokio::spawn(server.serve_with_incoming(UnboundedReceiverStream::new(incoming)));
         let policy = policy.build().unwrap();
-        let channel = endpoint(Endpoint::from_shared(url).unwrap()).connect_lazy();
         let layer = layer(GrpcLayer::new(policy.clone()));
         let client = HealthClient::new(ServiceBuilder::new().layer(layer).service(channel));
         Self { client, policy, calls }
@@ -167,10 +196,25 @@ impl Fixture {
         (calls.success, calls.failure)
     }
 
+    fn outcomes(&self) -> BreakerCounts {
+        self.policy.breaker().unwrap().snapshot().calls
+    }
+
     fn retries(&self, reason: &str) -> u64 {
         let retries = self.policy.snapshot().retry.unwrap().retries;
         retries.iter().find(|(name, _)| *name == reason).unwrap().1
     }
+}
+
+/// Nothing but what `set` sets.
+fn only(set: impl FnOnce(&mut BreakerCounts)) -> BreakerCounts {
+    let mut counts = BreakerCounts::default();
+    set(&mut counts);
+    counts
+}
+
+fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
 }
 
 fn retry() -> Retry {
@@ -184,7 +228,7 @@ fn quick() -> PipelineBuilder {
     Pipeline::standard("test").retry(retry())
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_headers_decide_on_another_attempt() {
     use Code::{Aborted, FailedPrecondition, Internal, NotFound, Ok, ResourceExhausted, Unavailable, Unknown};
     let second = Duration::from_millis(1);
@@ -213,12 +257,12 @@ async fn the_headers_decide_on_another_attempt() {
         (retry_info(Unavailable, Duration::from_secs(3600)), Unavailable, 1),
     ];
     for (row, (reply, code, calls)) in table.into_iter().enumerate() {
-        let fixture = Fixture::start(&[reply, Reply::Answer], quick()).await;
+        let fixture = Fixture::start(&[reply, Reply::Answer], quick());
         assert_eq!((fixture.check().await, fixture.calls()), (code, calls), "row {row}");
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_comes_after_the_headers_is_not_repeated_but_the_breaker_learns_it() {
     use Code::{Internal, NotFound, Ok, Unavailable};
     // The stream, and what the breaker counts: successes, failures.
@@ -232,7 +276,7 @@ async fn what_comes_after_the_headers_is_not_repeated_but_the_breaker_learns_it(
     ];
     for (messages, code, counted) in table {
         let replies = [Reply::Messages(messages, code), Reply::Messages(9, Ok)];
-        let fixture = Fixture::start(&replies, quick()).await;
+        let fixture = Fixture::start(&replies, quick());
         assert_eq!(fixture.watch().await, (messages, code));
         assert_eq!(
             (fixture.calls(), fixture.counted()),
@@ -241,14 +285,14 @@ async fn what_comes_after_the_headers_is_not_repeated_but_the_breaker_learns_it(
         );
     }
     // A failure with the headers alone is repeated for a stream too.
-    let fixture = Fixture::start(&[fail(Unavailable), Reply::Messages(2, Ok)], quick()).await;
+    let fixture = Fixture::start(&[fail(Unavailable), Reply::Messages(2, Ok)], quick());
     assert_eq!((fixture.watch().await, fixture.calls()), ((2, Ok), 2));
     assert_eq!(fixture.counted(), (1, 1));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn failures_in_the_trailers_open_the_breaker() {
-    let fixture = Fixture::start(&[Reply::Messages(1, Code::Unavailable)], quick()).await;
+    let fixture = Fixture::start(&[Reply::Messages(1, Code::Unavailable)], quick());
     for _ in 0..20 {
         assert_eq!(fixture.watch().await, (1, Code::Unavailable));
     }
@@ -256,9 +300,9 @@ async fn failures_in_the_trailers_open_the_breaker() {
     assert_eq!(fixture.calls(), 20, "the last one was refused here");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_stream_that_nobody_reads_to_its_end_is_neither_success_nor_failure() {
-    let fixture = Fixture::start(&[Reply::Stop], quick()).await;
+    let fixture = Fixture::start(&[Reply::Stop], quick());
     let stream = fixture
         .client
         .clone()
@@ -267,19 +311,40 @@ async fn a_stream_that_nobody_reads_to_its_end_is_neither_success_nor_failure() 
         .unwrap();
     drop(stream);
     assert_eq!(fixture.counted(), (0, 0));
-    let counts = fixture.policy.breaker().unwrap().snapshot().calls;
-    assert_eq!(counts.cancelled, 1);
+    assert_eq!(fixture.outcomes(), only(|counts| counts.cancelled = 1));
 }
 
-#[tokio::test]
-async fn an_answer_that_stops_ends_with_the_attempts_deadline() {
-    let policy = quick().attempt_timeout(Duration::from_millis(200));
-    let fixture = Fixture::start(&[Reply::Stop], policy).await;
-    assert_eq!(fixture.watch().await, (1, Code::DeadlineExceeded));
-    assert_eq!((fixture.calls(), fixture.counted()), (1, (0, 1)));
+/// In the spirit of linkerd2-proxy's `timeouts.rs`: headers, then nothing.
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_stops_ends_with_the_calls_deadline() {
+    // The attempt's limit and the call's; when the stream ends.
+    for (attempt, total, end) in [(1, 5, 5), (5, 5, 5), (2, 9, 9)] {
+        let policy = quick().attempt_timeout(secs(attempt)).total_timeout(secs(total));
+        let fixture = Fixture::start(&[Reply::Stop], policy);
+        let began = Instant::now();
+        assert_eq!(fixture.watch().await, (1, Code::DeadlineExceeded));
+        assert_eq!(began.elapsed().as_secs(), end);
+        assert_eq!(fixture.calls(), 1);
+        assert_eq!(fixture.outcomes(), only(|counts| counts.failure = 1));
+    }
+    // The caller's deadline holds too, with a total limit of the policy's own and without one.
+    for policy in [quick().attempt_timeout(secs(1)), Pipeline::builder("test")] {
+        let fixture = Fixture::start(&[Reply::Stop], policy);
+        let began = Instant::now();
+        let end = Deadline::after(secs(3)).scope(fixture.watch()).await;
+        assert_eq!((end, began.elapsed().as_secs()), ((1, Code::DeadlineExceeded), 3));
+    }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
+async fn a_stream_without_time_limits_lives_as_long_as_it_likes() {
+    let policy = Pipeline::builder("test").breaker(Breaker::builder("test"));
+    let fixture = Fixture::start(&[Reply::Slow(secs(86_400), Code::Ok)], policy);
+    assert_eq!(fixture.watch().await, (2, Code::Ok));
+    assert_eq!(fixture.outcomes(), only(|counts| counts.success = 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn only_listed_methods_are_repeated_unless_the_server_did_nothing() {
     let hint = pushback(Code::Unavailable, &["1"]);
     for (reply, calls) in [(fail(Code::Unavailable), 1), (hint, 2)] {
@@ -289,53 +354,52 @@ async fn only_listed_methods_are_repeated_unless_the_server_did_nothing() {
             quick(),
             |layer| layer.idempotent_methods([WATCH]),
             |same| same,
-        )
-        .await;
+        );
         fixture.check().await;
         assert_eq!(fixture.calls(), calls);
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_request_longer_than_the_cap_is_sent_once() {
     for (length, calls) in [(10, 2), (100, 1)] {
         let replies = [fail(Code::Unavailable), Reply::Answer];
         let layer = |layer: GrpcLayer| layer.idempotent_methods([CHECK]).replay_up_to(50);
-        let fixture = Fixture::with(&replies, quick(), layer, |same| same).await;
+        let fixture = Fixture::with(&replies, quick(), layer, |same| same);
         let service = "x".repeat(length);
         let result = fixture.client.clone().check(HealthCheckRequest { service }).await;
         assert_eq!((result.is_ok(), fixture.calls()), (calls == 2, calls));
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn there_are_five_attempts_at_most() {
     let many = || Pipeline::standard("test").retry(retry().max(20)).without_breaker();
-    let fixture = Fixture::start(&[fail(Code::Unavailable)], many()).await;
+    let fixture = Fixture::start(&[fail(Code::Unavailable)], many());
     assert_eq!(fixture.check().await, Code::Unavailable);
     assert_eq!(fixture.calls(), MAX_ATTEMPTS as usize);
 
-    let fixture = Fixture::start(&[Reply::Hang], many().attempt_timeout(Duration::from_millis(20))).await;
+    let fixture = Fixture::start(&[Reply::Hang], many().attempt_timeout(Duration::from_millis(20)));
     // The server knows the limit too, and may be the first to say so.
     let code = fixture.check().await;
     assert!(matches!(code, Code::DeadlineExceeded | Code::Cancelled), "{code:?}");
     assert_eq!(fixture.calls(), MAX_ATTEMPTS as usize);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn tonics_own_timeout_is_a_timeout() {
     let layer = |layer: GrpcLayer| layer.idempotent_methods([CHECK]);
     let endpoint = |endpoint: Endpoint| endpoint.timeout(Duration::from_millis(50));
-    let fixture = Fixture::with(&[Reply::Hang, Reply::Answer], quick(), layer, endpoint).await;
+    let fixture = Fixture::with(&[Reply::Hang, Reply::Answer], quick(), layer, endpoint);
     assert_eq!((fixture.check().await, fixture.calls()), (Code::Ok, 2));
     assert_eq!((fixture.retries("timeout"), fixture.counted()), (1, (1, 1)));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn every_attempt_announces_the_time_it_has_left() {
     let policy = quick().attempt_timeout(Duration::from_secs(7));
     let replies = [fail(Code::Unavailable), Reply::Answer];
-    let fixture = Fixture::start(&replies, policy).await;
+    let fixture = Fixture::start(&replies, policy);
     fixture.check().await;
     for announced in &*fixture.calls.lock().unwrap() {
         let announced = announced.unwrap();
@@ -368,20 +432,19 @@ async fn a_refused_connection_is_tried_again_whatever_the_method() {
 #[derive(Clone)]
 enum Frames {
     Refuse,
-    /// Headers, and only then a refusal.
-    HeadersAndRefuse,
+    /// Headers, and only when everybody has seen them the end.
+    HeadersAndReset(h2::Reason),
     /// Headers alone with these.
     Headers(u16, Vec<(&'static str, &'static str)>),
     Answer,
 }
 
 async fn bare(replies: Vec<Frames>, policy: PipelineBuilder) -> (Code, usize, Pipeline) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (channel, mut incoming) = channel(&Endpoint::from_static("http://server"));
     let calls = Arc::new(Mutex::new(0));
     let count = Arc::clone(&calls);
     tokio::spawn(async move {
-        let (socket, _) = listener.accept().await.unwrap();
+        let socket = incoming.recv().await.unwrap().unwrap();
         let mut connection = h2::server::handshake(socket).await.unwrap();
         while let Some(Ok((_, mut respond))) = connection.accept().await {
             let number = *count.lock().unwrap();
@@ -391,11 +454,11 @@ async fn bare(replies: Vec<Frames>, policy: PipelineBuilder) -> (Code, usize, Pi
             headers.insert("content-type", HeaderValue::from_static("application/grpc"));
             match replies[number.min(replies.len() - 1)].clone() {
                 Frames::Refuse => respond.send_reset(h2::Reason::REFUSED_STREAM),
-                Frames::HeadersAndRefuse => {
+                Frames::HeadersAndReset(reason) => {
                     let mut stream = respond.send_response(response, false).unwrap();
                     tokio::spawn(async move {
                         tokio::time::sleep(Duration::from_millis(20)).await;
-                        stream.send_reset(h2::Reason::REFUSED_STREAM);
+                        stream.send_reset(reason);
                     });
                 }
                 Frames::Headers(status, more) => {
@@ -422,7 +485,6 @@ async fn bare(replies: Vec<Frames>, policy: PipelineBuilder) -> (Code, usize, Pi
         }
     });
     let policy = policy.build().unwrap();
-    let channel = Endpoint::from_shared(url).unwrap().connect_lazy();
     let layer = ServiceBuilder::new().layer(GrpcLayer::new(policy.clone()));
     let mut client = HealthClient::new(layer.service(channel));
     let result = client.check(HealthCheckRequest::default()).await;
@@ -430,7 +492,7 @@ async fn bare(replies: Vec<Frames>, policy: PipelineBuilder) -> (Code, usize, Pi
     (result.map_or_else(|status| status.code(), |_| Code::Ok), calls, policy)
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_refused_stream_is_sent_again_and_counts_as_no_retry() {
     for (refused, counted) in [(1, 0), (2, 1)] {
         let mut replies = vec![Frames::Refuse; refused];
@@ -444,14 +506,21 @@ async fn a_refused_stream_is_sent_again_and_counts_as_no_retry() {
     assert_eq!((code, calls), (Code::Unavailable, 2), "once, not for ever");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_stream_refused_after_its_headers_is_committed() {
-    let (code, calls, policy) = bare(vec![Frames::HeadersAndRefuse, Frames::Answer], quick()).await;
+    let (code, calls, policy) = bare(
+        vec![Frames::HeadersAndReset(h2::Reason::REFUSED_STREAM), Frames::Answer],
+        quick(),
+    )
+    .await;
     assert_eq!((code, calls), (Code::Unavailable, 1));
-    assert_eq!(policy.breaker().unwrap().snapshot().calls.failure, 1);
+    assert_eq!(
+        policy.breaker().unwrap().snapshot().calls,
+        only(|counts| counts.failure = 1)
+    );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn answers_that_are_no_grpc_are_read_by_their_status() {
     for (status, code, failures) in [
         (503, Code::Unavailable, 1),
@@ -465,14 +534,14 @@ async fn answers_that_are_no_grpc_are_read_by_their_status() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn details_that_are_no_base64_hurt_nobody() {
     let headers = vec![("grpc-status", "14"), ("grpc-status-details-bin", "!no base64!")];
     let (code, calls, _) = bare(vec![Frames::Headers(200, headers)], quick()).await;
     assert_eq!((code, calls), (Code::Unavailable, 1));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_layer_is_a_service_like_any_other() {
     // Two services of one layer share the policy.
     let policy = quick().build().unwrap();
@@ -532,4 +601,207 @@ async fn a_breaker_that_probes_waits_for_the_trailers_too() {
         call().await.unwrap();
     }
     assert_eq!(breaker.state(), State::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_counts_once() {
+    use Code::{Internal, NotFound, Ok, Unavailable};
+    type Set = fn(&mut BreakerCounts);
+    let table: [(Reply, Set); 8] = [
+        (Reply::Messages(2, Ok), |counts| counts.success = 1),
+        (Reply::Messages(0, Ok), |counts| counts.success = 1),
+        (Reply::Messages(2, Unavailable), |counts| counts.failure = 1),
+        (Reply::Messages(1, Internal), |counts| counts.failure = 1),
+        (Reply::Messages(1, NotFound), |counts| counts.ignored = 1),
+        (fail(Internal), |counts| counts.failure = 1),
+        (fail(NotFound), |counts| counts.ignored = 1),
+        (Reply::Slow(secs(5), Ok), |counts| counts.success = 1),
+    ];
+    for (row, (reply, set)) in table.into_iter().enumerate() {
+        let fixture = Fixture::start(&[reply], quick());
+        fixture.watch().await;
+        assert_eq!(fixture.outcomes(), only(set), "row {row}");
+    }
+    let fixture = Fixture::start(&[Reply::Answer], quick());
+    fixture.check().await;
+    assert_eq!(
+        fixture.outcomes(),
+        only(|counts| counts.success = 1),
+        "a unary call too"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_calls_are_timed_to_their_trailers() {
+    let slow = SlowCalls {
+        limit: secs(2),
+        ratio: 1.0,
+    };
+    for (time, set) in [(1, (1, 0)), (3, (0, 1))] {
+        let policy = quick().breaker(Breaker::builder("test").slow_calls(slow.limit, slow.ratio));
+        let fixture = Fixture::start(&[Reply::Slow(secs(time), Code::Ok)], policy);
+        fixture.watch().await;
+        let (success, slow) = set;
+        let wanted = only(|counts| (counts.success, counts.slow) = (success, slow));
+        assert_eq!(fixture.outcomes(), wanted);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_place_in_the_bulkhead_is_kept_until_the_stream_ends() {
+    let fixture = Fixture::start(&[Reply::Slow(secs(3), Code::Ok)], quick().bulkhead(1, 0));
+    let places = || fixture.policy.snapshot().bulkhead.unwrap().in_flight;
+    let mut client = fixture.client.clone();
+    let mut stream = client.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    stream.message().await.unwrap();
+    assert_eq!(places(), 1);
+    assert_eq!(fixture.watch().await, (0, Code::ResourceExhausted));
+    while stream.message().await.unwrap().is_some() {}
+    assert_eq!(places(), 0);
+    let stream = client.watch(HealthCheckRequest::default()).await.unwrap();
+    assert_eq!(places(), 1);
+    drop(stream);
+    assert_eq!(places(), 0);
+}
+
+/// In the spirit of linkerd2-proxy's `failure_accrual.rs`: one probe, and nobody beside it.
+#[tokio::test(start_paused = true)]
+async fn a_probe_holds_its_place_until_the_trailers() {
+    for (code, state) in [(Code::Ok, State::Closed), (Code::Unavailable, State::Open)] {
+        let breaker = Breaker::builder("test").min_calls(1).half_open(1, secs(30));
+        let replies = [Reply::Messages(1, Code::Unavailable), Reply::Slow(secs(4), code)];
+        let fixture = Fixture::start(&replies, quick().breaker(breaker));
+        fixture.watch().await;
+        let own = fixture.policy.breaker().unwrap();
+        assert_eq!(own.state(), State::Open);
+        tokio::time::advance(secs(10)).await;
+        let mut client = fixture.client.clone();
+        let mut probe = client.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+        assert!(probe.message().await.unwrap().is_some());
+        assert_eq!(own.state(), State::HalfOpen, "the headers and a message decide nothing");
+        for _ in 0..3 {
+            assert_eq!(fixture.watch().await, (0, Code::Unavailable));
+        }
+        assert_eq!(fixture.calls(), 2, "no other call took its place");
+        while let Ok(Some(_)) = probe.message().await {}
+        assert_eq!(own.state(), state);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_is_dropped_gives_its_place_back() {
+    let breaker = Breaker::builder("test").min_calls(1).half_open(1, secs(30));
+    let replies = [
+        Reply::Messages(1, Code::Unavailable),
+        Reply::Stop,
+        Reply::Messages(1, Code::Ok),
+    ];
+    let fixture = Fixture::start(&replies, quick().breaker(breaker));
+    fixture.watch().await;
+    tokio::time::advance(secs(10)).await;
+    drop(
+        fixture
+            .client
+            .clone()
+            .watch(HealthCheckRequest::default())
+            .await
+            .unwrap(),
+    );
+    assert_eq!(fixture.policy.breaker().unwrap().state(), State::HalfOpen);
+    assert_eq!(fixture.watch().await, (1, Code::Ok));
+    assert_eq!(fixture.policy.breaker().unwrap().state(), State::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_breaks_off_is_a_failure() {
+    for reason in [h2::Reason::CANCEL, h2::Reason::INTERNAL_ERROR, h2::Reason::NO_ERROR] {
+        let (_, calls, policy) = bare(vec![Frames::HeadersAndReset(reason), Frames::Answer], quick()).await;
+        assert_eq!(calls, 1, "{reason:?}");
+        let counts = policy.breaker().unwrap().snapshot().calls;
+        assert_eq!(counts, only(|counts| counts.failure = 1), "{reason:?}");
+    }
+    let (code, calls, policy) = bare(vec![Frames::Headers(200, vec![])], quick()).await;
+    assert_eq!((code == Code::Ok, calls), (false, 1), "headers alone, without a status");
+    let counts = policy.breaker().unwrap().snapshot().calls;
+    assert_eq!(counts, only(|counts| counts.failure = 1));
+}
+
+/// `TestRetryThrottling`: ten tokens, half a token for a success. Calls that fail for good take none in grpc-go; here
+/// they take one, as every failure of an attempt does.
+#[tokio::test(start_paused = true)]
+async fn tokens_are_taken_by_failures_and_given_back_by_successes() {
+    let retry = retry().max(1).budget(Budget::tokens(10.0, 0.5).unwrap());
+    // Whether the attempts fail, and the calls that the server sees then.
+    let table = [
+        (true, 2),  // 8
+        (true, 2),  // 6
+        (true, 1),  // 5: half of them are gone
+        (true, 1),  // 4
+        (false, 1), // 4.5
+        (false, 1), // 5
+        (true, 1),  // 4
+        (false, 1), // 4.5
+        (false, 1), // 5
+        (false, 1), // 5.5
+        (false, 1), // 6
+        (false, 1), // 6.5
+        (true, 2),  // 5.5, and another attempt: 4.5
+    ];
+    let replies: Vec<_> = table
+        .iter()
+        .flat_map(|(fails, calls)| vec![if *fails { fail(Code::Unavailable) } else { Reply::Answer }; *calls])
+        .collect();
+    let policy = Pipeline::builder("test").total_timeout(secs(30)).retry(retry);
+    let fixture = Fixture::start(&replies, policy);
+    let mut seen = 0;
+    for (row, (fails, calls)) in table.into_iter().enumerate() {
+        assert_eq!(fixture.check().await == Code::Unavailable, fails, "row {row}");
+        assert_eq!(fixture.calls() - seen, calls, "row {row}");
+        seen += calls;
+    }
+}
+
+/// The rest of `TestRetryStreaming`: what a client sends, and what is left of the attempts.
+#[tokio::test(start_paused = true)]
+async fn attempts_of_a_stream_are_counted_and_spaced() {
+    use Code::{Internal, Ok, Unavailable};
+    let after = |millis: &str| pushback(Unavailable, &[millis]);
+    // Replies in turn; how the stream ends, the calls that the server sees, and the wait in milliseconds.
+    let table = [
+        (
+            vec![fail(Unavailable), fail(Unavailable), Reply::Messages(2, Ok)],
+            (2, Ok),
+            3,
+            2,
+        ),
+        (vec![fail(Unavailable); 4], (0, Unavailable), 3, 2),
+        (vec![fail(Unavailable), fail(Internal)], (0, Internal), 2, 1),
+        (
+            vec![fail(Unavailable), Reply::Messages(1, Unavailable)],
+            (1, Unavailable),
+            2,
+            1,
+        ),
+        (vec![after("200"), Reply::Messages(1, Ok)], (1, Ok), 2, 200),
+        (
+            vec![after("200"), after("300"), Reply::Messages(1, Ok)],
+            (1, Ok),
+            3,
+            500,
+        ),
+        (vec![after("200"), after("-1")], (0, Unavailable), 2, 200),
+        (
+            vec![after("200"), fail(Unavailable), Reply::Messages(1, Ok)],
+            (1, Ok),
+            3,
+            201,
+        ),
+    ];
+    for (row, (replies, end, calls, wait)) in table.into_iter().enumerate() {
+        let fixture = Fixture::start(&replies, quick());
+        let began = Instant::now();
+        assert_eq!((fixture.watch().await, fixture.calls()), (end, calls), "row {row}");
+        let waited = began.elapsed().as_millis();
+        assert!((wait..wait + 10).contains(&waited), "row {row}: {waited} ms");
+    }
 }

@@ -274,20 +274,28 @@ fn pushback_asks_for_a_wait_or_forbids_the_retry() {
             hint: Some(Duration::from_millis(250))
         }
     );
-    for text in ["-1", "soon", "99999999999"] {
-        assert_eq!(with(text), Verdict::Failure(Kind::Permanent), "{text}");
+    // Overload all the same: the throttle must learn it.
+    let never = Verdict::Overload {
+        hint: Some(Verdict::NEVER),
+    };
+    for text in ["-1", "soon", "1.5", "", "2147483648", "99999999999"] {
+        assert_eq!(with(text), never, "{text}");
     }
-    let mut twice = Status::internal("");
-    for text in ["1", "2"] {
-        twice
-            .metadata_mut()
-            .append("grpc-retry-pushback-ms", text.parse().unwrap());
+    for (code, verdict) in [
+        (Code::Unavailable, never),
+        (Code::ResourceExhausted, never),
+        (Code::Internal, Verdict::Failure(Kind::Permanent)),
+        (Code::DeadlineExceeded, Verdict::Failure(Kind::Permanent)),
+        (Code::NotFound, Verdict::Ignore),
+    ] {
+        let mut twice = Status::new(code, "");
+        for text in ["1", "2"] {
+            twice
+                .metadata_mut()
+                .append("grpc-retry-pushback-ms", text.parse().unwrap());
+        }
+        assert_eq!(grpc_verdict(&twice), verdict, "{code:?}");
     }
-    assert_eq!(
-        grpc_verdict(&twice),
-        Verdict::Failure(Kind::Permanent),
-        "still a failure"
-    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -132,7 +132,11 @@ where
         } else {
             Safety::Unsafe
         };
-        let outgoing = Arc::new(Outgoing::new(request, Some(deadline_within), UntilTheTrailers::default()));
+        let outgoing = Arc::new(Outgoing::new(
+            request,
+            Some(deadline_within),
+            UntilTheTrailers::default(),
+        ));
         // The service that was polled ready makes the first attempt; a clone waits for the next call.
         let spare = self.inner.clone();
         let attempts = GrpcAttempts {
@@ -201,7 +205,10 @@ where
     type Future = GrpcAttempt<S, B>;
 
     fn start(&mut self, attempt: Attempt) -> Self::Future {
-        self.outgoing.classify.attempt.store(attempt.number(), Ordering::Relaxed);
+        self.outgoing
+            .classify
+            .attempt
+            .store(attempt.number(), Ordering::Relaxed);
         let sending = (attempt.number() <= MAX_ATTEMPTS).then(|| {
             let service = self.ready.take().unwrap_or_else(|| self.spare.clone());
             Sending::new(GrpcChannel(service), attempt, Arc::clone(&self.outgoing))

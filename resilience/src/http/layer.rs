@@ -168,7 +168,11 @@ where
         let request = request.map(|body| ReplayBody::stream_up_to(body, settings.cap));
         let safety = settings.classify.safety(&request);
         let classify = UntilTheEnd(Arc::clone(&settings.classify));
-        let outgoing = Arc::new(Outgoing::new(request, settings.announce.then_some(deadline_out), classify));
+        let outgoing = Arc::new(Outgoing::new(
+            request,
+            settings.announce.then_some(deadline_out),
+            classify,
+        ));
         // The service that was polled ready makes the first attempt; a clone waits for the next call.
         let spare = self.inner.clone();
         let attempts = HttpAttempts {
