@@ -39,8 +39,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let (reporter, service) = tonic_health::server::health_reporter();
         reporter.set_service_status("payments", ServingStatus::Serving).await;
         let incoming = TcpListenerStream::new(TcpListener::bind(address).await?);
-        let server = Server::builder().add_service(service);
-        server.serve_with_incoming(incoming).await?;
+        Server::builder()
+            .add_service(service)
+            .serve_with_incoming(incoming)
+            .await?;
         Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
     });
     let ask = |service: &str| HealthCheckRequest {
