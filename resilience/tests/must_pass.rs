@@ -28,7 +28,7 @@
 //! | tonic's "Timeout expired" is a timeout | `protocols.rs` `refused_connections_were_not_sent_and_tonics_own_timeout_is_one` |
 //! | from a server too | `grpc_layer.rs` `tonics_own_timeout_is_a_timeout` |
 //! | a reload keeps the state | `breaker.rs` `a_reload_keeps_state_and_counts` |
-//! | of a whole policy | `settings.rs` `a_reload_keeps_what_the_parts_know` |
+//! | of a whole policy | `reload.rs` `a_reload_keeps_what_the_parts_know` |
 //! | the closed path does not allocate | `no_allocation.rs` `the_closed_path_and_refusals_do_not_allocate` |
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 

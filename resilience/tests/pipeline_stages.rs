@@ -159,6 +159,20 @@ async fn out_of_time_in_an_attempt_and_in_the_last_of_several() {
     assert_eq!((calls.failure, calls.cancelled), (2, 1));
 }
 
+#[tokio::test(start_paused = true)]
+async fn of_limits_that_end_together_the_outer_one_is_told() {
+    let policy = Pipeline::builder("p")
+        .total_timeout(secs(1))
+        .attempt_timeout(secs(1))
+        .retry(exactly(5, 10))
+        .breaker(Breaker::builder("p"))
+        .build()
+        .unwrap();
+    let result = policy.call(hangs).await;
+    assert!(is_total(&result, secs(1)), "{result:?}");
+    assert_eq!(policy.breaker().unwrap().snapshot().calls.cancelled, 1);
+}
+
 /// A backoff that would end after the limit is not begun, so nobody is ever out of time in one.
 #[tokio::test(start_paused = true)]
 async fn a_wait_that_ends_too_late_is_not_begun() {
