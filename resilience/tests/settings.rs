@@ -348,7 +348,7 @@ impl Choices<'_> {
     /// Mostly what is sane, so that many of the settings are taken.
     fn choose<T: Copy>(&mut self, sane: T, odd: &[T]) -> T {
         let choice = self.next();
-        if choice < 250 { sane } else { odd[choice % odd.len()] }
+        if choice < 248 { sane } else { odd[choice % odd.len()] }
     }
 
     fn time(&mut self, sane: Duration) -> Duration {
@@ -390,22 +390,19 @@ impl Choices<'_> {
         self.choose(sane, &[0, 1, 2, 10, 1_000, (1 << 31) - 1, usize::MAX])
     }
 
-    fn some<T>(&mut self, value: T) -> Option<T> {
-        (self.next() % 2 == 0).then_some(value)
+    fn perhaps<T>(&mut self, value: impl FnOnce(&mut Self) -> T) -> Option<T> {
+        (self.next() % 2 == 0).then(|| value(self))
     }
 
-    fn settings(&mut self) -> PipelineSettings {
+    /// Settings of a policy that has some of its nine parts.
+    fn settings(&mut self, has: [bool; 9]) -> PipelineSettings {
         let budget = BudgetSettings {
             ratio: self.share(0.2),
             min_per_sec: self.share(3.0),
-            tokens: if self.next() % 4 == 0 {
-                Some(Tokens {
-                    max: self.share(10.0),
-                    ratio: self.share(0.1),
-                })
-            } else {
-                None
-            },
+            tokens: self.perhaps(|own| Tokens {
+                max: own.share(10.0),
+                ratio: own.share(0.1),
+            }),
         };
         let retry = RetrySettings {
             max: self.count(3),
@@ -413,31 +410,19 @@ impl Choices<'_> {
             cap: self.time(secs(1)),
             hint_cap: self.time(secs(60)),
             jitter: self.choose(Jitter::Full, &[Jitter::None]),
-            budget: self.some(budget),
+            budget: self.perhaps(|_| budget),
         };
         let (window, slow, lease) = (self.time(secs(30)), self.time(secs(1)), self.time(secs(30)));
         let breaker = BreakerSettings {
             failure_ratio: self.share(0.5),
             min_calls: self.count(2).into(),
             window,
-            last_calls: if self.next() % 3 == 0 {
-                Some(self.places(10))
-            } else {
-                None
-            },
-            consecutive: if self.next() % 3 == 0 {
-                Some(self.count(3))
-            } else {
-                None
-            },
-            slow: if self.next() % 3 == 0 {
-                Some(SlowCalls {
-                    limit: slow,
-                    ratio: self.share(0.5),
-                })
-            } else {
-                None
-            },
+            last_calls: self.perhaps(|own| own.places(10)),
+            consecutive: self.perhaps(|own| own.count(3)),
+            slow: self.perhaps(|own| SlowCalls {
+                limit: slow,
+                ratio: own.share(0.5),
+            }),
             open: self.time(secs(1)),
             open_max: self.time(secs(60)),
             half_open: HalfOpen {
@@ -445,29 +430,17 @@ impl Choices<'_> {
                 ratio: None,
                 lease,
             },
-            on_drop: if self.next() % 3 == 0 {
-                Some(OnDrop::FailureAfter(self.time(secs(1))))
-            } else {
-                None
-            },
+            on_drop: self.perhaps(|own| OnDrop::FailureAfter(own.time(secs(1)))),
             observe_only: self.next() % 8 == 0,
         };
         let bulkhead = BulkheadSettings {
             limit: self.places(2),
             queue: self.places(1),
-            max_wait: if self.next() % 2 == 0 {
-                Some(self.time(secs(1)))
-            } else {
-                None
-            },
+            max_wait: self.perhaps(|own| own.time(secs(1))),
         };
         let hedge = HedgeSettings {
             delay: self.time(secs(1)),
-            quantile: if self.next() % 3 == 0 {
-                Some(self.share(0.9))
-            } else {
-                None
-            },
+            quantile: self.perhaps(|own| own.share(0.9)),
             max: self.count(2),
         };
         let throttle = ThrottleSettings {
@@ -479,11 +452,7 @@ impl Choices<'_> {
         let rate_limit = RateLimitSettings {
             limit: self.count(5),
             per: self.time(secs(1)),
-            burst: if self.next() % 2 == 0 {
-                Some(self.count(2))
-            } else {
-                None
-            },
+            burst: self.perhaps(|own| own.count(2)),
             max_wait: self.time(secs(1)),
         };
         let concurrency_limit = AdaptiveSettings {
@@ -496,29 +465,31 @@ impl Choices<'_> {
             window: self.time(Duration::from_millis(100)),
             long_window: self.count(600),
         };
-        let timeout = TimeoutSettings {
-            total: if self.next() % 4 > 0 {
-                Some(self.time(secs(30)))
-            } else {
-                None
-            },
-            attempt: if self.next() % 4 > 0 {
-                Some(self.time(secs(5)))
-            } else {
-                None
-            },
-        };
-        let breaker = self.some(breaker);
+        let (total, attempt) = (self.perhaps(|own| own.time(secs(30))), self.time(secs(5)));
+        let [
+            has_gate,
+            has_breaker,
+            has_bulkhead,
+            has_retry,
+            has_hedge,
+            has_throttle,
+            has_rate,
+            has_limit,
+            has_attempt,
+        ] = has;
         PipelineSettings {
-            timeout,
-            gate: breaker.is_some() && self.next() % 2 == 0,
-            breaker,
-            bulkhead: self.some(bulkhead),
-            retry: self.some(retry),
-            hedge: self.some(hedge),
-            throttle: self.some(throttle),
-            rate_limit: self.some(rate_limit),
-            concurrency_limit: self.some(concurrency_limit),
+            timeout: TimeoutSettings {
+                attempt: has_attempt.then_some(attempt),
+                total,
+            },
+            gate: has_gate && has_breaker,
+            breaker: has_breaker.then_some(breaker),
+            bulkhead: has_bulkhead.then_some(bulkhead),
+            retry: has_retry.then_some(retry),
+            hedge: has_hedge.then_some(hedge),
+            throttle: has_throttle.then_some(throttle),
+            rate_limit: has_rate.then_some(rate_limit),
+            concurrency_limit: has_limit.then_some(concurrency_limit),
             order: None,
         }
     }
@@ -594,17 +565,18 @@ proptest! {
 
     #[test]
     fn settings_of_any_kind_are_refused_or_never_panic_in_a_call(
+        has in any::<[bool; 9]>(),
         choices in prop::collection::vec(any::<u8>(), 80),
         others in prop::collection::vec(any::<u8>(), 80),
     ) {
-        let settings = Choices(choices.iter()).settings();
+        let settings = Choices(choices.iter()).settings(has);
         let checked = settings.check("x");
         let built = Pipeline::from_settings("x", settings.clone()).build();
         prop_assert_eq!(checked.is_ok(), built.is_ok(), "{:?}: {:?}", checked, built);
         if let Ok(policy) = built {
             use_it(&policy)?;
             // Of a reload everything is taken or nothing.
-            let other = Choices(others.iter()).settings();
+            let other = Choices(others.iter()).settings(has);
             let now = if policy.reload(other.clone()).is_ok() { other } else { settings };
             prop_assert_eq!(policy.settings(), now);
             use_it(&policy)?;
