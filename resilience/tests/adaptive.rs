@@ -12,8 +12,8 @@ use tokio::time::{Instant, advance};
 
 const OVERLOAD: Verdict = Verdict::Overload { hint: None };
 const TIMEOUT: Verdict = Verdict::Failure(Kind::Timeout);
-/// Five of these make two windows. Shorter ones would make more calls in the same windows, and show nothing else.
-const BASE: Duration = Duration::from_millis(40);
+/// Two of these make a window. Shorter ones would make more calls in the same windows, and show nothing else.
+const BASE: Duration = Duration::from_millis(50);
 
 fn limit(settings: AdaptiveSettings) -> AdaptiveLimit {
     AdaptiveLimit::new("l", settings).unwrap()
