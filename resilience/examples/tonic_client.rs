@@ -1,5 +1,4 @@
-//! A tonic client under a pipeline: `cargo run --example tonic_client`. The server is part of the example: tonic's own
-//! health service, which comes up only after the first call was refused.
+//! A tonic client under a pipeline. Its server, tonic's health service, comes up only after the first call was refused.
 
 use std::sync::Arc;
 
@@ -39,11 +38,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let (reporter, service) = tonic_health::server::health_reporter();
         reporter.set_service_status("payments", ServingStatus::Serving).await;
         let incoming = TcpListenerStream::new(TcpListener::bind(address).await?);
-        Server::builder()
-            .add_service(service)
-            .serve_with_incoming(incoming)
-            .await?;
-        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
+        let server = Server::builder().add_service(service);
+        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(server.serve_with_incoming(incoming).await?)
     });
     let ask = |service: &str| HealthCheckRequest {
         service: service.to_owned(),
