@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use resilience::reqwest::Client;
-use resilience::{Deadline, Error, Jitter, Pipeline, PipelineBuilder, Retry};
+use resilience::{Breaker, Deadline, Error, Jitter, Pipeline, PipelineBuilder, Retry};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
@@ -29,6 +29,10 @@ enum Reply {
     Silence,
     /// Headers and half of the body, then nothing.
     HalfABody,
+    /// Headers and half of the body, then the connection is closed.
+    BrokenBody,
+    /// A body and a header.
+    Body,
 }
 
 struct Server {
@@ -92,6 +96,8 @@ async fn answer(mut socket: TcpStream, reply: Reply, last: Arc<std::sync::Mutex<
             return;
         }
         Reply::Silence => return std::future::pending().await,
+        Reply::BrokenBody => "HTTP/1.1 200 X\r\ncontent-length: 10\r\n\r\nhalf!".to_owned(),
+        Reply::Body => "HTTP/1.1 200 X\r\ncontent-length: 5\r\nx-own: 1\r\n\r\nhello".to_owned(),
         Reply::HalfABody => {
             socket
                 .write_all(b"HTTP/1.1 200 X\r\ncontent-length: 10\r\n\r\nhalf!")
@@ -276,16 +282,64 @@ async fn every_attempt_says_how_long_it_may_take() {
     assert_eq!(said(&server.last()), None);
 }
 
+/// Successes, failures, cancelled and ignored calls.
+fn counts(client: &Client) -> [u64; 4] {
+    let calls = client.policy().breaker().unwrap().snapshot().calls;
+    [calls.success, calls.failure, calls.cancelled, calls.ignored]
+}
+
 #[tokio::test]
-async fn a_body_that_stops_ends_with_the_callers_deadline() {
-    let server = Server::start(&[Reply::HalfABody]).await;
-    let client = client(quick());
-    let deadline = Deadline::after(Duration::from_millis(300));
-    let response = deadline
-        .scope(client.send(client.plain().get(server.url())))
-        .await
-        .unwrap();
-    assert!(response.bytes().await.unwrap_err().is_timeout());
+async fn a_body_that_stops_ends_with_the_deadline_of_the_call_or_the_caller() {
+    let short = Duration::from_millis(300);
+    let long = Duration::from_secs(60);
+    for (policy, callers) in [
+        (quick().attempt_timeout(short).total_timeout(short), long),
+        (quick(), short),
+        (Pipeline::builder("test").breaker(Breaker::builder("test")), short),
+    ] {
+        let server = Server::start(&[Reply::HalfABody]).await;
+        let client = client(policy);
+        let response = Deadline::after(callers)
+            .scope(client.send(client.plain().get(server.url())))
+            .await;
+        let error = response.unwrap().bytes().await.unwrap_err();
+        assert!(error.is_timeout(), "{error:?}");
+        assert_eq!((counts(&client), server.requests()), ([0, 1, 0, 0], 1));
+    }
+}
+
+#[tokio::test]
+async fn an_answer_counts_once_by_the_end_of_its_body() {
+    let server = Server::start(&[Reply::Body]).await;
+    let client = client(quick().bulkhead(1, 0));
+    let send = || client.send(client.plain().get(server.url()));
+    let places = || client.policy().snapshot().bulkhead.unwrap().in_flight;
+    let response = send().await.unwrap();
+    assert_eq!((counts(&client), places()), ([0; 4], 1));
+    // It is as reqwest made it.
+    assert_eq!(response.url().as_str(), server.url());
+    assert_eq!(
+        (response.content_length(), &response.headers()["x-own"]),
+        (Some(5), &"1".parse().unwrap())
+    );
+    assert_eq!(response.remote_addr(), Some(server.address));
+    assert_eq!(response.text().await.unwrap(), "hello");
+    assert_eq!((counts(&client), places()), ([1, 0, 0, 0], 0));
+    drop(send().await.unwrap());
+    assert_eq!((counts(&client), places()), ([2, 0, 0, 0], 0), "nobody wants the body");
+
+    for (reply, wanted) in [
+        (Reply::Status(200), [1, 0, 0, 0]),
+        (Reply::Status(404), [0, 0, 0, 1]),
+        (Reply::Status(501), [0, 1, 0, 0]),
+        (Reply::BrokenBody, [0, 1, 0, 0]),
+    ] {
+        let server = Server::start(&[reply]).await;
+        let client = self::client(quick());
+        let response = client.send(client.plain().get(server.url())).await.unwrap();
+        let failed = response.bytes().await.is_err();
+        assert_eq!((counts(&client), server.requests()), (wanted, 1), "{failed}");
+    }
 }
 
 #[tokio::test]

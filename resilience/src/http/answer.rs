@@ -68,12 +68,11 @@ where
         let polled = this.inner.as_mut().poll_frame(context);
         *this.awaited = polled.is_pending();
         match &polled {
-            Poll::Pending => {}
             Poll::Ready(None) => this.ending.settle(Verdict::Success),
             Poll::Ready(Some(Err(BodyError::Timeout))) => this.ending.settle(Verdict::Failure(Kind::Timeout)),
             Poll::Ready(Some(Err(error))) => this.ending.settle(Verdict::Failure(error_kind(error))),
             Poll::Ready(Some(Ok(_))) if this.inner.is_end_stream() => this.ending.settle(Verdict::Success),
-            Poll::Ready(Some(Ok(_))) => {}
+            Poll::Ready(Some(Ok(_))) | Poll::Pending => {}
         }
         polled
     }
