@@ -116,7 +116,8 @@ impl Round {
     fn of(runs: &[Run]) -> Self {
         let begin = runs.iter().map(|run| run.begin);
         let end = runs.iter().map(|run| run.end);
-        let wall = end.clone().max().unwrap_or_default() - begin.clone().min().unwrap_or_default();
+        let first = begin.clone().min().unwrap_or_default();
+        let wall = end.clone().max().unwrap_or_default().saturating_sub(first);
         let shared = end
             .min()
             .unwrap_or_default()
@@ -245,7 +246,7 @@ fn timed(batch: &mut Batch, calls: u64) -> Run {
     batch(calls);
     Run {
         calls: calls as f64,
-        cpu: read(ClockId::ThreadCPUTime) - cpu,
+        cpu: read(ClockId::ThreadCPUTime).saturating_sub(cpu),
         begin,
         end: read(ClockId::Monotonic),
     }
