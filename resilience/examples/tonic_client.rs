@@ -41,16 +41,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let server = Server::builder().add_service(service);
         Ok::<_, Box<dyn std::error::Error + Send + Sync>>(server.serve_with_incoming(incoming).await?)
     });
-    let ask = |service: &str| HealthCheckRequest {
-        service: service.to_owned(),
-    };
-    let answer = client.check(ask("payments")).await?.into_inner();
+    let ask = |service| HealthCheckRequest { service };
+    let answer = client.check(ask("payments".to_owned())).await?.into_inner();
     assert_eq!(answer.status, ServingStatus::Serving as i32);
     let retries = policy.snapshot().retry.ok_or("no retries")?.retries;
     assert_eq!(retries.first(), Some(&("not_sent", 1)));
 
     // An answer, though no good one: neither a failure of the server nor a reason to try again.
-    let unknown = client.check(ask("nobody")).await;
+    let unknown = client.check(ask("nobody".to_owned())).await;
     assert_eq!(unknown.err().map(|status| status.code()), Some(Code::NotFound));
     let calls = policy.snapshot().breaker.ok_or("no breaker")?.calls;
     assert_eq!(calls.success, 1);

@@ -80,6 +80,7 @@ fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "as the channel carries it")]
 fn data(text: &'static str) -> Chunk {
     Ok(Frame::data(Bytes::from_static(text.as_bytes())))
 }
