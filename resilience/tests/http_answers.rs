@@ -253,6 +253,39 @@ async fn the_winner_of_a_race_is_read_to_its_end_and_counts_once() {
     assert_eq!((calls.success, calls.failure, calls.ignored), (1, 0, 0));
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_fails_takes_nothing_from_the_one_beside_it() {
+    let policy = quick().hedge(HedgeSettings::default()).build().unwrap();
+    let number = Arc::new(Mutex::new(0));
+    let (sender, receiver) = unbounded_channel::<Chunk>();
+    let upload = sender.clone();
+    let service = tower::service_fn(move |mut request: Request<ReplayBody<_>>| {
+        *number.lock().unwrap() += 1;
+        let first = *number.lock().unwrap() == 1;
+        let upload = upload.clone();
+        async move {
+            let begin = request.body_mut().frame().await.unwrap().unwrap().into_data().unwrap();
+            if first {
+                // Fails while the other one is in the middle of the body.
+                tokio::time::sleep(secs(5)).await;
+                return Err(io::Error::from(io::ErrorKind::ConnectionReset));
+            }
+            tokio::time::sleep(secs(6)).await;
+            upload.send(data("lo")).unwrap();
+            let rest = request.body_mut().frame().await.unwrap();
+            let rest = rest.map_err(io::Error::other)?.into_data().unwrap();
+            Ok(Response::new(StreamBody::new(futures::stream::iter(
+                [begin, rest].map(|part| Ok::<_, io::Error>(Frame::data(part))),
+            ))))
+        }
+    });
+    sender.send(data("hel")).unwrap();
+    let client = HttpLayer::new(policy).layer(service);
+    let body = StreamBody::new(UnboundedReceiverStream::new(receiver));
+    let response = client.oneshot(Request::put("/").body(body).unwrap()).await.unwrap();
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hello");
+}
+
 /// A client of one HTTP/2 connection to a server that refuses so many streams, then answers with what it was sent.
 async fn refusing(refused: usize, policy: &Pipeline) -> (usize, Result<String, String>) {
     let (ours, theirs) = tokio::io::duplex(64 * 1024);
