@@ -259,6 +259,7 @@ async fn an_attempt_that_fails_takes_nothing_from_the_one_beside_it() {
     let number = Arc::new(Mutex::new(0));
     let (sender, receiver) = unbounded_channel::<Chunk>();
     let upload = sender.clone();
+    let attempts = Arc::clone(&number);
     let service = tower::service_fn(move |mut request: Request<ReplayBody<_>>| {
         *number.lock().unwrap() += 1;
         let first = *number.lock().unwrap() == 1;
@@ -284,6 +285,7 @@ async fn an_attempt_that_fails_takes_nothing_from_the_one_beside_it() {
     let body = StreamBody::new(UnboundedReceiverStream::new(receiver));
     let response = client.oneshot(Request::put("/").body(body).unwrap()).await.unwrap();
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hello");
+    assert_eq!(*attempts.lock().unwrap(), 2, "no third one was needed");
 }
 
 /// A client of one HTTP/2 connection to a server that refuses so many streams, then answers with what it was sent.

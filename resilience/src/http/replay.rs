@@ -51,8 +51,8 @@ struct Record<B> {
     clones: u64,
     /// Clones that began to read and may go on.
     readers: Vec<u64>,
-    /// Clones below this id belong to attempts that are over.
-    cut_below: u64,
+    /// Clones whose attempts are over.
+    cut: Vec<u64>,
     waiting: Vec<Waker>,
 }
 
@@ -123,13 +123,18 @@ impl<B> ReplayBody<B> {
         }
     }
 
-    /// Stops every clone made so far from reading what is not recorded yet: their attempts are over, and the rest
-    /// waits for the next.
-    pub(crate) fn cut_clones(&self) {
+    /// Which clone this is.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Stops clone `id` from reading what is not recorded yet: its attempt is over, and the rest waits for the next, or
+    /// for the one beside it.
+    pub(crate) fn cut(&self, id: u64) {
         if let Source::Stream(record) = &self.source {
             let mut record = lock(record);
-            record.cut_below = record.clones + 1;
-            record.readers.clear();
+            record.cut.push(id);
+            record.readers.retain(|reader| *reader != id);
             record.wake();
         }
     }
@@ -161,7 +166,7 @@ impl<B: Body> ReplayBody<B> {
             state,
             clones: 0,
             readers: Vec::new(),
-            cut_below: 0,
+            cut: Vec::new(),
             waiting: Vec::new(),
         };
         Self::of(Source::Stream(Arc::new(Mutex::new(record))), 0)
@@ -179,7 +184,7 @@ impl<B> Record<B> {
 
     /// Whether clone `id` may take what is not recorded yet.
     fn admits(&mut self, id: u64, reads: &mut bool) -> bool {
-        let admitted = id >= self.cut_below
+        let admitted = !self.cut.contains(&id)
             && match &mut self.state {
                 State::Recording | State::Complete => true,
                 State::TooLong { reader } => *reader.get_or_insert(id) == id,

@@ -37,10 +37,7 @@ impl<S: Service<Request<ReplayBody<B>>>, B, C> Sending<S, B, C> {
         Self {
             service,
             attempt,
-            outgoing: GivenUp {
-                outgoing,
-                answered: false,
-            },
+            outgoing: GivenUp { outgoing, sent: None },
             response: None,
         }
     }
@@ -61,7 +58,7 @@ where
                 this.response.set(None);
                 match &result {
                     // Its upload may go on beside the answer.
-                    Ok(_) => this.outgoing.answered = true,
+                    Ok(_) => this.outgoing.sent = None,
                     Err(error) => {
                         this.outgoing.cut();
                         if this.outgoing.outgoing.may_send_again(error) {
@@ -73,6 +70,7 @@ where
             }
             ready!(this.service.poll_ready(context))?;
             let request = this.outgoing.outgoing.request(*this.attempt);
+            this.outgoing.sent = Some(request.body().id());
             this.response.set(Some(this.service.call(request)));
         }
     }
@@ -141,19 +139,20 @@ impl<B, C> fmt::Debug for Outgoing<B, C> {
 /// An attempt that ended without an answer must not go on to read the body: the next one needs it.
 struct GivenUp<B, C> {
     outgoing: Arc<Outgoing<B, C>>,
-    answered: bool,
+    /// The clone of the body that is under way without an answer.
+    sent: Option<u64>,
 }
 
 impl<B, C> GivenUp<B, C> {
-    fn cut(&self) {
-        self.outgoing.request.body().cut_clones();
+    fn cut(&mut self) {
+        if let Some(sent) = self.sent.take() {
+            self.outgoing.request.body().cut(sent);
+        }
     }
 }
 
 impl<B, C> Drop for GivenUp<B, C> {
     fn drop(&mut self) {
-        if !self.answered {
-            self.cut();
-        }
+        self.cut();
     }
 }
