@@ -3,7 +3,7 @@
 //! `failsafehttp/client_test.go` and of linkerd2-proxy's `linkerd/app/outbound/src/http/logical/tests/timeouts.rs`.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -58,7 +58,7 @@ impl Fixture {
     /// The body of an answer, and what feeds it.
     async fn call(&mut self) -> (HttpBody<Answer>, UnboundedSender<Chunk>) {
         let request = Request::get("/").body(Empty::new()).unwrap();
-        let response = self.client.clone().oneshot(request).await.unwrap();
+        let response = sendable(self.client.clone().oneshot(request)).await.unwrap();
         (response.into_body(), self.answers.recv().await.unwrap())
     }
 
@@ -69,6 +69,11 @@ impl Fixture {
     fn outcomes(&self) -> BreakerCounts {
         self.breaker().snapshot().calls
     }
+}
+
+/// Calls may go to other threads, though nothing in them is boxed.
+fn sendable<F: Future + Send>(call: F) -> F {
+    call
 }
 
 fn quick() -> PipelineBuilder {
