@@ -1,10 +1,10 @@
 //! Every call counts once, by its trailers: outcomes, slow calls, places and probes.
 
-use resilience::{Breaker, BreakerCounts, SlowCalls, State};
+use resilience::{Breaker, BreakerCounts, SlowCalls, State, ThrottleSettings};
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 
-use super::server::{Fixture, Frames, Reply, bare, fail, only, quick, secs};
+use super::server::{Fixture, Frames, Reply, bare, fail, only, pushback, quick, secs};
 
 #[tokio::test(start_paused = true)]
 async fn a_call_counts_once() {
@@ -127,4 +127,27 @@ async fn a_stream_that_breaks_off_is_a_failure() {
     assert_eq!((code == Code::Ok, calls), (false, 1), "headers alone, without a status");
     let counts = policy.breaker().unwrap().snapshot().calls;
     assert_eq!(counts, only(|counts| counts.failure = 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_throttle_learns_of_every_refusal_and_of_every_end() {
+    use Code::{Internal, Ok, ResourceExhausted, Unavailable};
+    // What the dependency accepted, of one call that is not repeated.
+    for (row, (reply, accepts)) in [
+        (Reply::Messages(1, Ok), 1),
+        (Reply::Messages(1, Unavailable), 0),
+        (Reply::Messages(1, Internal), 1),
+        (fail(ResourceExhausted), 0),
+        (pushback(Unavailable, &["-1"]), 0),
+        (pushback(ResourceExhausted, &["1", "1"]), 0),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let fixture = Fixture::start(&[reply], quick().throttle(ThrottleSettings::default()));
+        fixture.watch().await;
+        let throttle = fixture.policy.snapshot().throttle.unwrap();
+        assert_eq!((throttle.requests, throttle.accepts), (1, accepts), "row {row}");
+        assert_eq!(fixture.calls(), 1, "row {row}");
+    }
 }
