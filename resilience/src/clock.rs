@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Time since some moment before the first call in this process, exact to the nanosecond.
+#[inline]
 pub(crate) fn now() -> Duration {
     #[cfg(feature = "testing")]
     if !is_production() {
@@ -17,6 +18,7 @@ pub(crate) fn now() -> Duration {
 }
 
 /// [`now`] in milliseconds, up to 4 ms behind it (a tick of the kernel), at a tenth of its cost.
+#[inline]
 #[inline]
 pub(crate) fn coarse_millis() -> u64 {
     #[cfg(feature = "testing")]
@@ -28,6 +30,7 @@ pub(crate) fn coarse_millis() -> u64 {
 
 /// Now as a moment of tokio's clock, up to a tick of the kernel (4 ms) in the past, at a tenth of the cost of an exact
 /// one.
+#[inline]
 pub(crate) fn coarse_instant() -> Instant {
     #[cfg(feature = "testing")]
     if !is_production() {
@@ -115,6 +118,8 @@ mod tokios {
         now.checked_sub(Duration::from_secs(1)).unwrap_or(now)
     });
 
+    // Out of the way of those who read the system's clock.
+    #[cold]
     pub(super) fn now() -> Duration {
         Instant::now().saturating_duration_since(*ORIGIN)
     }
