@@ -19,7 +19,6 @@ pub(crate) fn now() -> Duration {
 
 /// [`now`] in milliseconds, up to 4 ms behind it (a tick of the kernel), at a tenth of its cost.
 #[inline]
-#[inline]
 pub(crate) fn coarse_millis() -> u64 {
     #[cfg(feature = "testing")]
     if !is_production() {

@@ -59,6 +59,33 @@ impl Candidate {
         }
     }
 
+    /// The same for calls that are awaited one after the other by a task on a runtime, which wakes and polls it.
+    pub fn on_runtime<F, C, R>(what: &str, who: &'static str, call: F) -> Self
+    where
+        F: Fn() -> C + Sync + 'static,
+        C: FnMut() -> R + 'static,
+        R: Future,
+    {
+        let batch = move || -> Batch {
+            let mut call = call();
+            let runtime = runtime();
+            Box::new(move |calls| {
+                runtime.block_on(async {
+                    for _ in 0..calls {
+                        black_box(call().await);
+                    }
+                });
+            })
+        };
+        Self {
+            what: what.to_owned(),
+            who,
+            batch: Box::new(batch),
+            before: Box::new(|| {}),
+            together: true,
+        }
+    }
+
     /// What is done.
     pub fn what(&self) -> &str {
         &self.what
@@ -182,11 +209,15 @@ pub fn measure(candidates: &[Candidate]) -> Value {
 
 /// Runs `body` with the batches of a thread that has a timer, which is never driven: nothing here is waited for.
 fn on_thread<R>(body: impl FnOnce(&mut [Batch]) -> R, candidates: &[Candidate]) -> R {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-    let runtime = runtime.expect("a runtime without I/O can be built");
+    let runtime = runtime();
     let _entered = runtime.enter();
     let mut batches: Vec<Batch> = candidates.iter().map(|candidate| (candidate.batch)()).collect();
     body(&mut batches)
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    runtime.expect("a runtime without I/O can be built")
 }
 
 /// All candidates on this thread; the calls a nanosecond of each.

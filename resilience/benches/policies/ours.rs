@@ -114,7 +114,14 @@ fn pipelines() -> impl IntoIterator<Item = Candidate> {
         service("retry, first try", retry()),
         ready("standard pipeline, ready", standard()),
         service("standard pipeline, ready", standard()),
-        later("standard pipeline, pending once", standard()),
+        later("standard pipeline, pending once, by hand", standard()),
+        {
+            // Kept for the rest of the run, so that its calls can borrow it.
+            let pipeline: &'static Pipeline = Box::leak(Box::new(standard().build().expect("sound settings")));
+            Candidate::on_runtime("standard pipeline, pending once", OURS, move || {
+                move || pipeline.call(|_| Later::default())
+            })
+        },
     ]
 }
 

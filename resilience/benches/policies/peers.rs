@@ -2,6 +2,7 @@
 //! floor of everything that has a time limit.
 
 use std::hint::black_box;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -59,12 +60,29 @@ fn floors() -> impl IntoIterator<Item = Candidate> {
         Candidate::new("standard pipeline, ready", TOKIO, || {
             || _ = finish(timeout(LIMIT, good()))
         }),
-        Candidate::new("standard pipeline, pending once", TOKIO, || {
+        Candidate::on_runtime("standard pipeline, pending once", "no policy", || Later::default),
+        Candidate::on_runtime("standard pipeline, pending once", TOKIO, || {
+            || timeout(LIMIT, Later::default())
+        }),
+        Candidate::new("standard pipeline, pending once, by hand", TOKIO, || {
             || _ = finish(timeout(LIMIT, Later::default()))
         }),
-        Candidate::new("standard pipeline, pending once", "two tokio::time::timeout", || {
-            || _ = finish(timeout(LIMIT, timeout(LIMIT, Later::default())))
-        }),
+        Candidate::new(
+            "standard pipeline, pending once, by hand",
+            "two tokio::time::timeout",
+            || || _ = finish(timeout(LIMIT, timeout(LIMIT, Later::default()))),
+        ),
+        // The least that a limit costs which all cores share: one word, up and down again.
+        {
+            let word = Arc::new(AtomicU64::new(0));
+            Candidate::new("bulkhead", "a shared word", move || {
+                let word = Arc::clone(&word);
+                move || {
+                    word.fetch_add(1, Ordering::AcqRel);
+                    word.fetch_sub(1, Ordering::AcqRel);
+                }
+            })
+        },
     ]
 }
 
@@ -226,12 +244,16 @@ fn pipelines() -> impl IntoIterator<Item = Candidate> {
     [
         service("standard pipeline, ready", "tower, without a breaker", tower(true)),
         service(
-            "standard pipeline, pending once",
+            "standard pipeline, pending once, by hand",
             "tower, without a breaker",
             tower(false),
         ),
         service("standard pipeline, ready", TOWER_RESILIENCE, theirs(true)),
-        service("standard pipeline, pending once", TOWER_RESILIENCE, theirs(false)),
+        service(
+            "standard pipeline, pending once, by hand",
+            TOWER_RESILIENCE,
+            theirs(false),
+        ),
     ]
 }
 
