@@ -8,7 +8,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::error::{BuildError, By, Rejected};
-use crate::gate::{Gate, MAX_LIMIT, Ticket};
+use crate::gate::{MAX_LIMIT, Ticket};
+use crate::places::Places;
 
 /// Limits calls at one time. Clones share.
 #[derive(Debug, Clone)]
@@ -19,7 +20,7 @@ pub struct Bulkhead {
 #[derive(Debug)]
 struct Inner {
     name: Arc<str>,
-    gate: Gate,
+    places: Places,
     queue: AtomicUsize,
     /// In nanoseconds, [`FOR_EVER`] for no limit.
     max_wait: AtomicU64,
@@ -94,7 +95,7 @@ impl Bulkhead {
         Ok(Self {
             inner: Arc::new(Inner {
                 name,
-                gate: Gate::new(settings.limit),
+                places: Places::new(settings.limit),
                 queue: AtomicUsize::new(settings.queue),
                 max_wait: AtomicU64::new(settings.max_wait_nanos()),
                 rejected: AtomicU64::new(0),
@@ -110,7 +111,7 @@ impl Bulkhead {
         settings.check(&self.inner.name)?;
         self.inner.queue.store(settings.queue, Ordering::Relaxed);
         self.inner.max_wait.store(settings.max_wait_nanos(), Ordering::Relaxed);
-        self.inner.gate.set_limit(settings.limit);
+        self.inner.places.set_limit(settings.limit);
         Ok(())
     }
 
@@ -132,12 +133,12 @@ impl Bulkhead {
 
     /// Takes a place if one is free and nobody waits for it. [`Bulkhead::leave`] is owed then.
     pub(crate) fn try_enter(&self) -> bool {
-        self.inner.gate.try_enter()
+        self.inner.places.try_enter()
     }
 
     /// A turn in the queue. Once it resolves, [`Bulkhead::leave`] is owed; dropped before, it gives everything back.
     pub(crate) fn wait(&self) -> Result<Waiting, Rejected> {
-        match self.inner.gate.join(self.inner.queue.load(Ordering::Relaxed)) {
+        match self.inner.places.join(self.inner.queue.load(Ordering::Relaxed)) {
             Some(ticket) => Ok(Waiting {
                 inner: Arc::clone(&self.inner),
                 ticket: Some(ticket),
@@ -148,7 +149,7 @@ impl Bulkhead {
 
     /// Gives a place back that was taken without a [`Place`].
     pub(crate) fn leave(&self) {
-        self.inner.gate.leave();
+        self.inner.places.leave();
     }
 
     /// The longest wait; whoever awaits [`Bulkhead::wait`] sees to it, and calls [`Bulkhead::refuse`] when it is over.
@@ -171,11 +172,11 @@ impl Bulkhead {
 
     /// What is inside, waiting and was refused.
     pub fn snapshot(&self) -> BulkheadSnapshot {
-        let count = self.inner.gate.count();
+        let count = self.inner.places.count();
         BulkheadSnapshot {
             limit: count.limit,
             in_flight: count.in_flight,
-            queued: self.inner.gate.queued(),
+            queued: self.inner.places.queued(),
             rejected: self.inner.rejected.load(Ordering::Relaxed),
         }
     }
@@ -208,7 +209,7 @@ impl Future for Waiting {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         if let Some(ticket) = &self.ticket {
-            if self.inner.gate.poll(ticket, context).is_pending() {
+            if self.inner.places.poll(ticket, context).is_pending() {
                 return Poll::Pending;
             }
             self.ticket = None;
@@ -220,7 +221,7 @@ impl Future for Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         if let Some(ticket) = &self.ticket {
-            self.inner.gate.cancel(ticket);
+            self.inner.places.cancel(ticket);
         }
     }
 }

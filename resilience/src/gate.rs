@@ -16,9 +16,9 @@ use crate::sync::{AtomicU64, Mutex, Ordering};
 #[cfg(all(test, resilience_loom))]
 mod loom;
 #[cfg(all(test, not(resilience_loom)))]
-mod model;
+pub(crate) mod model;
 #[cfg(all(test, not(resilience_loom)))]
-mod stress;
+pub(crate) mod stress;
 
 /// The highest limit.
 pub(crate) const MAX_LIMIT: usize = (1 << 31) - 1;
@@ -139,6 +139,12 @@ impl Gate {
     /// Places, and how many are taken.
     pub(crate) fn count(&self) -> Count {
         self.word.count()
+    }
+
+    /// Whether anybody waits.
+    #[inline]
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.word.0.load(Ordering::Acquire) & WAITING != 0
     }
 
     /// How many wait.

@@ -143,6 +143,7 @@ mod hedge;
 pub mod http;
 mod layer;
 mod pipeline;
+mod places;
 mod rate;
 #[cfg(feature = "reqwest")]
 pub mod reqwest;

@@ -8,6 +8,8 @@
 
 mod slot;
 
+pub(crate) use self::slot::{count as slots, mine};
+
 use std::sync::PoisonError;
 
 use crate::sync::{AtomicU64, Mutex, Ordering, fence};

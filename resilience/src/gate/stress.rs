@@ -1,5 +1,6 @@
-//! Threads that come, wait, give up and leave at one gate while its limit changes: nobody waits for ever, never are more
-//! inside than the limit, and at the end all places are free. A failure prints its seed.
+//! Threads that come, wait, give up and leave at one gate, or at the places of a bulkhead on it, while the limit changes:
+//! nobody waits for ever, never are more inside than the limit, and at the end all places are free. A failure prints its
+//! seed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,8 +12,9 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use super::Gate;
+use super::model::Subject;
 
-const THREADS: u64 = 4;
+const THREADS: u64 = 6;
 const TURNS: usize = 3_000;
 /// Far longer than any wait takes: whoever is not woken by then was forgotten.
 const FORGOTTEN: Duration = Duration::from_secs(20);
@@ -25,25 +27,25 @@ impl Wake for Unpark {
     }
 }
 
-struct Room {
-    gate: Gate,
+struct Room<S> {
+    gate: S,
     inside: AtomicUsize,
     most: usize,
 }
 
-impl Room {
-    fn stay(&self, random: &mut StdRng) {
+impl<S: Subject + std::fmt::Debug> Room<S> {
+    fn stay(&self, thread: usize, random: &mut StdRng) {
         let inside = self.inside.fetch_add(1, Ordering::SeqCst) + 1;
         assert!(inside <= self.most, "{inside} are inside of {}", self.most);
         if random.random_bool(0.3) {
             thread::yield_now();
         }
         self.inside.fetch_sub(1, Ordering::SeqCst);
-        self.gate.leave();
+        self.gate.leave(thread);
     }
 
     /// Waits for a place, or gives up after some polls.
-    fn wait(&self, random: &mut StdRng) {
+    fn wait(&self, thread: usize, random: &mut StdRng) {
         let Some(ticket) = self.gate.join(2) else { return };
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
         let gives_up = random.random_bool(0.3);
@@ -56,13 +58,16 @@ impl Room {
             thread::park_timeout(FORGOTTEN);
             assert!(before.elapsed() < FORGOTTEN, "nobody woke a waiter: {:?}", self.gate);
         }
-        self.stay(random);
+        self.stay(thread, random);
     }
 }
 
-fn run(seed: u64, limits: &'static [usize]) {
+pub(crate) fn run<S>(new: impl Fn(usize) -> S, seed: u64, limits: &'static [usize])
+where
+    S: Subject + Sync + std::fmt::Debug,
+{
     let room = Room {
-        gate: Gate::new(limits[0]),
+        gate: new(limits[0]),
         inside: AtomicUsize::new(0),
         most: limits.iter().copied().max().unwrap_or_default(),
     };
@@ -72,13 +77,14 @@ fn run(seed: u64, limits: &'static [usize]) {
                 let room = &room;
                 scope.spawn(move || {
                     let mut random = StdRng::seed_from_u64(seed * THREADS + thread);
+                    let thread = thread as usize;
                     for turn in 0..TURNS {
                         if limits.len() > 1 && turn % 50 == 0 {
                             room.gate.set_limit(limits[random.random_range(0..limits.len())]);
                         } else if random.random_bool(0.5) {
-                            room.wait(&mut random);
-                        } else if room.gate.try_enter() {
-                            room.stay(&mut random);
+                            room.wait(thread, &mut random);
+                        } else if room.gate.try_enter(thread) {
+                            room.stay(thread, &mut random);
                         }
                     }
                 })
@@ -93,14 +99,14 @@ fn run(seed: u64, limits: &'static [usize]) {
 #[test]
 fn nobody_is_forgotten_and_no_place_is_lost() {
     for seed in 0..10 {
-        run(seed, &[1]);
-        run(seed, &[2]);
+        run(Gate::new, seed, &[1]);
+        run(Gate::new, seed, &[2]);
     }
 }
 
 #[test]
 fn nobody_is_forgotten_when_the_limit_changes() {
     for seed in 0..10 {
-        run(seed, &[1, 2, 3]);
+        run(Gate::new, seed, &[1, 2, 3]);
     }
 }

@@ -29,13 +29,14 @@ thread_local! {
     static LEASE: Lease = const { Lease(Cell::new(NONE)) };
 }
 
-pub(super) fn count() -> usize {
+/// How many numbers there are.
+pub(crate) fn count() -> usize {
     *COUNT
 }
 
 /// The number of this thread, below [`count`] if it has one.
 #[inline]
-pub(super) fn mine() -> usize {
+pub(crate) fn mine() -> usize {
     let mine = MINE.get();
     if mine == UNKNOWN { ask() } else { mine }
 }
