@@ -9,7 +9,7 @@ use super::settings::PipelineSettings;
 use crate::adaptive::{self, AdaptiveLimit};
 use crate::breaker::{self, Breaker};
 use crate::bulkhead::{Bulkhead, Waiting};
-use crate::error::{BuildError, By, Rejected, Scope};
+use crate::error::{BuildError, By, Rejected};
 use crate::hedge::Hedger;
 use crate::rate::{RateLimit, Slot};
 use crate::retry::Retrier;
@@ -89,9 +89,6 @@ impl Part {
     }
 }
 
-/// The most stages that a policy can have: every part once.
-pub(super) const MOST_STAGES: usize = Part::STANDARD.len();
-
 /// One part of one policy.
 pub(crate) enum Stage {
     Deadline(TimeLimit),
@@ -108,17 +105,11 @@ pub(crate) enum Stage {
     Faults(crate::Faults),
 }
 
-/// What a call holds of a stage that it is in.
+/// What a call holds of a stage that it is in, and gives back when it leaves.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Held {
     Nothing,
-    /// Ends at this moment, in nanoseconds after the beginning of the call.
-    Limit {
-        ends: u64,
-        scope: Scope,
-    },
     Place,
-    Tries(u32),
     Throttle(throttle::Token),
     Breaker(breaker::Token),
     Measured(adaptive::Token),

@@ -11,9 +11,9 @@ use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep_until};
 
 use super::race::Race;
-use super::stage::Stage;
 #[cfg(feature = "fault-injection")]
-use super::stage::{Held, LOST};
+use super::stage::LOST;
+use super::stage::{Held, Stage};
 use super::unsettled::Unsettled;
 use super::way::{Inward, NEVER, Outward, Then, Trip, Way};
 use super::{Attempt, Op};
@@ -163,7 +163,7 @@ impl<O: Op> Track<O> {
                     let (at, until) = (*at, *until);
                     if Pin::new(waiting).poll(context).is_ready() {
                         trip.now = None;
-                        this.way.placed(at);
+                        this.way.hold(Held::Place);
                         *this.step = Step::Enter(at + 1);
                         continue;
                     }
@@ -206,8 +206,7 @@ impl<O: Op> Track<O> {
                         #[cfg(feature = "fault-injection")]
                         (Due::Pause, Then::Fault(at, injected)) => {
                             let Some(verdict) = injected.error else {
-                                this.way
-                                    .hold(at, if injected.abort { Held::Abort } else { Held::Nothing });
+                                this.way.hold(if injected.abort { Held::Abort } else { Held::Nothing });
                                 *this.step = Step::Enter(at + 1);
                                 continue;
                             };

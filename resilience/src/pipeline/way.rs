@@ -6,13 +6,16 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Inner;
-use super::stage::{Entered, Held, MOST_STAGES, Stage, TimeLimit};
+use super::stage::{Entered, Held, Stage, TimeLimit};
 use super::track::after;
 use super::unsettled::Unsettled;
+use crate::adaptive;
+use crate::breaker;
 use crate::bulkhead::Waiting;
 use crate::deadline::Surroundings;
 use crate::error::{By, Rejected, Scope};
 use crate::rate::Slot;
+use crate::throttle;
 use crate::verdict::{Safety, Verdict};
 
 /// What the stages need to know of a call. Moments are nanoseconds since it began.
@@ -52,7 +55,7 @@ impl Trip<'_> {
 
 /// What is held of the stages from `first` to before `end`.
 pub(super) struct Way {
-    held: [Held; MOST_STAGES],
+    held: Holding,
     first: u8,
     end: u8,
     /// The stage of the soonest limit, and when it ends; [`NEVER`] without one.
@@ -62,6 +65,70 @@ pub(super) struct Way {
 
 /// No moment.
 pub(super) const NEVER: u64 = u64::MAX;
+
+/// What is held of each part. No policy has a part twice, so this takes a few words, and a call is moved about cheaply.
+struct Holding {
+    /// When the limits of the call and of its attempt end, or [`NEVER`].
+    total: u64,
+    attempt: u64,
+    breaker: Option<breaker::Token>,
+    measured: Option<adaptive::Token>,
+    throttle: Option<throttle::Token>,
+    /// Number of the attempt; zero outside of the retries.
+    tries: u32,
+    place: bool,
+    #[cfg(feature = "fault-injection")]
+    abort: bool,
+}
+
+impl Holding {
+    const NOTHING: Self = Self {
+        total: NEVER,
+        attempt: NEVER,
+        breaker: None,
+        measured: None,
+        throttle: None,
+        tries: 0,
+        place: false,
+        #[cfg(feature = "fault-injection")]
+        abort: false,
+    };
+
+    fn put(&mut self, held: Held) {
+        match held {
+            Held::Nothing => {}
+            Held::Place => self.place = true,
+            Held::Throttle(token) => self.throttle = Some(token),
+            Held::Breaker(token) => self.breaker = Some(token),
+            Held::Measured(token) => self.measured = Some(token),
+            #[cfg(feature = "fault-injection")]
+            Held::Abort => self.abort = true,
+        }
+    }
+
+    /// What is held of a stage, which is left.
+    #[inline]
+    fn take(&mut self, stage: &Stage) -> Held {
+        match stage {
+            Stage::Bulkhead(_) if std::mem::take(&mut self.place) => Held::Place,
+            Stage::Breaker(_) => self.breaker.take().map_or(Held::Nothing, Held::Breaker),
+            Stage::Throttle(_) => self.throttle.take().map_or(Held::Nothing, Held::Throttle),
+            Stage::ConcurrencyLimit(_) => self.measured.take().map_or(Held::Nothing, Held::Measured),
+            #[cfg(feature = "fault-injection")]
+            Stage::Faults(_) if std::mem::take(&mut self.abort) => Held::Abort,
+            _ => Held::Nothing,
+        }
+    }
+
+    /// When the limit of a stage ends, or [`NEVER`].
+    fn limit(&mut self, stage: &Stage) -> Option<(&mut u64, Scope)> {
+        match stage {
+            Stage::Deadline(_) => Some((&mut self.total, Scope::Total)),
+            Stage::AttemptTimeout(_) => Some((&mut self.attempt, Scope::Attempt)),
+            _ => None,
+        }
+    }
+}
 
 /// How far the way inwards led.
 pub(super) enum Inward {
@@ -117,7 +184,7 @@ impl Way {
     #[inline]
     pub(super) fn new(first: usize, end: usize) -> Self {
         Self {
-            held: [Held::Nothing; MOST_STAGES],
+            held: Holding::NOTHING,
             first: first as u8,
             end: end as u8,
             limit: 0,
@@ -142,14 +209,8 @@ impl Way {
         self.ends
     }
 
-    #[inline]
-    pub(super) fn hold(&mut self, at: usize, held: Held) {
-        self.held[at] = held;
-    }
-
-    /// The place in the bulkhead that was waited for is there.
-    pub(super) fn placed(&mut self, at: usize) {
-        self.hold(at, Held::Place);
+    pub(super) fn hold(&mut self, held: Held) {
+        self.held.put(held);
     }
 
     /// Enters the stages from `at` on.
@@ -160,38 +221,42 @@ impl Way {
         let mut at = at;
         while at < end {
             // The usual parts are entered here, so that nothing large is handed about for them.
-            let held = match &inner.stages[at] {
-                Stage::Deadline(limit) => self.begin_limit(at, limit, Scope::Total, trip),
-                Stage::AttemptTimeout(limit) => self.begin_limit(at, limit, Scope::Attempt, trip),
-                Stage::Bulkhead(bulkhead) if bulkhead.try_enter() => Some(Held::Place),
+            match &inner.stages[at] {
+                Stage::Deadline(limit) => {
+                    if !self.begin_limit(at, limit, Scope::Total, trip) {
+                        return too_late(at, trip);
+                    }
+                }
+                Stage::AttemptTimeout(limit) => {
+                    if !self.begin_limit(at, limit, Scope::Attempt, trip) {
+                        return too_late(at, trip);
+                    }
+                }
+                Stage::Bulkhead(bulkhead) if bulkhead.try_enter() => self.held.place = true,
                 Stage::Retry(retrier) => {
                     retrier.begin();
-                    Some(Held::Tries(1))
+                    self.held.tries = 1;
                 }
                 Stage::Breaker(breaker) => match breaker.try_admit() {
-                    Ok(token) => Some(Held::Breaker(token)),
+                    Ok(token) => self.held.breaker = Some(token),
                     Err(refusal) => {
                         let rejected = refusal.named(breaker);
                         return Inward::Refused { at, rejected };
                     }
                 },
                 other => match other.enter() {
-                    Entered::In(held) => Some(held),
+                    Entered::In(held) => self.held.put(held),
                     entered => return turn(at, entered, trip),
                 },
-            };
-            match held {
-                Some(held) => self.hold(at, held),
-                None => return too_late(at, trip),
             }
             at += 1;
         }
         Inward::Attempt
     }
 
-    /// Absent when it is over already.
+    /// Whether there is time left.
     #[inline]
-    fn begin_limit(&mut self, at: usize, limit: &TimeLimit, scope: Scope, trip: &mut Trip<'_>) -> Option<Held> {
+    fn begin_limit(&mut self, at: usize, limit: &TimeLimit, scope: Scope, trip: &mut Trip<'_>) -> bool {
         let mut ends = limit.nanos().map(|limit| trip.now().saturating_add(limit));
         if scope == Scope::Total {
             if let Some(deadline) = trip.surroundings.deadline {
@@ -202,16 +267,20 @@ impl Way {
             trip.total_end = ends;
         }
         let Some(ends) = ends else {
-            return Some(Held::Nothing);
+            return true;
         };
         if ends <= trip.now() {
-            return None;
+            return false;
         }
         if ends < self.ends {
             self.ends = ends;
             self.limit = at as u8;
         }
-        Some(Held::Limit { ends, scope })
+        match scope {
+            Scope::Total => self.held.total = ends,
+            Scope::Attempt => self.held.attempt = ends,
+        }
+        true
     }
 
     /// Leaves all stages with success. False when the answer was lost on purpose: from there the way goes on by
@@ -219,7 +288,7 @@ impl Way {
     #[inline]
     pub(super) fn succeed(&mut self, trip: &mut Trip<'_>) -> bool {
         #[cfg(feature = "fault-injection")]
-        if self.held.iter().any(|held| matches!(held, Held::Abort)) {
+        if self.held.abort {
             return false;
         }
         matches!(
@@ -239,9 +308,9 @@ impl Way {
     ) -> Outward {
         let inner = trip.inner;
         for at in (usize::from(self.first)..from).rev() {
-            let held = std::mem::replace(&mut self.held[at], Held::Nothing);
-            match (&inner.stages[at], held) {
-                (Stage::Retry(retrier), Held::Tries(number)) => {
+            match &inner.stages[at] {
+                Stage::Retry(retrier) => {
+                    let number = std::mem::take(&mut self.held.tries);
                     retrier.attempted(verdict);
                     match verdict {
                         Verdict::Success | Verdict::Ignore | Verdict::Begun => {}
@@ -253,13 +322,15 @@ impl Way {
                         }
                     }
                 }
-                #[cfg(feature = "fault-injection")]
-                (_, Held::Abort) => return Outward::Lost(at),
-                (_, Held::Nothing | Held::Limit { .. }) => {}
-                (stage, held) if verdict == Verdict::Begun => {
-                    unsettled.get_or_insert_default().take(stage, held);
-                }
-                (stage, held) => stage.leave(held, Some(verdict)),
+                stage => match self.held.take(stage) {
+                    Held::Nothing => {}
+                    #[cfg(feature = "fault-injection")]
+                    Held::Abort => return Outward::Lost(at),
+                    held if verdict == Verdict::Begun => {
+                        unsettled.get_or_insert_default().take(stage, held);
+                    }
+                    held => stage.leave(held, Some(verdict)),
+                },
             }
         }
         Outward::Out
@@ -273,8 +344,8 @@ impl Way {
         };
         // The limits further in are over.
         (self.ends, self.limit) = (NEVER, 0);
-        for (at, held) in self.held[..at].iter().enumerate() {
-            if let Held::Limit { ends, .. } = held {
+        for (at, stage) in trip.inner.stages[..at].iter().enumerate() {
+            if let Some((ends, _)) = self.held.limit(stage) {
                 if *ends < self.ends {
                     (self.ends, self.limit) = (*ends, at as u8);
                 }
@@ -284,27 +355,30 @@ impl Way {
         let end = self.ends.min(trip.outer_end);
         let left = (end != NEVER).then(|| Duration::from_nanos(end.saturating_sub(now)));
         let delay = retrier.next(trip.inner, verdict, trip.safety, number, left)?;
-        self.hold(at, Held::Tries(number + 1));
+        self.held.tries = number + 1;
         Some(after(now, delay))
     }
 
     /// Ends the limit of a stage: which one, and how long it was.
     pub(super) fn expire(&mut self, at: usize, stages: &[Stage]) -> (Scope, Duration) {
-        match (&stages[at], std::mem::replace(&mut self.held[at], Held::Nothing)) {
-            // The caller's deadline may come before the policy's own limit, and may be the only one.
-            (Stage::Deadline(own) | Stage::AttemptTimeout(own), Held::Limit { ends, scope }) => {
-                let callers = Duration::from_nanos(ends);
-                (scope, own.get().map_or(callers, |own| own.min(callers)))
-            }
-            _ => (Scope::Total, Duration::ZERO),
-        }
+        let stage = &stages[at];
+        let Some((ends, scope)) = self.held.limit(stage) else {
+            return (Scope::Total, Duration::ZERO);
+        };
+        let callers = Duration::from_nanos(std::mem::replace(ends, NEVER));
+        // The caller's deadline may come before the policy's own limit, and may be the only one.
+        let own = match stage {
+            Stage::Deadline(own) | Stage::AttemptTimeout(own) => own.get(),
+            _ => None,
+        };
+        (scope, own.map_or(callers, |own| own.min(callers)))
     }
 
     /// Leaves the stages from `from` on without a verdict: the call was cut off or dropped.
     #[cold]
     pub(super) fn leave_all(&mut self, from: usize, stages: &[Stage]) {
         for at in (from..self.end()).rev() {
-            let held = std::mem::replace(&mut self.held[at], Held::Nothing);
+            let held = self.held.take(&stages[at]);
             stages[at].leave(held, None);
         }
     }
