@@ -68,7 +68,9 @@ impl Candidate {
     {
         let batch = move || -> Batch {
             let mut call = call();
-            let runtime = runtime();
+            // With everything, as `#[tokio::main]` has it.
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.expect("a runtime can be built");
             Box::new(move |calls| {
                 runtime.block_on(async {
                     for _ in 0..calls {

@@ -267,6 +267,8 @@ impl Way {
             trip.total_end = ends;
         }
         let Some(ends) = ends else {
+            // A reload may have taken the limit of the attempt before away.
+            self.begun_limit(scope, NEVER);
             return true;
         };
         if ends <= trip.now() {
@@ -276,11 +278,16 @@ impl Way {
             self.ends = ends;
             self.limit = at as u8;
         }
+        self.begun_limit(scope, ends);
+        true
+    }
+
+    #[inline]
+    fn begun_limit(&mut self, scope: Scope, ends: u64) {
         match scope {
             Scope::Total => self.held.total = ends,
             Scope::Attempt => self.held.attempt = ends,
         }
-        true
     }
 
     /// Leaves all stages with success. False when the answer was lost on purpose: from there the way goes on by

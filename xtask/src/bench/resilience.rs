@@ -99,8 +99,8 @@ fn section(measured: &Measured) -> Result<Section> {
             "A call through each policy around an answer that is there at once, unless it says otherwise; the state is shared \
              by all threads. The thread's own processor time: on one thread the least of {} batches, on {} cores the median of \
              up to {} that ran undisturbed, candidates in turn. Wall time a call of each thread beside it. Futures are polled \
-             by hand, so no scheduler is in it, except that `pending once` is awaited by a task on a current-thread runtime, \
-             which is what wakes it (`by hand` is the same without). A bulkhead's places are one word that all cores write: \
+             by hand, so no scheduler is in it, except that `pending once` is awaited by a task on a whole current-thread \
+             runtime, which is what wakes it (`by hand` is the same without). A bulkhead's places are one word that all cores write: \
              `a shared word` is what that costs at the least.\n\n{}\n\nRequired:\n\n{}",
             measured.rounds,
             measured.cores,
