@@ -218,6 +218,18 @@ impl Breaker {
         self.admit_any(seen, flags)
     }
 
+    /// As [`Breaker::try_admit`], by one who may know the time on the coarse clock.
+    #[inline]
+    pub(crate) fn try_admit_at(&self, coarse: impl FnOnce() -> u64) -> Result<Token, Refusal> {
+        let seen = self.inner.word.load();
+        let flags = self.inner.hot.flags();
+        if seen.admits_all() && !flags.times_exactly() {
+            let started = if flags.times() { coarse() } else { 0 };
+            return Ok(Token::plain(seen.generation(), started.saturating_mul(NANOS_IN_MILLI)));
+        }
+        self.admit_any(seen, flags)
+    }
+
     #[inline(never)]
     fn admit_any(&self, seen: Seen, flags: Flags) -> Result<Token, Refusal> {
         if seen.admits_all() {

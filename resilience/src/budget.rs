@@ -194,8 +194,13 @@ impl Budget {
     }
 
     /// Counts a request (not its retries). Takes no lock.
+    #[inline]
     pub fn deposit(&self) {
-        let now = clock::coarse_millis();
+        self.deposit_at(clock::coarse_millis());
+    }
+
+    /// [`Budget::deposit`] by one who knows the time on the coarse clock.
+    pub(crate) fn deposit_at(&self, now: u64) {
         self.inner.requests.write(move |shard| {
             if let Some(bucket) = shard.bucket(BUCKET_MILLIS, 0, now) {
                 bucket.add(0);

@@ -147,6 +147,13 @@ impl Gate {
         self.word.0.load(Ordering::Acquire) & WAITING != 0
     }
 
+    /// Whether a place that is given back is missed: somebody waits, or more are inside than may be.
+    #[inline]
+    pub(crate) fn is_short(&self) -> bool {
+        let word = self.word.0.load(Ordering::Acquire);
+        word & WAITING != 0 || in_flight(word) > limit(word)
+    }
+
     /// How many wait.
     pub(crate) fn queued(&self) -> usize {
         self.lock().waiters.len()

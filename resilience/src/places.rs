@@ -1,7 +1,7 @@
 //! The places of a bulkhead. The [`Gate`] counts them in one word, which all cores would write in every call; so a thread
 //! that leaves keeps a few places at hand for those who come next on it, and nobody else's memory is touched. Kept places
 //! count as taken at the gate. They are gathered whenever somebody would find no place without them, so nobody is refused
-//! and nobody waits while there is a free one.
+//! and nobody waits while there is a free one; and nothing is kept while somebody waits or the limit was lowered.
 
 use std::task::{Context, Poll};
 
@@ -122,13 +122,13 @@ impl Places {
         let Some(hand) = self.hands.get(thread) else {
             return self.gate.leave();
         };
-        if self.gate.is_awaited() || !hand.keep(self.most.load(Ordering::Relaxed)) {
+        if self.gate.is_short() || !hand.keep(self.most.load(Ordering::Relaxed)) {
             return self.gate.leave();
         }
-        // Somebody may have begun to wait meanwhile. Either that one's look at the hands comes after the place was put
-        // there, or this look at the queue comes after that one has joined it.
+        // Somebody may have begun to wait meanwhile, or lowered the limit. Either that one's look at the hands comes after
+        // the place was put there, or this look at the gate comes after what that one did to it.
         fence(Ordering::SeqCst);
-        if self.gate.is_awaited() {
+        if self.gate.is_short() {
             self.give(hand);
         }
     }

@@ -236,9 +236,9 @@ impl Retrier {
 
     /// Counts a call.
     #[inline]
-    pub(crate) fn begin(&self) {
+    pub(crate) fn begin(&self, coarse: impl FnOnce() -> u64) {
         if let Some(budget) = self.budget() {
-            budget.deposit();
+            budget.deposit_at(coarse());
         }
     }
 

@@ -89,6 +89,7 @@ where
         let this = self.project();
         let inner: &Inner = this.policy;
         let repeats = inner.repeats(*this.safety);
+        let mut coarse = None;
         let (started, now) = if let Some(started) = *this.begun {
             (started, None)
         } else {
@@ -99,7 +100,9 @@ where
             let started = if inner.exact.load(Ordering::Relaxed) {
                 Instant::now()
             } else {
-                clock::coarse_instant()
+                let (started, millis) = clock::coarse();
+                coarse = Some(millis);
+                started
             };
             *this.begun = Some(started);
             (started, Some(0))
@@ -110,6 +113,7 @@ where
             repeats,
             started,
             now,
+            coarse,
             surroundings: *this.surroundings,
             attempts: *this.attempts,
             outer_end: NEVER,

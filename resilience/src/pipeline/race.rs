@@ -97,7 +97,7 @@ impl<O: Op> Race<O> {
             match self.timer.as_mut().map(|timer| timer.as_mut().poll(context)) {
                 Some(Poll::Ready(())) => {
                     self.timer = None;
-                    trip.now = None;
+                    trip.time_passed();
                     if !inner.may_hedge() {
                         return Poll::Pending;
                     }

@@ -103,7 +103,7 @@ impl<O: Op> Track<O> {
                     let Some(leaf) = this.leaf.as_mut().as_pin_mut() else {
                         return Poll::Pending;
                     };
-                    trip.now = None;
+                    trip.time_passed();
                     let polled = match leaf.project() {
                         LeafProjection::Attempt { future } => match future.poll(context) {
                             Poll::Ready(result) => {
@@ -162,7 +162,7 @@ impl<O: Op> Track<O> {
                 Step::Queue { at, waiting, until } => {
                     let (at, until) = (*at, *until);
                     if Pin::new(waiting).poll(context).is_ready() {
-                        trip.now = None;
+                        trip.time_passed();
                         this.way.hold(Held::Place);
                         *this.step = Step::Enter(at + 1);
                         continue;
@@ -170,7 +170,7 @@ impl<O: Op> Track<O> {
                     let Poll::Ready(due) = due(&mut this.timer, this.armed, this.way, until, trip, context) else {
                         return Poll::Pending;
                     };
-                    trip.now = None;
+                    trip.time_passed();
                     // The queue is left by dropping the ticket.
                     *this.step = Step::Attempt;
                     match due {
@@ -186,7 +186,7 @@ impl<O: Op> Track<O> {
                     let Poll::Ready(due) = due(&mut this.timer, this.armed, this.way, until, trip, context) else {
                         return Poll::Pending;
                     };
-                    trip.now = None;
+                    trip.time_passed();
                     let Step::Pause { then, .. } = std::mem::replace(this.step, Step::Attempt) else {
                         continue;
                     };
@@ -299,7 +299,7 @@ fn refused<O: Op>(rejected: Rejected, trip: &Trip<'_>) -> Ended<O> {
 
 #[cold]
 fn timed_out<O: Op>(at: usize, way: &mut Way, trip: &mut Trip<'_>) -> Ended<O> {
-    trip.now = None;
+    trip.time_passed();
     let (scope, limit) = way.expire(at, &trip.inner.stages);
     trip.inner.timed_out(scope);
     (Err(Error::Timeout { scope, limit }), Verdict::Failure(Kind::Timeout))

@@ -12,6 +12,7 @@ use super::unsettled::Unsettled;
 use crate::adaptive;
 use crate::breaker;
 use crate::bulkhead::Waiting;
+use crate::clock;
 use crate::deadline::Surroundings;
 use crate::error::{By, Rejected, Scope};
 use crate::rate::Slot;
@@ -27,6 +28,8 @@ pub(super) struct Trip<'a> {
     pub(super) started: Instant,
     /// Now, while that is known without looking at the clock.
     pub(super) now: Option<u64>,
+    /// The same on the coarse clock, in milliseconds.
+    pub(super) coarse: Option<u64>,
     pub(super) surroundings: Surroundings,
     /// Attempts begun so far.
     pub(super) attempts: u32,
@@ -45,6 +48,18 @@ impl Trip<'_> {
         *self
             .now
             .get_or_insert_with(|| u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    /// Milliseconds on the coarse clock.
+    #[inline]
+    fn coarse(&mut self) -> u64 {
+        *self.coarse.get_or_insert_with(clock::coarse_millis)
+    }
+
+    /// The dependency was asked, or something was waited for.
+    #[inline]
+    pub(super) fn time_passed(&mut self) {
+        (self.now, self.coarse) = (None, None);
     }
 
     #[inline]
@@ -234,10 +249,10 @@ impl Way {
                 }
                 Stage::Bulkhead(bulkhead) if bulkhead.try_enter() => self.held.place = true,
                 Stage::Retry(retrier) => {
-                    retrier.begin();
+                    retrier.begin(|| trip.coarse());
                     self.held.tries = 1;
                 }
-                Stage::Breaker(breaker) => match breaker.try_admit() {
+                Stage::Breaker(breaker) => match breaker.try_admit_at(|| trip.coarse()) {
                     Ok(token) => self.held.breaker = Some(token),
                     Err(refusal) => {
                         let rejected = refusal.named(breaker);
