@@ -101,8 +101,8 @@ fn section(measured: &Measured) -> Result<Section> {
              by all threads. The thread's own processor time: on one thread the least of {} batches, on {} cores the median of \
              up to {} that ran undisturbed, candidates in turn. Wall time a call of each thread beside it. Futures are polled \
              by hand, so no scheduler is in it, except that `pending once` is awaited by a task on a whole current-thread \
-             runtime, which is what wakes it (`by hand` is the same without). A bulkhead's places are one word that all cores write: \
-             `a shared word` is what that costs at the least.\n\n{}\n\nRequired:\n\n{}",
+             runtime, which is what wakes it (`by hand` is the same without). A bulkhead counts exactly: beside it stands \
+             what going up and down in one word costs that all cores write (`a shared word`).\n\n{}\n\nRequired:\n\n{}",
             measured.rounds,
             measured.cores,
             measured.rounds_together,
