@@ -165,14 +165,15 @@ impl Worker {
     }
 
     /// Whether whoever undid this run after its worker was lost died just before closing it: the instances that must be
-    /// there by now are not.
+    /// there by now are not, or the stable version is the old one again.
     async fn was_undone(&self) -> Result<bool, WorkError> {
-        let begun = matches!(self.judge.stage, Stage::Promoting { .. } | Stage::Baking { .. });
-        if !begun && !self.shared() {
+        let switched = matches!(self.judge.stage, Stage::Baking { .. } | Stage::Finishing { .. });
+        if !switched && !self.shared() && !matches!(self.judge.stage, Stage::Promoting { .. }) {
             return Ok(false);
         }
         let state = self.platform().service(&self.spec.service).await?;
-        Ok(fleet(&state, &self.spec.version.version).desired == 0)
+        let back = switched && state.stable_version.as_deref() == Some(&*self.spec.stable);
+        Ok(back || fleet(&state, &self.spec.version.version).desired == 0)
     }
 
     /// Versions that run beside the stable one. This run has the service's lock, so they belong to nobody.

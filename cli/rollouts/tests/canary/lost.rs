@@ -89,32 +89,34 @@ async fn a_judge_lost_after_any_change_can_be_followed_by_another() {
 
 #[tokio::test(start_paused = true)]
 async fn a_judge_that_follows_on_half_an_undo_goes_on_or_calls_it_lost() {
-    let mut causes = Vec::new();
-    for changes in 0.. {
-        let mut scene = Scene::new("10:10s,100", World::with_errors(0.0));
-        let running = tokio::spawn(work(scene.begin().await, Options::default()));
-        scene.until("share_granted").await;
-        running.abort();
-        scene.platform.bury(scene.pid);
-        scene.platform.crash_after(Some(changes));
-        let undone = recover(scene.platform.as_ref(), "run-1", &scene.journal).await;
-        scene.platform.crash_after(None);
-        if undone.is_ok() || scene.stored().await.phase == Phase::Closed {
-            break;
+    for lost_after in ["share_granted", "promoted"] {
+        let mut causes = Vec::new();
+        for changes in 0.. {
+            let mut scene = Scene::new("10:10s,100", World::with_errors(0.0));
+            let running = tokio::spawn(work(scene.begin().await, Options::default()));
+            scene.until(lost_after).await;
+            running.abort();
+            scene.platform.bury(scene.pid);
+            scene.platform.crash_after(Some(changes));
+            let undone = recover(scene.platform.as_ref(), "run-1", &scene.journal).await;
+            scene.platform.crash_after(None);
+            if undone.is_ok() || scene.stored().await.phase == Phase::Closed {
+                break;
+            }
+            let report = work(scene.take().await, Options::default()).await.unwrap();
+            let stable = scene.assert_clean().await;
+            let expected = match report.cause {
+                None => ("v2", Some(Outcome::Passed)),
+                Some(_) => ("v1", Some(Outcome::Lost)),
+            };
+            assert_eq!((stable.as_str(), scene.stored().await.outcome), expected);
+            causes.push(report.cause);
         }
-        let report = work(scene.take().await, Options::default()).await.unwrap();
-        let stable = scene.assert_clean().await;
-        let expected = match report.cause {
-            None => ("v2", Some(Outcome::Passed)),
-            Some(_) => ("v1", Some(Outcome::Lost)),
-        };
-        assert_eq!((stable.as_str(), scene.stored().await.outcome), expected);
-        causes.push(report.cause);
+        assert!(
+            causes.contains(&None) && causes.contains(&Some(Cause::Undone)),
+            "{lost_after}: {causes:?}"
+        );
     }
-    assert!(
-        causes.contains(&None) && causes.contains(&Some(Cause::Undone)),
-        "{causes:?}"
-    );
 }
 
 #[tokio::test(start_paused = true)]
