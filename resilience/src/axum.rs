@@ -16,29 +16,20 @@
 //! # Ok(()) }
 //! ```
 
-use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
-use pin_project_lite::pin_project;
+use http::{HeaderValue, Response, StatusCode, header};
 
 use tower_layer::Layer;
-use tower_service::Service;
 
+#[cfg(doc)]
+use crate::Deadline;
 use crate::adaptive::AdaptiveLimit;
-use crate::deadline::{Deadline, Surroundings, Within, within};
+pub use crate::deadline::{DeadlineFuture, DeadlineService, REQUEST_TIMEOUT, deadline_in};
 use crate::error::{By, Rejected};
 use crate::server::{Admit, Protocol, ServerLayer, ShedBy, ShedByHeader, priority};
 use crate::shed::{Priority, Shedder};
 use crate::verdict::{Kind, Verdict};
-
-/// The header that [`DeadlineLayer`] reads: how many milliseconds the client will wait.
-pub const TIMEOUT_HEADER: &str = "x-request-timeout-ms";
 
 /// Sheds load by the priority that the header `x-priority` asks for (see [`priority`]).
 pub fn shed(shedder: &Shedder) -> ServerLayer<ShedByHeader, Http> {
@@ -100,16 +91,6 @@ impl Protocol for Http {
     }
 }
 
-/// The deadline that a client sent as `x-request-timeout-ms`: digits alone.
-pub fn deadline_in(headers: &HeaderMap) -> Option<Deadline> {
-    let text = headers.get(TIMEOUT_HEADER)?.to_str().ok()?;
-    let millis = text
-        .bytes()
-        .all(|byte| byte.is_ascii_digit())
-        .then(|| text.parse().ok())??;
-    Some(Deadline::after(Duration::from_millis(millis)))
-}
-
 /// The client's `x-request-timeout-ms` becomes the current [`Deadline`] of the handler, so that its own calls never
 /// outlast it. The handler itself is not cut off.
 #[derive(Debug, Clone, Copy, Default)]
@@ -119,60 +100,6 @@ impl<S> Layer<S> for DeadlineLayer {
     type Service = DeadlineService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        DeadlineService { inner }
-    }
-}
-
-/// Service of [`DeadlineLayer`].
-#[derive(Debug, Clone)]
-pub struct DeadlineService<S> {
-    inner: S,
-}
-
-impl<S, B> Service<Request<B>> for DeadlineService<S>
-where
-    S: Service<Request<B>>,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = DeadlineFuture<S::Future>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let outer = Surroundings::current();
-        let sent = deadline_in(request.headers());
-        let deadline = match (outer.deadline, sent) {
-            (Some(outer), Some(sent)) => Some(outer.min(sent)),
-            (outer, sent) => outer.or(sent),
-        };
-        DeadlineFuture {
-            future: within(Surroundings { deadline, ..outer }, self.inner.call(request)),
-        }
-    }
-}
-
-pin_project! {
-    /// Future of [`DeadlineService`].
-    #[must_use = "futures do nothing unless polled"]
-    pub struct DeadlineFuture<F> {
-        #[pin]
-        future: Within<F>,
-    }
-}
-
-impl<F> fmt::Debug for DeadlineFuture<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DeadlineFuture").finish_non_exhaustive()
-    }
-}
-
-impl<F: Future> Future for DeadlineFuture<F> {
-    type Output = F::Output;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        self.project().future.poll(context)
+        DeadlineService::new(inner, deadline_in)
     }
 }

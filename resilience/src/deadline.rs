@@ -1,6 +1,11 @@
 //! The moment by which an answer is of use, handed from server to client through the task. It cuts nothing off by
 //! itself: policies do.
 
+#[cfg(any(feature = "axum", feature = "http"))]
+mod header;
+#[cfg(any(feature = "axum", feature = "grpc"))]
+mod service;
+
 use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
@@ -9,6 +14,13 @@ use std::time::Duration;
 
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
+
+#[cfg(feature = "http")]
+pub(crate) use self::header::deadline_out;
+#[cfg(any(feature = "axum", feature = "http"))]
+pub use self::header::{REQUEST_TIMEOUT, deadline_in};
+#[cfg(any(feature = "axum", feature = "grpc"))]
+pub use self::service::{DeadlineFuture, DeadlineService};
 
 thread_local! {
     static CURRENT: Cell<Surroundings> = const { Cell::new(Surroundings { deadline: None, retried: false }) };
@@ -26,6 +38,15 @@ pub(crate) struct Surroundings {
 impl Surroundings {
     pub(crate) fn current() -> Self {
         CURRENT.get()
+    }
+}
+
+/// The earlier one of two deadlines, of which each may be absent.
+#[cfg(feature = "http")]
+pub(crate) fn soonest(one: Option<Deadline>, other: Option<Deadline>) -> Option<Deadline> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
     }
 }
 

@@ -16,8 +16,9 @@ use tonic::{Code, Status};
 
 pub use self::body::GrpcBody;
 pub use self::channel::{GrpcChannel, StatusFuture};
-pub use self::deadline::{DeadlineLayer, DeadlineService, deadline_in, deadline_out};
+pub use self::deadline::{DeadlineLayer, deadline_in, deadline_out};
 pub use self::layer::{GrpcAttempt, GrpcAttempts, GrpcFuture, GrpcLayer, GrpcService, MAX_ATTEMPTS, UntilTheTrailers};
+pub use crate::deadline::{DeadlineFuture, DeadlineService};
 use crate::error::{By, Error};
 use crate::http::{error_kind, final_verdict, has_cause};
 use crate::verdict::{Classify, Kind, Verdict};

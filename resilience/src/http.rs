@@ -12,7 +12,7 @@ use std::error::Error as StdError;
 use std::io;
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 
 pub use self::answer::HttpBody;
 pub use self::body::{BodyError, LimitedBody};
@@ -21,7 +21,8 @@ pub(crate) use self::ending::Ending;
 pub use self::layer::{HttpAttempt, HttpAttempts, HttpFuture, HttpLayer, HttpService, UntilTheEnd};
 pub use self::replay::{InMemory, REPLAY_CAP, ReplayBody, ReplayError};
 pub use self::sending::{Outgoing, Sending};
-use crate::deadline::Deadline;
+pub(crate) use crate::deadline::deadline_out;
+pub use crate::deadline::{REQUEST_TIMEOUT, deadline_in};
 use crate::verdict::{Classify, Kind, Safety, SafetyOf, Verdict};
 
 /// Classifies `http::Response`s by status and errors by their chain of sources.
@@ -162,33 +163,6 @@ fn sources<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a 
         next = error.source();
         Some(error)
     })
-}
-
-/// The header by which a client says how long it will wait for this attempt: whole milliseconds, at least one. There is
-/// no standard name; Envoy's `x-envoy-expected-rq-timeout-ms` means the same.
-pub const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout-ms");
-
-/// The deadline that a caller sent as [`REQUEST_TIMEOUT`].
-pub fn deadline_in(headers: &HeaderMap) -> Option<Deadline> {
-    let text = headers.get(REQUEST_TIMEOUT)?.to_str().ok()?;
-    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    text.parse().ok().map(Duration::from_millis).map(Deadline::after)
-}
-
-/// Writes what is left until `deadline` as [`REQUEST_TIMEOUT`].
-pub(crate) fn deadline_out(deadline: Deadline, headers: &mut HeaderMap) {
-    let millis = u64::try_from(deadline.remaining().as_millis()).unwrap_or(u64::MAX);
-    headers.insert(REQUEST_TIMEOUT, HeaderValue::from(millis.max(1)));
-}
-
-/// The earlier one of two deadlines, of which each may be absent.
-pub(crate) fn soonest(one: Option<Deadline>, other: Option<Deadline>) -> Option<Deadline> {
-    match (one, other) {
-        (Some(one), Some(other)) => Some(one.min(other)),
-        (one, other) => one.or(other),
-    }
 }
 
 /// A verdict on an attempt that cannot be repeated, whatever the policy would allow. A failure stays a failure, overload

@@ -1,35 +1,20 @@
 //! Reloads: every setting of a policy can change while it is in use, what its parts know is kept, a refused reload changes
 //! nothing, and nobody who is inside meanwhile is lost.
 
+#[path = "support/whole_policy.rs"]
+mod whole_policy;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use resilience::{
-    AdaptiveSettings, BreakerSettings, Budget, BudgetSettings, BulkheadSettings, ConfigError, Error, HedgeSettings,
+    AdaptiveSettings, BreakerSettings, Budget, BudgetSettings, BulkheadSettings, Error, HedgeSettings,
     Jitter, Part, Pipeline, PipelineSettings, RateLimitSettings, Retry, RetrySettings, State, ThrottleSettings,
     TimeoutSettings,
 };
 use tokio::time::{Instant, sleep};
 
-fn secs(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
-
-/// Settings with every part in them.
-fn all() -> PipelineSettings {
-    PipelineSettings {
-        gate: true,
-        hedge: Some(HedgeSettings::default()),
-        throttle: Some(ThrottleSettings::default()),
-        rate_limit: Some(RateLimitSettings::default()),
-        concurrency_limit: Some(AdaptiveSettings::default()),
-        ..PipelineSettings::standard()
-    }
-}
-
-fn from_text(body: &str) -> Result<Pipeline, ConfigError> {
-    Pipeline::from_toml(&format!("[policy.x]\n{body}\n"), "x")
-}
+use whole_policy::{all, from_text, secs};
 
 #[tokio::test(start_paused = true)]
 async fn every_setting_can_change_and_holds_for_the_calls_that_come() {

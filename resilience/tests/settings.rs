@@ -2,6 +2,9 @@
 //! call. What the parts refuse when they are used alone is in their own tests.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
+#[path = "support/whole_policy.rs"]
+mod whole_policy;
+
 use std::error::Error as _;
 use std::time::Duration;
 
@@ -13,27 +16,9 @@ use resilience::{
 };
 use tokio::time::{advance, sleep};
 
+use whole_policy::{all, from_text, secs};
+
 const DAY: Duration = Duration::from_secs(24 * 3600);
-
-fn secs(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
-
-/// Settings with every part in them.
-fn all() -> PipelineSettings {
-    PipelineSettings {
-        gate: true,
-        hedge: Some(HedgeSettings::default()),
-        throttle: Some(ThrottleSettings::default()),
-        rate_limit: Some(RateLimitSettings::default()),
-        concurrency_limit: Some(AdaptiveSettings::default()),
-        ..PipelineSettings::standard()
-    }
-}
-
-fn from_text(body: &str) -> Result<Pipeline, ConfigError> {
-    Pipeline::from_toml(&format!("[policy.x]\n{body}\n"), "x")
-}
 
 /// Each line makes a policy by itself but for what is wrong with one key.
 const REFUSED: &[(&str, &str)] = &[

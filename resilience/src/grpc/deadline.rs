@@ -1,16 +1,12 @@
 //! Deadlines as `grpc-timeout`: out of clients, and into servers' handlers.
 
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tonic::{Request, Status};
 use tower_layer::Layer;
-use tower_service::Service;
 
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, DeadlineService};
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
@@ -88,37 +84,6 @@ impl<S> Layer<S> for DeadlineLayer {
     type Service = DeadlineService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        DeadlineService { inner }
-    }
-}
-
-/// Service of [`DeadlineLayer`].
-#[derive(Debug, Clone)]
-pub struct DeadlineService<S> {
-    inner: S,
-}
-
-impl<S, B> Service<http::Request<B>> for DeadlineService<S>
-where
-    S: Service<http::Request<B>>,
-    S::Future: Send + 'static,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        let deadline = deadline_in(request.headers());
-        let future = self.inner.call(request);
-        Box::pin(async move {
-            match deadline {
-                Some(deadline) => deadline.scope(future).await,
-                None => future.await,
-            }
-        })
+        DeadlineService::new(inner, deadline_in)
     }
 }

@@ -22,8 +22,8 @@ use super::body::{GrpcBody, NO_STATUS};
 use super::channel::GrpcChannel;
 use super::deadline::deadline_within;
 use super::verdict;
-use crate::deadline::Deadline;
-use crate::http::{Outgoing, REPLAY_CAP, ReplayBody, Sending, final_verdict, soonest};
+use crate::deadline::{Deadline, soonest};
+use crate::http::{Outgoing, REPLAY_CAP, ReplayBody, Sending, final_verdict};
 use crate::pipeline::{Attempt, Call, Inner, Op, Pipeline, Unsettled};
 use crate::verdict::{Classify, Safety, Verdict};
 

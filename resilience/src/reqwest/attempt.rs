@@ -14,8 +14,8 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::verdict_on;
-use crate::deadline::Deadline;
-use crate::http::{BodyError, HttpBody, deadline_out, final_verdict, is_protocol_nack, soonest, verdict};
+use crate::deadline::{Deadline, soonest};
+use crate::http::{BodyError, HttpBody, deadline_out, final_verdict, is_protocol_nack, verdict};
 use crate::pipeline::{Attempt, Op, Unsettled};
 use crate::verdict::{Classify, Verdict};
 

@@ -1,5 +1,8 @@
 //! Counts over a window of time that slides in ten steps, without a lock: each step is one word that holds its turn and
 //! its count, so that clearing a step and counting in it are one exchange. Times are given by the caller.
+//!
+//! `sharded` counts without a shared word, but a throttle asks for the sum in every call: ten words are read sooner than
+//! those of all threads.
 
 use std::time::Duration;
 
