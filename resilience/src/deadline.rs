@@ -42,7 +42,7 @@ impl Surroundings {
 }
 
 /// The earlier one of two deadlines, of which each may be absent.
-#[cfg(feature = "http")]
+#[cfg(any(feature = "http", feature = "axum"))]
 pub(crate) fn soonest(one: Option<Deadline>, other: Option<Deadline>) -> Option<Deadline> {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.min(other)),
