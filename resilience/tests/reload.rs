@@ -8,9 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use resilience::{
-    AdaptiveSettings, BreakerSettings, Budget, BudgetSettings, BulkheadSettings, Error, HedgeSettings,
-    Jitter, Part, Pipeline, PipelineSettings, RateLimitSettings, Retry, RetrySettings, State, ThrottleSettings,
-    TimeoutSettings,
+    AdaptiveSettings, BreakerSettings, Budget, BudgetSettings, BulkheadSettings, Error, HedgeSettings, Jitter, Part,
+    Pipeline, PipelineSettings, RateLimitSettings, Retry, RetrySettings, State, ThrottleSettings, TimeoutSettings,
 };
 use tokio::time::{Instant, sleep};
 

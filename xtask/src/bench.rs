@@ -6,6 +6,7 @@ mod machine;
 mod page;
 mod program;
 mod proxy;
+mod requirement;
 mod resilience;
 
 use anyhow::Result;

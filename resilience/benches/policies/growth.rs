@@ -8,7 +8,7 @@ use tower::{Layer, Service, service_fn};
 use tower_resilience::circuitbreaker::{CircuitBreakerLayer, SlidingWindowType};
 
 use crate::good;
-use crate::measure::{Candidate, finish};
+use measure::{Candidate, finish};
 
 const WINDOWS: [(&str, Duration); 3] = [
     ("1 s", Duration::from_secs(1)),

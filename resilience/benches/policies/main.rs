@@ -6,7 +6,6 @@
 #![expect(clippy::print_stdout, reason = "its output is its purpose")]
 
 mod growth;
-mod measure;
 mod ours;
 mod peers;
 

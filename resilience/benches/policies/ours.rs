@@ -9,8 +9,8 @@ use resilience::{
 };
 use tower::{Layer, Service, service_fn};
 
-use crate::measure::{Candidate, finish};
 use crate::{Later, good};
+use measure::{Candidate, finish};
 
 const OURS: &str = "resilience";
 const AS_LAYER: &str = "resilience, as a layer";

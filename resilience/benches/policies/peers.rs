@@ -18,8 +18,8 @@ use tower_resilience::ratelimiter::RateLimiterLayer;
 use tower_resilience::retry::{RetryBudgetBuilder, RetryLayer};
 use tower_resilience::timelimiter::TimeLimiterLayer;
 
-use crate::measure::{Candidate, finish};
 use crate::{Failed, Later, bad, good};
+use measure::{Candidate, finish};
 
 const TOWER: &str = "tower";
 const TOWER_RESILIENCE: &str = "tower-resilience";

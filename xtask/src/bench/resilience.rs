@@ -4,6 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
+use super::requirement::Requirement;
 use super::{machine, page::Section};
 use crate::step;
 
@@ -59,15 +60,6 @@ struct Figure {
     ns: Option<f64>,
     ns_together: Option<f64>,
     wall_ns_together: Option<f64>,
-}
-
-/// A required figure and what was measured.
-#[derive(Debug)]
-struct Requirement {
-    what: String,
-    measured: Option<f64>,
-    most: f64,
-    unit: &'static str,
 }
 
 /// Builds and runs the driver.
@@ -169,33 +161,6 @@ fn requirements(measured: &Measured) -> Result<Vec<Requirement>> {
 
 fn quotient(of: Option<f64>, by: Option<f64>) -> Option<f64> {
     Some(of? / by?)
-}
-
-impl Requirement {
-    fn new(what: &str, measured: Option<f64>, most: f64, unit: &'static str) -> Self {
-        Self {
-            what: what.to_owned(),
-            measured,
-            most,
-            unit,
-        }
-    }
-}
-
-impl std::fmt::Display for Requirement {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { what, most, unit, .. } = self;
-        match self.measured {
-            Some(measured) => {
-                let met = if measured <= *most { "met" } else { "NOT met" };
-                write!(f, "{what}: {measured:.2} {unit}, at most {most}: {met}")
-            }
-            None => write!(
-                f,
-                "{what}: at most {most} {unit}: not measured, the machine was never quiet"
-            ),
-        }
-    }
 }
 
 impl Figure {

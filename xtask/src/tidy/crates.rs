@@ -131,6 +131,11 @@ const TABLE: &[Allowed] = &[
         imports: &[],
     },
     Allowed {
+        package: "measure",
+        folder: "xtask/measure",
+        imports: &[],
+    },
+    Allowed {
         package: "xtask",
         folder: "xtask",
         imports: &["peers", "catalogue"],

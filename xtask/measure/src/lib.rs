@@ -26,6 +26,7 @@ const UNDISTURBED: f64 = 0.95;
 type Batch = Box<dyn FnMut(u64)>;
 
 /// One thing to measure.
+#[must_use]
 pub struct Candidate {
     /// What is done; the same for all that are compared.
     what: String,
@@ -46,14 +47,22 @@ impl Candidate {
         F: Fn() -> C + Sync + 'static,
         C: FnMut() + 'static,
     {
-        let batch = move || -> Batch {
+        Self::in_batches(what, who, move || {
             let mut call = call();
-            Box::new(move |calls| (0..calls).for_each(|_| call()))
-        };
+            move |calls| (0..calls).for_each(|_| call())
+        })
+    }
+
+    /// `batch` makes what makes so many calls in one thread, when something must be in place around all of them.
+    pub fn in_batches<F, B>(what: &str, who: &'static str, batch: F) -> Self
+    where
+        F: Fn() -> B + Sync + 'static,
+        B: FnMut(u64) + 'static,
+    {
         Self {
             what: what.to_owned(),
             who,
-            batch: Box::new(batch),
+            batch: Box::new(move || Box::new(batch())),
             before: Box::new(|| {}),
             together: true,
         }
@@ -66,26 +75,19 @@ impl Candidate {
         C: FnMut() -> R + 'static,
         R: Future,
     {
-        let batch = move || -> Batch {
+        Self::in_batches(what, who, move || {
             let mut call = call();
             // With everything, as `#[tokio::main]` has it.
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.expect("a runtime can be built");
-            Box::new(move |calls| {
+            move |calls| {
                 runtime.block_on(async {
                     for _ in 0..calls {
                         black_box(call().await);
                     }
                 });
-            })
-        };
-        Self {
-            what: what.to_owned(),
-            who,
-            batch: Box::new(batch),
-            before: Box::new(|| {}),
-            together: true,
-        }
+            }
+        })
     }
 
     /// What is done.
