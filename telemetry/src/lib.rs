@@ -40,6 +40,7 @@ pub mod propagation;
 mod report;
 mod scrape;
 pub mod server;
+mod sink;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -55,7 +56,7 @@ pub use metrics::{Counter, Gauge, Histogram, Metrics};
 #[cfg(feature = "resilience")]
 pub use policy_events::PolicyEvents;
 pub use propagation::{CorrelationId, inject, inject_metadata, interceptor};
-pub use report::{Report, SinkCounts};
+pub use report::{DropReason, RejectReason, Report, SinkCounts};
 pub use server::{GrpcLayer, GrpcType, HttpLayer};
 
 /// What [`TelemetryBuilder::init`] set up. Clones share. Call [`Telemetry::shutdown`] at the end: the last handle that

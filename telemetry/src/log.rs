@@ -2,6 +2,8 @@
 //! thread of its own writes to stdout, so that a reader that does not read never stops the service.
 //! Which lines exist is the filter's matter, and spans' export is `otlp`'s.
 
+pub(crate) mod line;
+
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io::Write;
@@ -542,9 +544,8 @@ impl Queue {
         SinkCounts {
             emitted: self.emitted.load(Ordering::Relaxed),
             delivered: self.delivered.load(Ordering::Relaxed),
-            rejected: 0,
             dropped: self.dropped.load(Ordering::Relaxed),
-            spooled: 0,
+            ..SinkCounts::default()
         }
     }
 }

@@ -117,7 +117,7 @@ impl Otlp {
             delivered: self.counts.delivered.load(Ordering::Relaxed),
             rejected: self.counts.rejected.load(Ordering::Relaxed),
             dropped: self.counts.dropped.load(Ordering::Relaxed),
-            spooled: 0,
+            ..SinkCounts::default()
         }
     }
 }
