@@ -64,9 +64,9 @@ fn show(metrics: &Metrics, sink: &str, counts: SinkCounts) {
         .counter(catalogue::TELEMETRY_DELIVERED_TOTAL, [sink])
         .set_total(counts.delivered as f64);
     metrics
-        .counter(catalogue::TELEMETRY_REJECTED_TOTAL, [sink])
+        .counter(catalogue::TELEMETRY_REJECTED_TOTAL, [sink, "refused"])
         .set_total(counts.rejected as f64);
     metrics
-        .counter(catalogue::TELEMETRY_DROPPED_TOTAL, [sink])
+        .counter(catalogue::TELEMETRY_DROPPED_TOTAL, [sink, "queue_full"])
         .set_total(counts.dropped as f64);
 }

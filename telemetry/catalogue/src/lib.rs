@@ -17,7 +17,32 @@ pub mod list;
 pub use list::*;
 
 /// What a metric is and everything that a reader, a rule or a board must know about it.
+///
+/// There are no others than those of the list. Neither can a description be made elsewhere:
+///
+/// ```compile_fail,E0639
+/// let own = catalogue::Metric { name: "own_total", ..*catalogue::PANICS_TOTAL.metric() };
+/// ```
+///
+/// nor a handle from one, nor from a name:
+///
+/// ```compile_fail,E0423
+/// let own = catalogue::Counter::<0>(catalogue::PANICS_TOTAL.metric());
+/// ```
+/// ```compile_fail,E0624
+/// let own = catalogue::Counter::<0>::of(catalogue::PANICS_TOTAL.metric());
+/// ```
+///
+/// nor is a metric of one kind, or a number of labels, taken for another:
+///
+/// ```compile_fail,E0308
+/// let gauge: catalogue::Gauge<0> = catalogue::PANICS_TOTAL;
+/// ```
+/// ```compile_fail,E0308
+/// let of_two_labels: catalogue::Counter<2> = catalogue::PANICS_TOTAL;
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub struct Metric {
     /// The name as it is scraped: a counter's ends in `_total`, a unit other than one is the suffix before that.
     pub name: &'static str,
@@ -62,6 +87,8 @@ pub enum Unit {
     One,
     /// Seconds.
     Seconds,
+    /// Thousandths of a second: for names of others alone, ours are in seconds.
+    Milliseconds,
     /// Bytes.
     Bytes,
     /// A share between 0 and 1.
@@ -69,11 +96,12 @@ pub enum Unit {
 }
 
 impl Unit {
-    /// `one`, `seconds`, `bytes`, `ratio`.
+    /// `one`, `seconds`, `milliseconds`, `bytes`, `ratio`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::One => "one",
             Self::Seconds => "seconds",
+            Self::Milliseconds => "milliseconds",
             Self::Bytes => "bytes",
             Self::Ratio => "ratio",
         }
@@ -150,14 +178,14 @@ pub fn find(name: &str) -> Option<&'static Metric> {
     ALL.iter().copied().find(|metric| metric.name == name)
 }
 
-/// The whole list as one JSON document, schema `opsctl.catalogue/v1`.
+/// The whole list as one JSON document, schema `opsctl.catalogue/v1`, a metric a line.
 pub fn export_json() -> String {
     let mut out = String::from("{\"schema\":\"opsctl.catalogue/v1\",\"metrics\":[");
     for (index, metric) in ALL.iter().enumerate() {
         if index > 0 {
             out.push(',');
         }
-        out.push_str("{\"name\":");
+        out.push_str("\n{\"name\":");
         string(&mut out, metric.name);
         out.push_str(",\"kind\":");
         string(&mut out, metric.kind.as_str());
@@ -197,7 +225,7 @@ pub fn export_json() -> String {
         }
         out.push('}');
     }
-    out.push_str("]}");
+    out.push_str("\n]}\n");
     out
 }
 

@@ -1,11 +1,27 @@
 //! The list itself. To add a metric, add one line to the group that it belongs to:
-//! `kind NAME(number of labels) "scraped_name" Unit [labels] "Help.";`. It is not where values are counted.
+//! `kind NAME(number of labels) "scraped_name" Unit [labels] "Help.";`, where a label is `name` or `name = VALUES`, and a
+//! histogram may say its buckets: `Seconds in DATABASE_BUCKETS`. It is not where values are counted.
 
 use crate::{Counter, Gauge, Histogram, Kind, Label, Metric, Unit, Values};
 
 /// Bounds of request durations in seconds, 5 ms to 10 s.
 pub const DURATION_BUCKETS: &[f64] = &[
     0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.3, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+];
+
+/// Bounds of what a database does, in seconds: 100 µs to 10 s.
+pub const DATABASE_BUCKETS: &[f64] = &[
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 10.0,
+];
+
+/// Bounds of what goes over many steps and waits in between, in seconds: 10 ms to an hour.
+pub const PROCESS_BUCKETS: &[f64] = &[
+    0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0,
+];
+
+/// Bounds in milliseconds, as OpenTelemetry has them when nobody says which.
+pub const MILLISECOND_BUCKETS: &[f64] = &[
+    0.0, 5.0, 10.0, 25.0, 50.0, 75.0, 100.0, 250.0, 500.0, 750.0, 1000.0, 2500.0, 5000.0, 7500.0, 10000.0,
 ];
 
 const NO_BUCKETS: &[f64] = &[];
@@ -29,6 +45,9 @@ macro_rules! buckets {
     (histogram) => {
         DURATION_BUCKETS
     };
+    (histogram, $buckets:ident) => {
+        $buckets
+    };
 }
 
 macro_rules! kind {
@@ -50,7 +69,7 @@ macro_rules! handle_type {
 }
 
 macro_rules! metrics {
-    ($($kind:ident $const:ident($count:literal) $name:literal $unit:ident [$($label:ident $(= $values:expr)?),*] $help:literal;)*) => {
+    ($($kind:ident $const:ident($count:literal) $name:literal $unit:ident $(in $buckets:ident)? [$($label:ident $(= $values:expr)?),*] $help:literal;)*) => {
         $(
             #[doc = $help]
             pub const $const: handle_type!($kind, $count) = <handle_type!($kind, $count)>::of(&Metric {
@@ -59,7 +78,7 @@ macro_rules! metrics {
                 unit: Unit::$unit,
                 help: $help,
                 labels: &[$(Label { name: stringify!($label), values: values!($($values)?) }),*],
-                buckets: buckets!($kind),
+                buckets: buckets!($kind $(, $buckets)?),
             });
         )*
 
@@ -91,6 +110,28 @@ const GRPC_CODES: &[&str] = &[
     "DataLoss",
     "Unauthenticated",
 ];
+const RPC_CODES: &[&str] = &[
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
+const RPC_NUMBERS: &[&str] = &[
+    "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16",
+];
 const BREAKER_STATES: &[&str] = &["closed", "open", "half_open", "forced_open", "forced_closed"];
 const BREAKER_OUTCOMES: &[&str] = &[
     "success",
@@ -108,7 +149,34 @@ const PRIORITIES: &[&str] = &["critical", "high", "normal", "low"];
 const MESSAGE_OUTCOMES: &[&str] = &["acked", "nacked", "dead_lettered", "paused"];
 const BOOLEANS: &[&str] = &["false", "true"];
 const TIMEOUT_SCOPES: &[&str] = &["attempt", "total"];
-const SINKS: &[&str] = &["stdout", "otlp_traces", "loki", "otlp_logs"];
+const SINKS: &[&str] = &[
+    "stdout",
+    "loki",
+    "otlp_traces",
+    "otlp_metrics",
+    "otlp_logs",
+    "traces_file",
+];
+const REJECT_REASONS: &[&str] = &[
+    "bad_request",
+    "too_large",
+    "too_old",
+    "unauthorized",
+    "partial",
+    "refused",
+];
+const DROP_REASONS: &[&str] = &[
+    "queue_full",
+    "closed",
+    "deadline",
+    "unanswered",
+    "write_failed",
+    "unreachable",
+    "too_large",
+    "spool_full",
+    "spool_failed",
+];
+const PROPAGATION_REASONS: &[&str] = &["traceparent", "tracestate", "correlation_id", "baggage"];
 const LEVELS: &[&str] = &["ERROR", "WARN", "INFO", "DEBUG", "TRACE"];
 const HEALTH_STATES: &[&str] = &["starting", "ready", "degraded", "not_ready", "draining", "stopped"];
 const CHECK_STATES: &[&str] = &["pass", "warn", "fail"];
@@ -123,6 +191,23 @@ metrics! {
     counter GRPC_SERVER_STARTED_TOTAL(3) "grpc_server_started_total" One [grpc_type = GRPC_TYPES, grpc_service, grpc_method] "Calls that the gRPC server began.";
     counter GRPC_SERVER_HANDLED_TOTAL(4) "grpc_server_handled_total" One [grpc_type = GRPC_TYPES, grpc_service, grpc_method, grpc_code = GRPC_CODES] "Calls that the gRPC server ended, by the status that the caller was sent.";
     histogram GRPC_SERVER_HANDLING_SECONDS(3) "grpc_server_handling_seconds" Seconds [grpc_type = GRPC_TYPES, grpc_service, grpc_method] "Time from the arrival of a gRPC call to the end of its last message.";
+
+    histogram RPC_SERVER_CALL_DURATION_SECONDS(3) "rpc_server_call_duration_seconds" Seconds [rpc_system_name = &["grpc"], rpc_method, rpc_response_status_code = RPC_CODES] "The same by OpenTelemetry's newer names; only when asked for.";
+    histogram RPC_SERVER_DURATION_MILLISECONDS(4) "rpc_server_duration_milliseconds" Milliseconds in MILLISECOND_BUCKETS [rpc_system = &["grpc"], rpc_service, rpc_method, rpc_grpc_status_code = RPC_NUMBERS] "The same by OpenTelemetry's names up to version 1.37; only when asked for.";
+
+    // Clients.
+    histogram HTTP_CLIENT_REQUEST_DURATION_SECONDS(4) "http_client_request_duration_seconds" Seconds [http_request_method = METHODS, server_address, http_response_status_code, error_type] "Time from the start of an HTTP request to a peer to the end of its response.";
+    counter GRPC_CLIENT_STARTED_TOTAL(3) "grpc_client_started_total" One [grpc_type = GRPC_TYPES, grpc_service, grpc_method] "Calls to peers that the gRPC client began.";
+    counter GRPC_CLIENT_HANDLED_TOTAL(4) "grpc_client_handled_total" One [grpc_type = GRPC_TYPES, grpc_service, grpc_method, grpc_code = GRPC_CODES] "Calls to peers that ended, by the status that the caller got.";
+    histogram GRPC_CLIENT_HANDLING_SECONDS(3) "grpc_client_handling_seconds" Seconds [grpc_type = GRPC_TYPES, grpc_service, grpc_method] "Time from the start of a gRPC call to a peer to the end of its last message.";
+
+    // Databases.
+    histogram DB_CLIENT_OPERATION_DURATION_SECONDS(4) "db_client_operation_duration_seconds" Seconds in DATABASE_BUCKETS [db_system_name, db_operation_name, db_collection_name, error_type] "Time that a database call took, with its wait for a connection; error_type is empty when it went well.";
+    gauge DB_POOL_CONNECTIONS(2) "db_pool_connections" One [pool, state = &["used", "idle"]] "Connections of a pool that are open.";
+    gauge DB_POOL_CONNECTIONS_MAX(1) "db_pool_connections_max" One [pool] "Connections that a pool may have.";
+    gauge DB_POOL_WAITERS(1) "db_pool_waiters" One [pool] "Callers that wait for a connection.";
+    histogram DB_POOL_WAIT_SECONDS(1) "db_pool_wait_seconds" Seconds in DATABASE_BUCKETS [pool] "Time that a caller waited for a connection.";
+    counter DB_POOL_TIMEOUTS_TOTAL(1) "db_pool_timeouts_total" One [pool] "Callers that got no connection in time.";
 
     // Policies around calls to dependencies.
     gauge CIRCUIT_BREAKER_STATE(2) "circuit_breaker_state" One [name, state = BREAKER_STATES] "1 for the state that the breaker is in, 0 for all others.";
@@ -167,12 +252,17 @@ metrics! {
 
     // Telemetry about itself.
     counter TELEMETRY_LOG_LINES_TOTAL(1) "telemetry_log_lines_total" One [level = LEVELS] "Log lines by level.";
-    counter TELEMETRY_EMITTED_TOTAL(1) "telemetry_emitted_total" One [sink = SINKS] "Items handed to a sink; equal to delivered + rejected + dropped + spooled once it is idle.";
+    counter TELEMETRY_LOG_LINES_SUPPRESSED_TOTAL(0) "telemetry_log_lines_suppressed_total" One [] "Log lines that a rate limit left out.";
+    counter TELEMETRY_EMITTED_TOTAL(1) "telemetry_emitted_total" One [sink = SINKS] "Items handed to a sink, and found in its spool at the start; equal to delivered + rejected + dropped + unknown + telemetry_spool_items once it is idle.";
     counter TELEMETRY_DELIVERED_TOTAL(1) "telemetry_delivered_total" One [sink = SINKS] "Items that a sink wrote or had acknowledged.";
-    counter TELEMETRY_REJECTED_TOTAL(1) "telemetry_rejected_total" One [sink = SINKS] "Items that the receiver refused.";
-    counter TELEMETRY_DROPPED_TOTAL(1) "telemetry_dropped_total" One [sink = SINKS] "Items that were lost here: queue full, sink gone, deadline over.";
+    counter TELEMETRY_REJECTED_TOTAL(2) "telemetry_rejected_total" One [sink = SINKS, reason = REJECT_REASONS] "Items that the receiver refused for good.";
+    counter TELEMETRY_DROPPED_TOTAL(2) "telemetry_dropped_total" One [sink = SINKS, reason = DROP_REASONS] "Items that were lost here.";
+    counter TELEMETRY_SPOOLED_TOTAL(1) "telemetry_spooled_total" One [sink = SINKS] "Items that were put into a sink's spool, and found in it at the start.";
+    counter TELEMETRY_UNKNOWN_TOTAL(1) "telemetry_unknown_total" One [sink = SINKS] "Items handed to a client that does not tell what became of them.";
+    gauge TELEMETRY_SPOOL_ITEMS(1) "telemetry_spool_items" One [sink = SINKS] "Items that lie in a sink's spool.";
     gauge TELEMETRY_QUEUE_BYTES(1) "telemetry_queue_bytes" Bytes [sink = SINKS] "Bytes waiting for a sink.";
-    counter TELEMETRY_PROPAGATION_INVALID_TOTAL(1) "telemetry_propagation_invalid_total" One [reason = &["traceparent", "tracestate", "correlation_id"]] "Incoming headers that were refused.";
+    histogram TELEMETRY_EXPORT_DURATION_SECONDS(1) "telemetry_export_duration_seconds" Seconds [sink = SINKS] "Time that one write or request of a sink took.";
+    counter TELEMETRY_PROPAGATION_INVALID_TOTAL(1) "telemetry_propagation_invalid_total" One [reason = PROPAGATION_REASONS] "Incoming headers that were refused.";
     counter TELEMETRY_METRIC_CARDINALITY_OVERFLOW_TOTAL(0) "telemetry_metric_cardinality_overflow_total" One [] "Observations put under _overflow because a metric had too many series or a value outside its list.";
     gauge BUILD_INFO(2) "build_info" One [service, version] "Always 1; says what runs.";
     counter PANICS_TOTAL(0) "panics_total" One [] "Panics in any thread.";
@@ -182,13 +272,20 @@ metrics! {
     gauge PROCESS_OPEN_FDS(0) "process_open_fds" One [] "Open file descriptors of the process.";
     gauge PROCESS_MAX_FDS(0) "process_max_fds" One [] "Limit of open file descriptors of the process.";
 
+    // The async runtime.
+    gauge TOKIO_WORKERS(1) "tokio_workers" One [runtime] "Worker threads of a runtime.";
+    gauge TOKIO_ALIVE_TASKS(1) "tokio_alive_tasks" One [runtime] "Tasks of a runtime that have not ended.";
+    gauge TOKIO_GLOBAL_QUEUE_DEPTH(1) "tokio_global_queue_depth" One [runtime] "Tasks that wait in a runtime's global queue.";
+    counter TOKIO_WORKER_BUSY_SECONDS_TOTAL(2) "tokio_worker_busy_seconds_total" Seconds [runtime, worker] "Time that a worker thread was busy.";
+    counter TOKIO_WORKER_PARKS_TOTAL(2) "tokio_worker_parks_total" One [runtime, worker] "Times that a worker thread went to sleep.";
+
     // Reference services.
     counter ORDERS_CREATED_TOTAL(0) "orders_created_total" One [] "Orders that were stored and answered with 201.";
     counter ORDERS_REPLAYED_TOTAL(0) "orders_replayed_total" One [] "Repeated requests answered from their idempotency key.";
     counter ORDERS_FINISHED_TOTAL(1) "orders_finished_total" One [status = ORDER_STATUSES] "Orders that reached a final status.";
     gauge ORDERS_OPEN(0) "orders_open" One [] "Orders without a final status.";
     counter SAGA_STEPS_TOTAL(2) "saga_steps_total" One [step = SAGA_STEPS, outcome = SAGA_OUTCOMES] "Steps of order sagas.";
-    histogram SAGA_DURATION_SECONDS(1) "saga_duration_seconds" Seconds [status = ORDER_STATUSES] "Time from the order's arrival to its final status.";
+    histogram SAGA_DURATION_SECONDS(1) "saga_duration_seconds" Seconds in PROCESS_BUCKETS [status = ORDER_STATUSES] "Time from the order's arrival to its final status.";
     gauge OUTBOX_PENDING(0) "outbox_pending" One [] "Events in the outbox that no consumer has acknowledged.";
     gauge OUTBOX_OLDEST_AGE_SECONDS(0) "outbox_oldest_age_seconds" Seconds [] "Age of the oldest event in the outbox, 0 when empty.";
     counter OUTBOX_RELAYED_TOTAL(1) "outbox_relayed_total" One [result = RESULTS] "Events that the relay sent.";
