@@ -39,7 +39,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let plan = peers::plan();
         print!("{plan}");
         println!("to build: the workspace with its tests (about 2 GiB in the target directory)");
-        peers::install(&plan).context("could not install the peers")?;
+        peers::install(&plan, |line| println!("{line}")).context("could not install the peers")?;
     }
     // Tests run the real binaries of other packages, so those are built first, all with the same features.
     step::run(&mut step::cargo(["build", "--workspace", "--bins", "--examples"]))?;

@@ -1,27 +1,50 @@
-//! The list of peers. A new one is one row.
+//! The list of peers. A new one is one row, and a folder beside `src` where the row says that it is built.
 
-use std::{fmt, path::PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use crate::cache;
 
 /// A real program that tests or benchmarks run beside ours.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer {
-    /// The program's name, as found on `PATH`.
+    /// What people call it.
     pub name: &'static str,
     /// What it is for here.
     pub purpose: &'static str,
     /// How it is had.
     pub origin: Origin,
+    /// Its programs. The first is the one that `name` stands for.
+    pub programs: &'static [&'static str],
     /// Installed size in MiB, rounded up; printed before anything is installed.
     pub size_mib: u32,
+    /// How long it takes to be had on two cores with nothing at hand, in seconds; printed likewise.
+    pub seconds: u32,
 }
 
 /// How a peer is had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// A package of Debian's archive.
+    /// A package of Debian's archive, in the version that the archive has.
     Debian {
         /// The package's name.
         package: &'static str,
+        /// Where its programs lie when that is not on `PATH`.
+        folder: Option<&'static str>,
+    },
+    /// Built from Go modules with the `go.mod` and `go.sum` in `xtask/peers/go/NAME`.
+    Go {
+        /// The version of the main module.
+        version: &'static str,
+        /// The package of each program, in the order of `programs`.
+        packages: &'static [&'static str],
+    },
+    /// Java archives with the `pom.xml` and `checksums` in `xtask/peers/maven/NAME`, and a script there that runs them.
+    Maven {
+        /// The version of the main artifact.
+        version: &'static str,
     },
 }
 
@@ -30,37 +53,231 @@ pub const PEERS: &[Peer] = &[
     Peer {
         name: "restic",
         purpose: "judges our repositories: checks, restores and prunes them",
-        origin: Origin::Debian { package: "restic" },
+        origin: debian("restic"),
+        programs: &["restic"],
         size_mib: 22,
+        seconds: 5,
     },
     Peer {
         name: "valgrind",
         purpose: "counts the instructions of hot paths in `xtask ci`",
-        origin: Origin::Debian { package: "valgrind" },
+        origin: debian("valgrind"),
+        programs: &["valgrind"],
         size_mib: 76,
+        seconds: 10,
     },
     Peer {
         name: "wrk",
         purpose: "drives the proxy in `xtask bench proxy`",
-        origin: Origin::Debian { package: "wrk" },
+        origin: debian("wrk"),
+        programs: &["wrk"],
         size_mib: 1,
+        seconds: 5,
+    },
+    Peer {
+        name: "loki",
+        purpose: "takes logs and is asked for them by trace id",
+        origin: Origin::Go {
+            version: "3.7.8",
+            packages: &["github.com/grafana/loki/v3/cmd/loki"],
+        },
+        programs: &["loki"],
+        size_mib: 150,
+        seconds: 250,
+    },
+    Peer {
+        name: "collector",
+        purpose: "OpenTelemetry collector: takes spans, samples whole traces, hands them on",
+        origin: Origin::Go {
+            version: "0.161.0",
+            packages: &["."],
+        },
+        programs: &["otelcol"],
+        size_mib: 41,
+        seconds: 106,
+    },
+    Peer {
+        name: "jaeger",
+        purpose: "keeps traces and is asked for them",
+        origin: Origin::Go {
+            version: "1.62.0",
+            packages: &["github.com/jaegertracing/jaeger/cmd/all-in-one"],
+        },
+        programs: &["jaeger"],
+        size_mib: 40,
+        seconds: 102,
+    },
+    Peer {
+        name: "prometheus",
+        purpose: "scrapes metrics with exemplars; promtool judges rules and configuration",
+        origin: Origin::Go {
+            version: "0.315.0",
+            packages: &[
+                "github.com/prometheus/prometheus/cmd/prometheus",
+                "github.com/prometheus/prometheus/cmd/promtool",
+            ],
+        },
+        programs: &["prometheus", "promtool"],
+        size_mib: 250,
+        seconds: 270,
+    },
+    Peer {
+        name: "alertmanager",
+        purpose: "takes alerts and says to whom they go",
+        origin: Origin::Go {
+            version: "0.28.1",
+            packages: &[
+                "github.com/prometheus/alertmanager/cmd/alertmanager",
+                "github.com/prometheus/alertmanager/cmd/amtool",
+            ],
+        },
+        programs: &["alertmanager", "amtool"],
+        size_mib: 60,
+        seconds: 33,
+    },
+    Peer {
+        name: "kubeconform",
+        purpose: "judges Kubernetes manifests by their schemas",
+        origin: Origin::Go {
+            version: "0.8.0",
+            packages: &["github.com/yannh/kubeconform/cmd/kubeconform"],
+        },
+        programs: &["kubeconform"],
+        size_mib: 10,
+        seconds: 5,
+    },
+    Peer {
+        name: "postgres",
+        purpose: "the database that most services keep their data in",
+        origin: Origin::Debian {
+            package: "postgresql-15",
+            folder: Some("/usr/lib/postgresql/15/bin"),
+        },
+        programs: &["postgres", "initdb"],
+        size_mib: 60,
+        seconds: 20,
+    },
+    Peer {
+        name: "redis",
+        purpose: "a cache that services ask",
+        origin: debian("redis-server"),
+        programs: &["redis-server"],
+        size_mib: 3,
+        seconds: 5,
+    },
+    Peer {
+        name: "nats",
+        purpose: "a message broker, with JetStream",
+        origin: debian("nats-server"),
+        programs: &["nats-server"],
+        size_mib: 12,
+        seconds: 5,
+    },
+    Peer {
+        name: "rabbitmq",
+        purpose: "a message broker that speaks AMQP",
+        origin: Origin::Debian {
+            package: "rabbitmq-server",
+            folder: Some("/usr/lib/rabbitmq/bin"),
+        },
+        programs: &["rabbitmq-server", "epmd"],
+        size_mib: 80,
+        seconds: 30,
+    },
+    Peer {
+        name: "kafka",
+        purpose: "a log of messages, one broker with KRaft",
+        origin: Origin::Maven { version: "4.1.0" },
+        programs: &["kafka"],
+        size_mib: 90,
+        seconds: 30,
+    },
+    Peer {
+        name: "kcat",
+        purpose: "an independent client of Kafka",
+        origin: debian("kcat"),
+        programs: &["kcat"],
+        size_mib: 1,
+        seconds: 5,
+    },
+    Peer {
+        name: "ferretdb",
+        purpose: "speaks MongoDB's wire protocol, on SQLite",
+        origin: Origin::Go {
+            version: "1.24.2",
+            packages: &["github.com/FerretDB/FerretDB/cmd/ferretdb"],
+        },
+        programs: &["ferretdb"],
+        size_mib: 40,
+        seconds: 40,
+    },
+    Peer {
+        name: "temporal",
+        purpose: "runs workflows: the development server of its command line",
+        origin: Origin::Go {
+            version: "1.5.1",
+            packages: &["github.com/temporalio/cli/cmd/temporal"],
+        },
+        programs: &["temporal"],
+        size_mib: 110,
+        seconds: 115,
     },
 ];
 
+const fn debian(package: &'static str) -> Origin {
+    Origin::Debian { package, folder: None }
+}
+
 impl Peer {
-    /// Where the program is, looked up on `PATH`.
-    pub fn locate(&self) -> Option<PathBuf> {
-        let path = std::env::var_os("PATH")?;
-        std::env::split_paths(&path)
-            .map(|folder| folder.join(self.name))
-            .find(|file| file.is_file())
+    /// The peer that has the program `name`, or is called so.
+    pub fn named(name: &str) -> Option<&'static Self> {
+        PEERS.iter().find(|peer| peer.name == name || peer.programs.contains(&name))
     }
+
+    /// Where the peer's own program is, when every program of it is there.
+    pub fn locate(&self) -> Option<PathBuf> {
+        let mut found = self.programs.iter().map(|program| self.program(program));
+        let first = found.next()??;
+        found.all(|other| other.is_some()).then_some(first)
+    }
+
+    /// Where one program of the peer is.
+    pub fn program(&self, program: &str) -> Option<PathBuf> {
+        match self.origin {
+            Origin::Debian { folder, .. } => folder.map(Path::new).and_then(|folder| executable(folder, program)).or_else(|| {
+                let path = std::env::var_os("PATH")?;
+                std::env::split_paths(&path).find_map(|folder| executable(&folder, program))
+            }),
+            Origin::Go { .. } | Origin::Maven { .. } => executable(&self.folder()?, program),
+        }
+    }
+
+    /// The version, where this catalogue chooses it.
+    pub fn version(&self) -> Option<&'static str> {
+        match self.origin {
+            Origin::Debian { .. } => None,
+            Origin::Go { version, .. } | Origin::Maven { version } => Some(version),
+        }
+    }
+
+    /// The folder that it is built into, which is there as a whole or not at all.
+    pub(crate) fn folder(&self) -> Option<PathBuf> {
+        let version = self.version()?;
+        Some(cache::folder().join(format!("{}-{version}", self.name)))
+    }
+}
+
+fn executable(folder: &Path, program: &str) -> Option<PathBuf> {
+    let file = folder.join(program);
+    file.is_file().then_some(file)
 }
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Debian { package } => write!(f, "Debian package {package}"),
+            Self::Debian { package, .. } => write!(f, "Debian package {package}"),
+            Self::Go { .. } => write!(f, "Go module"),
+            Self::Maven { .. } => write!(f, "Maven artifact"),
         }
     }
 }

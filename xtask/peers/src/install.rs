@@ -1,8 +1,19 @@
-//! Installs missing peers: first the plan, which says names and sizes, then the plan is carried out.
+//! Makes missing peers be there: first the plan, which says names, sizes and minutes, then the plan is carried out.
+//!
+//! What is built appears as a whole or not at all, one process builds at a time, and a build that was killed leaves
+//! nothing that the next one does not remove.
 
-use std::{fmt, process::Command};
+mod debian;
+mod go;
+mod maven;
+mod tool;
 
-use crate::{Origin, PEERS, Peer};
+use std::{fmt, io, path::PathBuf};
+
+use crate::{
+    Origin, PEERS, Peer,
+    cache::{self, BuildLock},
+};
 
 /// What is missing and will be installed. `Display` is what a person reads before it happens.
 #[derive(Debug, Clone)]
@@ -14,69 +25,131 @@ pub struct Plan {
 /// Why peers could not be installed.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
-    /// The package tool could not be started.
+    /// There is no such row in the catalogue.
+    #[error("`{name}` is no peer; `cargo xtask peers list` names them")]
+    Unknown {
+        /// What was asked for.
+        name: String,
+    },
+    /// A tool could not be started.
     #[error("could not start `{command}`")]
     Start {
         /// The command line.
         command: String,
         /// What the system said.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
-    /// The package tool failed.
-    #[error("`{command}` ended with {status}")]
+    /// A tool failed.
+    #[error("`{command}` ended with {status}; it said last:\n{tail}")]
     Failed {
         /// The command line.
         command: String,
         /// How it ended.
         status: std::process::ExitStatus,
+        /// The last lines of its output.
+        tail: String,
+    },
+    /// What was fetched is not what the project's checksums say.
+    #[error("{file} is not what xtask/peers/maven says: {problem}")]
+    Checksum {
+        /// The file's name.
+        file: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A file or folder of the cache, or of the project, could not be read or written.
+    #[error("could not use {}", path.display())]
+    File {
+        /// Which one.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
     },
 }
 
 /// Looks for every peer and says which are missing.
 pub fn plan() -> Plan {
-    Plan {
-        missing: PEERS.iter().copied().filter(|peer| peer.locate().is_none()).collect(),
-    }
+    Plan::of(PEERS.iter().copied())
 }
 
-/// Installs what `plan` names.
+/// Looks for the named peers and says which are missing.
 ///
 /// # Errors
-/// When the package tool cannot be started or fails.
-pub fn install(plan: &Plan) -> Result<(), InstallError> {
-    let packages: Vec<&str> = plan
-        .missing
-        .iter()
-        .map(|peer| match peer.origin {
-            Origin::Debian { package } => package,
-        })
-        .collect();
-    if packages.is_empty() {
-        return Ok(());
-    }
-    run("apt-get", &["update", "-qq"])?;
-    let mut arguments = vec!["install", "-y", "-qq", "--no-install-recommends"];
-    arguments.extend(packages);
-    run("apt-get", &arguments)
+/// When a name is not in the catalogue.
+pub fn plan_for<I: IntoIterator<Item: AsRef<str>>>(names: I) -> Result<Plan, InstallError> {
+    let row = |name: I::Item| {
+        let name = name.as_ref();
+        Peer::named(name).copied().ok_or_else(|| InstallError::Unknown { name: name.to_owned() })
+    };
+    let wanted: Vec<Peer> = names.into_iter().map(row).collect::<Result<_, _>>()?;
+    Ok(Plan::of(wanted.into_iter()))
 }
 
-fn run(program: &str, arguments: &[&str]) -> Result<(), InstallError> {
-    let command = format!("{program} {}", arguments.join(" "));
-    let status = Command::new(program)
-        .args(arguments)
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .stdin(std::process::Stdio::null())
-        .stdout(std::process::Stdio::null())
-        .status()
-        .map_err(|source| InstallError::Start {
-            command: command.clone(),
-            source,
-        })?;
-    if status.success() {
-        Ok(())
+/// Installs what `plan` names, the quickest first, and tells `progress` of each. Waits while another process builds.
+///
+/// # Errors
+/// When a tool cannot be started or fails, or something fetched is not what it should be. What was installed until then
+/// stays.
+pub fn install(plan: &Plan, mut progress: impl FnMut(&str)) -> Result<(), InstallError> {
+    if plan.missing.is_empty() {
+        return Ok(());
+    }
+    let lock = BuildLock::take(|| progress("another process builds; waiting for its end")).map_err(in_cache)?;
+    let mut missing: Vec<Peer> = plan.missing.iter().copied().filter(|peer| peer.locate().is_none()).collect();
+    missing.sort_by_key(|peer| peer.seconds);
+    let packages = missing.iter().filter_map(|peer| match peer.origin {
+        Origin::Debian { package, .. } => Some(package),
+        _ => None,
+    });
+    let packages: Vec<&str> = packages.collect();
+    if !packages.is_empty() {
+        progress(&format!("installing {}", packages.join(", ")));
+        debian::install(&packages)?;
+    }
+    for peer in missing {
+        let Some(installed) = peer.folder() else {
+            continue;
+        };
+        progress(&format!("{}: {}, about {}", peer.name, peer.origin, minutes(peer.seconds)));
+        let workshop = lock.workshop(peer.name).map_err(in_cache)?;
+        let made = workshop.path().join("made");
+        std::fs::create_dir(&made).map_err(in_cache)?;
+        match peer.origin {
+            Origin::Debian { .. } => {}
+            Origin::Go { packages, .. } => go::build(&peer, packages, workshop.path(), &made)?,
+            Origin::Maven { .. } => maven::fetch(&peer, workshop.path(), &made)?,
+        }
+        cache::publish(&made, &installed).map_err(in_cache)?;
+        progress(&format!("{}: installed", peer.name));
+    }
+    Ok(())
+}
+
+impl Plan {
+    fn of(peers: impl Iterator<Item = Peer>) -> Self {
+        Self {
+            missing: peers.filter(|peer| peer.locate().is_none()).collect(),
+        }
+    }
+}
+
+/// The folder in the project that says what a peer is built from.
+fn recipe(kind: &str, peer: &Peer) -> PathBuf {
+    crate::workspace_root().join("xtask/peers").join(kind).join(peer.name)
+}
+
+fn in_cache(source: io::Error) -> InstallError {
+    let path = cache::folder();
+    InstallError::File { path, source }
+}
+
+fn minutes(seconds: u32) -> String {
+    if seconds < 60 {
+        format!("{seconds} s")
     } else {
-        Err(InstallError::Failed { command, status })
+        format!("{} min", seconds.div_ceil(60))
     }
 }
 
@@ -85,14 +158,12 @@ impl fmt::Display for Plan {
         if self.missing.is_empty() {
             return writeln!(f, "every peer is installed");
         }
-        let total: u32 = self.missing.iter().map(|peer| peer.size_mib).sum();
-        writeln!(f, "to install ({total} MiB):")?;
+        let size: u32 = self.missing.iter().map(|peer| peer.size_mib).sum();
+        let seconds: u32 = self.missing.iter().map(|peer| peer.seconds).sum();
+        writeln!(f, "to install ({size} MiB, about {} on two cores):", minutes(seconds))?;
         for peer in &self.missing {
-            writeln!(
-                f,
-                "  {:<8} {:>4} MiB  {}: {}",
-                peer.name, peer.size_mib, peer.origin, peer.purpose
-            )?;
+            let (name, size, origin, purpose) = (peer.name, peer.size_mib, peer.origin.to_string(), peer.purpose);
+            writeln!(f, "  {name:<12} {size:>4} MiB {:>7}  {origin}: {purpose}", minutes(peer.seconds))?;
         }
         Ok(())
     }

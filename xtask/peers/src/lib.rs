@@ -1,11 +1,19 @@
-//! Real programs that tests hold ours against: which there are, how each is had, and what a test does without one.
+//! Real servers and programs that tests hold ours against: which there are, how each is had, how a test starts one,
+//! and what a test does without it.
 //!
-//! A test asks for its peer with [`peer`]. Where the program is missing the test is skipped *by name*: the skip is
-//! written to the log that `cargo xtask test` prints at its end, and with `OPSCTL_REQUIRE_PEERS=1` it fails instead.
-//! This crate holds no stand-ins: a row here is always the real thing.
+//! A test asks for a program with [`peer`], or starts a server with [`Server::start`]. Where the program is missing the
+//! test is skipped *by name*: the skip is written to the log that `cargo xtask test` prints at its end, and with
+//! `OPSCTL_REQUIRE_PEERS=1` it fails instead. This crate holds no stand-ins: a row here is always the real thing.
 
+mod cache;
 mod catalogue;
+pub mod http;
 mod install;
+mod ports;
+mod process;
+mod ready;
+mod server;
+pub mod servers;
 
 use std::{
     ffi::OsStr,
@@ -16,21 +24,24 @@ use std::{
 };
 
 pub use catalogue::{Origin, PEERS, Peer};
-pub use install::{InstallError, Plan, install, plan};
+pub use install::{InstallError, Plan, install, plan, plan_for};
+pub use ports::Port;
+pub use process::Program;
+pub use ready::Ready;
+pub use server::{Place, Recipe, Server, StartError};
 
 /// The file to which skipped tests are appended, one `NAME: REASON` a line. Set by `cargo xtask test`.
 pub const SKIP_LOG: &str = "OPSCTL_SKIP_LOG";
 /// `1` turns a missing peer into a failed test. Set by `cargo xtask ci`.
 pub const REQUIRE_PEERS: &str = "OPSCTL_REQUIRE_PEERS";
 
-/// The program of the peer `name`, or `None` after saying that `test` is skipped for want of it.
+/// The program `name`, or `None` after saying that `test` is skipped for want of it.
 ///
 /// # Panics
-/// When `name` is no row of [`PEERS`], and when the peer is missing although peers are required.
+/// When `name` is no program of [`PEERS`], and when it is missing although peers are required.
 pub fn peer(name: &str, test: &str) -> Option<PathBuf> {
-    let peer = PEERS.iter().find(|peer| peer.name == name);
-    let peer = peer.unwrap_or_else(|| panic!("`{name}` is not in the catalogue of peers"));
-    let found = peer.locate();
+    let peer = Peer::named(name).unwrap_or_else(|| panic!("`{name}` is not in the catalogue of peers"));
+    let found = if peer.programs.contains(&name) { peer.program(name) } else { peer.locate() };
     if found.is_none() {
         skip(test, &format!("{} is not installed ({})", peer.name, peer.origin));
     }

@@ -1,0 +1,60 @@
+//! Java programs: what a `pom.xml` of this project names, with all that it needs, fetched by Maven, held against
+//! `checksums` beside it (`SHA256  NAME` a line), and started by the script beside it that has the peer's name.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::Path,
+    process::Command,
+};
+
+use sha2::{Digest, Sha256};
+
+use super::{InstallError, recipe, tool};
+use crate::Peer;
+
+/// Fetches the archives of `peer` into `made/lib`, and its script into `made`.
+pub(super) fn fetch(peer: &Peer, workshop: &Path, made: &Path) -> Result<(), InstallError> {
+    let source = recipe("maven", peer);
+    let archives = made.join("lib");
+    let mut maven = Command::new("mvn");
+    maven.args(["--quiet", "--batch-mode", "--strict-checksums", "dependency:copy-dependencies"]);
+    maven.arg("--file").arg(source.join("pom.xml"));
+    maven.arg(format!("-DoutputDirectory={}", archives.display()));
+    maven.arg(format!("-Dmaven.repo.local={}", workshop.join("repository").display()));
+    tool::run(&mut maven)?;
+    verify(&archives, &source.join("checksums"))?;
+    let script = made.join(peer.name);
+    fs::copy(source.join(peer.name), &script).map_err(|error| in_file(&script, error))?;
+    Ok(())
+}
+
+/// Exactly the files of the list are there, each with its checksum.
+fn verify(archives: &Path, list: &Path) -> Result<(), InstallError> {
+    let text = fs::read_to_string(list).map_err(|error| in_file(list, error))?;
+    let mut expected: BTreeMap<&str, &str> =
+        text.lines().filter_map(|line| line.split_once("  ")).map(|(sum, name)| (name, sum)).collect();
+    for entry in fs::read_dir(archives).map_err(|error| in_file(archives, error))? {
+        let entry = entry.map_err(|error| in_file(archives, error))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let bytes = fs::read(entry.path()).map_err(|error| in_file(&entry.path(), error))?;
+        let problem = match expected.remove(name.as_str()) {
+            Some(sum) if sum == hex::encode(Sha256::digest(&bytes)) => continue,
+            Some(_) => "it has another checksum",
+            None => "it is not in the list",
+        };
+        return Err(InstallError::Checksum { file: name, problem });
+    }
+    match expected.into_keys().next() {
+        None => Ok(()),
+        Some(name) => Err(InstallError::Checksum {
+            file: name.to_owned(),
+            problem: "it was not fetched",
+        }),
+    }
+}
+
+fn in_file(path: &Path, source: io::Error) -> InstallError {
+    let path = path.to_owned();
+    InstallError::File { path, source }
+}

@@ -1,0 +1,56 @@
+//! How one sees that a server is ready, asked again and again until it is.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+use crate::{http, server::Place};
+
+/// How long one question may wait for its answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The sign that a server is ready.
+#[derive(Debug, Clone, Copy)]
+pub enum Ready {
+    /// It answers 200 to `GET path`.
+    Http {
+        /// The port to ask.
+        port: &'static str,
+        /// What to ask for.
+        path: &'static str,
+    },
+    /// To these bytes it answers others, which begin so.
+    Talk {
+        /// The port to ask.
+        port: &'static str,
+        /// What is said first; may be nothing.
+        say: &'static [u8],
+        /// How the answer begins.
+        hear: &'static [u8],
+    },
+    /// It wrote this to its log since it was started.
+    Log(&'static str),
+}
+
+impl Ready {
+    /// Whether `place` is ready now; `log` is what was written since the start.
+    pub(crate) async fn holds(&self, place: &Place, log: &str) -> bool {
+        match *self {
+            Self::Http { port, path } => http::get(place.address(port), path).await.is_ok_and(|answer| answer.status == 200),
+            Self::Talk { port, say, hear } => timeout(PATIENCE, talk(place.address(port), say, hear)).await.is_ok_and(|heard| heard.is_ok()),
+            Self::Log(sign) => log.contains(sign),
+        }
+    }
+}
+
+async fn talk(address: SocketAddr, say: &[u8], hear: &[u8]) -> io::Result<()> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(say).await?;
+    let mut heard = vec![0; hear.len()];
+    stream.read_exact(&mut heard).await?;
+    if heard == hear { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
+}

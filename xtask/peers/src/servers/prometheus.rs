@@ -1,0 +1,88 @@
+//! Prometheus: scrapes every second, keeps exemplars, takes OTLP metrics too.
+
+use std::{io, path::PathBuf};
+
+use super::program;
+use crate::{Place, Port, Program, Ready, Recipe};
+
+/// A Prometheus. Port: `http`.
+#[derive(Debug, Clone, Default)]
+pub struct Prometheus {
+    targets: Vec<(String, String)>,
+    rules: Vec<PathBuf>,
+    alertmanager: Option<String>,
+    configuration: Option<PathBuf>,
+}
+
+impl Prometheus {
+    /// Scrapes `/metrics` of `address` (`127.0.0.1:9000`) as the job `job`.
+    #[must_use]
+    pub fn scrape(mut self, job: &str, address: impl ToString) -> Self {
+        self.targets.push((job.to_owned(), address.to_string()));
+        self
+    }
+
+    /// Evaluates the rules in a file.
+    #[must_use]
+    pub fn rules(mut self, file: impl Into<PathBuf>) -> Self {
+        self.rules.push(file.into());
+        self
+    }
+
+    /// Sends alerts to the Alertmanager at `address`.
+    #[must_use]
+    pub fn alertmanager(mut self, address: impl ToString) -> Self {
+        self.alertmanager = Some(address.to_string());
+        self
+    }
+
+    /// Takes a configuration file as it is, instead of what the other settings say.
+    #[must_use]
+    pub fn configuration(mut self, file: impl Into<PathBuf>) -> Self {
+        self.configuration = Some(file.into());
+        self
+    }
+
+    fn text(&self) -> String {
+        let mut text = "global: {scrape_interval: 1s, evaluation_interval: 1s}\nscrape_configs:\n".to_owned();
+        for (job, address) in &self.targets {
+            text += &format!("  - {{job_name: {job}, static_configs: [{{targets: [\"{address}\"]}}]}}\n");
+        }
+        text += "rule_files:\n";
+        for file in &self.rules {
+            text += &format!("  - {}\n", file.display());
+        }
+        if let Some(address) = &self.alertmanager {
+            text += &format!("alerting:\n  alertmanagers: [{{static_configs: [{{targets: [\"{address}\"]}}]}}]\n");
+        }
+        text
+    }
+}
+
+impl Recipe for Prometheus {
+    fn peer(&self) -> &'static str {
+        "prometheus"
+    }
+
+    fn ports(&self) -> &'static [Port] {
+        const { &[Port::http("http")] }
+    }
+
+    fn prepare(&self, place: &Place) -> io::Result<Vec<Program>> {
+        let config = match &self.configuration {
+            Some(file) => file.clone(),
+            None => place.write("prometheus.yaml", &self.text())?,
+        };
+        let program = Program::new(program("prometheus")?)
+            .arg(format!("--config.file={}", config.display()))
+            .arg(format!("--storage.tsdb.path={}", place.folder().join("data").display()))
+            .arg(format!("--web.listen-address={}", place.address("http")))
+            .args(["--web.enable-lifecycle", "--web.enable-otlp-receiver", "--log.level=warn"])
+            .arg("--enable-feature=exemplar-storage");
+        Ok(vec![program])
+    }
+
+    fn ready(&self) -> Ready {
+        Ready::Http { port: "http", path: "/-/ready" }
+    }
+}
