@@ -1,5 +1,10 @@
 //! [`TelemetryBuilder`]: what can be set, from code and from the environment, and how the parts are put together.
 
+pub(crate) mod env;
+mod error;
+
+pub(crate) mod units;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,6 +15,7 @@ use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, SpanProcessor};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
+pub use self::error::InitError;
 use crate::log::{LogLayer, Output, Queue};
 use crate::metrics::Metrics;
 use crate::otlp::{Otlp, OtlpConfig};
@@ -29,36 +35,6 @@ pub struct TelemetryBuilder {
     pub(crate) redact: Vec<String>,
     pub(crate) queue_bytes: usize,
     pub(crate) otlp: Option<OtlpConfig>,
-}
-
-/// Why telemetry could not be set up.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum InitError {
-    /// The process has a subscriber already.
-    #[error("telemetry or another subscriber is set up already")]
-    AlreadyInitialised,
-    /// The filter does not parse.
-    #[error("the log filter cannot be used")]
-    Filter {
-        /// Why.
-        #[source]
-        source: level::FilterError,
-    },
-    /// The exporter cannot be made.
-    #[error("the OTLP exporter cannot be made")]
-    Otlp {
-        /// Why.
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// A thread or its runtime cannot be made.
-    #[error("a telemetry thread cannot be started")]
-    Thread {
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
 }
 
 impl TelemetryBuilder {

@@ -37,6 +37,7 @@ mod policies;
 mod policy_events;
 mod process;
 pub mod propagation;
+mod redact;
 mod report;
 mod scrape;
 pub mod server;

@@ -117,6 +117,8 @@ pub struct SinkCounts {
     pub spooled: u64,
     /// Handed to something that does not tell what it did with it.
     pub unknown: u64,
+    /// Ever kept on disk, also those that were delivered afterwards.
+    pub spooled_ever: u64,
     /// How many of `emitted` were found in the spool that an earlier process left.
     pub recovered: u64,
     pub(crate) dropped_by: [u64; DropReason::ALL.len()],
@@ -163,12 +165,13 @@ impl Serialize for SinkCounts {
             .map(|reason| (reason.name(), self.rejected_because(*reason)))
             .filter(|(_, count)| *count > 0)
             .collect();
-        let mut counts = serializer.serialize_struct("SinkCounts", 10)?;
+        let mut counts = serializer.serialize_struct("SinkCounts", 11)?;
         counts.serialize_field("emitted", &self.emitted)?;
         counts.serialize_field("delivered", &self.delivered)?;
         counts.serialize_field("rejected", &self.rejected)?;
         counts.serialize_field("dropped", &self.dropped)?;
         counts.serialize_field("spooled", &self.spooled)?;
+        counts.serialize_field("spooled_ever", &self.spooled_ever)?;
         counts.serialize_field("unknown", &self.unknown)?;
         counts.serialize_field("pending", &self.pending())?;
         counts.serialize_field("recovered", &self.recovered)?;

@@ -51,7 +51,7 @@ impl Account {
     pub(crate) fn recover(&mut self, n: u64) {
         self.counts.emitted += n;
         self.counts.recovered += n;
-        self.counts.spooled += n;
+        self.add(n, Fate::Spooled);
     }
 
     /// `n` spooled items were read back and are pending again. After the end they stay spooled; `false` then.
@@ -87,7 +87,10 @@ impl Account {
         let counts = &mut self.counts;
         match fate {
             Fate::Delivered => counts.delivered += n,
-            Fate::Spooled => counts.spooled += n,
+            Fate::Spooled => {
+                counts.spooled += n;
+                counts.spooled_ever += n;
+            }
             Fate::Unknown => counts.unknown += n,
             Fate::Rejected(reason) => {
                 counts.rejected += n;
