@@ -28,6 +28,7 @@ mod builder;
 mod capture;
 mod level;
 mod log;
+pub mod loki;
 pub mod metrics;
 mod otlp;
 mod panics;

@@ -3,6 +3,7 @@
 
 pub(crate) mod account;
 pub(crate) mod queue;
+pub(crate) mod retry;
 
 use std::time::Duration;
 
