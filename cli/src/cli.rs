@@ -83,7 +83,7 @@ const GROUPS: [(&str, &[&str]); 6] = [
     ("Protect", &["backup", "restore", "snapshot", "repository"]),
     ("Rehearse", &["drill", "load"]),
     ("Ship", &["deploy"]),
-    ("Observe", &["status", "logs", "policy"]),
+    ("Observe", &["status", "logs", "trace", "health", "policy"]),
     ("Runs", &["run", "recover"]),
     (
         "Local",

@@ -6,6 +6,7 @@ mod config;
 mod deploy;
 mod down;
 mod drill;
+mod health;
 mod help;
 mod init;
 pub(crate) mod internal;
@@ -19,6 +20,7 @@ mod run;
 mod snapshot;
 mod status;
 mod tour;
+mod trace;
 mod up;
 
 use clap::Subcommand;
@@ -38,6 +40,8 @@ pub(crate) enum Command {
     Deploy(deploy::Args),
     Status(status::Args),
     Logs(logs::Args),
+    Trace(trace::Args),
+    Health(health::Args),
     Policy(policy::Args),
     Run(run::Args),
     Recover(recover::Args),
@@ -63,6 +67,8 @@ impl Command {
             Self::Deploy(args) => deploy::run(args, context),
             Self::Status(args) => status::run(&args, context),
             Self::Logs(args) => logs::run(&args, context),
+            Self::Trace(args) => trace::run(&args, context),
+            Self::Health(args) => health::run(args, context),
             Self::Policy(args) => policy::run(args, context),
             Self::Run(args) => run::run(args, context),
             Self::Recover(args) => recover::run(&args, context),

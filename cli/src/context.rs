@@ -122,7 +122,7 @@ impl Process {
             stderr: self.paint(global.color.unwrap_or_default(), self.stderr_is_terminal),
             live: self.stderr_is_terminal && !dumb,
             progress: !global.no_progress,
-            width: self.stdout_is_terminal.then(terminal_width),
+            width: self.stdout_is_terminal.then(|| terminal_size().0),
             closed: AtomicBool::new(false),
         }
     }
@@ -137,14 +137,6 @@ impl Process {
             runtime: OnceLock::new(),
         }
     }
-}
-
-fn terminal_width() -> usize {
-    rustix::termios::tcgetwinsize(std::io::stdout())
-        .map(|size| usize::from(size.ws_col))
-        .ok()
-        .filter(|width| *width > 0)
-        .unwrap_or(80)
 }
 
 /// Everything a command may know of the world outside its arguments.
@@ -253,6 +245,24 @@ impl Context {
             })
             .block_on(future)
     }
+
+    /// Runs a future to its end on this thread alone: for commands that are over in milliseconds, and for which starting
+    /// a thread a processor would be most of the work.
+    #[expect(clippy::unused_self, reason = "whoever has no context runs nothing")]
+    pub(crate) fn block_on_this_thread<F: Future>(&self, future: F) -> F::Output {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime only fails to start when the process has no descriptors left")
+            .block_on(future)
+    }
+}
+
+/// How many columns and rows the terminal of stdout has now.
+pub(crate) fn terminal_size() -> (usize, usize) {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout());
+    let (columns, rows) = size.map_or((0, 0), |size| (usize::from(size.ws_col), usize::from(size.ws_row)));
+    (if columns > 0 { columns } else { 80 }, if rows > 0 { rows } else { 24 })
 }
 
 fn user_name(uid: u32) -> Option<String> {
@@ -322,5 +332,24 @@ impl Signals {
             _ = self.terminate.recv() => Stop::Terminate,
             _ = self.hang_up.recv() => Stop::HangUp,
         }
+    }
+}
+
+/// Changes of the terminal's size.
+#[derive(Debug)]
+pub(crate) struct Resizes(Signal);
+
+impl Resizes {
+    /// Starts listening. Needs a runtime.
+    pub(crate) fn listen() -> Result<Self, Failure> {
+        let signal = signal(SignalKind::window_change());
+        signal
+            .map(Self)
+            .map_err(|error| Failure::io("could not listen for signals", &error))
+    }
+
+    /// Waits for the next change.
+    pub(crate) async fn next(&mut self) {
+        self.0.recv().await;
     }
 }

@@ -210,6 +210,15 @@ pub(crate) fn seconds(seconds: f64) -> String {
     }
 }
 
+/// A short time to three digits: `0 µs`, `410 µs`, `12.4 ms`, then as [`seconds`].
+pub(crate) fn latency(seconds: f64) -> String {
+    match seconds {
+        s if s < 0.001 => format!("{:.0} µs", s * 1e6),
+        s if s < 1.0 => format!("{:.1} ms", s * 1000.0),
+        _ => self::seconds(seconds),
+    }
+}
+
 /// `1 file`, `2 files`.
 pub(crate) fn plural(count: u64, one: &str, many: &str) -> String {
     if count == 1 {
@@ -219,12 +228,14 @@ pub(crate) fn plural(count: u64, one: &str, many: &str) -> String {
     }
 }
 
-/// Text from elsewhere (names of files, what services say) without characters that steer a terminal: they are shown
-/// escaped. Line feeds and tabs stay.
+/// Text from elsewhere (names of files, what services say) without characters that steer a terminal or turn the order of
+/// what is read: they are shown escaped. Line feeds and tabs stay.
 pub(crate) fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
-        if character.is_control() && !matches!(character, '\n' | '\t') {
+        // Line and paragraph separators, and the marks that change the direction of writing.
+        let turns = matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if turns || (character.is_control() && !matches!(character, '\n' | '\t')) {
             shown.extend(character.escape_default());
         } else {
             shown.push(character);
@@ -235,7 +246,7 @@ pub(crate) fn printable(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{bytes, plural, seconds};
+    use super::{bytes, latency, plural, printable, seconds};
 
     #[test]
     fn words_for_amounts() {
@@ -243,6 +254,15 @@ mod tests {
         assert_eq!(bytes(1_288_490_188), "1.2 GiB");
         assert_eq!(seconds(0.24), "240 ms");
         assert_eq!(seconds(245.0), "4m 05s");
+        assert_eq!(latency(0.000_41), "410 µs");
+        assert_eq!(latency(0.012_37), "12.4 ms");
         assert_eq!(plural(1, "file", "files"), "1 file");
+    }
+
+    #[test]
+    fn what_steers_a_terminal_or_turns_a_text_is_shown_escaped() {
+        assert_eq!(printable("a\u{1b}[2Jb\rc"), "a\\u{1b}[2Jb\\rc");
+        assert_eq!(printable("a\u{202e}b\u{9b}c"), "a\\u{202e}b\\u{9b}c");
+        assert_eq!(printable("é\t漢\n"), "é\t漢\n");
     }
 }
