@@ -11,7 +11,11 @@ const HALF_MADE: &str = ".making-";
 
 /// `$XDG_CACHE_HOME/opsctl/peers`, or the same below `~/.cache`.
 pub(crate) fn folder() -> PathBuf {
-    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let absolute = |name| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
     absolute("XDG_CACHE_HOME")
         .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
         .unwrap_or_else(std::env::temp_dir)
@@ -51,7 +55,9 @@ impl BuildLock {
     /// An empty folder to build the peer `name` in, removed with the value.
     #[expect(clippy::unused_self, reason = "only who has the right to build may make one")]
     pub(crate) fn workshop(&self, name: &str) -> io::Result<tempfile::TempDir> {
-        tempfile::Builder::new().prefix(&format!("{HALF_MADE}{name}-")).tempdir_in(folder())
+        tempfile::Builder::new()
+            .prefix(&format!("{HALF_MADE}{name}-"))
+            .tempdir_in(folder())
     }
 }
 

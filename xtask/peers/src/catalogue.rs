@@ -231,7 +231,9 @@ const fn debian(package: &'static str) -> Origin {
 impl Peer {
     /// The peer that has the program `name`, or is called so.
     pub fn named(name: &str) -> Option<&'static Self> {
-        PEERS.iter().find(|peer| peer.name == name || peer.programs.contains(&name))
+        PEERS
+            .iter()
+            .find(|peer| peer.name == name || peer.programs.contains(&name))
     }
 
     /// Where the peer's own program is, when every program of it is there.
@@ -244,10 +246,13 @@ impl Peer {
     /// Where one program of the peer is.
     pub fn program(&self, program: &str) -> Option<PathBuf> {
         match self.origin {
-            Origin::Debian { folder, .. } => folder.map(Path::new).and_then(|folder| executable(folder, program)).or_else(|| {
-                let path = std::env::var_os("PATH")?;
-                std::env::split_paths(&path).find_map(|folder| executable(&folder, program))
-            }),
+            Origin::Debian { folder, .. } => folder
+                .map(Path::new)
+                .and_then(|folder| executable(folder, program))
+                .or_else(|| {
+                    let path = std::env::var_os("PATH")?;
+                    std::env::split_paths(&path).find_map(|folder| executable(&folder, program))
+                }),
             Origin::Go { .. } | Origin::Maven { .. } => executable(&self.folder()?, program),
         }
     }

@@ -28,29 +28,54 @@ impl Answer {
     }
 }
 
-/// `GET path` from `address`. The path is sent as it is: encode a query with [`encode`].
+/// `GET path` from `address`. The path is sent as it is: encode what a query holds with [`encode`].
 ///
 /// # Errors
-/// When the server cannot be reached, is silent for ten seconds, or does not speak HTTP.
+/// As [`send`].
 pub async fn get(address: SocketAddr, path: &str) -> io::Result<Answer> {
-    exchange(address, &format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")).await
+    send(address, "GET", path, &[], "").await
 }
 
 /// `POST path` with a body.
 ///
 /// # Errors
-/// As [`get`].
+/// As [`send`].
 pub async fn post(address: SocketAddr, path: &str, content_type: &str, body: &str) -> io::Result<Answer> {
+    send(address, "POST", path, &[("Content-Type", content_type)], body).await
+}
+
+/// Any request, with headers beside `Host` and `Content-Length`.
+///
+/// # Errors
+/// When the server cannot be reached, is silent for ten seconds, or does not speak HTTP.
+pub async fn send(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> io::Result<Answer> {
     let length = body.len();
-    let head = format!("POST {path} HTTP/1.0\r\nHost: {address}\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n\r\n");
-    exchange(address, &(head + body)).await
+    let mut request = format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\nContent-Length: {length}\r\n");
+    for (name, value) in headers {
+        request += &format!("{name}: {value}\r\n");
+    }
+    request += "\r\n";
+    request += body;
+    exchange(address, &request).await
 }
 
 /// Text as it may stand in a query.
 pub fn encode(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     text.bytes()
-        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .map(|byte| {
+            if plain(byte) {
+                char::from(byte).to_string()
+            } else {
+                format!("%{byte:02X}")
+            }
+        })
         .collect()
 }
 

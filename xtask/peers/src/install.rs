@@ -81,7 +81,9 @@ pub fn plan() -> Plan {
 pub fn plan_for<I: IntoIterator<Item: AsRef<str>>>(names: I) -> Result<Plan, InstallError> {
     let row = |name: I::Item| {
         let name = name.as_ref();
-        Peer::named(name).copied().ok_or_else(|| InstallError::Unknown { name: name.to_owned() })
+        Peer::named(name)
+            .copied()
+            .ok_or_else(|| InstallError::Unknown { name: name.to_owned() })
     };
     let wanted: Vec<Peer> = names.into_iter().map(row).collect::<Result<_, _>>()?;
     Ok(Plan::of(wanted.into_iter()))
@@ -97,7 +99,12 @@ pub fn install(plan: &Plan, mut progress: impl FnMut(&str)) -> Result<(), Instal
         return Ok(());
     }
     let lock = BuildLock::take(|| progress("another process builds; waiting for its end")).map_err(in_cache)?;
-    let mut missing: Vec<Peer> = plan.missing.iter().copied().filter(|peer| peer.locate().is_none()).collect();
+    let mut missing: Vec<Peer> = plan
+        .missing
+        .iter()
+        .copied()
+        .filter(|peer| peer.locate().is_none())
+        .collect();
     missing.sort_by_key(|peer| peer.seconds);
     let packages = missing.iter().filter_map(|peer| match peer.origin {
         Origin::Debian { package, .. } => Some(package),
@@ -112,7 +119,12 @@ pub fn install(plan: &Plan, mut progress: impl FnMut(&str)) -> Result<(), Instal
         let Some(installed) = peer.folder() else {
             continue;
         };
-        progress(&format!("{}: {}, about {}", peer.name, peer.origin, minutes(peer.seconds)));
+        progress(&format!(
+            "{}: {}, about {}",
+            peer.name,
+            peer.origin,
+            minutes(peer.seconds)
+        ));
         let workshop = lock.workshop(peer.name).map_err(in_cache)?;
         let made = workshop.path().join("made");
         std::fs::create_dir(&made).map_err(in_cache)?;
@@ -163,7 +175,11 @@ impl fmt::Display for Plan {
         writeln!(f, "to install ({size} MiB, about {} on two cores):", minutes(seconds))?;
         for peer in &self.missing {
             let (name, size, origin, purpose) = (peer.name, peer.size_mib, peer.origin.to_string(), peer.purpose);
-            writeln!(f, "  {name:<12} {size:>4} MiB {:>7}  {origin}: {purpose}", minutes(peer.seconds))?;
+            writeln!(
+                f,
+                "  {name:<12} {size:>4} MiB {:>7}  {origin}: {purpose}",
+                minutes(peer.seconds)
+            )?;
         }
         Ok(())
     }

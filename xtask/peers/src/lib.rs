@@ -41,7 +41,11 @@ pub const REQUIRE_PEERS: &str = "OPSCTL_REQUIRE_PEERS";
 /// When `name` is no program of [`PEERS`], and when it is missing although peers are required.
 pub fn peer(name: &str, test: &str) -> Option<PathBuf> {
     let peer = Peer::named(name).unwrap_or_else(|| panic!("`{name}` is not in the catalogue of peers"));
-    let found = if peer.programs.contains(&name) { peer.program(name) } else { peer.locate() };
+    let found = if peer.programs.contains(&name) {
+        peer.program(name)
+    } else {
+        peer.locate()
+    };
     if found.is_none() {
         skip(test, &format!("{} is not installed ({})", peer.name, peer.origin));
     }

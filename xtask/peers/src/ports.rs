@@ -57,7 +57,10 @@ impl Reserved {
                 });
             }
         }
-        Err(io::Error::new(io::ErrorKind::AddrInUse, "no free port on the loopback address"))
+        Err(io::Error::new(
+            io::ErrorKind::AddrInUse,
+            "no free port on the loopback address",
+        ))
     }
 
     pub fn address(&self) -> SocketAddr {

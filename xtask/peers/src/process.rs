@@ -56,7 +56,8 @@ impl Program {
     /// With more arguments.
     #[must_use]
     pub fn args<I: IntoIterator<Item: AsRef<OsStr>>>(mut self, arguments: I) -> Self {
-        self.arguments.extend(arguments.into_iter().map(|argument| argument.as_ref().to_owned()));
+        self.arguments
+            .extend(arguments.into_iter().map(|argument| argument.as_ref().to_owned()));
         self
     }
 
@@ -104,7 +105,10 @@ impl Program {
         if status.success() {
             return Ok(());
         }
-        Err(io::Error::other(format!("`{}` ended with {status}", self.path.display())))
+        Err(io::Error::other(format!(
+            "`{}` ended with {status}",
+            self.path.display()
+        )))
     }
 }
 
@@ -119,14 +123,27 @@ impl Tree {
     /// Starts `program` in `folder` as the leader of a process group. The watcher also removes `remove`.
     pub(crate) fn start(program: &Program, folder: &Path, log: &File, remove: Option<&Path>) -> io::Result<Self> {
         let mut gate = Command::new("sh");
-        gate.args(["-c", GATE, "gate"]).args(program.words()).current_dir(folder);
+        gate.args(["-c", GATE, "gate"])
+            .args(program.words())
+            .current_dir(folder);
         gate.envs(program.environment.iter().map(|(name, value)| (name, value)));
-        gate.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log.try_clone()?).process_group(0);
+        gate.stdin(Stdio::piped())
+            .stdout(log.try_clone()?)
+            .stderr(log.try_clone()?)
+            .process_group(0);
         let mut leader = gate.spawn()?;
 
         let mut watch = Command::new("sh");
-        watch.args(["-c", WATCH, "watch"]).arg(leader.id().to_string()).arg(remove.unwrap_or(Path::new("")));
-        watch.current_dir("/").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        watch
+            .args(["-c", WATCH, "watch"])
+            .arg(leader.id().to_string())
+            .arg(remove.unwrap_or(Path::new("")));
+        watch
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0);
         // Without a watcher the gate sees the end of its input, and there is no program.
         let watcher = watch.spawn()?;
         if let Some(mut gate) = leader.stdin.take() {
@@ -181,7 +198,9 @@ fn descendants(root: Pid) -> Vec<Pid> {
         };
         let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
         // The name stands in parentheses and may hold anything; after it: state, parent.
-        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse::<i32>().ok());
+        let parent = stat
+            .rsplit_once(')')
+            .and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse::<i32>().ok());
         parents.extend(parent.map(|parent| (pid, parent)));
     }
     let mut found = vec![root.as_raw_nonzero().get()];

@@ -23,34 +23,38 @@ pub enum Ready {
         /// What to ask for.
         path: &'static str,
     },
-    /// To these bytes it answers others, which begin so.
+    /// To these bytes it answers others.
     Talk {
         /// The port to ask.
         port: &'static str,
         /// What is said first; may be nothing.
         say: &'static [u8],
-        /// How the answer begins.
+        /// How many bytes of the answer may be anything.
+        skip: usize,
+        /// What follows them.
         hear: &'static [u8],
     },
-    /// It wrote this to its log since it was started.
-    Log(&'static str),
 }
 
 impl Ready {
-    /// Whether `place` is ready now; `log` is what was written since the start.
-    pub(crate) async fn holds(&self, place: &Place, log: &str) -> bool {
+    /// Whether `place` is ready now.
+    pub(crate) async fn holds(&self, place: &Place) -> bool {
         match *self {
-            Self::Http { port, path } => http::get(place.address(port), path).await.is_ok_and(|answer| answer.status == 200),
-            Self::Talk { port, say, hear } => timeout(PATIENCE, talk(place.address(port), say, hear)).await.is_ok_and(|heard| heard.is_ok()),
-            Self::Log(sign) => log.contains(sign),
+            Self::Http { port, path } => http::get(place.address(port), path)
+                .await
+                .is_ok_and(|answer| answer.status == 200),
+            Self::Talk { port, say, skip, hear } => {
+                let heard = timeout(PATIENCE, talk(place.address(port), say, skip + hear.len())).await;
+                heard.is_ok_and(|heard| heard.is_ok_and(|heard| &heard[skip..] == hear))
+            }
         }
     }
 }
 
-async fn talk(address: SocketAddr, say: &[u8], hear: &[u8]) -> io::Result<()> {
+async fn talk(address: SocketAddr, say: &[u8], length: usize) -> io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(say).await?;
-    let mut heard = vec![0; hear.len()];
+    let mut heard = vec![0; length];
     stream.read_exact(&mut heard).await?;
-    if heard == hear { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
+    Ok(heard)
 }

@@ -18,6 +18,7 @@ use crate::{
     ports::{Port, Reserved},
     process::{Program, Tree},
     ready::Ready,
+    servers,
 };
 
 /// How long a server may take until it is ready. Machines that build something beside the tests are slow.
@@ -55,6 +56,12 @@ pub trait Recipe: Send + Sync + 'static {
 /// Why a server does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// There is no such kind of server.
+    #[error("`{name}` is no server; there are {}", servers::NAMES.join(", "))]
+    Unknown {
+        /// What was asked for.
+        name: String,
+    },
     /// The program is not there.
     #[error("{peer} is not installed; `cargo xtask peers build {peer}` does that")]
     Missing {
@@ -106,8 +113,6 @@ pub struct Server {
     programs: Vec<Program>,
     recipe: Box<dyn Recipe>,
     place: Place,
-    /// Where in the log the newest start begins.
-    log_start: usize,
 }
 
 impl Server {
@@ -129,7 +134,21 @@ impl Server {
     /// # Errors
     /// When it is not installed, cannot be started, ends, or is not ready in time.
     pub async fn launch(recipe: impl Recipe) -> Result<Self, StartError> {
-        let recipe: Box<dyn Recipe> = Box::new(recipe);
+        Self::launch_boxed(Box::new(recipe)).await
+    }
+
+    /// Starts a server of the kind `name` as it is without settings, and waits until it is ready.
+    ///
+    /// # Errors
+    /// When there is no such kind, and as [`launch`](Self::launch).
+    pub async fn launch_named(name: &str) -> Result<Self, StartError> {
+        match servers::named(name) {
+            Some(recipe) => Self::launch_boxed(recipe).await,
+            None => Err(StartError::Unknown { name: name.to_owned() }),
+        }
+    }
+
+    async fn launch_boxed(recipe: Box<dyn Recipe>) -> Result<Self, StartError> {
         let peer = recipe.peer();
         if Peer::named(peer).and_then(Peer::locate).is_none() {
             return Err(StartError::Missing { peer });
@@ -144,7 +163,6 @@ impl Server {
             programs: Vec::new(),
             place: Place::new(recipe.as_ref()).map_err(failed)?,
             recipe,
-            log_start: 0,
         };
         for attempt in 1.. {
             let programs = server.recipe.prepare(&server.place);
@@ -171,19 +189,18 @@ impl Server {
             return Ok(());
         }
         self.running.clear();
-        self.log_start = self.log().len();
         let peer = self.recipe.peer();
         for program in &self.programs {
             let started = self.place.start(program);
-            self.running.push(started.map_err(|source| self.could_not_prepare(source))?);
+            self.running
+                .push(started.map_err(|source| self.could_not_prepare(source))?);
         }
         let deadline = Instant::now() + START_WITHIN;
         let ready = self.recipe.ready();
         loop {
             // Asked before the sign is looked for: what answers may be a stranger on the same port.
             let runs = self.is_running();
-            let log = self.log();
-            if runs && ready.holds(&self.place, log.get(self.log_start..).unwrap_or_default()).await {
+            if runs && ready.holds(&self.place).await {
                 return Ok(());
             }
             if !runs {
@@ -263,7 +280,11 @@ impl Server {
 
     /// Each port's name and address, in the form that its clients take.
     pub fn urls(&self) -> Vec<(&'static str, String)> {
-        self.place.ports.iter().map(|port| (port.port.name, port.to_string())).collect()
+        self.place
+            .ports
+            .iter()
+            .map(|port| (port.port.name, port.to_string()))
+            .collect()
     }
 
     /// The folder with its configuration, data and log.
@@ -296,7 +317,10 @@ impl Server {
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let urls = self.urls();
-        f.debug_struct("Server").field("peer", &self.recipe.peer()).field("urls", &urls).finish_non_exhaustive()
+        f.debug_struct("Server")
+            .field("peer", &self.recipe.peer())
+            .field("urls", &urls)
+            .finish_non_exhaustive()
     }
 }
 
@@ -306,7 +330,11 @@ impl Place {
         let folder = tempfile::Builder::new().prefix(&prefix).tempdir()?;
         // A server that runs as another user must get to its data.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711))?;
-        let ports = recipe.ports().iter().map(|port| Reserved::choose(*port)).collect::<io::Result<_>>()?;
+        let ports = recipe
+            .ports()
+            .iter()
+            .map(|port| Reserved::choose(*port))
+            .collect::<io::Result<_>>()?;
         Ok(Self { folder, ports })
     }
 
@@ -364,7 +392,10 @@ impl Place {
     }
 
     fn log(&self) -> io::Result<File> {
-        OpenOptions::new().create(true).append(true).open(self.folder().join(LOG))
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.folder().join(LOG))
     }
 
     fn reserved(&self, name: &str) -> &Reserved {
@@ -376,7 +407,9 @@ impl Place {
 /// Whether a server ended because a stranger has one of its ports.
 fn says_taken(log: &str) -> bool {
     let log = log.to_lowercase();
-    ["address already in use", "eaddrinuse", "address in use"].iter().any(|words| log.contains(words))
+    ["address already in use", "eaddrinuse", "address in use"]
+        .iter()
+        .any(|words| log.contains(words))
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

@@ -2,18 +2,67 @@
 
 mod alertmanager;
 mod collector;
+mod ferretdb;
 mod jaeger;
+mod kafka;
 mod loki;
+mod nats;
+mod postgres;
 mod prometheus;
-
-pub use self::{alertmanager::Alertmanager, collector::Collector, jaeger::Jaeger, loki::Loki, prometheus::Prometheus};
+mod rabbitmq;
+mod redis;
+mod temporal;
 
 use std::{io, path::PathBuf};
 
-use crate::Peer;
+pub use self::{
+    alertmanager::Alertmanager, collector::Collector, ferretdb::FerretDb, jaeger::Jaeger, kafka::Kafka, loki::Loki,
+    nats::Nats, postgres::Postgres, prometheus::Prometheus, rabbitmq::RabbitMq, redis::Redis, temporal::Temporal,
+};
+use crate::{Peer, Recipe};
+
+/// The peers that are servers.
+pub const NAMES: &[&str] = &[
+    "loki",
+    "collector",
+    "jaeger",
+    "prometheus",
+    "alertmanager",
+    "postgres",
+    "redis",
+    "nats",
+    "rabbitmq",
+    "kafka",
+    "ferretdb",
+    "temporal",
+];
+
+/// The kind of server `name`, without settings.
+pub(crate) fn named(name: &str) -> Option<Box<dyn Recipe>> {
+    Some(match name {
+        "loki" => Box::new(Loki::default()),
+        "collector" => Box::new(Collector::default()),
+        "jaeger" => Box::new(Jaeger),
+        "prometheus" => Box::new(Prometheus::default()),
+        "alertmanager" => Box::new(Alertmanager::default()),
+        "postgres" => Box::new(Postgres::default()),
+        "redis" => Box::new(Redis),
+        "nats" => Box::new(Nats),
+        "rabbitmq" => Box::new(RabbitMq),
+        "kafka" => Box::new(Kafka),
+        "ferretdb" => Box::new(FerretDb),
+        "temporal" => Box::new(Temporal),
+        _ => return None,
+    })
+}
 
 /// Where a program of the catalogue is.
 fn program(name: &str) -> io::Result<PathBuf> {
     let found = Peer::named(name).and_then(|peer| peer.program(name));
-    found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("the program `{name}` is not installed")))
+    found.ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::NotFound,
+            format!("the program `{name}` is not installed"),
+        )
+    })
 }

@@ -1,12 +1,7 @@
 //! Every kind of server keeps the same promises: two run at one time, it serves, a restart keeps what it was told, a
 //! paused one hangs, and nothing of it is left afterwards.
 
-use std::{
-    fs, io,
-    net::SocketAddr,
-    path::PathBuf,
-    time::Duration,
-};
+use std::{fs, io, net::SocketAddr, path::PathBuf, time::Duration};
 
 use peers::{Recipe, Server, http, servers};
 use tokio::time::{Instant, sleep, timeout};
@@ -29,8 +24,14 @@ async fn keeps_its_promises<R: Recipe>(recipe: impl Fn() -> R, contract: impl Co
     }
     let what = "the first server is told something";
     eventually(what, &first, async || contract.tell(&first).await.is_ok()).await;
-    eventually("it has it", &first, async || contract.remembers(&first).await.is_ok_and(|yes| yes)).await;
-    assert!(!contract.remembers(&second).await.unwrap_or(false), "the second has what the first was told");
+    eventually("it has it", &first, async || {
+        contract.remembers(&first).await.is_ok_and(|yes| yes)
+    })
+    .await;
+    assert!(
+        !contract.remembers(&second).await.unwrap_or(false),
+        "the second has what the first was told"
+    );
     let gone = second.folder().to_owned();
     drop(second);
     nothing_is_left(&gone).await;
@@ -40,15 +41,24 @@ async fn keeps_its_promises<R: Recipe>(recipe: impl Fn() -> R, contract: impl Co
     assert!(!matches!(answer, Ok(Ok(true))), "a paused server answered");
     assert!(first.is_running(), "a paused server runs");
     first.resume();
-    eventually("it goes on", &first, async || contract.remembers(&first).await.is_ok_and(|yes| yes)).await;
+    eventually("it goes on", &first, async || {
+        contract.remembers(&first).await.is_ok_and(|yes| yes)
+    })
+    .await;
 
     let urls = first.urls();
     first.stop().await;
     assert!(!first.is_running());
-    assert!(!contract.remembers(&first).await.unwrap_or(false), "a stopped server answered");
+    assert!(
+        !contract.remembers(&first).await.unwrap_or(false),
+        "a stopped server answered"
+    );
     first.start_again().await.expect("the server starts again");
     assert_eq!(first.urls(), urls, "the ports are the same after a restart");
-    eventually("it still has it", &first, async || contract.remembers(&first).await.is_ok_and(|yes| yes)).await;
+    eventually("it still has it", &first, async || {
+        contract.remembers(&first).await.is_ok_and(|yes| yes)
+    })
+    .await;
 
     let gone = first.folder().to_owned();
     drop(first);
@@ -59,7 +69,11 @@ async fn keeps_its_promises<R: Recipe>(recipe: impl Fn() -> R, contract: impl Co
 async fn eventually(what: &str, server: &Server, mut condition: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !condition().await {
-        assert!(Instant::now() < deadline, "never seen: {what}; its log ends:\n{}", server.log_tail());
+        assert!(
+            Instant::now() < deadline,
+            "never seen: {what}; its log ends:\n{}",
+            server.log_tail()
+        );
         sleep(Duration::from_millis(50)).await;
     }
 }
@@ -125,7 +139,11 @@ async fn send_span(address: SocketAddr) -> io::Result<()> {
 }
 
 fn expect_status(answer: &http::Answer, status: u16) -> io::Result<()> {
-    if answer.status == status { Ok(()) } else { Err(io::Error::other(answer.body.clone())) }
+    if answer.status == status {
+        Ok(())
+    } else {
+        Err(io::Error::other(answer.body.clone()))
+    }
 }
 
 struct ForJaeger;
@@ -180,13 +198,25 @@ impl Contract for ForPrometheus {
         let metric = format!(
             r#"{{"resourceMetrics":[{{"scopeMetrics":[{{"metrics":[{{"name":"kept","gauge":{{"dataPoints":[{{"asDouble":7,"timeUnixNano":"{now}"}}]}}}}]}}]}}]}}"#
         );
-        let answer = http::post(server.address("http"), "/api/v1/otlp/v1/metrics", "application/json", &metric).await?;
+        let answer = http::post(
+            server.address("http"),
+            "/api/v1/otlp/v1/metrics",
+            "application/json",
+            &metric,
+        )
+        .await?;
         expect_status(&answer, 200)
     }
 
     async fn remembers(&self, server: &Server) -> io::Result<bool> {
-        let answer = http::get(server.address("http"), "/api/v1/query?query=last_over_time(kept%5B1h%5D)").await?;
-        Ok(answer.json()["data"]["result"].as_array().is_some_and(|series| !series.is_empty()))
+        let answer = http::get(
+            server.address("http"),
+            "/api/v1/query?query=last_over_time(kept%5B1h%5D)",
+        )
+        .await?;
+        Ok(answer.json()["data"]["result"]
+            .as_array()
+            .is_some_and(|series| !series.is_empty()))
     }
 }
 
@@ -206,7 +236,10 @@ impl Contract for ForAlertmanager {
     }
 
     async fn remembers(&self, server: &Server) -> io::Result<bool> {
-        Ok(http::get(server.address("http"), "/api/v2/silences").await?.body.contains("kept"))
+        Ok(http::get(server.address("http"), "/api/v2/silences")
+            .await?
+            .body
+            .contains("kept"))
     }
 }
 

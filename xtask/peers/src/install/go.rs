@@ -31,9 +31,14 @@ pub(super) fn build(peer: &Peer, packages: &[&str], workshop: &Path, made: &Path
 fn go(source: &Path, workshop: &Path) -> Command {
     let mut command = Command::new("nice");
     command.args(["-n", "5", "go"]).current_dir(source);
-    command.env("GOMODCACHE", workshop.join("modules")).env("GOCACHE", workshop.join("cache"));
+    command
+        .env("GOMODCACHE", workshop.join("modules"))
+        .env("GOCACHE", workshop.join("cache"));
     // `-modcacherw`: what is read-only could not be removed afterwards.
-    command.env("GOFLAGS", "-modcacherw -buildvcs=false").env("CGO_ENABLED", "0").env("GOTOOLCHAIN", "local");
+    command
+        .env("GOFLAGS", "-modcacherw -buildvcs=false")
+        .env("CGO_ENABLED", "0")
+        .env("GOTOOLCHAIN", "local");
     command
 }
 
@@ -42,7 +47,10 @@ fn overlay(source: &Path, workshop: &Path) -> Result<PathBuf, InstallError> {
     let mut replace = BTreeMap::new();
     let root = source.join("overlay");
     for file in files(&root).map_err(|error| in_file(&root, error))? {
-        let (Some(package), Some(name)) = (file.parent().and_then(|folder| folder.strip_prefix(&root).ok()), file.file_name()) else {
+        let (Some(package), Some(name)) = (
+            file.parent().and_then(|folder| folder.strip_prefix(&root).ok()),
+            file.file_name(),
+        ) else {
             continue;
         };
         let folder = workshop.join("folder");

@@ -1,12 +1,7 @@
 //! Java programs: what a `pom.xml` of this project names, with all that it needs, fetched by Maven, held against
 //! `checksums` beside it (`SHA256  NAME` a line), and started by the script beside it that has the peer's name.
 
-use std::{
-    collections::BTreeMap,
-    fs, io,
-    path::Path,
-    process::Command,
-};
+use std::{collections::BTreeMap, fs, io, path::Path, process::Command};
 
 use sha2::{Digest, Sha256};
 
@@ -18,7 +13,12 @@ pub(super) fn fetch(peer: &Peer, workshop: &Path, made: &Path) -> Result<(), Ins
     let source = recipe("maven", peer);
     let archives = made.join("lib");
     let mut maven = Command::new("mvn");
-    maven.args(["--quiet", "--batch-mode", "--strict-checksums", "dependency:copy-dependencies"]);
+    maven.args([
+        "--quiet",
+        "--batch-mode",
+        "--strict-checksums",
+        "dependency:copy-dependencies",
+    ]);
     maven.arg("--file").arg(source.join("pom.xml"));
     maven.arg(format!("-DoutputDirectory={}", archives.display()));
     maven.arg(format!("-Dmaven.repo.local={}", workshop.join("repository").display()));
@@ -32,8 +32,11 @@ pub(super) fn fetch(peer: &Peer, workshop: &Path, made: &Path) -> Result<(), Ins
 /// Exactly the files of the list are there, each with its checksum.
 fn verify(archives: &Path, list: &Path) -> Result<(), InstallError> {
     let text = fs::read_to_string(list).map_err(|error| in_file(list, error))?;
-    let mut expected: BTreeMap<&str, &str> =
-        text.lines().filter_map(|line| line.split_once("  ")).map(|(sum, name)| (name, sum)).collect();
+    let mut expected: BTreeMap<&str, &str> = text
+        .lines()
+        .filter_map(|line| line.split_once("  "))
+        .map(|(sum, name)| (name, sum))
+        .collect();
     for entry in fs::read_dir(archives).map_err(|error| in_file(archives, error))? {
         let entry = entry.map_err(|error| in_file(archives, error))?;
         let name = entry.file_name().to_string_lossy().into_owned();

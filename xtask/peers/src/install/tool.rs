@@ -34,7 +34,10 @@ pub(super) fn run(command: &mut Command) -> Result<(), InstallError> {
 }
 
 fn spawn(command: &mut Command, output: &File) -> io::Result<std::process::ExitStatus> {
-    command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output.try_clone()?);
+    command
+        .stdin(Stdio::null())
+        .stdout(output.try_clone()?)
+        .stderr(output.try_clone()?);
     command.status()
 }
 

@@ -47,6 +47,9 @@ impl Recipe for Alertmanager {
     }
 
     fn ready(&self) -> Ready {
-        Ready::Http { port: "http", path: "/-/ready" }
+        Ready::Http {
+            port: "http",
+            path: "/-/ready",
+        }
     }
 }

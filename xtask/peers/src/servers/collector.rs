@@ -19,6 +19,21 @@ enum Configuration {
     File(PathBuf),
 }
 
+impl Default for Collector {
+    /// Says what it receives, a line each, in its log.
+    fn default() -> Self {
+        Self::new(
+            "exporters: {debug: {}}
+service:
+  pipelines:
+    traces: {receivers: [otlp], exporters: [debug]}
+    metrics: {receivers: [otlp], exporters: [debug]}
+    logs: {receivers: [otlp], exporters: [debug]}
+",
+        )
+    }
+}
+
 impl Collector {
     /// With this configuration: exporters, processors and `service.pipelines`, whose receiver is `otlp`. The receiver
     /// itself, the collector's own metrics and its health check are set here, over what the text says of them.
@@ -51,7 +66,14 @@ impl Recipe for Collector {
     }
 
     fn ports(&self) -> &'static [Port] {
-        const { &[Port::http("http"), Port::http("grpc"), Port::http("metrics"), Port::http("health")] }
+        const {
+            &[
+                Port::http("http"),
+                Port::http("grpc"),
+                Port::http("metrics"),
+                Port::http("health"),
+            ]
+        }
     }
 
     fn prepare(&self, place: &Place) -> io::Result<Vec<Program>> {
@@ -81,10 +103,17 @@ service:
         )?;
         let configs = [theirs, ours].map(|file| format!("--config={}", file.display()));
         let program = Program::new(program("otelcol")?).args(configs);
-        Ok(vec![self.environment.iter().fold(program, |program, (name, value)| program.env(name, value))])
+        Ok(vec![
+            self.environment
+                .iter()
+                .fold(program, |program, (name, value)| program.env(name, value)),
+        ])
     }
 
     fn ready(&self) -> Ready {
-        Ready::Http { port: "health", path: "/" }
+        Ready::Http {
+            port: "health",
+            path: "/",
+        }
     }
 }

@@ -49,7 +49,9 @@ impl Recipe for Jaeger {
 
     fn prepare(&self, place: &Place) -> io::Result<Vec<Program>> {
         let [keys, values] = ["keys", "values"].map(|name| place.make_folder(name));
-        let addresses = FLAGS.iter().map(|(port, flag)| format!("--{flag}={}", place.address(port)));
+        let addresses = FLAGS
+            .iter()
+            .map(|(port, flag)| format!("--{flag}={}", place.address(port)));
         let program = Program::new(program("jaeger")?)
             .env("SPAN_STORAGE_TYPE", "badger")
             .args(["--badger.ephemeral=false", "--log-level=warn"])
@@ -60,6 +62,9 @@ impl Recipe for Jaeger {
     }
 
     fn ready(&self) -> Ready {
-        Ready::Http { port: "admin", path: "/" }
+        Ready::Http {
+            port: "admin",
+            path: "/",
+        }
     }
 }

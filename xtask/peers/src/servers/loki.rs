@@ -84,6 +84,9 @@ impl Recipe for Loki {
     }
 
     fn ready(&self) -> Ready {
-        Ready::Http { port: "http", path: "/ready" }
+        Ready::Http {
+            port: "http",
+            path: "/ready",
+        }
     }
 }

@@ -77,12 +77,19 @@ impl Recipe for Prometheus {
             .arg(format!("--config.file={}", config.display()))
             .arg(format!("--storage.tsdb.path={}", place.folder().join("data").display()))
             .arg(format!("--web.listen-address={}", place.address("http")))
-            .args(["--web.enable-lifecycle", "--web.enable-otlp-receiver", "--log.level=warn"])
+            .args([
+                "--web.enable-lifecycle",
+                "--web.enable-otlp-receiver",
+                "--log.level=warn",
+            ])
             .arg("--enable-feature=exemplar-storage");
         Ok(vec![program])
     }
 
     fn ready(&self) -> Ready {
-        Ready::Http { port: "http", path: "/-/ready" }
+        Ready::Http {
+            port: "http",
+            path: "/-/ready",
+        }
     }
 }

@@ -1,0 +1,91 @@
+//! PostgreSQL, with a superuser `postgres` that needs no password. It refuses to be root, so that root starts it as the
+//! user that the package made.
+
+use std::{fs, io, os::unix::fs::chown};
+
+use super::program;
+use crate::{Place, Port, Program, Ready, Recipe};
+
+/// A PostgreSQL. Port: `postgres`.
+#[derive(Debug, Clone, Default)]
+pub struct Postgres {
+    settings: Vec<String>,
+}
+
+/// The user that Debian's package makes.
+const USER: &str = "postgres";
+
+impl Postgres {
+    /// Sets a run-time parameter, such as `max_connections` to `10`.
+    #[must_use]
+    pub fn setting(mut self, name: &str, value: &str) -> Self {
+        self.settings.push(format!("{name}={value}"));
+        self
+    }
+}
+
+impl Recipe for Postgres {
+    fn peer(&self) -> &'static str {
+        "postgres"
+    }
+
+    fn ports(&self) -> &'static [Port] {
+        const {
+            &[Port {
+                name: "postgres",
+                url: "postgres://postgres@{}/postgres",
+            }]
+        }
+    }
+
+    fn prepare(&self, place: &Place) -> io::Result<Vec<Program>> {
+        let data = place.make_folder("data")?;
+        let user = rustix::process::geteuid().is_root().then_some(USER);
+        if user.is_some() {
+            let (uid, gid) = ids_of(USER)?;
+            chown(&data, Some(uid), Some(gid))?;
+        }
+        let initdb = Program::new(program("initdb")?).user(user).arg("-D").arg(&data);
+        place.run(&initdb.args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]))?;
+        let port = place.port("postgres").to_string();
+        // What a process wrote outlives its kill without fsync, too; only a machine's end would lose it.
+        let mut server = Program::new(program("postgres")?)
+            .user(user)
+            .ends_on_interrupt()
+            .arg("-D")
+            .arg(&data);
+        server = server.args([
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &port,
+            "-c",
+            "fsync=off",
+            "-c",
+            "unix_socket_directories=",
+        ]);
+        for setting in &self.settings {
+            server = server.args(["-c", setting]);
+        }
+        Ok(vec![server])
+    }
+
+    fn ready(&self) -> Ready {
+        // Protocol 3.0's start-up message for the user `postgres`; `R` says that it may go on, an error begins with `E`.
+        Ready::Talk {
+            port: "postgres",
+            say: b"\0\0\0\x17\0\x03\0\0user\0postgres\0\0",
+            skip: 0,
+            hear: b"R",
+        }
+    }
+}
+
+/// The numbers of a user and its group, from /etc/passwd.
+fn ids_of(user: &str) -> io::Result<(u32, u32)> {
+    let text = fs::read_to_string("/etc/passwd")?;
+    let mut rows = text.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let row = rows.find(|row| row.first() == Some(&user));
+    let ids = row.and_then(|row| Some((row.get(2)?.parse().ok()?, row.get(3)?.parse().ok()?)));
+    ids.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("there is no user `{user}`")))
+}
