@@ -1,0 +1,150 @@
+//! What is kept of a span in the registry, and how its ids are found. Kept are the first span of each trace in this
+//! process and every recorded span; the others of an unsampled trace keep nothing, and their ids are computed when
+//! somebody asks.
+
+use std::sync::Arc;
+
+use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+use tracing::Dispatch;
+use tracing::span::Id;
+use tracing_subscriber::Registry;
+use tracing_subscriber::registry::{LookupSpan, SpanRef};
+
+use crate::propagation::{Baggage, CorrelationId};
+use crate::trace::ids::{derived, push_hex};
+use crate::trace::recording::Recording;
+
+/// A span's ids, and whether its trace is sampled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpanIds {
+    /// Its trace; `Display` is lower hex, 32 characters.
+    pub trace_id: TraceId,
+    /// The span; `Display` is lower hex, 16 characters.
+    pub span_id: SpanId,
+    /// Whether it is recorded, here or by the caller's decision.
+    pub sampled: bool,
+}
+
+/// What goes with a trace beside its ids.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Carried {
+    pub(crate) correlation_id: Option<CorrelationId>,
+    /// The `tracestate` header, checked.
+    pub(crate) trace_state: Option<String>,
+    pub(crate) baggage: Option<Baggage>,
+}
+
+/// The entry in a span's extensions.
+pub(crate) struct Kept {
+    pub(crate) ids: SpanIds,
+    /// Invalid for a root.
+    pub(crate) parent: SpanId,
+    /// Whether the parent is in another process.
+    pub(crate) remote: bool,
+    pub(crate) carried: Option<Arc<Carried>>,
+    /// `None` when nobody wants it.
+    pub(crate) recording: Option<Box<Recording>>,
+}
+
+impl Kept {
+    /// Whether it will be exported at its end.
+    pub(crate) fn is_recorded(&self) -> bool {
+        self.ids.sampled && self.recording.is_some()
+    }
+}
+
+/// What a span says to others: logs, exemplars, outgoing requests.
+#[derive(Debug, Clone)]
+pub(crate) struct Told {
+    pub(crate) ids: SpanIds,
+    pub(crate) carried: Option<Arc<Carried>>,
+}
+
+impl Told {
+    pub(crate) fn correlation_id(&self) -> Option<&CorrelationId> {
+        self.carried.as_ref()?.correlation_id.as_ref()
+    }
+
+    /// As the API of `opentelemetry` has it.
+    pub(crate) fn span_context(&self, is_remote: bool) -> SpanContext {
+        let state = self.carried.as_ref().and_then(|carried| carried.trace_state.as_deref());
+        span_context(self.ids, state, is_remote)
+    }
+}
+
+pub(crate) fn span_context(ids: SpanIds, trace_state: Option<&str>, is_remote: bool) -> SpanContext {
+    let flags = TraceFlags::new(u8::from(ids.sampled));
+    let state = trace_state.and_then(|text| text.parse::<TraceState>().ok());
+    SpanContext::new(ids.trace_id, ids.span_id, flags, is_remote, state.unwrap_or_default())
+}
+
+/// Calls `with` with what is known of a span; `None` when the span layer never saw it or any of its ancestors.
+pub(crate) fn told<'a, R, T>(span: &SpanRef<'a, R>, with: impl FnOnce(SpanIds, Option<&Arc<Carried>>) -> T) -> Option<T>
+where
+    R: LookupSpan<'a>,
+{
+    let own = span.id();
+    for at in span.scope() {
+        let extensions = at.extensions();
+        let Some(kept) = extensions.get::<Kept>() else { continue };
+        let mut ids = kept.ids;
+        // Below a recorded span only those are missing that were never shown to the layer: they are as good as absent.
+        if at.id() != own && !kept.is_recorded() {
+            ids.span_id = derived(ids.span_id, &own);
+        }
+        return Some(with(ids, kept.carried.as_ref()));
+    }
+    None
+}
+
+/// Appends `,"trace_id":"…","span_id":"…","trace_flags":"01"` and, if there is one, `,"correlation_id":"…"`, as the
+/// log's lines have them.
+pub(crate) fn append_ids<'a, R: LookupSpan<'a>>(line: &mut String, span: &SpanRef<'a, R>) {
+    told(span, |ids, carried| {
+        line.push_str(",\"trace_id\":\"");
+        push_hex(line, &ids.trace_id.to_bytes());
+        line.push_str("\",\"span_id\":\"");
+        push_hex(line, &ids.span_id.to_bytes());
+        line.push_str(if ids.sampled { "\",\"trace_flags\":\"01\"" } else { "\",\"trace_flags\":\"00\"" });
+        if let Some(id) = carried.and_then(|carried| carried.correlation_id.as_ref()) {
+            // Its form leaves nothing to escape.
+            line.push_str(",\"correlation_id\":\"");
+            line.push_str(id.as_str());
+            line.push('"');
+        }
+    });
+}
+
+/// Looks a span up in the registry of a dispatcher. Needs no layer of a certain type, so that it works below `reload`
+/// and beside any other layers; under a subscriber that is not built on [`Registry`] there is nothing to find.
+pub(crate) fn look<T>(dispatch: &Dispatch, id: &Id, with: impl FnOnce(SpanRef<'_, Registry>) -> Option<T>) -> Option<T> {
+    with(dispatch.downcast_ref::<Registry>()?.span(id)?)
+}
+
+/// What the current span tells, if there is one.
+pub(crate) fn current() -> Option<Told> {
+    tracing::dispatcher::get_default(|dispatch| {
+        let current = dispatch.current_span();
+        look(dispatch, current.id()?, |span| tell(&span))
+    })
+}
+
+/// What a span tells.
+pub(crate) fn of(span: &tracing::Span) -> Option<Told> {
+    span.with_subscriber(|(id, dispatch)| look(dispatch, id, |span| tell(&span)))?
+}
+
+fn tell(span: &SpanRef<'_, Registry>) -> Option<Told> {
+    told(span, |ids, carried| Told {
+        ids,
+        carried: carried.cloned(),
+    })
+}
+
+/// Ids of the current span, if there is one.
+pub fn current_ids() -> Option<SpanIds> {
+    tracing::dispatcher::get_default(|dispatch| {
+        let current = dispatch.current_span();
+        look(dispatch, current.id()?, |span| told(&span, |ids, _| ids))
+    })
+}
