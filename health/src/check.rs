@@ -69,11 +69,11 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure with its reason and a detail for the log.
+    /// A failure with its reason and a detail for the log. User information in URLs is taken out of the detail.
     pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
         Self {
             reason,
-            detail: detail.into(),
+            detail: without_user_info(detail.into()),
         }
     }
 }
@@ -94,8 +94,27 @@ impl<E: std::error::Error + 'static> From<E> for Failure {
             detail.push_str(&error.to_string());
             next = error.source();
         }
-        Self { reason, detail }
+        Self::new(reason, detail)
     }
+}
+
+/// `scheme://user:password@host` becomes `scheme://***@host`: errors of clients like to repeat the address that they
+/// were given. A password may hold characters that should have been escaped, so the word's last `@` is the one.
+fn without_user_info(text: String) -> String {
+    let mut clean = String::new();
+    let mut rest = text.as_str();
+    while let Some(start) = rest.find("://") {
+        let (before, after) = rest.split_at(start + 3);
+        clean.push_str(before);
+        let word = after.split([' ', '"', '\'', ')', '>']).next().unwrap_or_default();
+        rest = after;
+        if let Some(at) = word.rfind('@') {
+            clean.push_str("***");
+            rest = &after[at..];
+        }
+    }
+    clean.push_str(rest);
+    clean
 }
 
 /// Reason codes of a check that did not pass.
@@ -135,10 +154,26 @@ impl Reason {
             ErrorKind::ConnectionRefused
             | ErrorKind::ConnectionReset
             | ErrorKind::ConnectionAborted
+            | ErrorKind::NotConnected
             | ErrorKind::BrokenPipe
+            | ErrorKind::UnexpectedEof
+            | ErrorKind::HostUnreachable
+            | ErrorKind::NetworkUnreachable
             | ErrorKind::NotFound => Self::Refused,
             ErrorKind::PermissionDenied => Self::Auth,
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::Saturated,
+            // What rustls says comes as invalid data, with its own text.
+            ErrorKind::InvalidData => {
+                let text = error.to_string();
+                let tls = ["certificate", "fatal alert", "corrupt message"];
+                if tls.iter().any(|word| text.contains(word)) {
+                    Self::Tls
+                } else {
+                    Self::Protocol
+                }
+            }
+            // The resolver's errors have neither a kind nor an operating system code, just this text.
+            _ if error.to_string().starts_with("failed to lookup address") => Self::Dns,
             _ => Self::Error,
         }
     }

@@ -29,7 +29,7 @@ mod schedule;
 mod state;
 
 pub use check::{Check, Failure, OnDown, Outcome, Reason, Role, Spec};
-pub use checks::{DiskCheck, GrpcCheck, HttpCheck};
+pub use checks::*;
 pub use grpc::GrpcHealth;
 pub use lifecycle::{Drain, DrainError, Ended, Lifecycle};
 pub use live::{Beat, Heartbeat};

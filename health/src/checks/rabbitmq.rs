@@ -1,0 +1,124 @@
+//! RabbitMQ over the application's own AMQP connection: a channel is opened and closed, nothing is declared, published or
+//! consumed.
+
+use std::fmt;
+use std::sync::Arc;
+
+use lapin::options::QueueDeclareOptions;
+use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
+use lapin::types::FieldTable;
+use lapin::{Connection, ErrorKind};
+
+use super::Asking;
+use super::cause::Cause;
+use super::single_flight::SingleFlight;
+use crate::check::{Check, Failure, Outcome, Reason};
+
+/// Opens a channel, looks whether the wanted queues exist, closes it: two round trips, one more for each queue. A
+/// connection that the broker blocks (memory or disk alarm) is a warning, `saturated`.
+pub struct RabbitCheck {
+    connection: Box<dyn Fn() -> Option<Arc<Connection>> + Send + Sync>,
+    queues: Vec<String>,
+    cause: Cause,
+    /// A channel that is opened half-way stays open when its future is dropped, so the question is not dropped.
+    flight: SingleFlight,
+}
+
+impl fmt::Debug for RabbitCheck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RabbitCheck")
+            .field("queues", &self.queues)
+            .finish_non_exhaustive()
+    }
+}
+
+impl RabbitCheck {
+    /// Asks over the connection that `connection` answers: the one in use now, `None` while there is none.
+    pub fn new(connection: impl Fn() -> Option<Arc<Connection>> + Send + Sync + 'static) -> Self {
+        Self {
+            connection: Box::new(connection),
+            queues: Vec::new(),
+            cause: Cause::default(),
+            flight: SingleFlight::default(),
+        }
+    }
+
+    /// This queue must exist. It is declared passively, which creates nothing and needs no permission to configure.
+    #[must_use]
+    pub fn queue(mut self, name: impl Into<String>) -> Self {
+        self.queues.push(name.into());
+        self
+    }
+
+    /// Says why there is no connection, from what the application's connect loop told with [`Cause::rabbitmq_error`].
+    #[must_use]
+    pub fn explained_by(mut self, cause: &Cause) -> Self {
+        self.cause = cause.clone();
+        self
+    }
+}
+
+impl Check for RabbitCheck {
+    fn run(&self) -> Asking<'_> {
+        Box::pin(async move {
+            let connection = (self.connection)().filter(|connection| connection.status().connected());
+            let Some(connection) = connection else {
+                let unknown = || Failure::new(Reason::Refused, "not connected");
+                return Outcome::Fail(self.cause.failure().unwrap_or_else(unknown));
+            };
+            if connection.status().blocked() {
+                return Outcome::Warn(Failure::new(Reason::Saturated, "the broker blocks the connection"));
+            }
+            let queues = self.queues.clone();
+            self.flight
+                .ask(|| tokio::spawn(async move { ask(&connection, &queues).await.map_err(failure).into() }))
+                .await
+        })
+    }
+}
+
+async fn ask(connection: &Connection, queues: &[String]) -> lapin::Result<()> {
+    let channel = connection.create_channel().await?;
+    let passive = QueueDeclareOptions {
+        passive: true,
+        ..QueueDeclareOptions::default()
+    };
+    for queue in queues {
+        // An error closes the channel, as AMQP says.
+        channel
+            .queue_declare(queue.as_str().into(), passive, FieldTable::default())
+            .await?;
+    }
+    channel.close(200, "health check".into()).await
+}
+
+impl Cause {
+    /// Takes an error of `lapin::Connection::connect`, or of the connection's `events_listener`.
+    pub fn rabbitmq_error(&self, error: lapin::Error) {
+        self.report(failure(error));
+    }
+}
+
+fn failure(error: lapin::Error) -> Failure {
+    let reason = match error.kind() {
+        ErrorKind::IOError(error) => Some(Reason::of_io(error)),
+        ErrorKind::MissingHeartbeatError => Some(Reason::Timeout),
+        ErrorKind::ChannelsLimitReached => Some(Reason::Saturated),
+        ErrorKind::InvalidConnectionState(_) | ErrorKind::InvalidChannelState(..) => Some(Reason::Refused),
+        ErrorKind::AuthProviderError(_) => Some(Reason::Auth),
+        ErrorKind::ProtocolError(error) => Some(match error.kind() {
+            AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) | AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) => {
+                Reason::Auth
+            }
+            AMQPErrorKind::Hard(AMQPHardError::CONNECTIONFORCED) => Reason::Refused,
+            AMQPErrorKind::Hard(AMQPHardError::RESOURCEERROR) => Reason::Saturated,
+            _ => Reason::Protocol,
+        }),
+        _ => None,
+    };
+    let mut failure = Failure::from(error);
+    if let Some(reason) = reason {
+        failure.reason = reason;
+    }
+    failure
+}
