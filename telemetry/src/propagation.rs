@@ -1,179 +1,196 @@
-//! W3C `traceparent`, `tracestate` and `X-Correlation-ID`: read from and written to headers, strictly. Spans are made
-//! by `server` and `client`, not here. Source: <https://www.w3.org/TR/trace-context/>.
+//! What goes with a request from one process to the next: W3C `traceparent`, `tracestate` and `baggage`, and
+//! `X-Correlation-ID`, read strictly and written in every protocol that has headers. Spans are made by `server`,
+//! `client` and [`messages`], not here; which traces are sampled is the sampler's matter.
+//!
+//! Sources: <https://www.w3.org/TR/trace-context/>, <https://www.w3.org/TR/baggage/>.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
-use opentelemetry::Context;
-use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState};
-use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+mod baggage;
+mod correlation;
+pub mod headers;
+pub mod messages;
+mod settings;
+mod trace_context;
+
+use std::sync::Arc;
+
+use http::HeaderName;
+use opentelemetry::trace::TraceContextExt as _;
+
+pub use baggage::Baggage;
+pub use correlation::CorrelationId;
+pub use headers::{ReadHeaders, WriteHeaders};
+pub use settings::Propagators;
+pub(crate) use trace_context::write_traceparent;
+
+use crate::trace::kept::{Carried, Told};
+use crate::trace::{Parent, SpanIds, entry, kept};
 
 /// `traceparent`.
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// `tracestate`.
 pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+/// `baggage`.
+pub const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 /// `x-correlation-id`.
 pub const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
 
-/// Longest `tracestate` that is passed on, in bytes.
-const TRACESTATE_LIMIT: usize = 8 * 1024;
-
-/// The id that goes with one request through all services: `[A-Za-z0-9._:-]{1,128}`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CorrelationId(String);
-
-impl CorrelationId {
-    /// The id if it has the right form.
-    pub fn parse(text: &str) -> Option<Self> {
-        let good = (1..=128).contains(&text.len())
-            && text
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b':' | b'-'));
-        good.then(|| Self(text.to_owned()))
-    }
-
-    /// A new one (a UUID of version 7).
-    pub fn generate() -> Self {
-        Self(uuid::Uuid::now_v7().to_string())
-    }
-
-    /// The id of the request that is being handled here, if any.
-    pub fn current() -> Option<Self> {
-        tracing::Span::current()
-            .context()
-            .get::<Self>()
-            .cloned()
-            .or_else(|| Context::map_current(|context| context.get::<Self>().cloned()))
-    }
-
-    /// The text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-/// What was read from the headers of a request.
-#[derive(Debug)]
+/// What was read from the headers of a request or a message.
+#[derive(Debug, Clone)]
+#[must_use]
 pub struct Extracted {
-    /// The caller's span (if its header is valid) and the correlation id (always).
-    pub context: Context,
+    /// The caller's span, if its header is there and valid.
+    pub parent: Option<Parent>,
     /// The correlation id, the caller's or a new one.
     pub correlation_id: CorrelationId,
-    /// Names of headers that were there and refused.
+    /// Headers that were there and refused: `traceparent`, `tracestate`, `baggage`, `correlation_id`. For
+    /// `telemetry_propagation_invalid_total{reason}`.
     pub refused: Vec<&'static str>,
+    pub(crate) carried: Arc<Carried>,
 }
 
-/// Reads the caller's context. What is malformed is refused as a whole and a new trace begins.
-pub fn extract(headers: &HeaderMap) -> Extracted {
-    let mut refused = Vec::new();
-    let mut context = Context::new();
-    if headers.contains_key(TRACEPARENT) {
-        match remote(headers) {
-            Ok(remote) => context = context.with_remote_span_context(remote),
-            Err(name) => refused.push(name),
-        }
+impl Extracted {
+    /// Runs `inside`; a span that is made there, and has no parent in this process, continues the caller's trace and
+    /// carries its correlation id and baggage:
+    ///
+    /// ```
+    /// # let headers = http::HeaderMap::new();
+    /// let caller = telemetry::propagation::extract(&headers);
+    /// let span = caller.scope(|| tracing::info_span!(target: telemetry::SPAN_TARGET, "import", otel.kind = "server"));
+    /// ```
+    ///
+    /// The sampler is asked while the span is made, and an unsampled one costs nothing more.
+    pub fn scope<T>(&self, inside: impl FnOnce() -> T) -> T {
+        let incoming = entry::Entry {
+            parent: self.parent,
+            carried: Some(Arc::clone(&self.carried)),
+        };
+        entry::with(incoming, inside)
     }
-    let correlation_id = match headers.get(CORRELATION_ID) {
-        None => CorrelationId::generate(),
-        Some(value) => value.to_str().ok().and_then(CorrelationId::parse).unwrap_or_else(|| {
+
+    /// The caller's context for those who use the API of `opentelemetry`.
+    pub fn context(&self) -> opentelemetry::Context {
+        let ids = self.parent.map(|parent| SpanIds {
+            trace_id: parent.trace_id,
+            span_id: parent.span_id,
+            sampled: parent.sampled,
+        });
+        api_context(ids, &self.carried, true)
+    }
+}
+
+/// A context of the API of `opentelemetry`.
+pub(crate) fn api_context(ids: Option<SpanIds>, carried: &Carried, is_remote: bool) -> opentelemetry::Context {
+    let mut context = opentelemetry::Context::new();
+    if let Some(ids) = ids {
+        let state = carried.trace_state.as_deref();
+        context = context.with_remote_span_context(kept::span_context(ids, state, is_remote));
+    }
+    if let Some(baggage) = &carried.baggage {
+        context = baggage.in_context(&context);
+    }
+    match &carried.correlation_id {
+        Some(id) => context.with_value(id.clone()),
+        None => context,
+    }
+}
+
+/// Reads the caller's context. What is malformed is refused as a whole: without a valid `traceparent` a new trace begins.
+pub fn extract(headers: &(impl ReadHeaders + ?Sized)) -> Extracted {
+    let mut refused = Vec::new();
+    let mut carried = Carried::default();
+    let parent = match trace_context::read(headers) {
+        trace_context::Read::Absent => None,
+        trace_context::Read::Refused => {
+            refused.push("traceparent");
+            None
+        }
+        trace_context::Read::Found { parent, state } => {
+            match state {
+                Ok(state) => carried.trace_state = state,
+                // A bad tracestate must not break the trace: it alone is left out (4.3 of the recommendation).
+                Err(()) => refused.push("tracestate"),
+            }
+            Some(parent)
+        }
+    };
+    match baggage::read(headers) {
+        Ok(baggage) => carried.baggage = baggage,
+        Err(()) => refused.push("baggage"),
+    }
+    let mut ids = headers.values(CORRELATION_ID.as_str());
+    let correlation_id = match (ids.next(), ids.next()) {
+        (None, _) => CorrelationId::generate(),
+        (Some(id), None) => std::str::from_utf8(id).ok().and_then(CorrelationId::parse).unwrap_or_else(|| {
             refused.push("correlation_id");
             CorrelationId::generate()
         }),
+        (Some(_), Some(_)) => {
+            refused.push("correlation_id");
+            CorrelationId::generate()
+        }
     };
+    carried.correlation_id = Some(correlation_id.clone());
     Extracted {
-        context: context.with_value(correlation_id.clone()),
+        parent,
         correlation_id,
         refused,
+        carried: Arc::new(carried),
     }
 }
 
-fn remote(headers: &HeaderMap) -> Result<SpanContext, &'static str> {
-    let mut values = headers.get_all(TRACEPARENT).iter();
-    let parsed = match (values.next(), values.next()) {
-        (Some(one), None) => one.to_str().ok().and_then(traceparent),
-        _ => None,
-    };
-    let (trace, span, flags) = parsed.ok_or("traceparent")?;
-    let state = headers
-        .get_all(TRACESTATE)
-        .iter()
-        .map(HeaderValue::to_str)
-        .collect::<Result<Vec<_>, _>>()
-        .map(|parts| parts.join(","))
-        .ok()
-        .filter(|text| text.len() <= TRACESTATE_LIMIT)
-        .and_then(|text| text.parse::<TraceState>().ok())
-        // A bad tracestate must not break the trace: it is left out (section 4.3 of the specification).
-        .unwrap_or_default();
-    Ok(SpanContext::new(trace, span, flags, true, state))
+/// Writes the current span's context, its correlation id and baggage into the headers of an outgoing request or
+/// message. Without a span, what the API of `opentelemetry` has as current is written.
+///
+/// Works on `http::HeaderMap` (axum, reqwest, hyper), tonic's metadata, and the maps of [`headers`].
+pub fn inject(headers: &mut (impl WriteHeaders + ?Sized)) {
+    let told = kept::current().or_else(|| {
+        let entry = entry::of_api();
+        entry.parent.map(|parent| Told {
+            ids: SpanIds {
+                trace_id: parent.trace_id,
+                span_id: parent.span_id,
+                sampled: parent.sampled,
+            },
+            carried: entry.carried,
+        })
+    });
+    if let Some(told) = told {
+        write(&told, headers);
+    }
 }
 
-/// Parses `version-trace-span-flags` with exact lengths 2-32-16-2 in lower hex, ids not zero, version not `ff`. Later
-/// versions may append fields.
-pub(crate) fn traceparent(text: &str) -> Option<(TraceId, SpanId, TraceFlags)> {
-    let bytes = text.as_bytes();
-    let hex = |byte: &u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte);
-    if bytes.len() < 55 || bytes[2] != b'-' || bytes[35] != b'-' || bytes[52] != b'-' {
-        return None;
+/// [`inject`] for a span that need not be the current one.
+pub fn inject_span(span: &tracing::Span, headers: &mut (impl WriteHeaders + ?Sized)) {
+    if let Some(told) = kept::of(span) {
+        write(&told, headers);
     }
-    let (version, trace, span, flags) = (&bytes[..2], &bytes[3..35], &bytes[36..52], &bytes[53..55]);
-    if ![version, trace, span, flags].iter().all(|part| part.iter().all(hex)) || version == b"ff" {
-        return None;
-    }
-    let longer = bytes.len() > 55;
-    if longer && (version == b"00" || bytes[55] != b'-') {
-        return None;
-    }
-    let trace = TraceId::from_hex(&text[3..35])
-        .ok()
-        .filter(|id| *id != TraceId::INVALID)?;
-    let span = SpanId::from_hex(&text[36..52])
-        .ok()
-        .filter(|id| *id != SpanId::INVALID)?;
-    let flags = u8::from_str_radix(&text[53..55], 16).ok()?;
-    Some((trace, span, TraceFlags::new(flags & 1)))
 }
 
-/// Writes the current span's context and correlation id into the headers of an outgoing request. Works with
-/// `http::HeaderMap`s of axum, reqwest and hyper; for tonic see [`inject_metadata`].
-pub fn inject(headers: &mut HeaderMap) {
-    let context = tracing::Span::current().context();
-    let span = context.span();
-    let span = span.span_context();
-    if span.is_valid() {
-        let text = format!(
-            "00-{}-{}-{:02x}",
-            span.trace_id(),
-            span.span_id(),
-            span.trace_flags().to_u8()
-        );
-        if let Ok(value) = HeaderValue::from_str(&text) {
-            headers.insert(TRACEPARENT, value);
-        }
-        let state = span.trace_state().header();
-        if !state.is_empty()
-            && let Ok(value) = HeaderValue::from_str(&state)
-        {
-            headers.insert(TRACESTATE, value);
-        }
+fn write(told: &Told, headers: &mut (impl WriteHeaders + ?Sized)) {
+    write_traceparent(told.ids, |text| headers.set(TRACEPARENT.as_str(), text));
+    let Some(carried) = told.carried.as_deref() else { return };
+    if let Some(state) = &carried.trace_state {
+        headers.set(TRACESTATE.as_str(), state);
     }
-    if let Some(id) = CorrelationId::current()
-        && let Ok(value) = HeaderValue::from_str(id.as_str())
-    {
-        headers.insert(CORRELATION_ID, value);
+    if let Some(baggage) = &carried.baggage {
+        headers.set(BAGGAGE.as_str(), baggage.header());
+    }
+    if let Some(id) = &carried.correlation_id {
+        headers.set(CORRELATION_ID.as_str(), id.as_str());
     }
 }
 
 /// [`inject`] for tonic's metadata.
 pub fn inject_metadata(metadata: &mut tonic::metadata::MetadataMap) {
-    let mut headers = std::mem::take(metadata).into_headers();
-    inject(&mut headers);
-    *metadata = tonic::metadata::MetadataMap::from_headers(headers);
+    inject(metadata);
 }
 
-/// A tonic interceptor that does [`inject_metadata`]: `OrdersClient::with_interceptor(channel, telemetry::interceptor)`.
+/// A tonic interceptor that does [`inject`]: `OrdersClient::with_interceptor(channel, telemetry::interceptor)`. It makes
+/// no span; [`GrpcClientLayer`](crate::GrpcClientLayer) does both.
 ///
 /// # Errors
 /// Never; the type is tonic's.
 pub fn interceptor<T>(mut request: tonic::Request<T>) -> Result<tonic::Request<T>, tonic::Status> {
-    inject_metadata(request.metadata_mut());
+    inject(request.metadata_mut());
     Ok(request)
 }

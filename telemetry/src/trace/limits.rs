@@ -2,7 +2,10 @@
 //! values cut, secrets hidden by the same rule as in the log.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+
+use crate::InitError;
+use crate::builder::env::Env;
+use crate::redact::{REDACTED, Redact, limited};
 
 /// Limits of one span. Source of the counts and of their variables:
 /// <https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/#span-limits>.
@@ -16,8 +19,8 @@ pub(crate) struct Limits {
     pub(crate) links: usize,
     /// Bytes of one value. `OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT`, or `OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT`.
     pub(crate) value: usize,
-    /// Parts of names, in lower case, whose values are hidden.
-    pub(crate) secrets: Arc<[String]>,
+    /// Which values are hidden.
+    pub(crate) redact: Redact,
 }
 
 impl Default for Limits {
@@ -27,30 +30,42 @@ impl Default for Limits {
             events: 128,
             links: 128,
             value: 8 * 1024,
-            secrets: Arc::default(),
+            redact: Redact::default(),
         }
     }
 }
 
 impl Limits {
     /// What stands for a secret.
-    pub(crate) const HIDDEN: &'static str = "[redacted]";
+    pub(crate) const HIDDEN: &'static str = REDACTED;
+
+    /// Reads the variables.
+    pub(crate) fn read_env(&mut self, env: &Env<'_>) -> Result<(), InitError> {
+        const COUNT: &str = "a whole number";
+        for (name, limit) in [
+            ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", &mut self.attributes),
+            ("OTEL_SPAN_EVENT_COUNT_LIMIT", &mut self.events),
+            ("OTEL_SPAN_LINK_COUNT_LIMIT", &mut self.links),
+            ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", &mut self.value),
+            ("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", &mut self.value),
+        ] {
+            if let Some(count) = env.parse(name, COUNT)? {
+                *limit = count;
+            }
+        }
+        Ok(())
+    }
 
     /// Whether a value of that name is hidden.
     pub(crate) fn is_secret(&self, name: &str) -> bool {
-        let name = name.to_ascii_lowercase();
-        self.secrets.iter().any(|secret| name.contains(secret.as_str()))
+        self.redact.is_secret(name)
     }
 
     /// A value as it may be shown.
     pub(crate) fn clean<'a>(&self, name: &str, value: &'a str) -> Cow<'a, str> {
         if name != "message" && self.is_secret(name) {
-            return Self::HIDDEN.into();
+            return REDACTED.into();
         }
-        let mut end = value.len().min(self.value);
-        while !value.is_char_boundary(end) {
-            end -= 1;
-        }
-        crate::log::without_user_info(&value[..end])
+        self.redact.clean(limited(value, self.value))
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use opentelemetry::trace::TraceId;
 use tokio::time::Instant;
 
-pub use settings::{Sampler, SamplerError};
+pub use settings::Sampler;
 
 use crate::trace::Parent;
 use crate::trace::ids;

@@ -1,6 +1,9 @@
 //! What the sampler is told: by the environment's name, by code, or by the variables of OpenTelemetry, which win. Pure.
 //! Source: <https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/#general-sdk-configuration>.
 
+use crate::InitError;
+use crate::builder::env::Env;
+
 /// Which traces are sampled when nothing is changed at run time.
 #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -14,18 +17,6 @@ pub struct Sampler {
     /// Whether callers in other processes may decide that a trace is sampled. A public edge says `false`: there the share
     /// decides.
     pub trusts_callers: bool,
-}
-
-/// A variable that cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{name}={value} cannot be used: {wanted}")]
-pub struct SamplerError {
-    /// Its name.
-    pub name: &'static str,
-    /// What it says.
-    pub value: String,
-    /// What it may say.
-    pub wanted: &'static str,
 }
 
 impl Default for Sampler {
@@ -58,52 +49,29 @@ impl Sampler {
     }
 
     /// Reads `OTEL_TRACES_SAMPLER` and `OTEL_TRACES_SAMPLER_ARG`. An argument alone is a share.
-    ///
-    /// # Errors
-    /// A sampler that does not exist here, or an argument that is no share.
-    pub fn read(&mut self, lookup: &dyn Fn(&str) -> Option<String>) -> Result<(), SamplerError> {
-        const KIND: &str = "OTEL_TRACES_SAMPLER";
-        const ARGUMENT: &str = "OTEL_TRACES_SAMPLER_ARG";
-        let value = |name| lookup(name).filter(|value: &String| !value.is_empty());
-        let argument = match value(ARGUMENT) {
-            None => None,
-            Some(text) => match text.parse::<f64>() {
-                Ok(ratio) if (0.0..=1.0).contains(&ratio) => Some(ratio),
-                _ => {
-                    return Err(SamplerError {
-                        name: ARGUMENT,
-                        value: text,
-                        wanted: "a number between 0 and 1",
-                    });
-                }
-            },
+    pub(crate) fn read_env(&mut self, env: &Env<'_>) -> Result<(), InitError> {
+        let share = |text: &str| text.parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
+        let argument = env.read("OTEL_TRACES_SAMPLER_ARG", "a number between 0 and 1", share)?;
+        // The specification's default of the argument is 1.
+        let of_ratio = argument.unwrap_or(1.0);
+        let kind = |text: &str| match text {
+            "traceidratio" => Some((of_ratio, false)),
+            "parentbased_traceidratio" => Some((of_ratio, true)),
+            "always_on" => Some((1.0, false)),
+            "always_off" => Some((0.0, false)),
+            "parentbased_always_on" => Some((1.0, true)),
+            "parentbased_always_off" => Some((0.0, true)),
+            _ => None,
         };
-        let kind = value(KIND);
-        let (ratio, follows_parent) = match kind.as_deref() {
-            None => match argument {
-                None => return Ok(()),
-                Some(ratio) => (ratio, self.follows_parent),
-            },
-            // The specification's default of the argument is 1.
-            Some("traceidratio") => (argument.unwrap_or(1.0), false),
-            Some("parentbased_traceidratio") => (argument.unwrap_or(1.0), true),
-            Some("always_on") => (1.0, false),
-            Some("always_off") => (0.0, false),
-            Some("parentbased_always_on") => (1.0, true),
-            Some("parentbased_always_off") => (0.0, true),
-            Some(other) => {
-                return Err(SamplerError {
-                    name: KIND,
-                    value: other.to_owned(),
-                    wanted: "always_on, always_off, traceidratio, parentbased_always_on, parentbased_always_off or \
-                             parentbased_traceidratio",
-                });
-            }
-        };
-        *self = Self {
-            follows_parent,
-            ..self.clone().with_ratio(ratio)
-        };
+        let known = "always_on, always_off, traceidratio, parentbased_always_on, parentbased_always_off or \
+                     parentbased_traceidratio";
+        let wanted = env.read("OTEL_TRACES_SAMPLER", known, kind)?;
+        if let Some((ratio, follows_parent)) = wanted.or(argument.map(|ratio| (ratio, self.follows_parent))) {
+            *self = Self {
+                follows_parent,
+                ..self.clone().with_ratio(ratio)
+            };
+        }
         Ok(())
     }
 }

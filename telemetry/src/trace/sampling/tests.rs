@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::builder::env::Env;
 
 fn sampled(sampling: &Sampling, traces: u64) -> f64 {
     (0..traces).filter(|_| sampling.root(ids::trace_id())).count() as f64
@@ -126,12 +127,12 @@ async fn a_change_ends_by_itself_also_without_traffic() {
 fn the_variables_of_opentelemetry_win() {
     let read = |kind: &str, argument: &str| {
         let mut sampler = Sampler::of_environment("production");
-        let result = sampler.read(&|name| match name {
-            "OTEL_TRACES_SAMPLER" => Some(kind.to_owned()),
-            "OTEL_TRACES_SAMPLER_ARG" => Some(argument.to_owned()),
+        let lookup = |name: &str| match name {
+            "OTEL_TRACES_SAMPLER" => Some(kind.into()),
+            "OTEL_TRACES_SAMPLER_ARG" => Some(argument.into()),
             _ => None,
-        });
-        result.map(|()| sampler)
+        };
+        sampler.read_env(&Env::new(&lookup)).map(|()| sampler)
     };
     for (kind, argument, ratio, follows_parent, automatic) in [
         ("", "", 0.1, true, true),
