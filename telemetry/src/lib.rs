@@ -38,6 +38,7 @@ mod policies;
 mod policy_events;
 mod process;
 pub mod propagation;
+mod red;
 mod redact;
 mod report;
 mod scrape;
@@ -54,12 +55,12 @@ pub use builder::{InitError, TelemetryBuilder};
 pub use capture::{CapturedSpan, TestTelemetry};
 pub use catalogue;
 pub use level::{FilterError, LevelStatus, LogLevel};
-pub use metrics::{Counter, Gauge, Histogram, Metrics};
+pub use metrics::{Counter, Exemplar, Gauge, Histogram, Metrics};
 #[cfg(feature = "resilience")]
 pub use policy_events::PolicyEvents;
 pub use propagation::{CorrelationId, inject, inject_metadata, interceptor};
 pub use report::{DropReason, RejectReason, Report, SinkCounts};
-pub use server::{GrpcLayer, GrpcType, HttpLayer};
+pub use server::{GrpcLayer, GrpcType, HttpLayer, RpcNames};
 
 /// What [`TelemetryBuilder::init`] set up. Clones share. Call [`Telemetry::shutdown`] at the end: the last handle that
 /// is dropped without it waits at most 200 ms for the log.
@@ -111,14 +112,12 @@ impl Telemetry {
     /// Span, trace context, correlation id and RED metrics for an axum router; put it on with `Router::layer` after the
     /// routes.
     pub fn http_layer(&self) -> HttpLayer {
-        HttpLayer {
-            metrics: self.inner.metrics.clone(),
-        }
+        HttpLayer::new(self.inner.metrics.clone())
     }
 
     /// The same for a tonic server: `Server::builder().layer(telemetry.grpc_layer())`.
     pub fn grpc_layer(&self) -> GrpcLayer {
-        GrpcLayer::new(self.inner.metrics.clone())
+        GrpcLayer::new(self.inner.metrics.clone(), RpcNames::default())
     }
 
     /// The filter of lines and spans.

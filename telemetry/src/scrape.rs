@@ -1,5 +1,7 @@
 //! `/metrics`, and the metrics of telemetry itself.
 
+mod accept;
+
 use std::sync::Arc;
 
 use axum::Router;
@@ -13,18 +15,13 @@ use crate::metrics::Metrics;
 use crate::otlp::Otlp;
 use crate::report::SinkCounts;
 
-/// `GET /metrics`.
+/// `GET` and `HEAD` of `/metrics`.
 pub(crate) fn router<S: Clone + Send + Sync + 'static>(metrics: Metrics) -> Router<S> {
     Router::new().route("/metrics", get(scrape)).with_state(metrics)
 }
 
 async fn scrape(State(metrics): State<Metrics>, headers: HeaderMap) -> impl IntoResponse {
-    let openmetrics = headers
-        .get_all(header::ACCEPT)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .any(|value| value.contains("application/openmetrics-text"));
-    let (kind, text) = if openmetrics {
+    let (kind, text) = if accept::wants_openmetrics(&headers) {
         (
             "application/openmetrics-text; version=1.0.0; charset=utf-8",
             metrics.encode_openmetrics(),

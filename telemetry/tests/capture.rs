@@ -256,9 +256,10 @@ fn grpc_reply(status: &'static str) -> Response<Body> {
 #[tokio::test]
 async fn grpc_statuses_come_from_trailers_headers_or_the_drop() {
     let telemetry = Telemetry::test();
+    let layer = telemetry.grpc_layer();
     let call = |reply: fn() -> Response<Body>| {
         ServiceBuilder::new()
-            .layer(telemetry.grpc_layer())
+            .layer(layer.clone())
             .service(tower::service_fn(move |_: Request<()>| async move {
                 Ok::<_, Infallible>(reply())
             }))
@@ -287,7 +288,7 @@ async fn grpc_statuses_come_from_trailers_headers_or_the_drop() {
     call(headers_only).await.unwrap().into_body().collect().await.unwrap();
     drop(call(|| grpc_reply("0")).await.unwrap());
     let hangs = ServiceBuilder::new()
-        .layer(telemetry.grpc_layer())
+        .layer(layer.clone())
         .service(tower::service_fn(|_: Request<()>| async {
             std::future::pending::<Result<Response<Body>, Infallible>>().await
         }));

@@ -155,7 +155,7 @@ async fn a_policy_with_every_part_exports_every_promised_series_before_the_first
             assert_eq!(value > 0.0, is_set, "{series} is {value}");
         }
     }
-    assert!(!text.contains("_overflow"), "{text}");
+    assert!(!text.contains("\"_overflow\""), "{text}");
 }
 
 #[tokio::test(start_paused = true)]
