@@ -1,0 +1,142 @@
+//! Lines to Grafana Loki, over its own push protocol: a bounded queue, a thread that delivers, and an account of every
+//! line. [`LokiSettings`] is what [`Telemetry`](crate::Telemetry) takes; [`builder`] makes the layer alone, for those who
+//! come from the crate `tracing-loki`. What lines look like is `log`'s matter.
+//!
+//! A line counts as delivered when Loki has answered a push of it with success. Loki drops a line that it has already
+//! (same stream, time and text), so a push without an answer is sent again. `docs/guides/loki.md` tells what is kept and
+//! lost when Loki is slow, away or refuses.
+
+mod cause;
+mod client;
+mod entry;
+mod labels;
+mod layer;
+mod parcel;
+mod settings;
+mod wire;
+mod worker;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+pub use client::LokiAuth;
+pub use labels::LabelError;
+pub use layer::{BackgroundTask, BackgroundTaskController, Builder, Error, Layer, builder};
+pub use reqwest::Url;
+pub use settings::{LokiClient, LokiSettings, RetrySettings};
+pub use wire::LokiCompression;
+
+use crate::InitError;
+use crate::log::line::Line;
+use crate::report::SinkCounts;
+use crate::sink::Sink;
+use crate::sink::queue::{BatchLimits, Queue};
+use crate::sink::retry::Backoff;
+use crate::sink::thread::{self, Ended};
+use worker::{Alarm, Courier};
+
+/// How long a sink that nobody ended may still deliver.
+const DROPPED: Duration = Duration::from_millis(200);
+
+/// The sink.
+#[derive(Debug)]
+pub(crate) struct Loki {
+    queue: Arc<Queue<Line>>,
+    end: watch::Sender<Option<Instant>>,
+    ended: Ended,
+}
+
+impl Loki {
+    /// Starts the thread that delivers what comes into `queue`. `alarm` tells a person what Loki cannot be told.
+    ///
+    /// # Errors
+    /// When a setting cannot be used or the thread cannot be made. A Loki that is not there is no error.
+    pub(crate) fn start(
+        settings: &LokiSettings,
+        service: &str,
+        environment: &str,
+        queue: Arc<Queue<Line>>,
+        alarm: Alarm,
+    ) -> Result<Self, InitError> {
+        Self::start_with(settings, service, environment, queue, alarm, || {})
+    }
+
+    fn start_with(
+        settings: &LokiSettings,
+        service: &str,
+        environment: &str,
+        queue: Arc<Queue<Line>>,
+        alarm: Alarm,
+        at_the_end: impl FnOnce() + Send + 'static,
+    ) -> Result<Self, InitError> {
+        let (end, ending) = watch::channel(None);
+        let waits = settings.retry.waits();
+        let courier = Courier {
+            client: settings.client()?,
+            encoder: settings.encoder(service, environment)?,
+            waits,
+            alarm,
+            end: ending,
+            backoff: Backoff::new(waits.first, waits.longest),
+            alarmed: false,
+        };
+        let limits = BatchLimits {
+            bytes: settings.batch_bytes,
+            items: usize::MAX,
+            linger: settings.linger,
+        };
+        let lines = Arc::clone(&queue);
+        let ended = thread::spawn("telemetry-loki", move || async move {
+            worker::run(lines, limits, courier).await;
+            at_the_end();
+        })
+        .map_err(|source| InitError::Thread { source })?;
+        Ok(Self { queue, end, ended })
+    }
+
+    /// Says when the time is over, if nobody has said it.
+    fn end_within(&self, limit: Duration) {
+        // A little is left to count what could not be delivered.
+        let limit = limit - (limit / 10).min(Duration::from_millis(50));
+        self.end.send_if_modified(|end| {
+            let first = end.is_none();
+            end.get_or_insert_with(|| Instant::now() + limit);
+            first
+        });
+    }
+}
+
+impl Sink for Loki {
+    fn name(&self) -> &'static str {
+        "loki"
+    }
+
+    fn counts(&self) -> SinkCounts {
+        self.queue.counts()
+    }
+
+    fn queued_bytes(&self) -> usize {
+        self.queue.bytes()
+    }
+
+    fn flush(&self, limit: Duration) {
+        self.queue.flush(limit);
+    }
+
+    fn close(&self, limit: Duration) -> SinkCounts {
+        self.queue.close(limit);
+        self.end_within(limit);
+        self.ended.wait(limit);
+        self.queue.seal()
+    }
+}
+
+impl Drop for Loki {
+    fn drop(&mut self) {
+        self.queue.close(DROPPED);
+        self.end_within(DROPPED);
+    }
+}
