@@ -12,11 +12,13 @@ mod settings;
 mod trace_context;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use http::HeaderName;
 use opentelemetry::trace::TraceContextExt as _;
 
 pub use baggage::Baggage;
+pub(crate) use baggage::decode as percent_decoded;
 pub use correlation::CorrelationId;
 pub use headers::{ReadHeaders, WriteHeaders};
 pub use settings::Propagators;
@@ -33,6 +35,23 @@ pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 pub const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 /// `x-correlation-id`.
 pub const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
+
+/// What is in use, for the whole process: bit 0 for trace context, bit 1 for baggage.
+static IN_USE: AtomicU8 = AtomicU8::new(3);
+
+/// Reads and writes these forms alone from now on.
+pub(crate) fn use_only(forms: Propagators) {
+    let bits = u8::from(forms.trace_context) | u8::from(forms.baggage) << 1;
+    IN_USE.store(bits, Ordering::Relaxed);
+}
+
+fn in_use() -> Propagators {
+    let bits = IN_USE.load(Ordering::Relaxed);
+    Propagators {
+        trace_context: bits & 1 != 0,
+        baggage: bits & 2 != 0,
+    }
+}
 
 /// What was read from the headers of a request or a message.
 #[derive(Debug, Clone)]
@@ -98,7 +117,9 @@ pub(crate) fn api_context(ids: Option<SpanIds>, carried: &Carried, is_remote: bo
 pub fn extract(headers: &(impl ReadHeaders + ?Sized)) -> Extracted {
     let mut refused = Vec::new();
     let mut carried = Carried::default();
+    let forms = in_use();
     let parent = match trace_context::read(headers) {
+        _ if !forms.trace_context => None,
         trace_context::Read::Absent => None,
         trace_context::Read::Refused => {
             refused.push("traceparent");
@@ -114,6 +135,7 @@ pub fn extract(headers: &(impl ReadHeaders + ?Sized)) -> Extracted {
         }
     };
     match baggage::read(headers) {
+        _ if !forms.baggage => {}
         Ok(baggage) => carried.baggage = baggage,
         Err(()) => refused.push("baggage"),
     }
@@ -167,12 +189,15 @@ pub fn inject_span(span: &tracing::Span, headers: &mut (impl WriteHeaders + ?Siz
 }
 
 fn write(told: &Told, headers: &mut (impl WriteHeaders + ?Sized)) {
-    write_traceparent(told.ids, |text| headers.set(TRACEPARENT.as_str(), text));
+    let forms = in_use();
+    if forms.trace_context {
+        write_traceparent(told.ids, |text| headers.set(TRACEPARENT.as_str(), text));
+    }
     let Some(carried) = told.carried.as_deref() else { return };
-    if let Some(state) = &carried.trace_state {
+    if let Some(state) = carried.trace_state.as_ref().filter(|_| forms.trace_context) {
         headers.set(TRACESTATE.as_str(), state);
     }
-    if let Some(baggage) = &carried.baggage {
+    if let Some(baggage) = carried.baggage.as_ref().filter(|_| forms.baggage) {
         headers.set(BAGGAGE.as_str(), baggage.header());
     }
     if let Some(id) = &carried.correlation_id {

@@ -4,6 +4,7 @@
 pub(crate) mod account;
 pub(crate) mod queue;
 pub(crate) mod retry;
+pub(crate) mod thread;
 
 use std::time::Duration;
 

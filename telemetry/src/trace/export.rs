@@ -1,0 +1,175 @@
+//! Spans to a collector: a queue bounded by bytes, and a thread of its own that sends batches and tries again what may be
+//! tried again. Every span ends as delivered, rejected or dropped; one that was sent without an answer is not delivered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use tokio::time::Instant;
+
+use crate::InitError;
+use crate::otlp::{Answer, Target, Transport};
+use crate::report::{DropReason, RejectReason, SinkCounts};
+use crate::sink::account::Fate;
+use crate::sink::queue::{BatchLimits, Queue, QueueLimits};
+use crate::sink::retry::Backoff;
+use crate::sink::{Sink, thread};
+use crate::trace::finished::{Finished, request};
+
+/// First and longest wait before a batch is sent again.
+const WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+
+/// The exporter.
+#[derive(Debug)]
+pub(crate) struct Exporter {
+    queue: Arc<Queue<Finished>>,
+}
+
+impl Exporter {
+    /// Starts its thread. The collector need not be there.
+    pub(crate) fn start(
+        target: Target,
+        resource: Resource,
+        queue: QueueLimits,
+        batch: BatchLimits,
+    ) -> Result<Self, InitError> {
+        let queue = Queue::new(queue, None);
+        let of_thread = Arc::clone(&queue);
+        // A wrong certificate is told at once, and not by a thread that ends.
+        probe(&target)?;
+        let run = move || async move {
+            if let Ok(transport) = Transport::new(&target) {
+                let sender = Sender {
+                    transport,
+                    resource,
+                    queue: of_thread,
+                };
+                sender.run(batch).await;
+            }
+        };
+        thread::spawn("telemetry-otlp", run).map_err(|source| InitError::Thread { source })?;
+        Ok(Self { queue })
+    }
+
+    /// Hands it a span.
+    pub(crate) fn push(&self, span: Finished) {
+        self.queue.push(span);
+    }
+}
+
+/// Makes a transport as the thread will.
+fn probe(target: &Target) -> Result<(), InitError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| InitError::Thread { source })?;
+    let inside = runtime.enter();
+    let made = Transport::new(target).map(drop);
+    drop(inside);
+    runtime.shutdown_background();
+    made
+}
+
+impl Sink for Exporter {
+    fn name(&self) -> &'static str {
+        "otlp_traces"
+    }
+
+    fn counts(&self) -> SinkCounts {
+        self.queue.counts()
+    }
+
+    fn queued_bytes(&self) -> usize {
+        self.queue.bytes()
+    }
+
+    fn flush(&self, limit: Duration) {
+        self.queue.flush(limit);
+    }
+
+    fn close(&self, limit: Duration) -> SinkCounts {
+        self.queue.end(limit)
+    }
+}
+
+struct Sender {
+    transport: Transport,
+    resource: Resource,
+    queue: Arc<Queue<Finished>>,
+}
+
+impl Sender {
+    async fn run(&self, limits: BatchLimits) {
+        let mut batch = Vec::new();
+        while self.queue.take_async(limits, &mut batch).await {
+            self.deliver(&batch).await;
+            batch.clear();
+        }
+    }
+
+    /// Sends a batch until it is settled. Parts of it, where the collector finds it too large.
+    async fn deliver(&self, batch: &[Finished]) {
+        let mut parts = vec![batch];
+        while let Some(part) = parts.pop() {
+            match self.persist(part).await {
+                Verdict::Settled => {}
+                Verdict::TooLarge if part.len() > 1 => {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    parts.extend([second, first]);
+                }
+                Verdict::TooLarge => {
+                    self.queue.settle(1, Fate::Rejected(RejectReason::TooLarge));
+                }
+            }
+        }
+    }
+
+    /// Sends one request again and again, as long as the collector is not there or has no room: the queue in front
+    /// bounds what that costs. At the end of the shutdown's time the queue's seal settles what is in our hands.
+    async fn persist(&self, part: &[Finished]) -> Verdict {
+        let mut backoff = Backoff::new(WAITS.0, WAITS.1);
+        let message = request(&self.resource, part);
+        let all = part.len() as u64;
+        loop {
+            let deadline = self.queue.deadline();
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                // It was tried and is lost: the collector could not be reached in time.
+                self.queue.settle(all, Fate::Dropped(DropReason::Unreachable));
+                return Verdict::Settled;
+            }
+            match self.transport.send(message.clone(), deadline).await {
+                Answer::Taken { rejected, .. } => {
+                    let rejected = rejected.min(all);
+                    self.queue.settle(rejected, Fate::Rejected(RejectReason::Partial));
+                    self.queue.settle(all - rejected, Fate::Delivered);
+                    return Verdict::Settled;
+                }
+                Answer::Refused { reason, .. } => {
+                    self.queue.settle(all, Fate::Rejected(reason));
+                    return Verdict::Settled;
+                }
+                Answer::TooLarge => return Verdict::TooLarge,
+                Answer::Later { after, .. } => self.pause(backoff.next(after, fastrand::f64())).await,
+            }
+        }
+    }
+
+    /// Waits, but not beyond the end of the shutdown's time, which may come meanwhile.
+    async fn pause(&self, wait: Duration) {
+        let until = Instant::now() + wait;
+        let step = Duration::from_millis(50);
+        loop {
+            let now = Instant::now();
+            let end = self.queue.deadline().map_or(until, |deadline| deadline.min(until));
+            if now >= end {
+                return;
+            }
+            tokio::time::sleep((end - now).min(step)).await;
+        }
+    }
+}
+
+enum Verdict {
+    Settled,
+    TooLarge,
+}
