@@ -31,8 +31,8 @@ impl Causes {
                 let oldest = oldest_acceptable(rest)?;
                 let stream = after(rest, "for stream: ")?;
                 let level = after(stream, "level=\"")?.split('"').next()?;
-                let level = LEVELS.iter().position(|known| *known == level)?;
-                Some((Severity::ALL[level], oldest))
+                let (level, _) = LEVELS.iter().find(|(_, known)| *known == level)?;
+                Some((*level, oldest))
             }),
             times: ["timestamp too old", "too far behind", "out of order"]
                 .iter()

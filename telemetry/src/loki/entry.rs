@@ -6,7 +6,8 @@ use std::hash::{BuildHasher, RandomState};
 
 use bytes::Bytes;
 
-use crate::sink::queue::Severity;
+use crate::log::line::Line;
+use crate::sink::queue::{Item as _, Severity};
 
 /// A line, as it is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +29,26 @@ impl Entry {
     /// Bytes in a request: the line, and about so much around it.
     pub(crate) fn bytes(&self) -> usize {
         self.line.len() + 24
+    }
+}
+
+impl From<Line> for Entry {
+    fn from(line: Line) -> Self {
+        Self {
+            level: line.severity(),
+            at: line.nanos() as i64,
+            line: Bytes::from_owner(Text(line)),
+            late: false,
+        }
+    }
+}
+
+/// The text of a line that others hold, too.
+struct Text(Line);
+
+impl AsRef<[u8]> for Text {
+    fn as_ref(&self) -> &[u8] {
+        self.0.text().as_bytes()
     }
 }
 

@@ -92,7 +92,7 @@ impl Streams {
         }
         let text = |level: &str, late: &str| Bytes::from(format!("{{{fixed}level=\"{level}\"{late}}}"));
         Ok(Self {
-            texts: LEVELS.map(|level| [text(level, ""), text(level, ", replay=\"true\"")]),
+            texts: LEVELS.map(|(_, level)| [text(level, ""), text(level, ", replay=\"true\"")]),
         })
     }
 
@@ -102,8 +102,14 @@ impl Streams {
     }
 }
 
-/// The value of the label `level`, by [`Severity`].
-pub(crate) const LEVELS: [&str; 5] = ["trace", "debug", "info", "warn", "error"];
+/// The values of the label `level`, in the order of [`Severity`].
+pub(crate) const LEVELS: [(Severity, &str); 5] = [
+    (Severity::Trace, "trace"),
+    (Severity::Debug, "debug"),
+    (Severity::Info, "info"),
+    (Severity::Warn, "warn"),
+    (Severity::Error, "error"),
+];
 
 /// Appends a label's value as a string of Go, which is how Loki reads it.
 fn quote(out: &mut String, value: &str) {

@@ -5,7 +5,6 @@
 use super::cause::Causes;
 use super::entry::Entry;
 use crate::report::RejectReason;
-use crate::sink::queue::Severity;
 use crate::sink::retry::Verdict;
 
 /// The lines of a batch that are not settled, in the parts in which they are sent.
@@ -166,6 +165,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::sink::queue::Severity;
 
     /// Takes what it takes and stores it, also when it refuses the push for the rest of it.
     #[derive(Default)]

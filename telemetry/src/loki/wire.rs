@@ -55,7 +55,8 @@ pub(crate) struct LabelPair {
 }
 
 /// How a push is made smaller on its way.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LokiCompression {
     /// Snappy: cheap, and what Loki's own agents do.
     #[default]
