@@ -6,19 +6,16 @@ mod error;
 pub(crate) mod units;
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use opentelemetry::KeyValue;
-use opentelemetry::trace::TracerProvider as _;
-use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, SpanProcessor};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
 pub use self::error::InitError;
 use crate::log::{LogLayer, Output, Queue};
 use crate::metrics::Metrics;
-use crate::otlp::{Otlp, OtlpConfig};
+use crate::otlp::{OtlpSettings, Protocol};
+use crate::redact::Redact;
+use crate::trace::{self, Traces, TracesSettings};
 use crate::{Inner, LogLevel, Telemetry, level};
 
 /// Describes a service's telemetry; see [`Telemetry::builder`].
@@ -30,11 +27,10 @@ pub struct TelemetryBuilder {
     pub(crate) environment: String,
     pub(crate) instance: Option<String>,
     pub(crate) filter: String,
-    pub(crate) ratio: f64,
-    pub(crate) trust_remote: bool,
     pub(crate) redact: Vec<String>,
     pub(crate) queue_bytes: usize,
-    pub(crate) otlp: Option<OtlpConfig>,
+    pub(crate) traces: TracesSettings,
+    pub(crate) otlp: OtlpSettings,
 }
 
 impl TelemetryBuilder {
@@ -45,8 +41,6 @@ impl TelemetryBuilder {
             environment: "dev".to_owned(),
             instance: None,
             filter: "info".to_owned(),
-            ratio: 1.0,
-            trust_remote: true,
             redact: [
                 "authorization",
                 "password",
@@ -60,7 +54,8 @@ impl TelemetryBuilder {
             .map(str::to_owned)
             .to_vec(),
             queue_bytes: 16 * 1024 * 1024,
-            otlp: None,
+            traces: TracesSettings::default(),
+            otlp: OtlpSettings::default(),
         }
     }
 
@@ -88,16 +83,16 @@ impl TelemetryBuilder {
         self
     }
 
-    /// Share of traces to export when the caller has not decided, 0 to 1. Default 1 in `dev`, else what
-    /// [`TelemetryBuilder::from_env`] says.
+    /// Share of traces to export when the caller has not decided, 0 to 1. Default 0.1 in `production`, else 1, both
+    /// lowered above 10,000 new traces per second.
     pub fn trace_ratio(mut self, ratio: f64) -> Self {
-        self.ratio = ratio.clamp(0.0, 1.0);
+        self.traces.ratio = Some(ratio);
         self
     }
 
     /// Whether a caller's decision to sample is followed. Public edges should say `false`. Default `true`.
     pub fn trust_remote_sampling(mut self, trust: bool) -> Self {
-        self.trust_remote = trust;
+        self.traces.trust_remote = trust;
         self
     }
 
@@ -115,33 +110,28 @@ impl TelemetryBuilder {
 
     /// Exports spans to a collector over OTLP, HTTP with protobuf (`http://host:4318`).
     pub fn otlp_http(mut self, endpoint: impl Into<String>) -> Self {
-        self.otlp = Some(OtlpConfig {
-            endpoint: endpoint.into(),
-            grpc: false,
-            timeout: Duration::from_secs(10),
-        });
+        self.otlp.all.endpoint = Some(endpoint.into());
+        self.otlp.all.protocol = Some(Protocol::HttpProtobuf);
         self
     }
 
     /// Exports spans to a collector over OTLP, gRPC (`http://host:4317`).
     pub fn otlp_grpc(mut self, endpoint: impl Into<String>) -> Self {
-        self.otlp = Some(OtlpConfig {
-            endpoint: endpoint.into(),
-            grpc: true,
-            timeout: Duration::from_secs(10),
-        });
+        self.otlp.all.endpoint = Some(endpoint.into());
+        self.otlp.all.protocol = Some(Protocol::Grpc);
+        self
+    }
+
+    /// Writes spans to a file as lines of OTLP/JSON.
+    pub fn traces_file(mut self, path: impl Into<std::path::PathBuf>) -> Self {
+        self.traces.file.path = Some(path.into());
         self
     }
 
     /// Reads `OTEL_SERVICE_NAME`, `SERVICE_VERSION`, `INSTANCE_ID`, `APP_ENV`, `RUST_LOG`, `OTEL_SDK_DISABLED`,
-    /// `OTEL_EXPORTER_OTLP_ENDPOINT`, `_PROTOCOL`, `_TIMEOUT`, `OTEL_TRACES_SAMPLER_ARG`. What is unset or cannot be
-    /// read changes nothing. Without a ratio, `staging` samples 25 % and `production` 5 %.
-    pub fn from_env(self) -> Self {
-        self.read_lookup(|name| std::env::var(name).ok())
-    }
-
-    fn read_lookup(mut self, lookup: impl Fn(&str) -> Option<String>) -> Self {
-        let lookup = |name: &str| lookup(name).filter(|value| !value.is_empty());
+    /// `OTEL_EXPORTER_OTLP_…`, `OTEL_TRACES_…`, `TRACES_…`. What is unset or cannot be read changes nothing.
+    pub fn from_env(mut self) -> Self {
+        let lookup = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         if let Some(name) = lookup("OTEL_SERVICE_NAME") {
             self.service = name;
         }
@@ -152,30 +142,17 @@ impl TelemetryBuilder {
             self.instance = Some(instance);
         }
         if let Some(environment) = lookup("APP_ENV") {
-            self.ratio = match environment.as_str() {
-                "staging" => 0.25,
-                "production" => 0.05,
-                _ => self.ratio,
-            };
             self.environment = environment;
         }
         if let Some(filter) = lookup("RUST_LOG") {
             self.filter = filter;
         }
-        if let Some(ratio) = lookup("OTEL_TRACES_SAMPLER_ARG").and_then(|text| text.parse::<f64>().ok()) {
-            self.ratio = ratio.clamp(0.0, 1.0);
-        }
-        let disabled = lookup("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
-        if let Some(endpoint) = lookup("OTEL_EXPORTER_OTLP_ENDPOINT").filter(|_| !disabled) {
-            let grpc = lookup("OTEL_EXPORTER_OTLP_PROTOCOL").is_some_and(|protocol| protocol == "grpc");
-            let timeout = lookup("OTEL_EXPORTER_OTLP_TIMEOUT")
-                .and_then(|text| text.parse().ok())
-                .map_or(Duration::from_secs(10), Duration::from_millis);
-            self.otlp = Some(OtlpConfig {
-                endpoint,
-                grpc,
-                timeout,
-            });
+        let raw = |name: &str| std::env::var_os(name);
+        let env = env::Env::new(&raw);
+        let _ = self.traces.read_env(&env);
+        let _ = self.otlp.read_env(&env);
+        if lookup("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
+            self.traces.export = false;
         }
         self
     }
@@ -190,13 +167,20 @@ impl TelemetryBuilder {
             return Err(InitError::AlreadyInitialised);
         }
         let queue = Queue::new(self.queue_bytes);
-        let otlp = self
-            .otlp
-            .clone()
-            .map(|config| Otlp::start(config, self.resource()))
-            .transpose()?;
+        let mut resource = vec![
+            ("service.name", self.service.as_str()),
+            ("deployment.environment.name", self.environment.as_str()),
+        ];
+        if !self.version.is_empty() {
+            resource.push(("service.version", &self.version));
+        }
+        if let Some(instance) = &self.instance {
+            resource.push(("service.instance.id", instance));
+        }
+        let redact = Redact::new(&self.redact);
+        let traces = trace::start(&self.traces, &self.otlp, &self.environment, &resource, redact)?;
         let (subscriber, telemetry) =
-            self.assemble(Output::Queue(Arc::clone(&queue)), Some(Arc::clone(&queue)), otlp, None)?;
+            self.assemble(Output::Queue(Arc::clone(&queue)), Some(Arc::clone(&queue)), traces)?;
         tracing::subscriber::set_global_default(subscriber).map_err(|_| InitError::AlreadyInitialised)?;
         queue
             .start(std::io::stdout())
@@ -205,51 +189,15 @@ impl TelemetryBuilder {
         Ok(telemetry)
     }
 
-    fn resource(&self) -> Resource {
-        let mut attributes = vec![KeyValue::new("deployment.environment.name", self.environment.clone())];
-        if !self.version.is_empty() {
-            attributes.push(KeyValue::new("service.version", self.version.clone()));
-        }
-        if let Some(instance) = &self.instance {
-            attributes.push(KeyValue::new("service.instance.id", instance.clone()));
-        }
-        Resource::builder()
-            .with_service_name(self.service.clone())
-            .with_attributes(attributes)
-            .build()
-    }
-
     /// Puts the layers together: one filter over all, then the log, then spans. Filters inside would lose data.
     pub(crate) fn assemble(
         self,
         output: Output,
         queue: Option<Arc<Queue>>,
-        otlp: Option<Otlp>,
-        captured: Option<
-            Box<
-                dyn FnOnce(
-                    opentelemetry_sdk::trace::TracerProviderBuilder,
-                ) -> opentelemetry_sdk::trace::TracerProviderBuilder,
-            >,
-        >,
+        traces: Traces,
     ) -> Result<(impl tracing::Subscriber + Send + Sync + use<>, Telemetry), InitError> {
         let filter = level::parse(&self.filter).map_err(|source| InitError::Filter { source })?;
         let (filter, handle) = reload::Layer::<EnvFilter, Registry>::new(filter);
-        let mut provider =
-            SdkTracerProvider::builder().with_sampler(self.sampler(otlp.is_some() || captured.is_some()));
-        if let Some(otlp) = otlp.clone() {
-            provider = provider.with_span_processor(otlp);
-        }
-        if let Some(capture) = captured {
-            provider = capture(provider);
-        }
-        let tracer = provider.with_resource(self.resource()).build().tracer("telemetry");
-        let spans = tracing_opentelemetry::layer()
-            .with_tracer(tracer)
-            .with_location(false)
-            .with_threads(false)
-            .with_target(false)
-            .with_tracked_inactivity(false);
         let log = LogLayer::new(output, &self.service, &self.environment, self.redact);
         let metrics = Metrics::new();
         metrics
@@ -258,15 +206,16 @@ impl TelemetryBuilder {
         metrics.counter(catalogue::PANICS_TOTAL, []);
         crate::process::watch(&metrics);
         let levels = log.levels();
-        crate::scrape::watch_sinks(&metrics, levels, queue.clone(), otlp.clone());
-        let subscriber = tracing_subscriber::registry().with(filter).with(log).with(spans);
+        crate::scrape::watch_sinks(&metrics, levels, queue.clone(), traces.sinks.clone());
+        let subscriber = tracing_subscriber::registry().with(filter).with(log).with(traces.layer);
         let level = LogLevel::new(handle, self.filter);
         let telemetry = Telemetry {
             inner: Arc::new(Inner {
                 metrics,
                 level,
                 queue,
-                otlp,
+                sinks: traces.sinks,
+                sampling: traces.sampling,
                 report: Mutex::new(None),
                 #[cfg(feature = "resilience")]
                 policies: crate::policies::Policies::default(),
@@ -274,26 +223,4 @@ impl TelemetryBuilder {
         };
         Ok((subscriber, telemetry))
     }
-
-    fn sampler(&self, exported: bool) -> Sampler {
-        // Without anybody to send to, spans exist for their ids alone.
-        let root = if exported {
-            Sampler::TraceIdRatioBased(self.ratio)
-        } else {
-            Sampler::AlwaysOff
-        };
-        let mut sampler = Sampler::parent_based(root.clone());
-        if !self.trust_remote {
-            sampler = sampler.with_remote_parent_sampled(root);
-        }
-        Sampler::ParentBased(Box::new(sampler))
-    }
-}
-
-/// A processor that is given to the provider in tests.
-pub(crate) fn with_processor(
-    processor: impl SpanProcessor + 'static,
-) -> Box<dyn FnOnce(opentelemetry_sdk::trace::TracerProviderBuilder) -> opentelemetry_sdk::trace::TracerProviderBuilder>
-{
-    Box::new(move |builder| builder.with_span_processor(processor))
 }

@@ -1,14 +1,15 @@
 //! Telemetry for tests: lines and spans of the current thread, kept in memory. Nothing is written or sent.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::trace::{Span, SpanData, SpanProcessor};
+use opentelemetry_proto::tonic::common::v1::KeyValue;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::trace::v1::Span;
+use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 
 use crate::Telemetry;
-use crate::builder::with_processor;
 use crate::log::Output;
+use crate::trace;
 
 /// Result of [`Telemetry::test`]. It captures on the thread that made it, while it lives: use a current-thread runtime.
 #[derive(Debug)]
@@ -30,10 +31,16 @@ pub struct CapturedSpan {
     pub span_id: String,
     /// Span id of the parent, zeros for a root.
     pub parent_span_id: String,
+    /// 1 internal, 2 server, 3 client, 4 producer, 5 consumer, as in OTLP.
+    pub kind: i32,
     /// Whether the status is an error.
     pub is_error: bool,
+    /// Its attributes, in order, values as text.
+    pub attributes: Vec<(String, String)>,
     /// Names of its events, in order.
     pub events: Vec<String>,
+    /// Span ids of its links, in order.
+    pub links: Vec<String>,
 }
 
 impl TestTelemetry {
@@ -67,14 +74,13 @@ impl std::ops::Deref for TestTelemetry {
 pub(crate) fn start() -> TestTelemetry {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let spans = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&spans);
+    let traces = trace::captured(move |span| {
+        kept.lock().unwrap_or_else(PoisonError::into_inner).push(captured(span));
+    });
     let (subscriber, telemetry) = Telemetry::builder("test")
         .filter("trace")
-        .assemble(
-            Output::Capture(Arc::clone(&lines)),
-            None,
-            None,
-            Some(with_processor(Keep(Arc::clone(&spans)))),
-        )
+        .assemble(Output::Capture(Arc::clone(&lines)), None, traces)
         .expect("the filter is a constant and nothing else can fail");
     TestTelemetry {
         telemetry,
@@ -84,29 +90,29 @@ pub(crate) fn start() -> TestTelemetry {
     }
 }
 
-#[derive(Debug)]
-struct Keep(Arc<Mutex<Vec<CapturedSpan>>>);
-
-impl SpanProcessor for Keep {
-    fn on_start(&self, _span: &mut Span, _context: &opentelemetry::Context) {}
-
-    fn on_end(&self, span: SpanData) {
-        let kept = CapturedSpan {
-            name: span.name.into_owned(),
-            trace_id: span.span_context.trace_id().to_string(),
-            span_id: span.span_context.span_id().to_string(),
-            parent_span_id: span.parent_span_id.to_string(),
-            is_error: matches!(span.status, opentelemetry::trace::Status::Error { .. }),
-            events: span.events.iter().map(|event| event.name.to_string()).collect(),
-        };
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(kept);
+fn captured(span: Span) -> CapturedSpan {
+    let id = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    CapturedSpan {
+        name: span.name,
+        trace_id: id(&span.trace_id),
+        span_id: id(&span.span_id),
+        // A root has none; here it is zeros, as for the API.
+        parent_span_id: format!("{:0>16}", id(&span.parent_span_id)),
+        kind: span.kind,
+        is_error: span.status.is_some_and(|status| status.code == StatusCode::Error as i32),
+        attributes: span.attributes.iter().filter_map(shown).collect(),
+        events: span.events.into_iter().map(|event| event.name).collect(),
+        links: span.links.iter().map(|link| id(&link.span_id)).collect(),
     }
+}
 
-    fn force_flush(&self) -> OTelSdkResult {
-        Ok(())
-    }
-
-    fn shutdown_with_timeout(&self, _timeout: Duration) -> OTelSdkResult {
-        Ok(())
-    }
+fn shown(attribute: &KeyValue) -> Option<(String, String)> {
+    let value = match attribute.value.as_ref()?.value.as_ref()? {
+        Value::StringValue(text) => text.clone(),
+        Value::BoolValue(value) => value.to_string(),
+        Value::IntValue(value) => value.to_string(),
+        Value::DoubleValue(value) => value.to_string(),
+        other => format!("{other:?}"),
+    };
+    Some((attribute.key.clone(), value))
 }

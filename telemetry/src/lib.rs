@@ -44,6 +44,7 @@ mod report;
 mod scrape;
 pub mod server;
 mod sink;
+pub mod trace;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -60,7 +61,9 @@ pub use metrics::{Counter, Exemplar, Gauge, Histogram, Metrics};
 pub use policy_events::PolicyEvents;
 pub use propagation::{CorrelationId, inject, inject_metadata, interceptor};
 pub use report::{DropReason, RejectReason, Report, SinkCounts};
+pub use otlp::{Compression, OtlpSettings, OtlpSignal, Protocol};
 pub use server::{GrpcLayer, GrpcType, HttpLayer, RpcNames};
+pub use trace::{SPAN_TARGET, Sampling, SpanExt, SpanIds, TracesSettings};
 
 /// What [`TelemetryBuilder::init`] set up. Clones share. Call [`Telemetry::shutdown`] at the end: the last handle that
 /// is dropped without it waits at most 200 ms for the log.
@@ -74,7 +77,9 @@ struct Inner {
     metrics: Metrics,
     level: LogLevel,
     queue: Option<Arc<log::Queue>>,
-    otlp: Option<otlp::Otlp>,
+    /// Of spans.
+    sinks: Vec<Arc<dyn sink::Sink>>,
+    sampling: Sampling,
     report: Mutex<Option<Report>>,
     #[cfg(feature = "resilience")]
     policies: policies::Policies,
@@ -125,6 +130,11 @@ impl Telemetry {
         &self.inner.level
     }
 
+    /// What is sampled, and its change for a time.
+    pub fn sampling(&self) -> &Sampling {
+        &self.inner.sampling
+    }
+
     /// The admin listener with `/loglevel`, `/telemetry` (counts of the sinks) and `/policies` (the figures of every
     /// watched policy; `/policies/{name}/force` and `/policies/{name}/reset` change its breaker for a limited time); add
     /// the routes of others to it.
@@ -134,6 +144,7 @@ impl Telemetry {
             "/telemetry",
             axum::routing::get(move || async move { axum::Json(counts.counts()) }),
         );
+        let router = router.merge(trace::sampling::routes::router(self.inner.sampling.clone()));
         #[cfg(feature = "resilience")]
         let router = router.merge(self.inner.policies.router());
         Admin::new(self.inner.level.clone()).merge(router)
@@ -175,9 +186,7 @@ impl Telemetry {
         if let Some(queue) = &self.inner.queue {
             sinks.push(("stdout", queue.counts()));
         }
-        if let Some(otlp) = &self.inner.otlp {
-            sinks.push(("otlp_traces", otlp.counts()));
-        }
+        sinks.extend(self.inner.sinks.iter().map(|sink| (sink.name(), sink.counts())));
         Report { sinks }
     }
 
@@ -188,24 +197,28 @@ impl Telemetry {
         if let Some(report) = known {
             return report;
         }
-        let spans = async {
-            match &self.inner.otlp {
-                Some(otlp) => Some(otlp.close(limit).await),
-                None => None,
-            }
-        };
+        // Closing blocks: each sink has a thread for it, and none holds up another.
+        let spans: Vec<_> = self
+            .inner
+            .sinks
+            .iter()
+            .map(|sink| {
+                let sink = Arc::clone(sink);
+                tokio::task::spawn_blocking(move || (sink.name(), sink.close(limit)))
+            })
+            .collect();
         let lines = async {
             let queue = Arc::clone(self.inner.queue.as_ref()?);
             // The wait blocks, and a writer that hangs must not hold up anything else.
             tokio::task::spawn_blocking(move || queue.close(limit)).await.ok()
         };
-        let (spans, lines) = tokio::join!(spans, lines);
+        let lines = lines.await;
         let mut report = Report::default();
         if let Some(counts) = lines {
             report.sinks.push(("stdout", counts));
         }
-        if let Some(counts) = spans {
-            report.sinks.push(("otlp_traces", counts));
+        for closed in spans {
+            report.sinks.extend(closed.await.ok());
         }
         *self.inner.report.lock().unwrap_or_else(PoisonError::into_inner) = Some(report.clone());
         report

@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use opentelemetry::trace::TraceContextExt as _;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Subscriber};
@@ -19,7 +18,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::propagation::CorrelationId;
+use crate::trace::kept::append_ids;
 use crate::report::SinkCounts;
 
 /// Longest value of one field in bytes.
@@ -231,7 +230,9 @@ where
         line.push_str(",\"target\":");
         string(&mut line, metadata.target());
         line.push_str(&self.fixed);
-        ids(&mut line);
+        let mut of_span = String::new();
+        ids(&mut of_span, event, &context);
+        line.push_str(&of_span);
         let mut seen: Vec<&'static str> = Vec::new();
         let mut put = |line: &mut String, name: &'static str, json: &str| {
             if seen.contains(&name) {
@@ -261,7 +262,7 @@ where
         }
         line.push('}');
         if line.len() > LINE_LIMIT {
-            line = shortened(&timestamp, line.len(), &fields, *metadata.level(), &self.fixed);
+            line = shortened(&timestamp, line.len(), &fields, *metadata.level(), &self.fixed, &of_span);
         }
         let level = match *metadata.level() {
             Level::ERROR => 0,
@@ -281,36 +282,25 @@ where
     }
 }
 
-/// Appends the ids of the current span and request.
-fn ids(line: &mut String) {
-    opentelemetry::Context::map_current(|context| {
-        let span = context.span();
-        let span = span.span_context();
-        if span.is_valid() {
-            let _ = write!(
-                line,
-                ",\"trace_id\":\"{}\",\"span_id\":\"{}\",\"trace_flags\":\"{:02x}\"",
-                span.trace_id(),
-                span.span_id(),
-                span.trace_flags().to_u8()
-            );
-        }
-        if let Some(id) = context.get::<CorrelationId>() {
-            line.push_str(",\"correlation_id\":");
-            string(line, id.as_str());
-        }
-    });
+/// Appends the ids of the event's span and request.
+fn ids<S>(line: &mut String, event: &Event<'_>, context: &Context<'_, S>)
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    if let Some(span) = context.event_span(event) {
+        append_ids(line, &span);
+    }
 }
 
 /// A line that was too long, with its message and ids alone.
-fn shortened(timestamp: &str, bytes: usize, fields: &Fields<'_>, level: Level, fixed: &str) -> String {
+fn shortened(timestamp: &str, bytes: usize, fields: &Fields<'_>, level: Level, fixed: &str, ids: &str) -> String {
     let mut short = format!(
         "{{\"timestamp\":\"{timestamp}\",\"level\":\"{}\",\"message\":",
         level.as_str()
     );
     string(&mut short, limited(fields.message.as_deref().unwrap_or_default()));
     short.push_str(fixed);
-    ids(&mut short);
+    short.push_str(ids);
     let _ = write!(short, ",\"truncated\":true,\"line_bytes\":{bytes}}}");
     short
 }

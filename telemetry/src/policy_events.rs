@@ -8,7 +8,8 @@ use std::time::Duration;
 use opentelemetry::KeyValue;
 use resilience::{Event, Listener, State};
 use tokio::time::Instant;
-use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+
+use crate::SpanExt as _;
 
 /// How long a policy's spent budget is not told again. It is spent for as long as a dependency fails, with every call.
 const QUIET: Duration = Duration::from_secs(10);

@@ -12,8 +12,8 @@ use axum::routing::get;
 
 use crate::log::{Levels, Queue};
 use crate::metrics::Metrics;
-use crate::otlp::Otlp;
 use crate::report::SinkCounts;
+use crate::sink::Sink;
 
 /// `GET` and `HEAD` of `/metrics`.
 pub(crate) fn router<S: Clone + Send + Sync + 'static>(metrics: Metrics) -> Router<S> {
@@ -33,7 +33,7 @@ async fn scrape(State(metrics): State<Metrics>, headers: HeaderMap) -> impl Into
 }
 
 /// Exports what the sinks count.
-pub(crate) fn watch_sinks(metrics: &Metrics, levels: Levels, queue: Option<Arc<Queue>>, otlp: Option<Otlp>) {
+pub(crate) fn watch_sinks(metrics: &Metrics, levels: Levels, queue: Option<Arc<Queue>>, sinks: Vec<Arc<dyn Sink>>) {
     metrics.on_scrape(move |metrics| {
         const NAMES: [&str; 5] = ["ERROR", "WARN", "INFO", "DEBUG", "TRACE"];
         for (name, count) in NAMES.into_iter().zip(levels.read()) {
@@ -47,8 +47,11 @@ pub(crate) fn watch_sinks(metrics: &Metrics, levels: Levels, queue: Option<Arc<Q
                 .gauge(catalogue::TELEMETRY_QUEUE_BYTES, ["stdout"])
                 .set(queue.bytes() as f64);
         }
-        if let Some(otlp) = &otlp {
-            show(metrics, "otlp_traces", otlp.counts());
+        for sink in &sinks {
+            show(metrics, sink.name(), sink.counts());
+            metrics
+                .gauge(catalogue::TELEMETRY_QUEUE_BYTES, [sink.name()])
+                .set(sink.queued_bytes() as f64);
         }
     });
 }

@@ -13,7 +13,6 @@ use http_body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
 use tracing::Span;
-use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::metrics::Metrics;
 use crate::propagation::extract;
@@ -161,10 +160,8 @@ where
                 .counter(catalogue::TELEMETRY_PROPAGATION_INVALID_TOTAL, [name])
                 .inc();
         }
-        let span = span(&what, &request);
+        let span = extracted.scope(|| span(&what, &request));
         let pending = Pending::begin(&self.red, what, span.clone());
-        // Fails only when the span is disabled or was entered before, neither of which loses the request.
-        let _ = span.set_parent(extracted.context);
         let inner = {
             let _entered = span.enter();
             self.inner.call(request)
@@ -177,6 +174,8 @@ where
 fn span<B>(what: &What, request: &Request<B>) -> Span {
     match what {
         What::Http { method, route, .. } => tracing::info_span!(
+            target: crate::SPAN_TARGET,
+            parent: None,
             "http_request",
             otel.name = format!("{method} {}", route.as_str()),
             otel.kind = "server",
@@ -189,6 +188,8 @@ fn span<B>(what: &What, request: &Request<B>) -> Span {
         What::Grpc { .. } => {
             let (service, method) = grpc::split(request.uri().path()).unwrap_or(("_unmatched", "_unmatched"));
             tracing::info_span!(
+                target: crate::SPAN_TARGET,
+                parent: None,
                 "grpc_request",
                 otel.name = format!("{service}/{method}"),
                 otel.kind = "server",

@@ -5,8 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, TryLockError};
 use std::time::Duration;
 
-use opentelemetry::trace::TraceContextExt as _;
-use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+use crate::{SpanExt as _, SpanIds};
 
 /// A counter of one series. Keep it instead of asking again where it is counted often. Clones share.
 #[derive(Debug, Clone, Default)]
@@ -108,21 +107,19 @@ pub struct Exemplar {
 impl Exemplar {
     /// The trace of this span, if it is sampled: one that nobody stored would lead nowhere.
     pub fn of(span: &tracing::Span) -> Option<Self> {
-        if span.is_disabled() {
-            return None;
-        }
-        let context = span.context();
-        let span = context.span();
-        let span = span.span_context();
-        span.is_sampled().then(|| Self {
-            trace_id: u128::from_be_bytes(span.trace_id().to_bytes()),
-            span_id: u64::from_be_bytes(span.span_id().to_bytes()),
-        })
+        span.ids().and_then(Self::sampled)
     }
 
     /// The trace of the current span, if it is sampled.
     pub fn current() -> Option<Self> {
-        Self::of(&tracing::Span::current())
+        crate::trace::current_ids().and_then(Self::sampled)
+    }
+
+    fn sampled(ids: SpanIds) -> Option<Self> {
+        ids.sampled.then(|| Self {
+            trace_id: u128::from_be_bytes(ids.trace_id.to_bytes()),
+            span_id: u64::from_be_bytes(ids.span_id.to_bytes()),
+        })
     }
 
     /// 32 characters of lower hex.

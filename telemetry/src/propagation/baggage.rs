@@ -4,7 +4,7 @@
 use opentelemetry::baggage::BaggageExt as _;
 use opentelemetry::{Context, KeyValue, StringValue};
 
-use super::{BAGGAGE, ReadHeaders};
+use super::ReadHeaders;
 use crate::trace::kept;
 
 /// Longest header that is passed on, in bytes (3.3.2).
@@ -63,7 +63,7 @@ impl Baggage {
 }
 
 pub(crate) fn read(headers: &(impl ReadHeaders + ?Sized)) -> Result<Option<Baggage>, ()> {
-    from(headers.values(BAGGAGE.as_str()))
+    from(headers.values("baggage"))
 }
 
 fn from<'a>(values: impl Iterator<Item = &'a [u8]>) -> Result<Option<Baggage>, ()> {

@@ -56,7 +56,8 @@ impl WriteHeaders for HeaderMap {
 
 impl ReadHeaders for MetadataMap {
     fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> + 'a {
-        self.as_ref().values(name)
+        let headers: &HeaderMap = self.as_ref();
+        headers.get_all(name).iter().map(HeaderValue::as_bytes)
     }
 }
 

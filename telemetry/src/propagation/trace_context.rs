@@ -3,8 +3,11 @@
 
 use opentelemetry::trace::{SpanId, TraceId};
 
-use super::{ReadHeaders, TRACEPARENT, TRACESTATE};
+use super::ReadHeaders;
 use crate::trace::{Parent, SpanIds};
+
+const TRACEPARENT: &str = "traceparent";
+const TRACESTATE: &str = "tracestate";
 
 /// Longest `tracestate` that is passed on, in bytes. The recommendation asks for at least 512 characters.
 const STATE_LIMIT: usize = 8 * 1024;
@@ -23,7 +26,7 @@ pub(crate) enum Read {
 }
 
 pub(crate) fn read(headers: &(impl ReadHeaders + ?Sized)) -> Read {
-    let mut values = headers.values(TRACEPARENT.as_str());
+    let mut values = headers.values(TRACEPARENT);
     let parent = match (values.next(), values.next()) {
         (None, _) => return Read::Absent,
         (Some(one), None) => traceparent(one),
@@ -33,7 +36,7 @@ pub(crate) fn read(headers: &(impl ReadHeaders + ?Sized)) -> Read {
         None => Read::Refused,
         Some(parent) => Read::Found {
             parent,
-            state: state(headers.values(TRACESTATE.as_str())),
+            state: state(headers.values(TRACESTATE)),
         },
     }
 }

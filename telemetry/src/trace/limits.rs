@@ -41,19 +41,17 @@ impl Limits {
 
     /// Reads the variables.
     pub(crate) fn read_env(&mut self, env: &Env<'_>) -> Result<(), InitError> {
-        const COUNT: &str = "a whole number";
-        for (name, limit) in [
-            ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", &mut self.attributes),
-            ("OTEL_SPAN_EVENT_COUNT_LIMIT", &mut self.events),
-            ("OTEL_SPAN_LINK_COUNT_LIMIT", &mut self.links),
-            ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", &mut self.value),
-            ("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", &mut self.value),
-        ] {
-            if let Some(count) = env.parse(name, COUNT)? {
+        let count = |name: &str, limit: &mut usize| -> Result<(), InitError> {
+            if let Some(count) = env.parse(name, "a whole number")? {
                 *limit = count;
             }
-        }
-        Ok(())
+            Ok(())
+        };
+        count("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", &mut self.attributes)?;
+        count("OTEL_SPAN_EVENT_COUNT_LIMIT", &mut self.events)?;
+        count("OTEL_SPAN_LINK_COUNT_LIMIT", &mut self.links)?;
+        count("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", &mut self.value)?;
+        count("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", &mut self.value)
     }
 
     /// Whether a value of that name is hidden.

@@ -230,7 +230,15 @@ fn pair(key: String, value: Value) -> KeyValue {
 
 /// An attribute of the API's type.
 pub(crate) fn attribute(of: opentelemetry::KeyValue) -> KeyValue {
-    KeyValue::from(of)
+    use opentelemetry::Value as Theirs;
+    let value = match of.value {
+        Theirs::Bool(value) => Value::BoolValue(value),
+        Theirs::I64(value) => Value::IntValue(value),
+        Theirs::F64(value) => Value::DoubleValue(value),
+        // Lists are rare here, and are shown as text.
+        other => Value::StringValue(other.to_string()),
+    };
+    pair(of.key.as_str().to_owned(), value)
 }
 
 fn name(field: &Field) -> &'static str {
