@@ -1,15 +1,27 @@
-//! What a check is: an async question about one thing that the service needs, and how its answer is to be taken.
-//! When checks run, and what their answers make of the service, is `schedule` and `state`.
+//! What a check is: an async question about one thing that the service needs, and its answer. What the answer means for
+//! the service is `spec`, when checks run is `schedule`.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::time::Duration;
+use std::sync::Arc;
+
+use crate::checks::single_flight::SingleFlight;
 
 /// A question about one thing that the service needs. Implemented by every `Fn() -> impl Future` whose output turns
 /// into an [`Outcome`]: `()`, `Result<(), E>` of any error, or `Outcome` itself.
+///
+/// The future must not block its thread: a timeout cannot interrupt it there, and the runtime's other tasks wait with
+/// it. What can only be asked by blocking goes through [`blocking`].
 pub trait Check: Send + Sync + 'static {
     /// Asks once. The future is dropped when the check's timeout is over.
     fn run(&self) -> Pin<Box<dyn Future<Output = Outcome> + Send + '_>>;
+
+    /// What is asked, in the words of draft-inadarei-api-health-check: `datastore`, `system` or `component`. Shown in
+    /// details.
+    fn component_type(&self) -> &'static str {
+        "component"
+    }
 }
 
 impl<F, Fut> Check for F
@@ -21,6 +33,35 @@ where
     fn run(&self) -> Pin<Box<dyn Future<Output = Outcome> + Send + '_>> {
         let future = self();
         Box::pin(async move { future.await.into() })
+    }
+}
+
+/// A check that blocks a thread, such as a call of a C library or of a file system over the network: it runs on the
+/// runtime's threads for blocking work. A run that hangs outlives its timeout, since nobody can interrupt it, and holds
+/// one thread, however long it hangs: the next run waits for it instead of asking again.
+pub fn blocking<O: Into<Outcome>>(ask: impl Fn() -> O + Send + Sync + 'static) -> Blocking {
+    Blocking {
+        ask: Arc::new(move || ask().into()),
+        flight: SingleFlight::default(),
+    }
+}
+
+/// Made by [`blocking`].
+pub struct Blocking {
+    ask: Arc<dyn Fn() -> Outcome + Send + Sync>,
+    flight: SingleFlight,
+}
+
+impl fmt::Debug for Blocking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Blocking").finish_non_exhaustive()
+    }
+}
+
+impl Check for Blocking {
+    fn run(&self) -> Pin<Box<dyn Future<Output = Outcome> + Send + '_>> {
+        let ask = Arc::clone(&self.ask);
+        Box::pin(self.flight.ask(move || tokio::task::spawn_blocking(move || ask())))
     }
 }
 
@@ -118,8 +159,8 @@ fn without_user_info(text: String) -> String {
 }
 
 /// Reason codes of a check that did not pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Reason {
     /// No answer in time.
     Timeout,
@@ -146,6 +187,23 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// The code in details and metrics: `timeout`, `refused` and so on.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Refused => "refused",
+            Self::Auth => "auth",
+            Self::Tls => "tls",
+            Self::Dns => "dns",
+            Self::Protocol => "protocol",
+            Self::Stale => "stale",
+            Self::Panic => "panic",
+            Self::Saturated => "saturated",
+            Self::Pending => "pending",
+            Self::Error => "error",
+        }
+    }
+
     /// The reason that an I/O error stands for.
     pub fn of_io(error: &std::io::Error) -> Self {
         use std::io::ErrorKind;
@@ -176,105 +234,5 @@ impl Reason {
             _ if error.to_string().starts_with("failed to lookup address") => Self::Dns,
             _ => Self::Error,
         }
-    }
-}
-
-/// What a check means for the service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Role {
-    /// The service cannot start without it. What its failure means later is said by [`OnDown`].
-    Critical,
-    /// The service works worse without it; it never keeps traffic away.
-    Degraded,
-    /// Shown and measured, without effect on the service's state.
-    Informative,
-}
-
-/// What the failure of a critical check means once the service has been ready.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnDown {
-    /// Keep the traffic and say `degraded`: right for what all instances share, since taking all of them out of
-    /// balance turns a brown-out into an outage.
-    Degrade,
-    /// Take this instance out of balance: right for what it has for itself (its disk, its queue).
-    NotReady,
-}
-
-/// A check with its name, role and times. Made by [`Spec::critical`], [`Spec::degraded`], [`Spec::informative`].
-pub struct Spec {
-    pub(crate) name: String,
-    pub(crate) role: Role,
-    pub(crate) on_down: OnDown,
-    pub(crate) check: Box<dyn Check>,
-    pub(crate) interval: Duration,
-    pub(crate) timeout: Duration,
-    pub(crate) down_after: u32,
-    pub(crate) up_after: u32,
-}
-
-impl Spec {
-    fn new(name: impl Into<String>, role: Role, check: impl Check) -> Self {
-        Self {
-            name: name.into(),
-            role,
-            on_down: OnDown::Degrade,
-            check: Box::new(check),
-            interval: Duration::from_secs(10),
-            timeout: Duration::from_secs(1),
-            down_after: 3,
-            up_after: 2,
-        }
-    }
-
-    /// A check that must pass once before the service is ready; afterwards it degrades unless [`Spec::on_down`] says
-    /// otherwise.
-    pub fn critical(name: impl Into<String>, check: impl Check) -> Self {
-        Self::new(name, Role::Critical, check)
-    }
-
-    /// A check whose failure degrades the service.
-    pub fn degraded(name: impl Into<String>, check: impl Check) -> Self {
-        Self::new(name, Role::Degraded, check)
-    }
-
-    /// A check that is shown and measured only.
-    pub fn informative(name: impl Into<String>, check: impl Check) -> Self {
-        Self::new(name, Role::Informative, check)
-    }
-
-    /// What the failure of a critical check means after the start. Default [`OnDown::Degrade`].
-    #[must_use]
-    pub fn on_down(mut self, on_down: OnDown) -> Self {
-        self.on_down = on_down;
-        self
-    }
-
-    /// Time between two runs, spread by 20 %. Default 10 s; 1 s (or less, if this is less) until the first success.
-    #[must_use]
-    pub fn interval(mut self, interval: Duration) -> Self {
-        self.interval = interval;
-        self
-    }
-
-    /// Time that one run may take; must be less than the interval. Default 1 s.
-    #[must_use]
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
-        self
-    }
-
-    /// Failures in a row that make it fail. Default 3.
-    #[must_use]
-    pub fn down_after(mut self, failures: u32) -> Self {
-        self.down_after = failures;
-        self
-    }
-
-    /// Successes in a row that make it pass again. Default 2.
-    #[must_use]
-    pub fn up_after(mut self, successes: u32) -> Self {
-        self.up_after = successes;
-        self
     }
 }

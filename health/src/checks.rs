@@ -28,7 +28,7 @@ mod postgres;
 mod rabbitmq;
 #[cfg(feature = "redis")]
 mod redis;
-mod single_flight;
+pub(crate) mod single_flight;
 
 pub use breaker::{BreakerCheck, Circuit};
 pub use cause::Cause;

@@ -1,71 +1,47 @@
-//! The end of a service: SIGTERM -> not ready -> keep accepting for `delay` -> stop accepting -> `timeout` -> abort.
-//! It owns the deadline, since neither axum nor tonic has one. It does not serve; it tells servers when to stop.
+//! The end of a service, in order: told to stop -> not ready, still accepting -> [`Drain::delay`] -> accept no more,
+//! GOAWAY, `Connection: close` -> [`Drain::timeout`] -> cut what is left -> stop the checks -> flush telemetry, at most
+//! [`Drain::flush`]. It owns the deadline, since neither axum nor tonic has one. It does not exit: it returns.
 
 use std::future::Future;
 use std::time::Duration;
 
+use axum::Router;
+use axum::serve::Listener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::schedule::Health;
+use crate::health::Health;
 
-/// Times of a drain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Drain {
-    /// How long the service keeps accepting while it says that it is not ready, so that balancers notice. Default 5 s.
-    pub delay: Duration,
-    /// How long requests in flight may take after that. Default 18 s.
-    pub timeout: Duration,
-}
+mod drain;
+mod serve;
 
-impl Default for Drain {
-    fn default() -> Self {
-        Self {
-            delay: Duration::from_secs(5),
-            timeout: Duration::from_secs(18),
-        }
-    }
-}
+pub use drain::Drain;
+pub(crate) use serve::serve;
 
-impl Drain {
-    /// The defaults, changed by `DRAIN_DELAY` and `DRAIN_TIMEOUT`: seconds (`0.2`) or with a unit (`200ms`, `5s`, `1m`).
-    ///
-    /// # Errors
-    /// A value that is no duration.
-    pub fn from_env() -> Result<Self, DrainError> {
-        let mut drain = Self::default();
-        for (name, field) in [("DRAIN_DELAY", &mut drain.delay), ("DRAIN_TIMEOUT", &mut drain.timeout)] {
-            if let Ok(text) = std::env::var(name) {
-                *field = parse(&text).ok_or(DrainError { name, text })?;
-            }
-        }
-        Ok(drain)
-    }
-}
+/// Time to flush after a second signal.
+const AT_ONCE: Duration = Duration::from_millis(250);
 
-/// A time of the drain that is no duration.
-#[derive(Debug, thiserror::Error)]
-#[error("{name}={text} is no duration such as 5s or 200ms")]
-pub struct DrainError {
-    /// Name of the variable.
-    pub name: &'static str,
-    /// Its value.
-    pub text: String,
-}
-
-fn parse(text: &str) -> Option<Duration> {
-    let text = text.trim();
-    let (number, scale) = match text {
-        _ if text.ends_with("ms") => (text.strip_suffix("ms")?, 1e-3),
-        _ if text.ends_with('s') => (text.strip_suffix('s')?, 1.0),
-        _ if text.ends_with('m') => (text.strip_suffix('m')?, 60.0),
-        _ => (text, 1.0),
-    };
-    Duration::try_from_secs_f64(number.trim().parse::<f64>().ok()? * scale).ok()
+/// The life of one service, from before its first slow step to its end. Clones share.
+///
+/// ```no_run
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # use health::{Drain, Health, Lifecycle};
+/// # async fn flush(_: std::time::Duration) {}
+/// let life = Lifecycle::install(Drain::from_env()?)?;
+/// let listener = life.starting(tokio::net::TcpListener::bind("127.0.0.1:8080")).await??;
+/// let health = Health::builder().build()?;
+/// let app = health.http_router();
+/// life.run(&health, life.serve(listener, app), |limit| flush(limit)).await;
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Lifecycle {
+    phase: watch::Sender<Phase>,
+    times: Drain,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
-enum Phase {
+pub(crate) enum Phase {
     Running,
     Draining,
     StopAccepting,
@@ -74,40 +50,61 @@ enum Phase {
 
 /// How [`Lifecycle::run`] ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use]
-pub enum Ended<T> {
-    /// The servers ended: by themselves, or because the drain let them.
-    Finished(T),
-    /// Work was left when the drain's timeout was over, or a second signal came.
-    Aborted,
+pub struct Ended<T, R> {
+    /// What the servers returned: by themselves, or because the drain let them. `None` when work was left at the end of
+    /// the drain's timeout, or at a second signal.
+    pub servers: Option<T>,
+    /// What the flush returned; `None` when its time was over.
+    pub flushed: Option<R>,
 }
 
-/// The life of one service. Clones share.
-#[derive(Debug, Clone)]
-pub struct Lifecycle {
-    health: Health,
-    phase: watch::Sender<Phase>,
-    times: Drain,
+/// The service was told to stop before it had started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("told to stop while starting")]
+pub struct Interrupted;
+
+/// Why a life cannot begin.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LifecycleError {
+    /// The end would take longer than the service is given.
+    #[error(
+        "health.drain: delay {:?} + timeout {:?} + flush {:?} must be less than grace {:?}, when it would be killed",
+        .times.delay, .times.timeout, .times.flush, .times.grace
+    )]
+    TooLong {
+        /// The times.
+        times: Drain,
+    },
+    /// A signal handler cannot be installed.
+    #[error("cannot handle signals")]
+    Signals {
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
 }
 
 impl Lifecycle {
-    /// Installs the signal handlers (SIGTERM drains; SIGINT drains without the delay; a second signal aborts) and
-    /// watches for them. Call it before anything slow, so that an early SIGTERM is not lost.
+    /// Installs the signal handlers: SIGTERM drains, SIGINT drains without the delay, a second signal ends the drain at
+    /// once. Call it before anything slow: a container's first process ignores signals that it has no handler for. Needs
+    /// a runtime.
     ///
     /// # Errors
-    /// When a handler cannot be installed. Needs a runtime.
-    pub fn install(health: &Health, times: Drain) -> std::io::Result<Self> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let life = Self::without_signals(health, times);
+    /// Times whose sum is not less than [`Drain::grace`]; a handler that cannot be installed.
+    pub fn install(times: Drain) -> Result<Self, LifecycleError> {
+        let life = Self::without_signals(times)?;
+        let failed = |source| LifecycleError::Signals { source };
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
         let watcher = life.clone();
         tokio::spawn(async move {
-            let delay = tokio::select! {
-                _ = terminate.recv() => times.delay,
-                _ = interrupt.recv() => Duration::ZERO,
-                () = watcher.reached(Phase::Draining) => times.delay,
-            };
-            watcher.start(delay);
+            tokio::select! {
+                _ = terminate.recv() => watcher.advance(Phase::Draining),
+                // A person waits: there is no balancer to be told.
+                _ = interrupt.recv() => watcher.advance(Phase::StopAccepting),
+                () = watcher.reached(Phase::Draining) => {}
+            }
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
@@ -118,20 +115,55 @@ impl Lifecycle {
     }
 
     /// A life that only [`Lifecycle::drain`] ends: for tests, and for programs with their own signal handling.
-    pub fn without_signals(health: &Health, times: Drain) -> Self {
-        Self {
-            health: health.clone(),
-            phase: watch::Sender::new(Phase::Running),
-            times,
+    ///
+    /// # Errors
+    /// Times whose sum is not less than [`Drain::grace`].
+    pub fn without_signals(times: Drain) -> Result<Self, LifecycleError> {
+        if times.total() >= times.grace {
+            return Err(LifecycleError::TooLong { times });
+        }
+        let phase = watch::Sender::new(Phase::Running);
+        Ok(Self { phase, times })
+    }
+
+    /// Starts the drain as SIGTERM does. Later calls change nothing.
+    pub fn drain(&self) {
+        self.advance(Phase::Draining);
+    }
+
+    /// Ends the drain as a second signal does.
+    pub fn abort(&self) {
+        self.advance(Phase::Abort);
+    }
+
+    /// Does a slow step of the start, unless the service is told to stop before it is done.
+    ///
+    /// # Errors
+    /// When it was told to stop; the step is dropped where it stood.
+    pub async fn starting<T>(&self, step: impl Future<Output = T>) -> Result<T, Interrupted> {
+        tokio::select! {
+            biased;
+            () = self.reached(Phase::Draining) => Err(Interrupted),
+            done = step => Ok(done),
         }
     }
 
-    /// Starts the drain as SIGTERM does. Needs a runtime. Later calls change nothing.
-    pub fn drain(&self) {
-        self.start(self.times.delay);
+    /// Serves HTTP/1 and HTTP/2 (for gRPC: `Routes::into_axum_router`) without TLS on `listener` until the drain has let
+    /// it: it ends when every request that it took is answered. Connections without a request in flight do not hold it
+    /// up: idle ones are closed, those that say nothing for a second are cut, half a request included. While draining,
+    /// every answer over HTTP/1 closes its connection. Handlers can ask for `ConnectInfo<L::Addr>`.
+    ///
+    /// Dropped, which [`Lifecycle::run`] does when time is over, it cuts all its connections.
+    pub fn serve<L>(&self, listener: L, app: Router) -> impl Future<Output = ()> + Send + use<L>
+    where
+        L: Listener,
+        L::Addr: Clone + Sync + 'static,
+    {
+        serve(listener, app, self.phase.subscribe())
     }
 
-    /// Ends when servers should stop accepting: give it to `with_graceful_shutdown` and `serve_with_shutdown`.
+    /// Ends when servers should stop accepting: for servers other than [`Lifecycle::serve`]. Their idle connections are
+    /// their own matter.
     pub fn stop_accepting(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
         let life = self.clone();
         async move { life.reached(Phase::StopAccepting).await }
@@ -143,53 +175,93 @@ impl Lifecycle {
         async move { life.reached(Phase::Draining).await }
     }
 
-    /// Runs the servers until they end or the drain's timeout is over, then stops the health checks.
-    pub fn run<T>(&self, servers: impl Future<Output = T>) -> impl Future<Output = Ended<T>> {
+    /// Runs the servers, and what else must be given its time at the end, until they end or the drain is over. Then it
+    /// stops the checks and calls `flush` with the time that it may take: telemetry's shutdown, which no service can
+    /// forget because it is asked for here. A service that was never ready is told to stop without the delay, since no
+    /// balancer knows of it.
+    pub fn run<T, F: Future>(
+        &self,
+        health: &Health,
+        servers: impl Future<Output = T>,
+        flush: impl FnOnce(Duration) -> F,
+    ) -> impl Future<Output = Ended<T, F::Output>> {
         // Servers' futures are large; boxed, they do not make the caller's so.
         let servers = Box::pin(servers);
         async move {
-            let ended = tokio::select! {
-                result = servers => Ended::Finished(result),
-                () = self.reached(Phase::Abort) => {
-                    tracing::warn!("the drain's time is over, aborting what is left");
-                    Ended::Aborted
-                }
+            let served = tokio::select! {
+                result = servers => Some(result),
+                () = self.ends(health) => None,
             };
-            self.health.stop();
-            ended
+            health.stop();
+            let limit = if self.has_reached(Phase::Abort) {
+                AT_ONCE
+            } else {
+                self.times.flush
+            };
+            let flushed = async {
+                let flushed = tokio::time::timeout(limit, flush(limit)).await;
+                if flushed.is_err() {
+                    tracing::warn!("the time to flush is over");
+                }
+                flushed.ok()
+            };
+            Ended {
+                servers: served,
+                flushed: flushed.await,
+            }
         }
     }
 
-    fn start(&self, delay: Duration) {
-        if !self.advance(Phase::Draining) {
-            return;
+    /// The drain from its beginning to its last moment.
+    async fn ends(&self, health: &Health) {
+        self.reached(Phase::Draining).await;
+        let delay = if health.board.has_started() {
+            self.times.delay
+        } else {
+            Duration::ZERO
+        };
+        let times = self.times;
+        tracing::info!(
+            delay_seconds = delay.as_secs_f64(),
+            timeout_seconds = times.timeout.as_secs_f64(),
+            "draining"
+        );
+        health.drain();
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            () = self.reached(Phase::StopAccepting) => {}
         }
-        tracing::info!(delay_seconds = delay.as_secs_f64(), "draining");
-        self.health.drain();
-        let life = self.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(delay).await;
-            life.advance(Phase::StopAccepting);
-            life.health.inner().close_streams();
-            tokio::time::sleep(life.times.timeout).await;
-            life.advance(Phase::Abort);
-        });
+        self.advance(Phase::StopAccepting);
+        health.board.close_streams();
+        tokio::select! {
+            () = tokio::time::sleep(times.timeout) => tracing::warn!("the drain's time is over, cutting what is left"),
+            () = self.reached(Phase::Abort) => tracing::warn!("told to stop at once, cutting what is left"),
+        }
     }
 
-    /// Goes on to `phase`; false when it is there already.
-    fn advance(&self, phase: Phase) -> bool {
+    /// Goes on to `phase`, if it is not there already.
+    fn advance(&self, phase: Phase) {
         self.phase.send_if_modified(|now| {
             let later = *now < phase;
             if later {
                 *now = phase;
             }
             later
-        })
+        });
+    }
+
+    fn has_reached(&self, phase: Phase) -> bool {
+        *self.phase.borrow() >= phase
     }
 
     async fn reached(&self, phase: Phase) {
-        let mut receiver = self.phase.subscribe();
-        // Cannot fail while `self` holds the sender.
-        let _ = receiver.wait_for(|now| *now >= phase).await;
+        reached(&mut self.phase.subscribe(), phase).await;
+    }
+}
+
+/// Ends when the phase has come; never when its sender has gone before.
+async fn reached(receiver: &mut watch::Receiver<Phase>, phase: Phase) {
+    if receiver.wait_for(|now| *now >= phase).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }

@@ -53,6 +53,11 @@ impl Heartbeat {
             .store(self.shared.born.elapsed().as_millis() as u64, Ordering::Relaxed);
     }
 
+    /// How long it may be silent.
+    pub fn limit(&self) -> Duration {
+        self.shared.limit
+    }
+
     /// Whether the last beat is recent enough.
     pub fn check(&self) -> Beat {
         let last = Duration::from_millis(self.shared.last_ms.load(Ordering::Relaxed));

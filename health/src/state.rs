@@ -3,13 +3,14 @@
 
 use std::time::Duration;
 
-use crate::check::{OnDown, Outcome, Reason, Role};
+use crate::check::{Outcome, Reason};
+use crate::spec::{OnDown, Role, Rule};
 
 /// State of the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// Not every critical check has passed yet.
+    /// Not every required check has passed yet.
     Starting,
     /// All is well.
     Ready,
@@ -39,6 +40,15 @@ impl State {
         matches!(self, Self::Ready | Self::Degraded)
     }
 
+    /// What a readiness probe is told: `pass`, `warn` when degraded, else `fail`.
+    pub const fn readiness(self) -> Status {
+        match self {
+            Self::Ready => Status::Pass,
+            Self::Degraded => Status::Warn,
+            Self::Starting | Self::NotReady | Self::Draining | Self::Stopped => Status::Fail,
+        }
+    }
+
     /// The name in JSON and metrics: `starting`, `ready`, `degraded`, `not_ready`, `draining`, `stopped`.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -52,8 +62,8 @@ impl State {
     }
 }
 
-/// Settled status of one check or of the whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+/// Settled status of one check or of the whole, the better before the worse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// Well.
@@ -78,34 +88,29 @@ impl Status {
 /// What is known of one check.
 #[derive(Debug, Clone)]
 pub(crate) struct Record {
-    pub(crate) role: Role,
-    pub(crate) on_down: OnDown,
-    pub(crate) down_after: u32,
-    pub(crate) up_after: u32,
+    pub(crate) rule: Rule,
     pub(crate) status: Status,
     pub(crate) reason: Option<Reason>,
     pub(crate) passed_once: bool,
     pub(crate) failures: u32,
-    pub(crate) successes: u32,
-    /// The status that [`Record::stale`] replaced, so that one answer restores it.
-    stale: bool,
+    successes: u32,
+    /// The status that it had before no answer came for too long: nothing was heard against it, so one success brings
+    /// it back.
+    stale: Option<Status>,
     pub(crate) transitions: [u64; 3],
     pub(crate) runs: u64,
 }
 
 impl Record {
-    pub(crate) fn new(role: Role, on_down: OnDown, down_after: u32, up_after: u32) -> Self {
+    pub(crate) fn new(rule: Rule) -> Self {
         Self {
-            role,
-            on_down,
-            down_after: down_after.max(1),
-            up_after: up_after.max(1),
+            rule,
             status: Status::Fail,
             reason: Some(Reason::Pending),
             passed_once: false,
             failures: 0,
             successes: 0,
-            stale: false,
+            stale: None,
             transitions: [0; 3],
             runs: 0,
         }
@@ -114,40 +119,43 @@ impl Record {
     /// Takes one answer; true when the settled status changed.
     pub(crate) fn answer(&mut self, outcome: &Outcome) -> bool {
         self.runs += 1;
-        self.stale = false;
+        let before_stale = self.stale.take();
         let (good, reason) = match outcome {
-            Outcome::Pass => (Some(Status::Pass), None),
-            Outcome::Warn(failure) => (Some(Status::Warn), Some(failure.reason)),
-            Outcome::Fail(failure) => (None, Some(failure.reason)),
-        };
-        let Some(good) = good else {
-            self.failures = self.failures.saturating_add(1);
-            self.successes = 0;
-            self.reason = reason;
-            return self.failures >= self.down_after && self.settle(Status::Fail);
+            Outcome::Pass => (Status::Pass, None),
+            Outcome::Warn(failure) => (Status::Warn, Some(failure.reason)),
+            Outcome::Fail(failure) => {
+                self.failures = self.failures.saturating_add(1);
+                self.successes = 0;
+                self.reason = Some(failure.reason);
+                return self.failures >= self.rule.down_after && self.settle(Status::Fail);
+            }
         };
         self.successes = self.successes.saturating_add(1);
         self.failures = 0;
         // The very first success counts at once: a start should not wait for a second round.
-        let settled = !self.passed_once || self.status != Status::Fail || self.successes >= self.up_after;
+        let counts = !self.passed_once
+            || before_stale.unwrap_or(self.status) != Status::Fail
+            || self.successes >= self.rule.up_after;
         self.passed_once = true;
-        if settled {
+        if counts {
             self.reason = reason;
-            return self.settle(good);
         }
-        false
+        counts && self.settle(good)
     }
 
     /// No answer for too long; true when the settled status changed.
     pub(crate) fn no_answer(&mut self) -> bool {
-        if self.stale {
+        if self.stale.is_some() {
             return false;
         }
-        self.stale = true;
+        self.stale = Some(self.status);
         self.successes = 0;
-        self.failures = self.down_after;
         self.reason = Some(Reason::Stale);
         self.settle(Status::Fail)
+    }
+
+    pub(crate) fn is_stale(&self) -> bool {
+        self.stale.is_some()
     }
 
     fn settle(&mut self, status: Status) -> bool {
@@ -158,28 +166,41 @@ impl Record {
         self.transitions[status as usize] += 1;
         true
     }
+
+    /// A check that was never heard says nothing, unless it was waited for in vain.
+    fn is_silent(&self) -> bool {
+        self.runs == 0 && !self.is_stale()
+    }
 }
 
 /// State of a service that is not told to stop, from its checks. `started` says that it was ready before.
 pub(crate) fn aggregate<'a>(records: impl Iterator<Item = &'a Record> + Clone, started: bool) -> State {
-    if !started
-        && records
-            .clone()
-            .any(|record| record.role == Role::Critical && !record.passed_once)
-    {
+    let missing = |record: &Record| record.rule.required && (!record.passed_once || record.status == Status::Fail);
+    if !started && records.clone().any(missing) {
         return State::Starting;
     }
     let mut state = State::Ready;
     for record in records {
-        match (record.status, record.role, record.on_down) {
+        match (record.status, record.rule.role, record.rule.on_down) {
             (_, Role::Informative, _) | (Status::Pass, _, _) => {}
+            (Status::Fail, _, _) if record.is_silent() => {}
             (Status::Fail, Role::Critical, OnDown::NotReady) => return State::NotReady,
-            // A degraded check that has not run yet says nothing.
-            (Status::Fail, Role::Degraded, _) if record.runs == 0 && record.reason == Some(Reason::Pending) => {}
             _ => state = State::Degraded,
         }
     }
     state
+}
+
+/// Status of a group of checks: a critical one that fails makes it fail, any other failure or remark makes it warn.
+pub(crate) fn group<'a>(records: impl Iterator<Item = &'a Record>) -> Status {
+    records
+        .map(|record| match (record.rule.role, record.status) {
+            (Role::Informative, _) => Status::Pass,
+            (Role::Degraded, Status::Fail) => Status::Warn,
+            (_, status) => status,
+        })
+        .max()
+        .unwrap_or(Status::Pass)
 }
 
 /// When the last answer is too old: three intervals and one timeout.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use health::{Drain, Ended, Health, Lifecycle};
+use health::{Drain, Health, Lifecycle};
 use resilience::Pipeline;
 use telemetry::Telemetry;
 
@@ -21,6 +21,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 /// The service from its first to its last moment.
 pub async fn run() -> Result<(), Box<dyn Error>> {
     // All three libraries, in ten lines.
+    let life = Lifecycle::install(Drain::from_env()?)?;
     let telemetry = Telemetry::builder("greeter").version("1.0.0").from_env().init()?;
     let policy = Pipeline::standard("backend")
         .listener(telemetry.policy_events())
@@ -28,7 +29,6 @@ pub async fn run() -> Result<(), Box<dyn Error>> {
     let health = Health::builder()
         .critical("backend", || async { Ok::<(), std::io::Error>(()) })
         .build()?;
-    let life = Lifecycle::install(&health, Drain::from_env()?)?;
     telemetry.watch_policy(&policy);
     telemetry.watch_health(&health);
     let _admin = telemetry.admin().merge(health.details_router()).serve_from_env()?;
@@ -41,26 +41,12 @@ pub async fn run() -> Result<(), Box<dyn Error>> {
     let http = tokio::net::TcpListener::bind(address("HTTP_ADDR", "127.0.0.1:8080")?).await?;
     let grpc = tokio::net::TcpListener::bind(address("GRPC_ADDR", "127.0.0.1:8081")?).await?;
     tracing::info!(http = %http.local_addr()?, grpc = %grpc.local_addr()?, "listening");
-    let http = axum::serve(http, app).with_graceful_shutdown(life.stop_accepting());
-    let grpc = tonic::transport::Server::builder()
-        .layer(telemetry.grpc_layer())
-        .add_service(health.grpc_service())
-        .serve_with_incoming_shutdown(
-            tokio_stream::wrappers::TcpListenerStream::new(grpc),
-            life.stop_accepting(),
-        );
-    let ended = life
-        .run(async {
-            tokio::try_join!(async { http.await.map_err(Box::<dyn Error>::from) }, async {
-                grpc.await.map_err(Into::into)
-            })
-        })
-        .await;
-    if let Ended::Finished(served) = ended {
-        served?;
-    }
-    let report = telemetry.shutdown(Duration::from_secs(4)).await;
-    if report.is_lossless() {
+    let grpc_app = tonic::service::Routes::new(health.grpc_service())
+        .into_axum_router()
+        .layer(telemetry.grpc_layer());
+    let servers = async { tokio::join!(life.serve(http, app), life.serve(grpc, grpc_app)) };
+    let ended = life.run(&health, servers, |limit| telemetry.shutdown(limit)).await;
+    if ended.flushed.is_some_and(|report| report.is_lossless()) {
         Ok(())
     } else {
         Err("telemetry was lost".into())

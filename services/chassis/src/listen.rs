@@ -1,16 +1,15 @@
-//! The two listeners of a service: bound early so that a taken port is told at once, served until a drain ends them.
-//! What they serve, and when the drain begins, is the service's and `health`'s matter.
+//! The two listeners of a service: bound early so that a taken port is told at once. What they serve is the service's
+//! matter, how they drain `health`'s.
 
 use std::io;
 use std::net::SocketAddr;
 
 use axum::Router;
-use axum::extract::{Request, State as Extract};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::map_response;
 use axum::response::Response;
 use axum::serve::ListenerExt as _;
-use health::{Ended, Health, Lifecycle, State};
-use http::{HeaderValue, Version, header};
+use health::Lifecycle;
+use http::HeaderValue;
 use tokio::net::TcpListener;
 
 use crate::args::{Args, Ports};
@@ -45,15 +44,6 @@ pub enum ListenError {
         #[source]
         source: io::Error,
     },
-    /// A listener broke while serving.
-    #[error("{protocol} stopped listening")]
-    Serve {
-        /// `HTTP` or `gRPC`.
-        protocol: &'static str,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
 }
 
 impl Listeners {
@@ -73,33 +63,27 @@ impl Listeners {
         Ok((self.http.local_addr()?, self.grpc.local_addr()?))
     }
 
-    /// Serves `http`, and `grpc` (`tonic::service::Routes::into_axum_router`), until `life` says to stop and all requests
-    /// are answered, or the time of the drain is over. Every response, of whatever route, carries `x-service-version`;
-    /// while draining, HTTP/1 connections are closed after their next answer.
-    pub async fn serve(self, http: Router, grpc: Router, health: &Health, life: &Lifecycle) -> Result<(), ListenError> {
+    /// Serves `http`, and `grpc` (`tonic::service::Routes::into_axum_router`), until the drain has let them. Every
+    /// response, of whatever route, carries `x-service-version`.
+    pub async fn serve(self, http: Router, grpc: Router, life: &Lifecycle) {
         if let Ok((http, grpc)) = self.addresses() {
             tracing::info!(%http, %grpc, "listening");
         }
-        let serve = |protocol, listener: TcpListener, app: Router| {
-            let mark = Mark {
-                version: self.version.clone(),
-                health: health.clone(),
-            };
-            let app = app.layer(from_fn_with_state(mark, Mark::apply));
+        let serve = |listener: TcpListener, app: Router| {
+            let version = self.version.clone();
+            let app = app.layer(map_response(move |mut response: Response| {
+                response.headers_mut().insert("x-service-version", version.clone());
+                std::future::ready(response)
+            }));
             // An answer must not wait for the acknowledgement of the one before.
             let listener = listener.tap_io(|stream| {
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%error, "cannot send small answers at once");
                 }
             });
-            let server = axum::serve(listener, app).with_graceful_shutdown(life.stop_accepting());
-            async move { server.await.map_err(|source| ListenError::Serve { protocol, source }) }
+            life.serve(listener, app)
         };
-        let both = async { tokio::try_join!(serve("HTTP", self.http, http), serve("gRPC", self.grpc, grpc)) };
-        match life.run(both).await {
-            Ended::Finished(result) => result.map(|_| ()),
-            Ended::Aborted => Ok(()),
-        }
+        tokio::join!(serve(self.http, http), serve(self.grpc, grpc));
     }
 }
 
@@ -112,25 +96,4 @@ async fn bind(protocol: &'static str, address: SocketAddr) -> Result<TcpListener
             source,
         },
     })
-}
-
-/// What is put on every response.
-#[derive(Clone)]
-struct Mark {
-    version: HeaderValue,
-    health: Health,
-}
-
-impl Mark {
-    async fn apply(Extract(mark): Extract<Self>, request: Request, next: Next) -> Response {
-        let keeps_alive = request.version() < Version::HTTP_2;
-        let mut response = next.run(request).await;
-        if keeps_alive && mark.health.state() == State::Draining {
-            response
-                .headers_mut()
-                .insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
-        response.headers_mut().insert("x-service-version", mark.version);
-        response
-    }
 }

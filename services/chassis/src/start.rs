@@ -1,11 +1,14 @@
 //! How a service ends: one line on stderr that says why it could not start or go on, and the exit code that says what
-//! kind of failure it was (0 done, 1 failed, 2 usage or configuration).
+//! kind of failure it was (0 done, 1 failed, 2 usage or configuration, 143 told to stop while starting).
 
 use std::io::Write as _;
 use std::process::ExitCode;
 
 use crate::listen::ListenError;
 use crate::sqlite::SqliteError;
+
+/// Exit code of a service that was told to stop before it had started: as if SIGTERM had ended it.
+const INTERRUPTED: u8 = 143;
 
 /// Something in the service's settings is wrong: ends with exit code 2.
 #[derive(Debug, thiserror::Error)]
@@ -24,15 +27,21 @@ pub fn exit(service: &str, result: anyhow::Result<()>) -> ExitCode {
     }
 }
 
-/// Tells on stderr what telemetry could not hand over, if anything: the log cannot tell it any more.
-pub fn tell_losses(service: &str, report: &telemetry::Report) {
-    if !report.is_lossless() {
-        // Nobody is left to tell when stderr is gone.
-        let _ = writeln!(
+/// Tells on stderr what telemetry could not hand over at the end, if anything: the log cannot tell it any more. `None`
+/// stands for a report that was not made in time.
+pub fn tell_losses(service: &str, report: Option<&telemetry::Report>) {
+    // Nobody is left to tell when stderr is gone.
+    let _ = match report {
+        Some(report) if report.is_lossless() => Ok(()),
+        Some(report) => writeln!(
             std::io::stderr(),
             "{service}: log lines or spans were lost at the end: {report:?}"
-        );
-    }
+        ),
+        None => writeln!(
+            std::io::stderr(),
+            "{service}: log lines or spans may be lost: there was no time to hand them over"
+        ),
+    };
 }
 
 /// The error and its causes on one line, whatever characters they hold.
@@ -44,9 +53,17 @@ fn one_line(error: &anyhow::Error) -> String {
 }
 
 fn code(error: &anyhow::Error) -> u8 {
+    if error.is::<health::Interrupted>() {
+        return INTERRUPTED;
+    }
     let usage = error.chain().any(|cause| {
         cause.is::<Misconfigured>()
-            || cause.is::<health::DrainError>()
+            || cause.is::<health::SettingsError>()
+            || matches!(cause.downcast_ref(), Some(health::LifecycleError::TooLong { .. }))
+            || matches!(
+                cause.downcast_ref(),
+                Some(health::BuildError::Setting { .. } | health::BuildError::Listen { .. })
+            )
             || cause.is::<telemetry::AdminError>()
             || matches!(
                 cause.downcast_ref(),

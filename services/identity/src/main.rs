@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use chassis::start::Misconfigured;
 use chassis::{Listeners, Ports};
 use clap::Parser as _;
-use health::{Drain, Health, Lifecycle};
+use health::{Health, Lifecycle, Settings};
 use identity::http::{Identity, router};
 use identity::keys::{self, KeyError, Keys};
 use identity::password::Hasher;
@@ -48,13 +48,17 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         let path = keys::rotate(&key_folder)?;
         return writeln!(std::io::stdout(), "{}", path.display()).context("cannot say where the key is");
     }
+    let settings = Settings::default().from_env()?;
+    let life = Lifecycle::install(settings.drain)?;
     let telemetry = Telemetry::builder("identity")
         .from_env()
         .version(&args.version_label)
         .init()?;
     let listeners = Listeners::bind(&args, PORTS).await?;
     let keys = Keys::open(&key_folder).map_err(usage)?;
-    let store = SqliteStore::open(args.data_dir.join("identity.db")).await?;
+    let store = life
+        .starting(SqliteStore::open(args.data_dir.join("identity.db")))
+        .await??;
 
     let probed = store.clone();
     let health = Health::builder()
@@ -62,8 +66,8 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
             let store = probed.clone();
             async move { store.ping().await }
         })
+        .settings(settings)
         .build()?;
-    let life = Lifecycle::install(&health, Drain::from_env()?)?;
     telemetry.watch_health(&health);
     let _admin = telemetry.admin().merge(health.details_router()).serve_from_env()?;
 
@@ -85,10 +89,11 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     .merge(telemetry.metrics_router())
     .merge(health.http_router());
     let grpc = Routes::new(health.grpc_service()).into_axum_router();
-    listeners.serve(http, grpc, &health, &life).await?;
+    let servers = listeners.serve(http, grpc, &life);
+    let ended = life.run(&health, servers, |limit| telemetry.shutdown(limit)).await;
 
     reloading.abort();
-    chassis::start::tell_losses("identity", &telemetry.shutdown(Duration::from_secs(4)).await);
+    chassis::start::tell_losses("identity", ended.flushed.as_ref());
     Ok(())
 }
 

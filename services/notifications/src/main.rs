@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use chassis::{Fault, Listeners, Ports};
 use clap::Parser as _;
-use health::{Drain, Health, Heartbeat, Lifecycle};
+use health::{Health, Heartbeat, Lifecycle, Settings};
 use notifications::event::Retry;
 use notifications::store::{SqliteStore, Store as _};
 use notifications::worker::{self, Bell, Faulty};
@@ -41,12 +41,16 @@ async fn main() -> ExitCode {
 
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let args = arguments.chassis;
+    let settings = Settings::default().from_env()?;
+    let life = Lifecycle::install(settings.drain)?;
     let telemetry = Telemetry::builder("notifications")
         .from_env()
         .version(&args.version_label)
         .init()?;
     let listeners = Listeners::bind(&args, PORTS).await?;
-    let store = SqliteStore::open(args.data_dir.join("notifications.db")).await?;
+    let store = life
+        .starting(SqliteStore::open(args.data_dir.join("notifications.db")))
+        .await??;
     let (bell, heartbeat) = (Bell::default(), Heartbeat::new(worker::STUCK));
 
     let (probed, dead_letters) = (store.clone(), telemetry.metrics().gauge(catalogue::DEAD_LETTERS, []));
@@ -61,8 +65,8 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         })
         .liveness("worker", move || beat.check())
         .grpc_name("opsctl.notifications.v1.Notifications")
+        .settings(settings)
         .build()?;
-    let life = Lifecycle::install(&health, Drain::from_env()?)?;
     telemetry.watch_health(&health);
     let _admin = telemetry.admin().merge(health.details_router()).serve_from_env()?;
 
@@ -89,9 +93,10 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         .layer(args.fault.grpc())
         .layer(DeadlineLayer)
         .layer(telemetry.grpc_layer());
-    listeners.serve(http, grpc, &health, &life).await?;
+    let servers = listeners.serve(http, grpc, &life);
+    let ended = life.run(&health, servers, |limit| telemetry.shutdown(limit)).await;
 
     worker.abort();
-    chassis::start::tell_losses("notifications", &telemetry.shutdown(Duration::from_secs(4)).await);
+    chassis::start::tell_losses("notifications", ended.flushed.as_ref());
     Ok(())
 }

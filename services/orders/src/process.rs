@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use chassis::start::Misconfigured;
 use chassis::{Listeners, Policies, Ports, breaker_check};
-use health::{Drain, GrpcCheck, Health, HttpCheck, Lifecycle};
+use health::{GrpcCheck, Health, HttpCheck, Lifecycle, Settings as HealthSettings};
 use proto::orders::v1::orders_server::OrdersServer;
 use telemetry::Telemetry;
 use tokio::sync::Notify;
@@ -88,15 +88,14 @@ fn lease(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// How long sagas and events that were begun may take after the last request was answered.
-const LAST_STEPS: Duration = Duration::from_secs(5);
-
 /// Runs the service until it is told to stop.
 pub async fn run(args: Arguments) -> anyhow::Result<()> {
     let instance = args
         .instance_id
         .clone()
         .unwrap_or_else(|| format!("orders-{}", uuid::Uuid::new_v4()));
+    let settings = HealthSettings::default().from_env()?;
+    let life = Lifecycle::install(settings.drain)?;
     let telemetry = Telemetry::builder("orders")
         .from_env()
         .version(&args.chassis.version_label)
@@ -104,8 +103,10 @@ pub async fn run(args: Arguments) -> anyhow::Result<()> {
         .init()?;
     telemetry::init_tls();
     let listeners = Listeners::bind(&args.chassis, PORTS).await?;
-    let store = SqliteStore::open(&args.chassis.data_dir.join("orders.db"))
-        .await
+    let path = args.chassis.data_dir.join("orders.db");
+    let store = life
+        .starting(SqliteStore::open(&path))
+        .await?
         .context("open orders.db")?;
 
     let payments_channel = connect("PAYMENTS_GRPC_URL", &args.payments_grpc_url)?;
@@ -138,8 +139,8 @@ pub async fn run(args: Arguments) -> anyhow::Result<()> {
         .check(breaker_check(&notifications_policy))
         .check(breaker_check(&identity_policy))
         .grpc_name("opsctl.orders.v1.Orders")
+        .settings(settings)
         .build()?;
-    let life = Lifecycle::install(&health, Drain::from_env()?)?;
     telemetry.watch_health(&health);
     let _admin = telemetry.admin().merge(health.details_router()).serve_from_env()?;
 
@@ -204,15 +205,18 @@ pub async fn run(args: Arguments) -> anyhow::Result<()> {
         let verifier = verifier.clone();
         tokio::spawn(async move { verifier.fetch_first().await })
     };
-    let served = listeners.serve(http, grpc, &health, &life).await;
-    keys.abort();
-    // What has not ended by then is taken over by its lease.
-    if tokio::time::timeout(LAST_STEPS, background).await.is_err() {
-        tracing::warn!("some sagas are left to other instances");
+    let servers = listeners.serve(http, grpc, &life);
+    let work = async { tokio::join!(servers, background) };
+    let flush = async |limit| {
+        keys.abort();
+        telemetry.shutdown(limit).await
+    };
+    let ended = life.run(&health, work, flush).await;
+    if ended.servers.is_none() {
+        // What has not ended by then is taken over by its lease.
+        tracing::warn!("sagas that have not ended are left to other instances");
     }
-    served?;
-
-    chassis::start::tell_losses("orders", &telemetry.shutdown(Duration::from_secs(4)).await);
+    chassis::start::tell_losses("orders", ended.flushed.as_ref());
     Ok(())
 }
 

@@ -1,11 +1,10 @@
 //! The `payments` service's process: settings in, exit code out. What it does is the library's matter.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use chassis::{Listeners, Ports};
 use clap::Parser as _;
-use health::{Drain, Health, Lifecycle};
+use health::{Health, Lifecycle, Settings};
 use payments::store::{SqliteStore, Store as _};
 use resilience::grpc::DeadlineLayer;
 use telemetry::Telemetry;
@@ -28,12 +27,16 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: chassis::Args) -> anyhow::Result<()> {
+    let settings = Settings::default().from_env()?;
+    let life = Lifecycle::install(settings.drain)?;
     let telemetry = Telemetry::builder("payments")
         .from_env()
         .version(&args.version_label)
         .init()?;
     let listeners = Listeners::bind(&args, PORTS).await?;
-    let store = SqliteStore::open(args.data_dir.join("payments.db")).await?;
+    let store = life
+        .starting(SqliteStore::open(args.data_dir.join("payments.db")))
+        .await??;
 
     let probed = store.clone();
     let health = Health::builder()
@@ -42,8 +45,8 @@ async fn run(args: chassis::Args) -> anyhow::Result<()> {
             async move { store.ping().await }
         })
         .grpc_name("opsctl.payments.v1.Payments")
+        .settings(settings)
         .build()?;
-    let life = Lifecycle::install(&health, Drain::from_env()?)?;
     telemetry.watch_health(&health);
     let _admin = telemetry.admin().merge(health.details_router()).serve_from_env()?;
 
@@ -54,8 +57,9 @@ async fn run(args: chassis::Args) -> anyhow::Result<()> {
         .layer(args.fault.grpc())
         .layer(DeadlineLayer)
         .layer(telemetry.grpc_layer());
-    listeners.serve(http, grpc, &health, &life).await?;
+    let servers = listeners.serve(http, grpc, &life);
+    let ended = life.run(&health, servers, |limit| telemetry.shutdown(limit)).await;
 
-    chassis::start::tell_losses("payments", &telemetry.shutdown(Duration::from_secs(4)).await);
+    chassis::start::tell_losses("payments", ended.flushed.as_ref());
     Ok(())
 }

@@ -154,6 +154,9 @@ pub(super) fn environment(desired: &Desired, service: &DesiredService, spec: &Ve
         // The proxy has forgotten the instance before it is told to stop, so no balancer needs time to notice.
         ("DRAIN_DELAY".to_owned(), "50ms".to_owned()),
         ("DRAIN_TIMEOUT".to_owned(), format!("{}", service.drain_seconds)),
+        // All of it must be over when it would be killed, a second after the time-out.
+        ("DRAIN_FLUSH".to_owned(), "800ms".to_owned()),
+        ("DRAIN_GRACE".to_owned(), format!("{}", service.drain_seconds + 1.0)),
     ]);
     for name in &service.depends_on {
         let Some(dependency) = desired.services.get(name) else {
