@@ -17,8 +17,10 @@ use crate::error::Failure;
 
 pub(crate) use finding::{Diagnostic, Shown};
 pub(crate) use locate::check_trust;
-pub(crate) use model::{Config, Datastore, DatastoreKind, Local, PlatformKind, Repository, Service};
-pub(crate) use secret::SecretSource;
+pub(crate) use model::{
+    Backend, Config, Datastore, DatastoreKind, Key, Local, Loki, PlatformKind, Repository, Service,
+};
+pub(crate) use secret::{Secret, SecretSource};
 pub(crate) use suggest::suggestion;
 
 /// The name of the file that is looked for.

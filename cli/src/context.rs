@@ -246,6 +246,17 @@ impl Context {
             .block_on(future)
     }
 
+    /// Runs a future that changes nothing to its end, or until somebody asks the process to stop.
+    pub(crate) fn interruptible<F: Future>(&self, future: F) -> Result<F::Output, Failure> {
+        self.block_on_this_thread(async {
+            let mut signals = Signals::listen()?;
+            tokio::select! {
+                done = future => Ok(done),
+                stop = signals.next() => Err(Failure::new(stop.exit(), "interrupted", "interrupted")),
+            }
+        })
+    }
+
     /// Runs a future to its end on this thread alone: for commands that are over in milliseconds, and for which starting
     /// a thread a processor would be most of the work.
     #[expect(clippy::unused_self, reason = "whoever has no context runs nothing")]

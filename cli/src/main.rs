@@ -20,6 +20,7 @@ mod internal;
 mod output;
 mod platform;
 mod repository;
+mod request;
 mod retention;
 mod target;
 mod tour;

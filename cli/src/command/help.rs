@@ -90,6 +90,8 @@ fn environment() -> String {
      OPSCTL_REPOSITORY        the environment's repository\n  \
      OPSCTL_DEFAULT_SERVICE   the environment's default_service\n  \
      OPSCTL_PROMETHEUS        the environment's prometheus\n  \
+     OPSCTL_LOKI              the environment's loki\n  \
+     OPSCTL_TRACES            the environment's traces\n  \
      OPSCTL_SERVICE__NAME__KEY[__KEY…]\n                           \
      one value of a service, for example OPSCTL_SERVICE__ORDERS__LOCAL__REPLICAS=3\n  \
      OPSCTL_DATASTORE__NAME__KEY[__KEY…]\n                           \
@@ -99,7 +101,7 @@ fn environment() -> String {
      TERM=dumb                no colours, no redrawn lines\n\n\
      In names a dash is an underscore. No variable sets a command, `protected` or `server`.\n\n\
      What a service is told by `opsctl up`: HTTP_ADDR, GRPC_ADDR, ADMIN_ADDR, DATA_DIR, SERVICE_VERSION,\n\
-     INSTANCE_ID, NAME_URL and NAME_GRPC_URL of every service in its depends_on, then its local.env.\n\
+     INSTANCE_ID, TRACES_FILE, NAME_URL and NAME_GRPC_URL of every service in its depends_on, then its local.env.\n\
      ADMIN_WRITES=1 there lets the admin listener take changes (policy force, policy reset).\n"
         .to_owned()
 }
@@ -127,7 +129,9 @@ fn config() -> String {
      platform = \"local\"                       # local, kubernetes\n  \
      default_service = \"shop\"\n  \
      repository = \"here\"\n  \
-     protected = false                        # true: dangerous jobs ask for the typed name\n\n  \
+     protected = false                        # true: dangerous jobs ask for the typed name\n  \
+     loki = \"http://loki:3100\"               # where `logs --trace` looks, else in files here\n  \
+     traces = \"http://jaeger:16686\"          # where `trace` looks: Jaeger or Tempo\n\n  \
      [repository.here]\n  \
      store = \"file:.opsctl/repo\"\n  \
      password = { file = \".opsctl/password\" } # or { command = [ … ] }, { env = \"NAME\" }\n\n  \

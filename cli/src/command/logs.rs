@@ -1,17 +1,19 @@
-//! `opsctl logs`: what services print, of all or of one, and as it comes.
+//! `opsctl logs`: what services print, of all or of one, as it comes, or of one request.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use opsctl_platform::local::logs::{LogLine, LogTail};
+use opsctl_platform::local::logs::LogTail;
 use serde::Serialize;
 
+use crate::config;
 use crate::context::{Context, Signals};
 use crate::error::{self, Failure, Outcome};
 use crate::exit::Exit;
-use crate::output::Style;
+use crate::output::{Style, printable};
 use crate::platform;
+use crate::request::{LINES, Line, Query, RequestId, Sources};
 use crate::target;
 
 /// Show what services print
@@ -31,8 +33,12 @@ pub(crate) struct Args {
     since: Option<Duration>,
 
     /// So many lines of each instance
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 100)]
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 100, conflicts_with = "trace")]
     last: usize,
+
+    /// All lines of one request, by its trace id or correlation id
+    #[arg(long, value_name = "ID", conflicts_with = "follow")]
+    trace: Option<String>,
 
     /// Only this instance
     #[arg(long, value_name = "NAME")]
@@ -41,17 +47,23 @@ pub(crate) struct Args {
 
 fn help() -> String {
     format!(
-        "Examples:\n  # What did orders say in the last ten minutes?\n  opsctl logs orders --since 10m\n\n{}",
-        Exit::section(&[Exit::Usage])
+        "Examples:\n  # What did orders say in the last ten minutes?\n  opsctl logs orders --since 10m\n\n  \
+         # What did everybody say of one request?\n  opsctl logs --trace 4bf92f3577b34da6a3ce929d0e0e4736\n\n\
+         With --trace the lines come from the Loki that the environment names (`loki` in opsctl.toml; the last day,\n\
+         unless --since says else), or from the log files of the local platform, old parts too. An X-Correlation-ID\n\
+         finds the lines with it and those of the traces that they name. Exit 4: there are none.\n\n{}",
+        Exit::section(&[Exit::Usage, Exit::No, Exit::Unreachable])
     )
 }
 
+/// A line for scripts.
 #[derive(Serialize)]
-struct Line<'a> {
+struct Event<'a> {
     schema: &'static str,
     r#type: &'static str,
     service: &'a str,
     instance: &'a str,
+    time: Option<Timestamp>,
     text: &'a str,
 }
 
@@ -60,20 +72,20 @@ const POLL: Duration = Duration::from_millis(100);
 
 /// Runs the command.
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
-    let opened = platform::open(context)?;
-    for name in &args.services {
-        if !opened.config.services.contains_key(name) {
-            return Err(target::unknown_service(&opened.config, name));
-        }
+    if let Some(id) = &args.trace {
+        return of_request(args, id, context);
     }
+    let opened = platform::open(context)?;
+    known(&opened.config, &args.services)?;
     let failed = |error| error::platform::failure("could not read the logs", &error);
     let mut tail = LogTail::new(&opened.state, &args.services, args.instance.as_deref());
     let last = if args.since.is_some() { usize::MAX } else { args.last };
     let lines = tail.last(last).map_err(failed)?;
     let oldest = args.since.and_then(|since| context.now().checked_sub(since).ok());
     let mut young = HashMap::new();
-    for line in &lines {
-        let show = match (oldest, time_of(&line.line)) {
+    for line in lines {
+        let line = Line::new(line.service, line.instance, line.line);
+        let show = match (oldest, line.time) {
             (None, _) => true,
             (Some(oldest), Some(time)) => {
                 young.insert(line.instance.clone(), time >= oldest);
@@ -82,7 +94,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
             (Some(_), None) => young.get(&line.instance).copied().unwrap_or(false),
         };
         if show {
-            tell(context, line)?;
+            tell(context, &line)?;
         }
     }
     if !args.follow {
@@ -92,7 +104,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         let mut signals = Signals::listen()?;
         while !context.out.is_closed() {
             for line in tail.poll().map_err(failed)? {
-                tell(context, &line)?;
+                tell(context, &Line::new(line.service, line.instance, line.line))?;
             }
             tokio::select! {
                 () = tokio::time::sleep(POLL) => {}
@@ -103,43 +115,74 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     })
 }
 
-fn tell(context: &Context, line: &LogLine) -> Result<(), Failure> {
+fn known(config: &config::Config, services: &[String]) -> Result<(), Failure> {
+    match services.iter().find(|name| !config.services.contains_key(*name)) {
+        Some(name) => Err(target::unknown_service(config, name)),
+        None => Ok(()),
+    }
+}
+
+/// Every line of one request.
+fn of_request(args: &Args, id: &str, context: &Context) -> Outcome {
+    let id = RequestId::parse(id)?;
+    let config = config::load(context)?;
+    known(&config, &args.services)?;
+    let sources = Sources::of(context, &config)?;
+    let query = Query {
+        services: &args.services,
+        instance: args.instance.as_deref(),
+        since: args.since,
+    };
+    let found = context.interruptible(sources.lines(&id, query))??;
+    if found.items.is_empty() {
+        return Err(no_lines(&id, &sources));
+    }
+    for line in &found.items {
+        tell(context, line)?;
+    }
+    if found.cut {
+        context.out.warn(format!(
+            "there are more than {LINES} lines: these are the oldest; name a service, or say `--since`"
+        ));
+    }
+    Ok(Exit::Done)
+}
+
+/// Nobody wrote of it.
+fn no_lines(id: &RequestId, sources: &Sources<'_>) -> Failure {
+    Failure::new(
+        Exit::No,
+        "not_found",
+        format!("no line has the {} `{}`", id.kind(), id.text()),
+    )
+    .cause(format!("looked in {}", sources.lines_from()))
+    .help(match id {
+        RequestId::Trace(_) => "is it older than what is kept or looked at? `--since 7d` looks further back",
+        RequestId::Correlation(_) => {
+            "services answer with the id that they took as the header X-Correlation-ID; `--since 7d` looks further back"
+        }
+    })
+}
+
+fn tell(context: &Context, line: &Line) -> Result<(), Failure> {
     if context.out.json {
-        return context.out.event(&Line {
+        return context.out.event(&Event {
             schema: "opsctl.log/v1",
             r#type: "log",
             service: &line.service,
             instance: &line.instance,
-            text: &line.line,
+            time: line.time,
+            text: &line.text,
         });
     }
+    let from = if line.instance.is_empty() {
+        &line.service
+    } else {
+        &line.instance
+    };
     context.out.line(&format!(
         "{}  {}",
-        context.out.stdout.apply(Style::Hint, &line.instance),
-        line.line
+        context.out.stdout.apply(Style::Hint, &printable(from)),
+        printable(&line.text).replace('\n', "\\n")
     ))
-}
-
-/// The time that a line says it is of: a field of a JSON line, or its first word.
-fn time_of(line: &str) -> Option<Timestamp> {
-    if line.starts_with('{') {
-        let fields: serde_json::Value = serde_json::from_str(line).ok()?;
-        return ["timestamp", "time", "ts", "@timestamp"]
-            .iter()
-            .find_map(|key| fields.get(key)?.as_str()?.parse().ok());
-    }
-    line.split_whitespace().next()?.trim_matches(['[', ']']).parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::time_of;
-
-    #[test]
-    fn finds_the_time_of_a_line() {
-        let time = "2026-03-14T09:26:53Z".parse().ok();
-        assert_eq!(time_of(r#"{"timestamp":"2026-03-14T09:26:53Z","message":"x"}"#), time);
-        assert_eq!(time_of("2026-03-14T09:26:53Z INFO x"), time);
-        assert_eq!(time_of("panicked at"), None);
-    }
 }

@@ -17,10 +17,12 @@ use crate::context::Context;
 const IMPLICIT: &str = "local";
 
 /// Variables that set one key of the chosen environment.
-pub(crate) const VARIABLES: [(&str, &str); 3] = [
+pub(crate) const VARIABLES: [(&str, &str); 5] = [
     ("OPSCTL_REPOSITORY", "repository"),
     ("OPSCTL_DEFAULT_SERVICE", "default_service"),
     ("OPSCTL_PROMETHEUS", "prometheus"),
+    ("OPSCTL_LOKI", "loki"),
+    ("OPSCTL_TRACES", "traces"),
 ];
 
 /// Keys that no variable sets: they decide what runs, where, and who is asked.

@@ -66,6 +66,39 @@ pub(crate) struct Environment {
     pub(crate) repository: Option<String>,
     /// Told of every run.
     pub(crate) notify: Notify,
+    /// Where the log lines of its services are, if not in files here.
+    pub(crate) loki: Option<Loki>,
+    /// Where their traces are, if not in files here: Jaeger or Tempo.
+    pub(crate) traces: Option<Backend>,
+}
+
+/// A server that keeps what services tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Backend {
+    /// Its address, without a slash at the end.
+    pub(crate) url: String,
+    /// The tenant that is asked for, where it has several (`X-Scope-OrgID`).
+    pub(crate) tenant: Option<String>,
+    /// Lets us in: a bearer token, or a password with its user.
+    pub(crate) key: Option<Key>,
+}
+
+/// What lets us in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Key {
+    /// `Authorization: Bearer …`.
+    Token(SecretSource),
+    /// `Authorization: Basic …`.
+    Password(String, SecretSource),
+}
+
+/// A Loki.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Loki {
+    /// The server.
+    pub(crate) server: Backend,
+    /// The label that holds the service's name.
+    pub(crate) label: String,
 }
 
 /// Where services run.

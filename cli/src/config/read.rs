@@ -6,13 +6,13 @@ use std::path::Path;
 use super::document::{Node, Origin, Value};
 use super::finding::Findings;
 use super::model::{
-    Datastore, DatastoreKind, Environment, LatencyObjective, Local, Notify, PlatformKind, Probe, Repository, Service,
-    StoreUse,
+    Backend, Datastore, DatastoreKind, Environment, Key, LatencyObjective, Local, Loki, Notify, PlatformKind, Probe,
+    Repository, Service, StoreUse,
 };
 use super::secret::SecretSource;
 use super::section::Section;
 use super::suggest::suggestion;
-use super::values::{FromNode as _, Percent, Rate, Span};
+use super::values::{Address, FromNode as _, Label, Percent, Rate, Span};
 
 /// `[env.NAME]`.
 pub(super) fn environment(name: &str, section: Section<'_>) -> Environment {
@@ -35,11 +35,72 @@ pub(super) fn environment(name: &str, section: Section<'_>) -> Environment {
         default_service: section.optional("default_service"),
         repository: section.optional("repository"),
         notify: notify(&section),
+        loki: loki(&section),
+        traces: match section.table_or_value("traces") {
+            Some(Ok(table)) => {
+                let server = backend(&table);
+                table.finish();
+                server
+            }
+            Some(Err(_)) => section.optional("traces").map(at),
+            None => None,
+        },
     };
     let _: Option<Vec<String>> = section.optional("clusters");
     let _: Option<String> = section.optional("prometheus");
     section.finish();
     environment
+}
+
+/// `loki = "https://…"`, or a table with what lets us in.
+fn loki(section: &Section<'_>) -> Option<Loki> {
+    let label = || "service".to_owned();
+    match section.table_or_value("loki")? {
+        Ok(table) => {
+            let server = backend(&table);
+            let label = table.optional("label").map_or_else(label, |Label(label)| label);
+            table.finish();
+            Some(Loki { server: server?, label })
+        }
+        Err(_) => Some(Loki {
+            server: at(section.optional("loki")?),
+            label: label(),
+        }),
+    }
+}
+
+fn at(Address(url): Address) -> Backend {
+    Backend {
+        url,
+        tenant: None,
+        key: None,
+    }
+}
+
+fn backend(table: &Section<'_>) -> Option<Backend> {
+    let url: Option<Address> = table.required("url");
+    let tenant = table.optional("tenant");
+    let (token, user, password) = (
+        table.optional("token"),
+        table.optional("user"),
+        table.optional("password"),
+    );
+    let key = match (token, user, password) {
+        (None, None, None) => None,
+        (Some(token), None, None) => Some(Key::Token(token)),
+        (None, Some(user), Some(password)) => Some(Key::Password(user, password)),
+        _ => {
+            table
+                .findings()
+                .error(table.origin(), "expected either `token`, or `user` and `password`");
+            None
+        }
+    };
+    Some(Backend {
+        tenant,
+        key,
+        ..at(url?)
+    })
 }
 
 /// `[cluster.NAME]`: read for its errors; clusters come with Kubernetes.

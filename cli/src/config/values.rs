@@ -213,6 +213,50 @@ impl FromNode for Rate {
     }
 }
 
+/// An address such as `https://loki.internal`, without a slash at the end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Address(pub(super) String);
+
+impl FromNode for Address {
+    fn from_node(node: &Node, findings: &Findings) -> Option<Self> {
+        let text = String::from_node(node, findings)?;
+        let wrong = match reqwest::Url::parse(&text) {
+            Ok(url) if !matches!(url.scheme(), "http" | "https") => "expected http:// or https://",
+            Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+                "a password is never written here: use `user` and `password = { file = … }`"
+            }
+            Ok(url) if url.query().is_some() || url.fragment().is_some() => "expected no more than a path",
+            Ok(_) => return Some(Self(text.trim_end_matches('/').to_owned())),
+            Err(_) => "expected for example \"https://loki.internal\"",
+        };
+        // The text may hold a password.
+        findings.error(&node.origin, format!("this is no address of a server: {wrong}"));
+        None
+    }
+    fn shown(&self) -> String {
+        quoted(&self.0)
+    }
+}
+
+/// The name of a label, as Prometheus and Loki have them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Label(pub(super) String);
+
+impl FromNode for Label {
+    fn from_node(node: &Node, findings: &Findings) -> Option<Self> {
+        let text = String::from_node(node, findings)?;
+        let part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        if text.is_empty() || !text.chars().all(part) || text.starts_with(|c: char| c.is_ascii_digit()) {
+            findings.error(&node.origin, format!("`{text}` is no name of a label"));
+            return None;
+        }
+        Some(Self(text))
+    }
+    fn shown(&self) -> String {
+        quoted(&self.0)
+    }
+}
+
 /// A TOML basic string.
 pub(super) fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()

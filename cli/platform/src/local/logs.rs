@@ -1,8 +1,9 @@
-//! Reading the logs of instances, also while they are written and rotated. Lines are passed on as they are.
+//! Reading the logs of instances, also while they are written and rotated: followed from their end, or searched from the
+//! oldest part on. Lines are passed on as they are.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, BufRead as _, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -63,21 +64,7 @@ impl LogTail {
     }
 
     fn logs(&self) -> Result<Vec<(String, String, PathBuf)>> {
-        let mut logs = Vec::new();
-        for service in names(&self.folder)? {
-            let folder = self.folder.join(&service);
-            if !folder.is_dir() || !(self.services.is_empty() || self.services.contains(&service)) {
-                continue;
-            }
-            for file in names(&folder)? {
-                if let Some(instance) = file.strip_suffix(".log")
-                    && self.instance.as_deref().is_none_or(|wanted| wanted == instance)
-                {
-                    logs.push((service.clone(), instance.to_owned(), folder.join(&file)));
-                }
-            }
-        }
-        Ok(logs)
+        files(&self.folder, &self.services, self.instance.as_deref(), Written::Log)
     }
 
     fn read_new(&mut self, path: &Path) -> Result<Vec<String>> {
@@ -116,6 +103,98 @@ impl LogTail {
             .map(str::to_owned)
             .collect())
     }
+}
+
+/// What an instance writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// What it prints.
+    Log,
+    /// Its spans, where it was told to write them: `TRACES_FILE`.
+    Spans,
+}
+
+/// Every whole line that is `wanted`, of `services` (empty: all), of one instance if `instance` names it, file by file
+/// and in each from the oldest part that is kept to the youngest.
+pub fn search(
+    state: &StateDir,
+    services: &[String],
+    instance: Option<&str>,
+    written: Written,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<Vec<LogLine>> {
+    let mut found = Vec::new();
+    for (service, instance, path) in files(&state.path("logs"), services, instance, written)? {
+        let lines = search_one(&path, &wanted).map_err(failed("read", &path))?;
+        found.extend(lines.iter().map(|line| line_of(&service, &instance, line)));
+    }
+    Ok(found)
+}
+
+/// One file with its old parts. A rotation meanwhile would have lines found twice or missed: then it is read again.
+fn search_one(path: &Path, wanted: &impl Fn(&str) -> bool) -> io::Result<Vec<String>> {
+    let youngest = || fs::metadata(rotate::numbered(path, 1)).map(|meta| meta.ino()).ok();
+    loop {
+        let before = youngest();
+        let mut lines = Vec::new();
+        let old = (1..=rotate::KEPT).rev().map(|number| rotate::numbered(path, number));
+        for part in old.chain([path.to_owned()]) {
+            match File::open(&part) {
+                Ok(file) => search_part(file, wanted, &mut lines)?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if youngest() == before {
+            return Ok(lines);
+        }
+    }
+}
+
+fn search_part(mut file: File, wanted: &impl Fn(&str) -> bool, lines: &mut Vec<String>) -> io::Result<()> {
+    let begin = rotate::begin(&file)?;
+    file.seek(SeekFrom::Start(begin))?;
+    let mut reader = BufReader::with_capacity(256 * 1024, file);
+    let mut line = Vec::new();
+    while reader.read_until(b'\n', &mut line)? > 0 {
+        if line.last() == Some(&b'\n') {
+            line.pop();
+            let text = String::from_utf8_lossy(&line);
+            if wanted(&text) {
+                lines.push(text.into_owned());
+            }
+        }
+        line.clear();
+    }
+    Ok(())
+}
+
+/// Service, instance and path of each file.
+fn files(
+    folder: &Path,
+    services: &[String],
+    instance: Option<&str>,
+    written: Written,
+) -> Result<Vec<(String, String, PathBuf)>> {
+    let suffix = match written {
+        Written::Log => ".log",
+        Written::Spans => ".spans.jsonl",
+    };
+    let mut files = Vec::new();
+    for service in names(folder)? {
+        let folder = folder.join(&service);
+        if !folder.is_dir() || !(services.is_empty() || services.contains(&service)) {
+            continue;
+        }
+        for file in names(&folder)? {
+            if let Some(of) = file.strip_suffix(suffix)
+                && instance.is_none_or(|wanted| wanted == of)
+            {
+                files.push((service.clone(), of.to_owned(), folder.join(&file)));
+            }
+        }
+    }
+    Ok(files)
 }
 
 /// What stood in the log from `from` to its present beginning `to`, as far as the youngest old part has it.

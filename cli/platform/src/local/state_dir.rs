@@ -93,6 +93,11 @@ impl StateDir {
         self.path("logs").join(service).join(format!("{instance}.log"))
     }
 
+    /// The file of an instance's spans, a line of OTLP/JSON each.
+    pub fn spans(&self, service: &str, instance: &str) -> PathBuf {
+        self.path("logs").join(service).join(format!("{instance}.spans.jsonl"))
+    }
+
     /// Makes a folder inside (0700) and those above it.
     pub fn make(&self, relative: impl AsRef<Path>) -> Result<PathBuf> {
         let path = self.path(relative);

@@ -475,7 +475,10 @@ impl Supervisor {
     }
 
     fn rotate_logs(&self) {
-        let logs = self.slots.iter().map(|slot| self.state.log(&slot.service, &slot.id));
+        let logs = self.slots.iter().flat_map(|slot| {
+            let (service, id) = (&slot.service, &slot.id);
+            [self.state.log(service, id), self.state.spans(service, id)]
+        });
         let own = ["supervisor.log", "proxy.log"].map(|name| self.state.path("logs").join(name));
         for log in logs.chain(own) {
             if let Err(error) = rotate::rotate(&log, rotate::LIMIT_BYTES, rotate::KEPT) {

@@ -216,6 +216,7 @@ pub(super) fn spawn(
         .env("GRPC_ADDR", grpc.to_string())
         .env("ADMIN_ADDR", &admin)
         .env("INSTANCE_ID", &slot.id)
+        .env("TRACES_FILE", state.spans(&slot.service, &slot.id))
         .env(STATE_VARIABLE, state.root())
         .env(SERVICE_VARIABLE, &slot.service)
         .env(SPEC_VARIABLE, &digest)
