@@ -277,7 +277,7 @@ fn address(word: &str, group: Option<&str>) -> Result<Endpoint, Failure> {
     let invalid = |why: String| Failure::usage("invalid_url", format!("`{word}` cannot be asked")).cause(why);
     let uri: Uri = word
         .parse()
-        .map_err(|error: http::uri::InvalidUri| invalid(error.to_string()))?;
+        .map_err(|error: http::uri::InvalidUri| invalid(format!("it is no address: {error}")))?;
     let scheme = uri.scheme_str().unwrap_or_default().to_ascii_lowercase();
     if !SCHEMES.contains(&scheme.as_str()) {
         let failure = invalid(format!(
@@ -296,6 +296,16 @@ fn address(word: &str, group: Option<&str>) -> Result<Endpoint, Failure> {
         ));
     }
     let tls = scheme.ends_with('s');
+    if authority.port_u16().is_none()
+        && authority
+            .as_str()
+            .ends_with(|last: char| last == ':' || last.is_ascii_digit())
+    {
+        let port = authority.as_str().rsplit_once(':').map(|(_, port)| port);
+        if let Some(port) = port.filter(|port| !port.contains(']')) {
+            return Err(invalid(format!("`{port}` is no port")));
+        }
+    }
     let port = match (authority.port_u16(), scheme.as_str()) {
         (Some(port), _) => port,
         (None, "http") => 80,
@@ -365,8 +375,10 @@ mod tests {
             ("grpc://h", None, "needs a port"),
             ("http://u:p@h/", None, "seen by everybody"),
             ("http://h/a", Some("live"), "says it again"),
-            ("http://", None, "invalid"),
-            ("http://h:99999/", None, "invalid"),
+            ("http://", None, "no address"),
+            ("http://h:99999/", None, "`99999` is no port"),
+            ("http://h:/", None, "`` is no port"),
+            ("http://h:a/", None, "no address"),
         ] {
             assert!(asked(word, group).contains(why), "{word}: {}", asked(word, group));
         }
