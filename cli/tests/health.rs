@@ -229,7 +229,7 @@ fn a_grpc_server_without_health_says_so() {
 }
 
 /// A server with the certificate of `localhost` that lies beside the tests, for one protocol.
-fn secured(runtime: &tokio::runtime::Runtime, alpn: &str) -> SocketAddr {
+fn secured(runtime: &tokio::runtime::Runtime, ip: &str, alpn: &str) -> SocketAddr {
     use rustls::pki_types::pem::PemObject as _;
     use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -251,7 +251,7 @@ fn secured(runtime: &tokio::runtime::Runtime, alpn: &str) -> SocketAddr {
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
     let (_, service) = tonic_health::server::health_reporter();
     runtime.block_on(async {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let listener = tokio::net::TcpListener::bind((ip, 0)).await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let grpc = hyper_util::service::TowerToHyperService::new(tonic::service::Routes::new(service));
         let plain = hyper::service::service_fn(async |_| {
@@ -285,30 +285,29 @@ fn secured(runtime: &tokio::runtime::Runtime, alpn: &str) -> SocketAddr {
 #[test]
 fn https_and_grpcs_want_a_certificate_that_this_machine_trusts() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let (http, grpc) = (secured(&runtime, "http/1.1"), secured(&runtime, "h2"));
+    let (http, grpc) = (
+        secured(&runtime, "127.0.0.1", "http/1.1"),
+        secured(&runtime, "127.0.0.1", "h2"),
+    );
     let authority = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/tls/ca.pem");
+    let asked = |url: &str, trusted: &str| {
+        let sandbox = Sandbox::new();
+        let mut command = sandbox.command(&["health", "check", "--json", url]);
+        Ran::of(command.env("SSL_CERT_FILE", trusted).output().expect("opsctl starts"))
+    };
     for url in [
         format!("https://localhost:{}/", http.port()),
         format!("grpcs://localhost:{}", grpc.port()),
     ] {
-        let sandbox = Sandbox::new();
-        let asked = |trusted: &str| {
-            let mut command = sandbox.command(&["health", "check", "--json", &url]);
-            let output = command.env("SSL_CERT_FILE", trusted).output().expect("opsctl starts");
-            Ran::of(output)
-        };
-        asked(authority).ended(0);
-        // Another one is trusted, and the name is not in it.
+        asked(&url, authority).ended(0);
+        // Another one is trusted.
         let other = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/tls/localhost.pem");
-        assert_eq!(only(&asked(other).ended(7)).1.as_deref(), Some("tls"));
-        let elsewhere = url.replace("localhost", "127.0.0.2");
-        let output = sandbox
-            .command(&["health", "check", "--json", &elsewhere])
-            .env("SSL_CERT_FILE", authority)
-            .output()
-            .expect("opsctl starts");
-        assert_eq!(only(&Ran::of(output).ended(7)).1.as_deref(), Some("tls"));
+        assert_eq!(only(&asked(&url, other).ended(7)).1.as_deref(), Some("tls"));
     }
+    // The name is not in the certificate.
+    let elsewhere = secured(&runtime, "127.0.0.2", "http/1.1");
+    let ran = asked(&format!("https://{elsewhere}/"), authority).ended(7);
+    assert_eq!(only(&ran).1.as_deref(), Some("tls"));
 }
 
 /// `shop` of two instances, and `other`, which is not up and has no health question.

@@ -296,15 +296,11 @@ fn address(word: &str, group: Option<&str>) -> Result<Endpoint, Failure> {
         ));
     }
     let tls = scheme.ends_with('s');
-    if authority.port_u16().is_none()
-        && authority
-            .as_str()
-            .ends_with(|last: char| last == ':' || last.is_ascii_digit())
+    let typed = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
+    if let Some(typed) = typed.strip_prefix(':')
+        && typed.parse::<u16>().is_err()
     {
-        let port = authority.as_str().rsplit_once(':').map(|(_, port)| port);
-        if let Some(port) = port.filter(|port| !port.contains(']')) {
-            return Err(invalid(format!("`{port}` is no port")));
-        }
+        return Err(invalid(format!("`{typed}` is no port")));
     }
     let port = match (authority.port_u16(), scheme.as_str()) {
         (Some(port), _) => port,
@@ -378,7 +374,7 @@ mod tests {
             ("http://", None, "no address"),
             ("http://h:99999/", None, "`99999` is no port"),
             ("http://h:/", None, "`` is no port"),
-            ("http://h:a/", None, "no address"),
+            ("http://h:a/", None, "`a` is no port"),
         ] {
             assert!(asked(word, group).contains(why), "{word}: {}", asked(word, group));
         }
