@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::{codegen, instructions, step, test, tidy};
+use crate::{codegen, instructions, peers, step, test, tidy};
 
 /// What to check.
 #[derive(Debug, clap::Args)]
@@ -59,6 +59,9 @@ fn loom() -> Result<()> {
 /// # Errors
 /// The first part's failure, named.
 pub fn run(arguments: &Arguments) -> Result<()> {
+    if arguments.only.as_deref().is_none_or(|only| only == "test") {
+        peers::start_building()?;
+    }
     let mut minutes = Vec::new();
     let mut outcome = Ok(());
     for (name, part) in PARTS {

@@ -9,6 +9,7 @@ mod bench;
 mod ci;
 mod codegen;
 mod instructions;
+mod peers;
 mod soak;
 mod step;
 mod test;
@@ -40,6 +41,8 @@ enum Task {
     Instructions(instructions::Arguments),
     /// Writes the generated files, or says which are stale
     Codegen(codegen::Arguments),
+    /// Lists, builds, starts and ends the real servers that tests hold ours against
+    Peers(peers::Arguments),
 }
 
 fn main() {
@@ -51,6 +54,7 @@ fn main() {
         Task::Bench(arguments) => bench::run(&arguments),
         Task::Instructions(arguments) => instructions::run(&arguments),
         Task::Codegen(arguments) => codegen::run(&arguments),
+        Task::Peers(arguments) => peers::run(&arguments),
     };
     if let Err(error) = outcome {
         eprintln!("error: {error:#}");

@@ -10,7 +10,7 @@ use std::{
 const HALF_MADE: &str = ".making-";
 
 /// `$XDG_CACHE_HOME/opsctl/peers`, or the same below `~/.cache`.
-pub(crate) fn folder() -> PathBuf {
+pub fn folder() -> PathBuf {
     let absolute = |name| {
         std::env::var_os(name)
             .map(PathBuf::from)
@@ -25,14 +25,14 @@ pub(crate) fn folder() -> PathBuf {
 /// The right to build. Only one process has it; it ends with the process, however that ends.
 #[derive(Debug)]
 pub(crate) struct BuildLock {
+    folder: PathBuf,
     _file: File,
 }
 
 impl BuildLock {
     /// Waits for the right, and says so through `waiting` when another process has it. Then removes what a build that
     /// was killed left half made.
-    pub(crate) fn take(waiting: impl FnOnce()) -> io::Result<Self> {
-        let folder = folder();
+    pub(crate) fn take(folder: PathBuf, waiting: impl FnOnce()) -> io::Result<Self> {
         fs::create_dir_all(&folder)?;
         let file = File::create(folder.join(".lock"))?;
         match file.try_lock() {
@@ -49,15 +49,14 @@ impl BuildLock {
                 fs::remove_dir_all(entry.path())?;
             }
         }
-        Ok(Self { _file: file })
+        Ok(Self { folder, _file: file })
     }
 
     /// An empty folder to build the peer `name` in, removed with the value.
-    #[expect(clippy::unused_self, reason = "only who has the right to build may make one")]
     pub(crate) fn workshop(&self, name: &str) -> io::Result<tempfile::TempDir> {
         tempfile::Builder::new()
             .prefix(&format!("{HALF_MADE}{name}-"))
-            .tempdir_in(folder())
+            .tempdir_in(&self.folder)
     }
 }
 
@@ -68,4 +67,43 @@ pub(crate) fn publish(made: &Path, installed: &Path) -> io::Result<()> {
         fs::remove_dir_all(installed)?;
     }
     fs::rename(made, installed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn what_a_killed_build_left_is_removed_and_what_is_whole_stays() {
+        let cache = tempfile::tempdir().unwrap();
+        let whole = cache.path().join("loki-1");
+        fs::create_dir(&whole).unwrap();
+        // A build that is killed removes nothing.
+        let killed = BuildLock::take(cache.path().to_owned(), || ())
+            .unwrap()
+            .workshop("loki")
+            .unwrap()
+            .keep();
+        fs::write(killed.join("half"), "").unwrap();
+        let _lock = BuildLock::take(cache.path().to_owned(), || panic!("nobody builds")).unwrap();
+        assert!(!killed.exists());
+        assert!(whole.exists());
+    }
+
+    #[test]
+    fn who_comes_second_waits_and_says_so() {
+        let cache = tempfile::tempdir().unwrap();
+        let first = BuildLock::take(cache.path().to_owned(), || panic!("nobody builds")).unwrap();
+        let workshop = first.workshop("loki").unwrap();
+        let (says, waits) = mpsc::channel();
+        let folder = cache.path().to_owned();
+        let second = std::thread::spawn(move || BuildLock::take(folder, || says.send(()).unwrap()).unwrap());
+        waits.recv().unwrap();
+        assert!(!second.is_finished());
+        assert!(workshop.path().exists(), "who waits removes nothing");
+        drop((workshop, first));
+        second.join().unwrap();
+    }
 }

@@ -98,7 +98,10 @@ pub fn install(plan: &Plan, mut progress: impl FnMut(&str)) -> Result<(), Instal
     if plan.missing.is_empty() {
         return Ok(());
     }
-    let lock = BuildLock::take(|| progress("another process builds; waiting for its end")).map_err(in_cache)?;
+    let lock = BuildLock::take(cache::folder(), || {
+        progress("another process builds; waiting for its end");
+    })
+    .map_err(in_cache)?;
     let mut missing: Vec<Peer> = plan
         .missing
         .iter()
@@ -182,5 +185,67 @@ impl fmt::Display for Plan {
             )?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_says_what_how_large_and_how_long() {
+        let row = |name| *Peer::named(name).unwrap();
+        let (loki, redis) = (row("loki"), row("redis"));
+        let plan = Plan {
+            missing: vec![loki, redis],
+        };
+        let text = plan.to_string();
+        assert!(
+            text.contains(&format!("{} MiB", loki.size_mib + redis.size_mib)),
+            "{text}"
+        );
+        assert!(text.contains("min on two cores"), "{text}");
+        assert!(
+            text.contains("Go module") && text.contains("Debian package redis-server"),
+            "{text}"
+        );
+        let nothing = Plan { missing: Vec::new() };
+        assert_eq!(nothing.to_string(), "every peer is installed\n");
+    }
+
+    #[test]
+    fn an_unknown_name_is_refused() {
+        let error = plan_for(["loki", "lokki"]).unwrap_err();
+        assert!(error.to_string().starts_with("`lokki` is no peer"), "{error}");
+    }
+
+    #[test]
+    fn every_built_peer_has_its_recipe() {
+        for peer in PEERS {
+            let files: &[&str] = match peer.origin {
+                Origin::Debian { .. } => continue,
+                Origin::Go { packages, .. } => {
+                    assert_eq!(packages.len(), peer.programs.len(), "{}", peer.name);
+                    &["go.mod", "go.sum"]
+                }
+                Origin::Maven { .. } => &["pom.xml", "checksums", peer.name],
+            };
+            let kind = if matches!(peer.origin, Origin::Maven { .. }) {
+                "maven"
+            } else {
+                "go"
+            };
+            let version = peer.version().unwrap();
+            let texts = files
+                .iter()
+                .map(|file| std::fs::read_to_string(recipe(kind, peer).join(file)).expect(file));
+            let texts: Vec<String> = texts.collect();
+            assert!(
+                texts[0].contains(version),
+                "{}: {} does not say {version}",
+                peer.name,
+                files[0]
+            );
+        }
     }
 }

@@ -23,6 +23,7 @@ use std::{
     sync::LazyLock,
 };
 
+pub use cache::folder as cache;
 pub use catalogue::{Origin, PEERS, Peer};
 pub use install::{InstallError, Plan, install, plan, plan_for};
 pub use ports::Port;

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// How long a server may take until it is ready. Machines that build something beside the tests are slow.
-const START_WITHIN: Duration = Duration::from_secs(120);
+const START_WITHIN: Duration = Duration::from_mins(2);
 /// How long a server may take to end in good order; then it is killed.
 const STOP_WITHIN: Duration = Duration::from_secs(30);
 /// How often it is looked whether something has come to pass.

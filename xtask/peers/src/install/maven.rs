@@ -61,3 +61,36 @@ fn in_file(path: &Path, source: io::Error) -> InstallError {
     let path = path.to_owned();
     InstallError::File { path, source }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exactly_the_listed_archives_are_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let (archives, list) = (folder.path().join("lib"), folder.path().join("checksums"));
+        fs::create_dir(&archives).unwrap();
+        fs::write(archives.join("a.jar"), "a").unwrap();
+        let line = |text: &str, name: &str| format!("{}  {name}\n", hex::encode(Sha256::digest(text)));
+        let problem = |lines: String| {
+            fs::write(&list, lines).unwrap();
+            match verify(&archives, &list) {
+                Ok(()) => None,
+                Err(InstallError::Checksum { file, problem }) => Some((file, problem)),
+                Err(other) => panic!("{other}"),
+            }
+        };
+        assert_eq!(problem(line("a", "a.jar")), None);
+        assert_eq!(
+            problem(line("b", "a.jar")),
+            Some(("a.jar".to_owned(), "it has another checksum"))
+        );
+        assert_eq!(
+            problem(line("a", "b.jar")),
+            Some(("a.jar".to_owned(), "it is not in the list"))
+        );
+        let both = line("a", "a.jar") + &line("b", "b.jar");
+        assert_eq!(problem(both), Some(("b.jar".to_owned(), "it was not fetched")));
+    }
+}

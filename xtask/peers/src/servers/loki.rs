@@ -32,7 +32,13 @@ impl Loki {
         let data = place.folder().join("data");
         let data = data.display();
         let tenants = self.tenants;
-        let mut text = format!(
+        let limits: Vec<String> = self
+            .limits
+            .iter()
+            .map(|(key, value)| format!("  {key}: {value}\n"))
+            .collect();
+        let limits = limits.concat();
+        format!(
             "auth_enabled: {tenants}
 server:
   http_listen_address: 127.0.0.1
@@ -59,12 +65,8 @@ schema_config:
 analytics: {{reporting_enabled: false}}
 limits_config:
   allow_structured_metadata: true
-"
-        );
-        for (key, value) in &self.limits {
-            text += &format!("  {key}: {value}\n");
-        }
-        text
+{limits}"
+        )
     }
 }
 

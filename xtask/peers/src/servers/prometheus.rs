@@ -44,18 +44,19 @@ impl Prometheus {
     }
 
     fn text(&self) -> String {
-        let mut text = "global: {scrape_interval: 1s, evaluation_interval: 1s}\nscrape_configs:\n".to_owned();
-        for (job, address) in &self.targets {
-            text += &format!("  - {{job_name: {job}, static_configs: [{{targets: [\"{address}\"]}}]}}\n");
-        }
-        text += "rule_files:\n";
-        for file in &self.rules {
-            text += &format!("  - {}\n", file.display());
-        }
-        if let Some(address) = &self.alertmanager {
-            text += &format!("alerting:\n  alertmanagers: [{{static_configs: [{{targets: [\"{address}\"]}}]}}]\n");
-        }
-        text
+        let mut lines = vec!["global: {scrape_interval: 1s, evaluation_interval: 1s}".to_owned()];
+        lines.push("scrape_configs:".to_owned());
+        lines.extend(
+            self.targets.iter().map(|(job, address)| {
+                format!("  - {{job_name: {job}, static_configs: [{{targets: [\"{address}\"]}}]}}")
+            }),
+        );
+        lines.push("rule_files:".to_owned());
+        lines.extend(self.rules.iter().map(|file| format!("  - {}", file.display())));
+        lines.extend(self.alertmanager.iter().map(|address| {
+            format!("alerting: {{alertmanagers: [{{static_configs: [{{targets: [\"{address}\"]}}]}}]}}")
+        }));
+        lines.join("\n")
     }
 }
 

@@ -299,8 +299,8 @@ struct ForFerretDb;
 impl ForFerretDb {
     /// Sends a command as `OP_MSG` (2013) and returns the answer's bytes, lossily.
     async fn command(server: &Server, document: &[u8]) -> io::Result<String> {
-        let length = 16 + 5 + document.len() as i32;
-        let head = [length, 1, 0, 2013, 0].map(i32::to_le_bytes).concat();
+        let length = 16 + 5 + document.len() as u32;
+        let head = [length, 1, 0, 2013, 0].map(u32::to_le_bytes).concat();
         let message = [&head, &[0][..], document].concat();
         talk(server.address("mongodb"), &message, "ok\0").await
     }
@@ -309,7 +309,7 @@ impl ForFerretDb {
 /// BSON: a document of elements.
 fn document(elements: &[Vec<u8>]) -> Vec<u8> {
     let body = elements.concat();
-    let length = (4 + body.len() + 1) as i32;
+    let length = (4 + body.len() + 1) as u32;
     [&length.to_le_bytes()[..], &body, &[0]].concat()
 }
 
@@ -319,7 +319,7 @@ fn element(kind: u8, name: &str, value: &[u8]) -> Vec<u8> {
 }
 
 fn text(name: &str, value: &str) -> Vec<u8> {
-    let length = (value.len() + 1) as i32;
+    let length = (value.len() + 1) as u32;
     element(2, name, &[&length.to_le_bytes()[..], value.as_bytes(), &[0]].concat())
 }
 
