@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::{codegen, instructions, peers, step, test, tidy};
+use crate::{codegen, instructions, peers::Building, step, test, tidy};
 
 /// What to check.
 #[derive(Debug, clap::Args)]
@@ -13,6 +13,9 @@ pub struct Arguments {
     #[arg(long)]
     only: Option<String>,
 }
+
+/// The part that needs every peer.
+const TEST: &str = "test";
 
 type Part = (&'static str, fn() -> Result<()>);
 
@@ -37,7 +40,7 @@ const PARTS: &[Part] = &[
         step::run(docs.env("RUSTDOCFLAGS", "-D warnings"))
     }),
     ("loom", loom),
-    ("test", || test::run(&test::Arguments::complete())),
+    (TEST, || test::run(&test::Arguments::complete())),
     // After the tests, which install what is missing.
     ("instructions", instructions::check),
 ];
@@ -59,17 +62,20 @@ fn loom() -> Result<()> {
 /// # Errors
 /// The first part's failure, named.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    if arguments.only.as_deref().is_none_or(|only| only == "test") {
-        peers::start_building()?;
-    }
+    let chosen = |name: &str| arguments.only.as_deref().is_none_or(|only| only == name);
+    // Servers take long to build, and nothing before the tests needs them.
+    let mut building = if chosen(TEST) { Building::start()? } else { None };
     let mut minutes = Vec::new();
     let mut outcome = Ok(());
     for (name, part) in PARTS {
-        if arguments.only.as_deref().is_some_and(|only| only != *name) {
+        if !chosen(name) {
             continue;
         }
         println!("== {name}");
         let started = now();
+        if *name == TEST {
+            building.take().map_or(Ok(()), Building::wait)?;
+        }
         outcome = part().map_err(|error| error.context(format!("part `{name}` failed")));
         minutes.push((*name, now().duration_since(started)));
         if outcome.is_err() {

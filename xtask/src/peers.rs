@@ -7,11 +7,11 @@ use std::{
     fs::File,
     os::unix::process::CommandExt,
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
 };
 
-use anyhow::{Context, Result, bail};
-use peers::{PEERS, Peer, Plan};
+use anyhow::{Context, Result, bail, ensure};
+use peers::{PEERS, Peer, Plan, Program, Tree};
 use serde_json::json;
 
 /// What to do.
@@ -89,50 +89,61 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
 }
 
-/// Starts building what is missing beside whatever comes next. Who needs it installs it, which waits for this.
-///
-/// # Errors
-/// When the build cannot be started.
-pub fn start_building() -> Result<()> {
-    let plan = peers::plan();
-    if !plan.missing.is_empty() {
-        println!("{plan}building beside the rest; its log is {}", build_log().display());
-        build_process(&plan)?;
+/// A build of every missing peer that goes on beside other work. It ends with this value, or with this process.
+pub struct Building {
+    process: Tree,
+    log: PathBuf,
+}
+
+impl Building {
+    /// Starts it, unless nothing is missing.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start() -> Result<Option<Self>> {
+        let plan = peers::plan();
+        if plan.missing.is_empty() {
+            return Ok(None);
+        }
+        let log = crate::step::target().join("peers.log");
+        println!("{plan}building them beside the rest; the log is {}", log.display());
+        let file = File::create(&log).with_context(|| format!("could not write {}", log.display()))?;
+        let build = Program::new(std::env::current_exe()?).args(["peers", "build"]);
+        let process = Tree::start(&build, peers::workspace_root(), &file, None).context("could not start the build")?;
+        Ok(Some(Self { process, log }))
     }
-    Ok(())
+
+    /// Shows how far it is until it has ended.
+    ///
+    /// # Errors
+    /// When something could not be built.
+    pub fn wait(self) -> Result<()> {
+        let mut follow = Command::new("tail");
+        follow.args(["--lines=+1", "--follow", "--sleep-interval=0.2"]).arg(format!("--pid={}", self.process.id()));
+        crate::step::run(follow.arg(&self.log))?;
+        ensure!(self.process.wait()?.success(), "not every peer could be built");
+        Ok(())
+    }
 }
 
 fn build(plan: &Plan) -> Result<()> {
     Ok(peers::install(plan, |line| println!("{line}"))?)
 }
 
-fn in_background(plan: &Plan) -> Result<()> {
-    if !plan.missing.is_empty() {
-        build_process(plan)?;
-        println!("building; the log is {}", build_log().display());
-    }
-    Ok(())
-}
-
 /// A process that builds what `plan` names, out of reach of this terminal's Ctrl-C.
-fn build_process(plan: &Plan) -> Result<Child> {
-    let log = build_log();
+fn in_background(plan: &Plan) -> Result<()> {
+    if plan.missing.is_empty() {
+        return Ok(());
+    }
+    let path = peers::cache().join("build.log");
     std::fs::create_dir_all(peers::cache())?;
-    let log = File::create(&log).with_context(|| format!("could not write {}", log.display()))?;
+    let log = File::create(&path).with_context(|| format!("could not write {}", path.display()))?;
     let mut command = Command::new(std::env::current_exe()?);
-    command
-        .args(["peers", "build"])
-        .args(plan.missing.iter().map(|peer| peer.name));
-    command
-        .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log)
-        .process_group(0);
-    command.spawn().context("could not start the build")
-}
-
-fn build_log() -> PathBuf {
-    peers::cache().join("build.log")
+    command.args(["peers", "build"]).args(plan.missing.iter().map(|peer| peer.name));
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
+    command.spawn().context("could not start the build")?;
+    println!("building; the log is {}", path.display());
+    Ok(())
 }
 
 fn list() {

@@ -27,7 +27,7 @@ pub use cache::folder as cache;
 pub use catalogue::{Origin, PEERS, Peer};
 pub use install::{InstallError, Plan, install, plan, plan_for};
 pub use ports::Port;
-pub use process::Program;
+pub use process::{Program, Tree};
 pub use ready::Ready;
 pub use server::{Place, Recipe, Server, StartError};
 

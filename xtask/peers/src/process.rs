@@ -10,7 +10,7 @@ use std::{
     io::{self, Write},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
 };
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid};
@@ -95,33 +95,27 @@ impl Program {
         words
     }
 
-    /// Runs it to its end. What it writes goes to `log`.
-    ///
-    /// # Errors
-    /// When it cannot be started or does not succeed.
-    pub(crate) fn run(&self, folder: &Path, log: &File) -> io::Result<()> {
-        let mut tree = Tree::start(self, folder, log, None)?;
-        let status = tree.leader.wait()?;
-        if status.success() {
-            return Ok(());
-        }
-        Err(io::Error::other(format!(
-            "`{}` ended with {status}",
-            self.path.display()
-        )))
+    /// The command line, for people.
+    pub(crate) fn shown(&self) -> String {
+        let words: Vec<_> = self.words().iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        words.join(" ")
     }
 }
 
-/// A running program and its descendants. They are killed when the value is dropped.
+/// A running program and its descendants. They are killed when the value is dropped, and when this process ends.
 #[derive(Debug)]
-pub(crate) struct Tree {
+pub struct Tree {
     leader: Child,
     watcher: Child,
 }
 
 impl Tree {
-    /// Starts `program` in `folder` as the leader of a process group. The watcher also removes `remove`.
-    pub(crate) fn start(program: &Program, folder: &Path, log: &File, remove: Option<&Path>) -> io::Result<Self> {
+    /// Starts `program` in `folder` as the leader of a process group, with its output going to `log`. Should this process
+    /// end before the value is dropped, the folder `remove` goes, too.
+    ///
+    /// # Errors
+    /// When a process cannot be started.
+    pub fn start(program: &Program, folder: &Path, log: &File, remove: Option<&Path>) -> io::Result<Self> {
         let mut gate = Command::new("sh");
         gate.args(["-c", GATE, "gate"])
             .args(program.words())
@@ -150,6 +144,19 @@ impl Tree {
             gate.write_all(b"go\n")?;
         }
         Ok(Self { leader, watcher })
+    }
+
+    /// Waits until the program has ended, then ends what it left.
+    ///
+    /// # Errors
+    /// When the system cannot say how it ended.
+    pub fn wait(mut self) -> io::Result<ExitStatus> {
+        self.leader.wait()
+    }
+
+    /// The program's number.
+    pub fn id(&self) -> u32 {
+        self.leader.id()
     }
 
     /// Whether the program itself still runs.

@@ -384,7 +384,11 @@ impl Place {
     /// # Errors
     /// When it cannot be started or does not succeed.
     pub fn run(&self, program: &Program) -> io::Result<()> {
-        program.run(self.folder(), &self.log()?)
+        let status = Tree::start(program, self.folder(), &self.log()?, Some(self.folder()))?.wait()?;
+        if status.success() {
+            return Ok(());
+        }
+        Err(io::Error::other(format!("`{}` ended with {status}", program.shown())))
     }
 
     fn start(&self, program: &Program) -> io::Result<Tree> {

@@ -1,19 +1,21 @@
 //! Packages of Debian's archive, through `apt-get`, which wants root.
 
-use std::process::Command;
+use std::path::Path;
 
 use super::{InstallError, tool};
+use crate::Program;
 
 /// Installs the packages.
 pub(super) fn install(packages: &[&str]) -> Result<(), InstallError> {
-    tool::run(&mut apt_get(&["update", "-qq"]))?;
-    tool::run(apt_get(&["install", "-y", "-qq", "--no-install-recommends"]).args(packages))
+    run(apt_get().args(["update", "-qq"]))?;
+    run(apt_get().args(["install", "-y", "-qq", "--no-install-recommends"]).args(packages))
 }
 
-fn apt_get(arguments: &[&str]) -> Command {
-    let mut command = Command::new("apt-get");
-    command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+fn apt_get() -> Program {
     // A package must not start a server of its own: tests start theirs.
-    command.env("RUNLEVEL", "1");
-    command
+    Program::new("apt-get").env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1")
+}
+
+fn run(apt_get: Program) -> Result<(), InstallError> {
+    tool::run(&apt_get, Path::new("/"), None).map(drop)
 }

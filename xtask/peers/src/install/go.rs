@@ -7,39 +7,37 @@ use std::{
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use super::{InstallError, recipe, tool};
-use crate::Peer;
+use crate::{Peer, Program};
 
 /// Builds the programs of `peer` into `made`.
 pub(super) fn build(peer: &Peer, packages: &[&str], workshop: &Path, made: &Path) -> Result<(), InstallError> {
     let source = recipe("go", peer);
     let overlay = overlay(&source, workshop)?;
     for (program, package) in peer.programs.iter().zip(packages) {
-        let mut build = go(&source, workshop);
-        build.args(["build", "-mod=readonly", "-trimpath", "-ldflags=-s -w"]);
-        build.arg("-overlay").arg(&overlay);
-        build.arg("-o").arg(made.join(program)).arg(package);
-        tool::run(&mut build)?;
+        let build = go(workshop)
+            .args(["build", "-mod=readonly", "-trimpath", "-ldflags=-s -w", "-overlay"])
+            .arg(&overlay)
+            .arg("-o")
+            .arg(made.join(program))
+            .arg(package);
+        tool::run(&build, &source, Some(workshop))?;
     }
     Ok(())
 }
 
-/// `go` in the peer's folder, with caches in `workshop`, at a low priority: people work beside it.
-fn go(source: &Path, workshop: &Path) -> Command {
-    let mut command = Command::new("nice");
-    command.args(["-n", "5", "go"]).current_dir(source);
-    command
+/// `go` with caches in `workshop`, at a low priority: people work beside it.
+fn go(workshop: &Path) -> Program {
+    Program::new("nice")
+        .args(["-n", "5", "go"])
         .env("GOMODCACHE", workshop.join("modules"))
-        .env("GOCACHE", workshop.join("cache"));
-    // `-modcacherw`: what is read-only could not be removed afterwards.
-    command
+        .env("GOCACHE", workshop.join("cache"))
+        // What is read-only could not be removed afterwards.
         .env("GOFLAGS", "-modcacherw -buildvcs=false")
         .env("CGO_ENABLED", "0")
-        .env("GOTOOLCHAIN", "local");
-    command
+        .env("GOTOOLCHAIN", "local")
 }
 
 /// Writes the file that tells `go` which files are laid over the modules'.
@@ -53,11 +51,10 @@ fn overlay(source: &Path, workshop: &Path) -> Result<PathBuf, InstallError> {
         ) else {
             continue;
         };
-        let folder = workshop.join("folder");
-        let mut list = go(source, workshop);
-        list.args(["list", "-mod=readonly", "-f", "{{.Dir}}"]).arg(package);
-        let output = list.output().map_err(|error| in_file(&folder, error))?;
-        let folder = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+        let list = go(workshop).args(["list", "-mod=readonly", "-f", "{{.Dir}}"]).arg(package);
+        // What it downloads on the way it says before.
+        let said = tool::run(&list, source, Some(workshop))?;
+        let folder = PathBuf::from(said.lines().next_back().unwrap_or_default());
         replace.insert(folder.join(name), file);
     }
     let file = workshop.join("overlay.json");

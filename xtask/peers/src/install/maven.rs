@@ -1,28 +1,23 @@
 //! Java programs: what a `pom.xml` of this project names, with all that it needs, fetched by Maven, held against
 //! `checksums` beside it (`SHA256  NAME` a line), and started by the script beside it that has the peer's name.
 
-use std::{collections::BTreeMap, fs, io, path::Path, process::Command};
+use std::{collections::BTreeMap, fs, io, path::Path};
 
 use sha2::{Digest, Sha256};
 
 use super::{InstallError, recipe, tool};
-use crate::Peer;
+use crate::{Peer, Program};
 
 /// Fetches the archives of `peer` into `made/lib`, and its script into `made`.
 pub(super) fn fetch(peer: &Peer, workshop: &Path, made: &Path) -> Result<(), InstallError> {
     let source = recipe("maven", peer);
     let archives = made.join("lib");
-    let mut maven = Command::new("mvn");
-    maven.args([
-        "--quiet",
-        "--batch-mode",
-        "--strict-checksums",
-        "dependency:copy-dependencies",
-    ]);
-    maven.arg("--file").arg(source.join("pom.xml"));
-    maven.arg(format!("-DoutputDirectory={}", archives.display()));
-    maven.arg(format!("-Dmaven.repo.local={}", workshop.join("repository").display()));
-    tool::run(&mut maven)?;
+    let maven = Program::new("mvn")
+        .args(["--quiet", "--batch-mode", "--strict-checksums", "dependency:copy-dependencies", "--file"])
+        .arg(source.join("pom.xml"))
+        .arg(format!("-DoutputDirectory={}", archives.display()))
+        .arg(format!("-Dmaven.repo.local={}", workshop.join("repository").display()));
+    tool::run(&maven, workshop, Some(workshop))?;
     verify(&archives, &source.join("checksums"))?;
     let script = made.join(peer.name);
     fs::copy(source.join(peer.name), &script).map_err(|error| in_file(&script, error))?;

@@ -1,51 +1,41 @@
-//! Runs one tool that installs or builds something: quiet when it succeeds, with the end of what it said when it fails.
+//! Runs one tool that installs or builds something: quiet when it succeeds, with the end of what it said when it fails,
+//! and gone, with the folder that it works in, when this process is killed.
 
 use std::{
     fs::File,
     io::{self, Read, Seek},
-    process::{Command, Stdio},
+    path::Path,
+    process::ExitStatus,
 };
 
 use super::InstallError;
+use crate::{Program, Tree};
 
 /// How much of the output an error shows, in lines.
 const TAIL: usize = 20;
 
-/// Runs `command` to its end.
-pub(super) fn run(command: &mut Command) -> Result<(), InstallError> {
-    let mut words = vec![command.get_program().to_string_lossy().into_owned()];
-    words.extend(command.get_args().map(|word| word.to_string_lossy().into_owned()));
-    let words = words.join(" ");
-    let start = |source| InstallError::Start {
-        command: words.clone(),
-        source,
-    };
-    let mut output = tempfile::tempfile().map_err(start)?;
-    let status = spawn(command, &output).map_err(start)?;
-    if status.success() {
-        return Ok(());
+/// Runs `tool` in `folder` to its end and returns what it wrote. Half-made things lie in `workshop`.
+pub(super) fn run(tool: &Program, folder: &Path, workshop: Option<&Path>) -> Result<String, InstallError> {
+    let command = tool.shown();
+    match finish(tool, folder, workshop) {
+        Ok((status, output)) if status.success() => Ok(output),
+        Ok((status, output)) => {
+            let lines: Vec<&str> = output.lines().collect();
+            Err(InstallError::Failed {
+                command,
+                status,
+                tail: lines[lines.len().saturating_sub(TAIL)..].join("\n"),
+            })
+        }
+        Err(source) => Err(InstallError::Start { command, source }),
     }
-    let tail = tail(&mut output).unwrap_or_default();
-    Err(InstallError::Failed {
-        command: words,
-        status,
-        tail,
-    })
 }
 
-fn spawn(command: &mut Command, output: &File) -> io::Result<std::process::ExitStatus> {
-    command
-        .stdin(Stdio::null())
-        .stdout(output.try_clone()?)
-        .stderr(output.try_clone()?);
-    command.status()
-}
-
-fn tail(output: &mut File) -> io::Result<String> {
+fn finish(tool: &Program, folder: &Path, workshop: Option<&Path>) -> io::Result<(ExitStatus, String)> {
+    let mut output: File = tempfile::tempfile()?;
+    let status = Tree::start(tool, folder, &output, workshop)?.wait()?;
     output.rewind()?;
     let mut text = Vec::new();
     output.read_to_end(&mut text)?;
-    let text = String::from_utf8_lossy(&text);
-    let lines: Vec<&str> = text.lines().collect();
-    Ok(lines[lines.len().saturating_sub(TAIL)..].join("\n"))
+    Ok((status, String::from_utf8_lossy(&text).into_owned()))
 }

@@ -1,13 +1,24 @@
 //! Kafka, one process that is broker and controller.
 
-use std::io;
+use std::{io, net::SocketAddr};
 
 use super::program;
 use crate::{Place, Port, Program, Ready, Recipe};
 
 /// A Kafka. Port: `kafka`.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Kafka;
+#[derive(Debug, Clone, Default)]
+pub struct Kafka {
+    advertised: Option<SocketAddr>,
+}
+
+impl Kafka {
+    /// Tells clients to come to this address, where something hands on to the real one.
+    #[must_use]
+    pub fn advertised(mut self, address: SocketAddr) -> Self {
+        self.advertised = Some(address);
+        self
+    }
+}
 
 /// Any sixteen bytes in base64.
 const CLUSTER: &str = "b3BzY3RsLXBlZXJzLWthZg";
@@ -34,6 +45,7 @@ impl Recipe for Kafka {
 
     fn prepare(&self, place: &Place) -> io::Result<Vec<Program>> {
         let [kafka, controller] = ["kafka", "controller"].map(|port| place.address(port));
+        let advertised = self.advertised.unwrap_or(kafka);
         let data = place.folder().join("data");
         let config = format!(
             "process.roles=broker,controller
@@ -41,7 +53,7 @@ node.id=1
 controller.quorum.voters=1@{controller}
 controller.listener.names=CONTROLLER
 listeners=PLAINTEXT://{kafka},CONTROLLER://{controller}
-advertised.listeners=PLAINTEXT://{kafka}
+advertised.listeners=PLAINTEXT://{advertised}
 listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
 log.dirs={}
 offsets.topic.replication.factor=1

@@ -6,8 +6,19 @@ use super::program;
 use crate::{Place, Port, Program, Ready, Recipe};
 
 /// A NATS server. Ports: `nats`, and `monitor`, its HTTP API.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Nats;
+#[derive(Debug, Clone, Default)]
+pub struct Nats {
+    login: Option<(String, String)>,
+}
+
+impl Nats {
+    /// Asks for this user and password.
+    #[must_use]
+    pub fn login(mut self, user: &str, password: &str) -> Self {
+        self.login = Some((user.to_owned(), password.to_owned()));
+        self
+    }
+}
 
 impl Recipe for Nats {
     fn peer(&self) -> &'static str {
@@ -31,7 +42,8 @@ impl Recipe for Nats {
         let program = Program::new(program("nats-server")?)
             .args(["-a", "127.0.0.1", "-p", &nats, "-m", &monitor, "-js", "-sd"])
             .arg(place.make_folder("data")?);
-        Ok(vec![program])
+        let login = self.login.iter().flat_map(|(user, password)| ["--user", user, "--pass", password]);
+        Ok(vec![program.args(login)])
     }
 
     fn ready(&self) -> Ready {

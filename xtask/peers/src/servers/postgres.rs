@@ -1,4 +1,4 @@
-//! PostgreSQL, with a superuser `postgres` that needs no password. It refuses to be root, so that root starts it as the
+//! PostgreSQL, with a superuser `postgres` that needs no password unless one is set. It refuses to be root, so that root starts it as the
 //! user that the package made.
 
 use std::{fs, io, os::unix::fs::chown};
@@ -10,6 +10,7 @@ use crate::{Place, Port, Program, Ready, Recipe};
 #[derive(Debug, Clone, Default)]
 pub struct Postgres {
     settings: Vec<String>,
+    password: Option<String>,
 }
 
 /// The user that Debian's package makes.
@@ -20,6 +21,13 @@ impl Postgres {
     #[must_use]
     pub fn setting(mut self, name: &str, value: &str) -> Self {
         self.settings.push(format!("{name}={value}"));
+        self
+    }
+
+    /// Asks the user `postgres` for this password (SCRAM).
+    #[must_use]
+    pub fn password(mut self, password: &str) -> Self {
+        self.password = Some(password.to_owned());
         self
     }
 }
@@ -45,8 +53,16 @@ impl Recipe for Postgres {
             let (uid, gid) = ids_of(USER)?;
             chown(&data, Some(uid), Some(gid))?;
         }
-        let initdb = Program::new(program("initdb")?).user(user).arg("-D").arg(&data);
-        place.run(&initdb.args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]))?;
+        let mut initdb = Program::new(program("initdb")?).user(user).arg("-D").arg(&data);
+        initdb = initdb.args(["-U", "postgres", "-E", "UTF8", "--locale=C", "--no-sync"]);
+        initdb = match &self.password {
+            None => initdb.args(["-A", "trust"]),
+            Some(password) => {
+                let file = place.write("password", password)?;
+                initdb.args(["-A", "scram-sha-256", "--pwfile"]).arg(file)
+            }
+        };
+        place.run(&initdb)?;
         let port = place.port("postgres").to_string();
         // What a process wrote outlives its kill without fsync, too; only a machine's end would lose it.
         let mut server = Program::new(program("postgres")?)

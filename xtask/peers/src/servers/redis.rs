@@ -6,8 +6,19 @@ use super::program;
 use crate::{Place, Port, Program, Ready, Recipe};
 
 /// A Redis. Port: `redis`.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Redis;
+#[derive(Debug, Clone, Default)]
+pub struct Redis {
+    password: Option<String>,
+}
+
+impl Redis {
+    /// Asks for this password.
+    #[must_use]
+    pub fn password(mut self, password: &str) -> Self {
+        self.password = Some(password.to_owned());
+        self
+    }
+}
 
 impl Recipe for Redis {
     fn peer(&self) -> &'static str {
@@ -31,15 +42,18 @@ impl Recipe for Redis {
             .arg("--dir")
             .arg(data)
             .args(["--appendonly", "yes", "--appendfsync", "always", "--save", ""]);
-        Ok(vec![program])
+        let password = self.password.iter().flat_map(|password| ["--requirepass", password]);
+        Ok(vec![program.args(password)])
     }
 
     fn ready(&self) -> Ready {
+        // Without the password it answers with an error, but it answers.
+        let hear: &[u8] = if self.password.is_some() { b"-NOAUTH" } else { b"+PONG" };
         Ready::Talk {
             port: "redis",
             say: b"PING\r\n",
             skip: 0,
-            hear: b"+PONG",
+            hear,
         }
     }
 }

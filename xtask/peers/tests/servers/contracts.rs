@@ -203,7 +203,7 @@ impl Contract for ForRedis {
 
 #[tokio::test]
 async fn redis() {
-    keeps_its_promises(|| servers::Redis, ForRedis, "redis").await;
+    keeps_its_promises(servers::Redis::default, ForRedis, "redis").await;
 }
 
 struct ForNats;
@@ -229,7 +229,7 @@ impl Contract for ForNats {
 
 #[tokio::test]
 async fn nats() {
-    keeps_its_promises(|| servers::Nats, ForNats, "nats").await;
+    keeps_its_promises(servers::Nats::default, ForNats, "nats").await;
 }
 
 struct ForRabbitMq;
@@ -290,7 +290,7 @@ impl Contract for ForKafka {
 #[tokio::test]
 async fn kafka() {
     if peers::peer("kcat", "kafka").is_some() {
-        keeps_its_promises(|| servers::Kafka, ForKafka, "kafka").await;
+        keeps_its_promises(servers::Kafka::default, ForKafka, "kafka").await;
     }
 }
 
