@@ -119,7 +119,9 @@ impl Building {
     /// When something could not be built.
     pub fn wait(self) -> Result<()> {
         let mut follow = Command::new("tail");
-        follow.args(["--lines=+1", "--follow", "--sleep-interval=0.2"]).arg(format!("--pid={}", self.process.id()));
+        follow
+            .args(["--lines=+1", "--follow", "--sleep-interval=0.2"])
+            .arg(format!("--pid={}", self.process.id()));
         crate::step::run(follow.arg(&self.log))?;
         ensure!(self.process.wait()?.success(), "not every peer could be built");
         Ok(())
@@ -139,8 +141,14 @@ fn in_background(plan: &Plan) -> Result<()> {
     std::fs::create_dir_all(peers::cache())?;
     let log = File::create(&path).with_context(|| format!("could not write {}", path.display()))?;
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(["peers", "build"]).args(plan.missing.iter().map(|peer| peer.name));
-    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
+    command
+        .args(["peers", "build"])
+        .args(plan.missing.iter().map(|peer| peer.name));
+    command
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .process_group(0);
     command.spawn().context("could not start the build")?;
     println!("building; the log is {}", path.display());
     Ok(())

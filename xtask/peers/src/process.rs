@@ -97,7 +97,11 @@ impl Program {
 
     /// The command line, for people.
     pub(crate) fn shown(&self) -> String {
-        let words: Vec<_> = self.words().iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        let words: Vec<_> = self
+            .words()
+            .iter()
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect();
         words.join(" ")
     }
 }

@@ -51,7 +51,9 @@ fn overlay(source: &Path, workshop: &Path) -> Result<PathBuf, InstallError> {
         ) else {
             continue;
         };
-        let list = go(workshop).args(["list", "-mod=readonly", "-f", "{{.Dir}}"]).arg(package);
+        let list = go(workshop)
+            .args(["list", "-mod=readonly", "-f", "{{.Dir}}"])
+            .arg(package);
         // What it downloads on the way it says before.
         let said = tool::run(&list, source, Some(workshop))?;
         let folder = PathBuf::from(said.lines().next_back().unwrap_or_default());

@@ -13,7 +13,13 @@ pub(super) fn fetch(peer: &Peer, workshop: &Path, made: &Path) -> Result<(), Ins
     let source = recipe("maven", peer);
     let archives = made.join("lib");
     let maven = Program::new("mvn")
-        .args(["--quiet", "--batch-mode", "--strict-checksums", "dependency:copy-dependencies", "--file"])
+        .args([
+            "--quiet",
+            "--batch-mode",
+            "--strict-checksums",
+            "dependency:copy-dependencies",
+            "--file",
+        ])
         .arg(source.join("pom.xml"))
         .arg(format!("-DoutputDirectory={}", archives.display()))
         .arg(format!("-Dmaven.repo.local={}", workshop.join("repository").display()));

@@ -42,7 +42,10 @@ impl Recipe for Nats {
         let program = Program::new(program("nats-server")?)
             .args(["-a", "127.0.0.1", "-p", &nats, "-m", &monitor, "-js", "-sd"])
             .arg(place.make_folder("data")?);
-        let login = self.login.iter().flat_map(|(user, password)| ["--user", user, "--pass", password]);
+        let login = self
+            .login
+            .iter()
+            .flat_map(|(user, password)| ["--user", user, "--pass", password]);
         Ok(vec![program.args(login)])
     }
 
