@@ -5,6 +5,7 @@ use std::io::Write as _;
 
 use bytes::Bytes;
 use prost::Message;
+use prost_types::Timestamp;
 
 use super::entry::Entry;
 use super::labels::Streams;
@@ -34,15 +35,6 @@ pub(crate) struct EntryAdapter {
     pub(crate) line: Bytes,
     #[prost(message, repeated, tag = "3")]
     pub(crate) structured_metadata: Vec<LabelPair>,
-}
-
-/// `google.protobuf.Timestamp`.
-#[derive(Clone, Copy, PartialEq, Eq, Message)]
-pub(crate) struct Timestamp {
-    #[prost(int64, tag = "1")]
-    pub(crate) seconds: i64,
-    #[prost(int32, tag = "2")]
-    pub(crate) nanos: i32,
 }
 
 /// `logproto.LabelPairAdapter`.

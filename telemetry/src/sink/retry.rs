@@ -135,7 +135,7 @@ mod tests {
             (" 7 ", seconds(7)),
             ("Sun, 06 Nov 1994 08:49:37 GMT", seconds(37)),
             ("Sun, 06 Nov 1994 08:48:37 GMT", seconds(0)),
-            ("Sun, 06 Nov 2094 08:49:37 GMT", Some(LONGEST_RETRY_AFTER)),
+            ("Sat, 06 Nov 2094 08:49:37 GMT", Some(LONGEST_RETRY_AFTER)),
             ("99999", Some(LONGEST_RETRY_AFTER)),
             ("99999999999999999999999999", Some(LONGEST_RETRY_AFTER)),
             ("-1", None),
