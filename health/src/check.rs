@@ -129,10 +129,14 @@ impl<E: std::error::Error + 'static> From<E> for Failure {
             if let Some(io) = error.downcast_ref::<std::io::Error>() {
                 reason = Reason::of_io(io);
             }
-            if !detail.is_empty() {
-                detail.push_str(": ");
+            let text = error.to_string();
+            // Many errors repeat their source's text at their own end.
+            if !detail.ends_with(&text) {
+                if !detail.is_empty() {
+                    detail.push_str(": ");
+                }
+                detail.push_str(&text);
             }
-            detail.push_str(&error.to_string());
             next = error.source();
         }
         Self::new(reason, detail)

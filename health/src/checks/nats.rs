@@ -2,6 +2,8 @@
 
 use async_nats::connection::State;
 use async_nats::{Client, ClientError, Event, RequestErrorKind, ServerError};
+use bytes::Bytes;
+use futures::StreamExt as _;
 
 use super::Asking;
 use super::cause::Cause;
@@ -9,13 +11,13 @@ use crate::check::{Check, Failure, Outcome, Reason};
 
 /// One round trip to the server over the client's connection.
 ///
-/// The client's own `flush` ends when the bytes are written, so it passes while a server hangs. Instead the server's own
-/// service `$SYS.REQ.USER.INFO` is asked who we are; any answer passes, also that nobody answers there (servers before
-/// 2.9). A user with limited permissions needs to publish to that subject and to subscribe to its inboxes.
+/// The client's own `flush` ends when the bytes are written, so it passes while a server hangs. Instead the check sends
+/// an empty message to an inbox of its own and waits for it. A user with limited permissions must be allowed to publish
+/// and subscribe below the client's inbox prefix (`_INBOX.>`); a client made with `no_echo` needs [`NatsCheck::subject`].
 #[derive(Debug, Clone)]
 pub struct NatsCheck {
     client: Client,
-    subject: String,
+    subject: Option<String>,
     cause: Cause,
 }
 
@@ -24,15 +26,16 @@ impl NatsCheck {
     pub fn new(client: &Client) -> Self {
         Self {
             client: client.clone(),
-            subject: "$SYS.REQ.USER.INFO".to_owned(),
+            subject: None,
             cause: Cause::default(),
         }
     }
 
-    /// Sends the request to this subject. It must change nothing: what answers there is asked at every run.
+    /// Sends an empty request to this subject instead; any answer passes. What answers there is asked at every run, so it
+    /// must change nothing.
     #[must_use]
     pub fn subject(mut self, subject: impl Into<String>) -> Self {
-        self.subject = subject.into();
+        self.subject = Some(subject.into());
         self
     }
 
@@ -51,14 +54,37 @@ impl NatsCheck {
                 return Outcome::Fail(self.cause.failure().unwrap_or_else(unknown));
             }
         }
-        let question = async_nats::Request::new().timeout(None);
-        match self.client.send_request(self.subject.clone(), question).await {
-            Ok(_) => Outcome::Pass,
-            Err(error) if error.kind() == RequestErrorKind::NoResponders => Outcome::Pass,
-            Err(error) if error.kind() == RequestErrorKind::TimedOut => {
-                Outcome::Fail(Failure::new(Reason::Timeout, error.to_string()))
+        let answer = match &self.subject {
+            Some(subject) => self.request(subject.clone()).await,
+            None => self.to_ourselves().await,
+        };
+        answer.into()
+    }
+
+    async fn to_ourselves(&self) -> Result<(), Failure> {
+        let inbox = self.client.new_inbox();
+        // Dropped at the end, which unsubscribes.
+        let mut inbox_messages = self.client.subscribe(inbox.clone()).await?;
+        self.client.publish(inbox, Bytes::new()).await?;
+        let closed = || Failure::new(Reason::Refused, "the client is closed");
+        inbox_messages.next().await.map(drop).ok_or_else(closed)
+    }
+
+    async fn request(&self, subject: String) -> Result<(), Failure> {
+        match self
+            .client
+            .send_request(subject, async_nats::Request::new().timeout(None))
+            .await
+        {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                let reason = match error.kind() {
+                    RequestErrorKind::NoResponders => Reason::Protocol,
+                    RequestErrorKind::TimedOut => Reason::Timeout,
+                    _ => Reason::Refused,
+                };
+                Err(Failure::new(reason, error.to_string()))
             }
-            Err(error) => Outcome::Fail(error.into()),
         }
     }
 }

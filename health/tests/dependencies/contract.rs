@@ -51,6 +51,9 @@ pub trait Dependency {
     async fn check_with_wrong_password(_address: SocketAddr) -> Option<AnyCheck> {
         None
     }
+
+    /// What only this kind of server can show, while it runs.
+    async fn also(_server: &Server, _test: &str) {}
 }
 
 /// Runs a dependency's server through everything.
@@ -60,12 +63,8 @@ pub async fn holds<D: Dependency>(test: &str) {
     };
     D::prepare(&server).await;
     let address = server.address(D::PORT);
-    server.kill();
-
     let suite = Suite::new(test, D::check(address).await);
-    suite.until("down at the start", Some(Reason::Refused)).await;
-    server.start_again().await.unwrap();
-    suite.until("started", None).await;
+    suite.until("runs", None).await;
 
     let before = settled_connections(address).await;
     let began = Instant::now();
@@ -79,16 +78,6 @@ pub async fn holds<D: Dependency>(test: &str) {
         before,
         "{test}: connections after {RUNS} runs"
     );
-
-    server.pause();
-    suite.until("hangs", Some(Reason::Timeout)).await;
-    for _ in 0..2 {
-        let (outcome, took) = suite.ask(&suite.check).await;
-        assert_eq!(reason_of(&outcome), Some(Reason::Timeout), "{test}: hangs: {outcome:?}");
-        assert!(took < TIMEOUT + SLACK, "{test}: hangs: took {took:?}");
-    }
-    server.resume();
-    suite.until("goes on", None).await;
 
     if D::RELAYS {
         let relay = Relay::start(address, SLOW).await;
@@ -104,11 +93,29 @@ pub async fn holds<D: Dependency>(test: &str) {
     if let Some(wrong) = D::check_with_wrong_password(address).await {
         suite.until_of(&wrong, "wrong password", Some(Reason::Auth)).await;
     }
+    D::also(&server, test).await;
+
+    server.pause();
+    suite.until("hangs", Some(Reason::Timeout)).await;
+    for _ in 0..2 {
+        let (outcome, took) = suite.ask(&suite.check).await;
+        assert_eq!(reason_of(&outcome), Some(Reason::Timeout), "{test}: hangs: {outcome:?}");
+        assert!(took < TIMEOUT + SLACK, "{test}: hangs: took {took:?}");
+    }
+    server.resume();
+    suite.until("goes on", None).await;
 
     server.kill();
     suite.until("killed", Some(Reason::Refused)).await;
+    let late = D::check(address).await;
+    suite
+        .until_of(&late, "down when its client was made", Some(Reason::Refused))
+        .await;
     server.start_again().await.unwrap();
     suite.until("started again", None).await;
+    suite
+        .until_of(&late, "found by the client that was there first", None)
+        .await;
     suite.end().await;
 }
 

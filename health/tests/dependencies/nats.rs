@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use health::{Cause, NatsCheck};
+use health::{Cause, NatsCheck, Reason};
 use peers::{Place, Port, Program, Ready, Recipe, Server, servers};
 
 use crate::contract::{AnyCheck, Dependency, PASSWORD, WRONG, holds, until};
@@ -49,6 +49,10 @@ impl Dependency for Nats {
     async fn check_with_wrong_password(address: SocketAddr) -> Option<AnyCheck> {
         Some(connect(address, WRONG).await)
     }
+
+    async fn also(server: &Server, test: &str) {
+        listeners(server, test).await;
+    }
 }
 
 async fn connect(address: SocketAddr, password: &str) -> AnyCheck {
@@ -68,24 +72,19 @@ async fn connect(address: SocketAddr, password: &str) -> AnyCheck {
     Arc::new(NatsCheck::new(&client).explained_by(&cause))
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nats_keeps_the_contract() {
-    holds::<Nats>("nats_keeps_the_contract").await;
+/// One who listens to everything does not stand in for the server, nor is a request that nobody answers a pass.
+async fn listeners(server: &Server, test: &str) {
+    let options = || async_nats::ConnectOptions::with_user_and_password("service".to_owned(), PASSWORD.to_owned());
+    let client = options().connect(server.url("nats")).await.unwrap();
+    let asks = |subject: &str| -> AnyCheck { Arc::new(NatsCheck::new(&client).subject(subject)) };
+    until(&asks("nobody.there"), test, Some(Reason::Protocol)).await;
+    let _everything = client.subscribe(">").await.unwrap();
+    let plain: AnyCheck = Arc::new(NatsCheck::new(&client));
+    until(&plain, test, None).await;
+    until(&asks("nobody.answers"), test, Some(Reason::Timeout)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_who_listens_to_everything_does_not_stand_in_for_the_server() {
-    let test = "one_who_listens_to_everything_does_not_stand_in_for_the_server";
-    let Some(server) = Server::start(servers::Nats, test).await else {
-        return;
-    };
-    let client = async_nats::connect(server.url("nats")).await.unwrap();
-    let _everything = client.subscribe(">").await.unwrap();
-    client.flush().await.unwrap();
-    let check: AnyCheck = Arc::new(NatsCheck::new(&client));
-    until(&check, test, None).await;
-    let nobody: AnyCheck =
-        Arc::new(NatsCheck::new(&async_nats::connect(server.url("nats")).await.unwrap()).subject("a.b"));
-    // The listener never answers.
-    until(&nobody, test, Some(health::Reason::Timeout)).await;
+async fn nats_keeps_the_contract() {
+    holds::<Nats>("nats_keeps_the_contract").await;
 }

@@ -21,6 +21,11 @@ impl Dependency for Temporal {
     async fn check(address: SocketAddr) -> AnyCheck {
         Arc::new(GrpcCheck::temporal(channel(address)))
     }
+
+    async fn also(server: &Server, _test: &str) {
+        let unknown: AnyCheck = Arc::new(GrpcCheck::new(channel(server.address("grpc")), "no.such.Service"));
+        assert_eq!(reason_of(&ask(&unknown).await), Some(Reason::Protocol));
+    }
 }
 
 fn channel(address: SocketAddr) -> Channel {
@@ -32,14 +37,4 @@ fn channel(address: SocketAddr) -> Channel {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn temporal_keeps_the_contract() {
     holds::<Temporal>("temporal_keeps_the_contract").await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_service_that_temporal_does_not_know_is_no_pass() {
-    let test = "a_service_that_temporal_does_not_know_is_no_pass";
-    let Some(server) = Server::start(servers::Temporal, test).await else {
-        return;
-    };
-    let check: AnyCheck = Arc::new(GrpcCheck::new(channel(server.address("grpc")), "no.such.Service"));
-    assert_eq!(reason_of(&ask(&check).await), Some(Reason::Protocol));
 }
