@@ -1,130 +1,336 @@
-//! Spans against a collector that takes, refuses or hangs: every span is accounted for, and the end is bounded.
+//! Spans against a collector that speaks the real wire format and answers in every way there is: each span is accounted
+//! for, what the report calls delivered is what the collector took, and the end is bounded. The real collector is in
+//! `traces_real`.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
-use std::process::Command;
-use std::sync::Arc;
+#[path = "support/emitter.rs"]
+mod emitter;
+
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::StatusCode;
-use telemetry::{SinkCounts, Telemetry};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use emitter::{Counts, Emitter};
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
+use prost::Message as _;
 use tokio::time::Instant;
 
-/// Says to this test binary that it is to emit spans to the collector at that address.
-const EMIT_TO: &str = "TELEMETRY_TEST_COLLECTOR";
-const SPANS: u64 = 700;
-
-/// Not a test of its own: telemetry is set up once a process, so each case runs this in a process.
+/// Runs the emitter's end of the tests below.
 #[test]
 fn emit() {
-    let Ok(endpoint) = std::env::var(EMIT_TO) else { return };
-    // A current-thread runtime is where other exporters lose everything.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let telemetry = Telemetry::builder("emitter")
-            .otlp_http(endpoint)
-            .filter("info")
-            .init()
-            .unwrap();
-        assert!(
-            Telemetry::builder("again").init().is_err(),
-            "a second set-up is an error, not a panic"
-        );
-        for number in 0..SPANS {
-            tracing::info_span!("work", number).in_scope(|| tracing::info!("working"));
-        }
-        let report = telemetry.shutdown(Duration::from_secs(3)).await;
-        assert!(report.sinks.iter().all(|(_, counts)| counts.is_exact()), "{report:?}");
-        let stdout = report.sink("stdout").unwrap();
-        assert_eq!((stdout.emitted, stdout.delivered), (SPANS, SPANS));
-        let counts = report.sink("otlp_traces").unwrap();
-        eprintln!("counts: {}", serde_json::to_string(&counts).unwrap());
-        assert_eq!(
-            telemetry.shutdown(Duration::from_secs(3)).await,
-            report,
-            "later calls say the same"
-        );
-    });
+    emitter::emit();
 }
+
+/// What the collector does with one request.
+#[derive(Clone)]
+enum Reply {
+    Take,
+    TakeBut(i64),
+    TakeAfter(Duration),
+    Status(u16, Option<&'static str>),
+    Hang,
+}
+
+/// Answers the n-th request, of so many spans.
+type Script = Arc<dyn Fn(usize, usize) -> Reply + Send + Sync>;
 
 #[derive(Clone)]
 struct Collector {
-    status: Option<StatusCode>,
+    script: Script,
     requests: Arc<AtomicUsize>,
+    /// Ids of spans in requests that were answered with success.
+    taken: Arc<Mutex<HashSet<Vec<u8>>>>,
+    /// When each request came, with its headers.
+    seen: Arc<Mutex<Vec<(Instant, HeaderMap)>>>,
 }
 
-async fn take(State(collector): State<Collector>, body: axum::body::Bytes) -> StatusCode {
-    collector.requests.fetch_add(1, Ordering::SeqCst);
-    assert!(!body.is_empty());
-    match collector.status {
-        Some(status) => status,
-        None => std::future::pending().await,
+impl Collector {
+    fn new(script: impl Fn(usize, usize) -> Reply + Send + Sync + 'static) -> Self {
+        Self {
+            script: Arc::new(script),
+            requests: Arc::default(),
+            taken: Arc::default(),
+            seen: Arc::default(),
+        }
+    }
+
+    async fn serve(&self, listener: tokio::net::TcpListener) {
+        let app = axum::Router::new()
+            .route("/v1/traces", axum::routing::post(take))
+            .with_state(self.clone());
+        axum::serve(listener, app).await.unwrap();
+    }
+
+    fn reply(&self, request: &ExportTraceServiceRequest) -> Reply {
+        let number = self.requests.fetch_add(1, Ordering::SeqCst);
+        (self.script)(number, spans(request).count())
+    }
+
+    fn note(&self, request: &ExportTraceServiceRequest) {
+        let mut taken = self.taken.lock().unwrap();
+        for span in spans(request) {
+            assert!(taken.insert(span.span_id.clone()), "a span that was taken came again");
+        }
+    }
+
+    fn taken(&self) -> u64 {
+        self.taken.lock().unwrap().len() as u64
     }
 }
 
-/// Runs [`emit`] against a collector that answers with `status`, or never; its counts and the time that it took.
-async fn run(status: Option<StatusCode>) -> (SinkCounts, Duration) {
-    let collector = Collector {
-        status,
-        requests: Arc::default(),
+fn spans(
+    request: &ExportTraceServiceRequest,
+) -> impl Iterator<Item = &opentelemetry_proto::tonic::trace::v1::Span> {
+    let scopes = request.resource_spans.iter().flat_map(|of_resource| &of_resource.scope_spans);
+    scopes.flat_map(|of_scope| &of_scope.spans)
+}
+
+fn response(rejected: i64) -> ExportTraceServiceResponse {
+    let partial = ExportTracePartialSuccess {
+        rejected_spans: rejected,
+        error_message: "too old".to_owned(),
     };
-    let app = axum::Router::new()
-        .route("/v1/traces", axum::routing::post(take))
-        .with_state(collector.clone());
+    ExportTraceServiceResponse {
+        partial_success: (rejected > 0).then_some(partial),
+    }
+}
+
+async fn take(State(collector): State<Collector>, headers: HeaderMap, body: Bytes) -> Response {
+    let plain = match headers.get("content-encoding") {
+        None => body.to_vec(),
+        Some(encoding) => {
+            assert_eq!(encoding, "gzip");
+            let mut plain = Vec::new();
+            std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&body[..]), &mut plain).unwrap();
+            plain
+        }
+    };
+    assert_eq!(headers["content-type"], "application/x-protobuf");
+    collector.seen.lock().unwrap().push((Instant::now(), headers));
+    let request = ExportTraceServiceRequest::decode(&plain[..]).unwrap();
+    let mut rejected = 0;
+    match collector.reply(&request) {
+        Reply::Take => {}
+        Reply::TakeBut(some) => rejected = some,
+        Reply::TakeAfter(wait) => tokio::time::sleep(wait).await,
+        Reply::Hang => std::future::pending().await,
+        Reply::Status(status, after) => {
+            let mut answer = StatusCode::from_u16(status).unwrap().into_response();
+            if let Some(after) = after {
+                answer.headers_mut().insert("retry-after", after.parse().unwrap());
+            }
+            return answer;
+        }
+    }
+    collector.note(&request);
+    response(rejected).encode_to_vec().into_response()
+}
+
+#[tonic::async_trait]
+impl TraceService for Collector {
+    async fn export(
+        &self,
+        request: tonic::Request<ExportTraceServiceRequest>,
+    ) -> Result<tonic::Response<ExportTraceServiceResponse>, tonic::Status> {
+        let headers = request.metadata().clone().into_headers();
+        self.seen.lock().unwrap().push((Instant::now(), headers));
+        let request = request.into_inner();
+        let mut rejected = 0;
+        match self.reply(&request) {
+            Reply::Take => {}
+            Reply::TakeBut(some) => rejected = some,
+            Reply::TakeAfter(wait) => tokio::time::sleep(wait).await,
+            Reply::Hang => std::future::pending().await,
+            Reply::Status(code, _) => return Err(tonic::Status::new(i32::from(code).into(), "no")),
+        }
+        self.note(&request);
+        Ok(tonic::Response::new(response(rejected)))
+    }
+}
+
+async fn listen() -> (tokio::net::TcpListener, String) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    let server = tokio::spawn(async move { axum::serve(listener, app).await });
+    (listener, endpoint)
+}
+
+/// Runs the emitter against a collector that is there all the time.
+async fn run(collector: &Collector, emitter: Emitter) -> (Counts, Duration) {
+    let (listener, endpoint) = listen().await;
+    let serving = collector.clone();
+    let server = tokio::spawn(async move { serving.serve(listener).await });
     let began = Instant::now();
-    let output = tokio::task::spawn_blocking(move || {
-        Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "emit", "--nocapture"])
-            .env(EMIT_TO, endpoint)
-            .output()
-            .unwrap()
-    })
-    .await
-    .unwrap();
+    let counts = emitter.run(&endpoint).await;
     server.abort();
-    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{stderr}");
-    assert!(collector.requests.load(Ordering::SeqCst) > 0);
-    let counts = stderr
-        .lines()
-        .find_map(|line| line.strip_prefix("counts: "))
-        .expect("the emitter should say its counts");
-    let counts: serde_json::Value = serde_json::from_str(counts).unwrap();
-    let number = |key: &str| counts[key].as_u64().unwrap();
-    let counts = SinkCounts {
-        emitted: number("emitted"),
-        delivered: number("delivered"),
-        rejected: number("rejected"),
-        dropped: number("dropped"),
-        spooled: number("spooled"),
-    };
-    assert_eq!(counts.emitted, SPANS);
     (counts, began.elapsed())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_collector_that_takes_everything_gets_everything() {
-    let (counts, _) = run(Some(StatusCode::OK)).await;
-    assert_eq!((counts.delivered, counts.rejected, counts.dropped), (SPANS, 0, 0));
+async fn what_is_taken_is_delivered_once_with_headers_and_compression() {
+    let collector = Collector::new(|_, _| Reply::Take);
+    let emitter = Emitter::spans(1300)
+        .env("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
+        .env("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=shop%20one,authorization=Bearer%20abc");
+    let (counts, _) = run(&collector, emitter).await;
+    assert_eq!((counts.delivered, counts.lost(), collector.taken()), (1300, 0, 1300));
+    let seen = collector.seen.lock().unwrap();
+    assert_eq!(seen.len(), 3, "512 spans in one request");
+    assert_eq!(seen[0].1["x-tenant"], "shop one");
+    assert_eq!(seen[0].1["authorization"], "Bearer abc");
+    assert_eq!(seen[0].1["content-encoding"], "gzip");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_collector_that_refuses_is_told_from_one_that_is_lost() {
-    let (counts, _) = run(Some(StatusCode::BAD_REQUEST)).await;
-    assert_eq!((counts.delivered, counts.rejected, counts.dropped), (0, SPANS, 0));
+async fn what_is_refused_for_good_is_rejected_and_not_sent_again() {
+    for (status, reason) in [(400, "bad_request"), (401, "unauthorized"), (404, "refused"), (500, "refused")] {
+        let collector = Collector::new(move |_, _| Reply::Status(status, None));
+        let (counts, took) = run(&collector, Emitter::spans(700)).await;
+        assert_eq!((counts.delivered, counts.rejected, counts.dropped), (0, 700, 0), "{status}");
+        assert_eq!(counts.rejected_by[reason], 700, "{status}");
+        assert_eq!(collector.requests.load(Ordering::SeqCst), 2, "{status}: 700 spans are two requests");
+        assert!(took < Duration::from_secs(3), "{status}: {took:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_collector_that_never_answers_does_not_hold_up_the_end() {
-    let (counts, took) = run(None).await;
-    assert_eq!((counts.delivered, counts.dropped), (0, SPANS));
-    assert!(took < Duration::from_secs(8), "the limit was 3 s: {took:?}");
+async fn a_partial_success_is_counted_to_the_span() {
+    let collector = Collector::new(|number, _| Reply::TakeBut(if number == 0 { 13 } else { 0 }));
+    let (counts, _) = run(&collector, Emitter::spans(700)).await;
+    assert_eq!((counts.delivered, counts.rejected), (687, 13));
+    assert_eq!(counts.rejected_by["partial"], 13);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_without_room_is_asked_again_when_it_says() {
+    let collector = Collector::new(|number, _| match number {
+        0 => Reply::Status(429, Some("1")),
+        1..=3 => Reply::Status(503, None),
+        4 => Reply::Status(502, None),
+        5 => Reply::Status(504, None),
+        _ => Reply::Take,
+    });
+    let (counts, _) = run(&collector, Emitter::spans(100).limit(Duration::from_secs(20))).await;
+    assert_eq!((counts.delivered, counts.lost(), collector.taken()), (100, 0, 100));
+    let seen = collector.seen.lock().unwrap();
+    let wait = seen[1].0.duration_since(seen[0].0);
+    assert!(wait >= Duration::from_millis(990), "Retry-After was 1 s: {wait:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_too_large_is_sent_in_parts() {
+    let collector = Collector::new(|_, spans| match spans {
+        101.. => Reply::Status(413, None),
+        _ => Reply::Take,
+    });
+    let (counts, _) = run(&collector, Emitter::spans(700)).await;
+    assert_eq!((counts.delivered, counts.lost(), collector.taken()), (700, 0, 700));
+    let none = Collector::new(|_, _| Reply::Status(413, None));
+    let (counts, _) = run(&none, Emitter::spans(5)).await;
+    assert_eq!(counts.rejected_by["too_large"], 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_collector_gets_everything() {
+    let collector = Collector::new(|_, _| Reply::TakeAfter(Duration::from_millis(300)));
+    let (counts, _) = run(&collector, Emitter::spans(2000)).await;
+    assert_eq!((counts.delivered, counts.lost(), collector.taken()), (2000, 0, 2000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_an_answer_nothing_is_delivered_and_the_end_is_bounded() {
+    let collector = Collector::new(|_, _| Reply::Hang);
+    let emitter = Emitter::spans(700).limit(Duration::from_secs(1));
+    let (counts, took) = run(&collector, emitter).await;
+    assert_eq!((counts.delivered, counts.rejected, counts.dropped), (0, 0, 700));
+    assert!(counts.took < Duration::from_millis(1500), "the limit was 1 s: {:?}", counts.took);
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_without_an_answer_is_sent_again() {
+    let collector = Collector::new(|number, _| if number == 0 { Reply::Hang } else { Reply::Take });
+    let emitter = Emitter::spans(50).env("OTEL_EXPORTER_OTLP_TIMEOUT", "300");
+    let (counts, _) = run(&collector, emitter).await;
+    assert_eq!((counts.delivered, counts.lost(), collector.taken()), (50, 0, 50));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_fit_is_counted_while_the_collector_hangs() {
+    let collector = Collector::new(|_, _| Reply::Hang);
+    let emitter = Emitter::spans(5000)
+        .env("TRACES_QUEUE_BYTES", "100KiB")
+        .limit(Duration::from_millis(500));
+    let (counts, _) = run(&collector, emitter).await;
+    assert_eq!(counts.dropped, 5000);
+    assert!(counts.dropped_by["queue_full"] > 3000, "{counts:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_that_is_not_there_costs_the_limit_and_no_more() {
+    let (listener, endpoint) = listen().await;
+    drop(listener);
+    let counts = Emitter::spans(700).limit(Duration::from_secs(1)).run(&endpoint).await;
+    assert_eq!((counts.delivered, counts.dropped), (0, 700));
+    assert!(counts.took < Duration::from_millis(1500), "{:?}", counts.took);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_that_comes_late_gets_everything() {
+    let (listener, endpoint) = listen().await;
+    let addr = listener.local_addr().unwrap();
+    drop(listener);
+    let collector = Collector::new(|_, _| Reply::Take);
+    let serving = collector.clone();
+    let server = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        serving.serve(tokio::net::TcpListener::bind(addr).await.unwrap()).await;
+    });
+    let counts = Emitter::spans(700).limit(Duration::from_secs(10)).run(&endpoint).await;
+    server.abort();
+    assert_eq!((counts.delivered, counts.lost(), collector.taken()), (700, 0, 700));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_grpc_the_same_rules_hold() {
+    let serve = |collector: Collector| async move {
+        let (listener, endpoint) = listen().await;
+        let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+        let service = TraceServiceServer::new(collector).accept_compressed(tonic::codec::CompressionEncoding::Gzip);
+        let server = tonic::transport::Server::builder().add_service(service);
+        (tokio::spawn(server.serve_with_incoming(incoming)), endpoint)
+    };
+    let grpc = |spans| {
+        Emitter::spans(spans)
+            .env("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+            .env("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
+            .env("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "x-tenant=shop")
+    };
+    // UNAVAILABLE is 14, INVALID_ARGUMENT 3.
+    let collector = Collector::new(|number, _| match number {
+        0 | 1 => Reply::Status(14, None),
+        2 => Reply::TakeBut(7),
+        3 => Reply::Status(3, None),
+        _ => Reply::Take,
+    });
+    let (server, endpoint) = serve(collector.clone()).await;
+    let counts = grpc(1300).run(&endpoint).await;
+    server.abort();
+    assert_eq!((counts.delivered, counts.rejected, counts.dropped), (1300 - 7 - 512, 7 + 512, 0));
+    assert_eq!((counts.rejected_by["partial"], counts.rejected_by["bad_request"]), (7, 512));
+    assert_eq!(collector.seen.lock().unwrap()[0].1["x-tenant"], "shop");
+
+    let (server, endpoint) = serve(Collector::new(|_, _| Reply::Hang)).await;
+    let counts = grpc(700).limit(Duration::from_secs(1)).run(&endpoint).await;
+    server.abort();
+    assert_eq!((counts.delivered, counts.dropped), (0, 700));
+    assert!(counts.took < Duration::from_millis(1500), "{:?}", counts.took);
 }
