@@ -205,6 +205,9 @@ impl TelemetryBuilder {
             .set(1.0);
         metrics.counter(catalogue::PANICS_TOTAL, []);
         crate::process::watch(&metrics);
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            crate::runtime::watch(&metrics, "main", &runtime);
+        }
         let levels = log.levels();
         crate::scrape::watch_sinks(&metrics, levels, queue.clone(), traces.sinks.clone());
         let subscriber = tracing_subscriber::registry().with(filter).with(log).with(traces.layer);

@@ -99,7 +99,9 @@ fn captured(span: Span) -> CapturedSpan {
         // A root has none; here it is zeros, as for the API.
         parent_span_id: format!("{:0>16}", id(&span.parent_span_id)),
         kind: span.kind,
-        is_error: span.status.is_some_and(|status| status.code == StatusCode::Error as i32),
+        is_error: span
+            .status
+            .is_some_and(|status| status.code == StatusCode::Error as i32),
         attributes: span.attributes.iter().filter_map(shown).collect(),
         events: span.events.into_iter().map(|event| event.name).collect(),
         links: span.links.iter().map(|link| id(&link.span_id)).collect(),

@@ -26,6 +26,7 @@ mod admin;
 mod bridge;
 mod builder;
 mod capture;
+pub mod database;
 mod level;
 mod log;
 pub mod loki;
@@ -41,6 +42,7 @@ pub mod propagation;
 mod red;
 mod redact;
 mod report;
+mod runtime;
 mod scrape;
 pub mod server;
 mod sink;
@@ -55,13 +57,15 @@ pub use bridge::Figures;
 pub use builder::{InitError, TelemetryBuilder};
 pub use capture::{CapturedSpan, TestTelemetry};
 pub use catalogue;
+pub use database::{DatabaseCalls, Pool, PoolFigures};
 pub use level::{FilterError, LevelStatus, LogLevel};
 pub use metrics::{Counter, Exemplar, Gauge, Histogram, Metrics};
+pub use otlp::{Compression, OtlpSettings, OtlpSignal, Protocol};
 #[cfg(feature = "resilience")]
 pub use policy_events::PolicyEvents;
 pub use propagation::{CorrelationId, inject, inject_metadata, interceptor};
 pub use report::{DropReason, RejectReason, Report, SinkCounts};
-pub use otlp::{Compression, OtlpSettings, OtlpSignal, Protocol};
+pub use scrape::MetricsServer;
 pub use server::{GrpcLayer, GrpcType, HttpLayer, RpcNames};
 pub use trace::{SPAN_TARGET, Sampling, SpanExt, SpanIds, TracesSettings};
 
@@ -117,12 +121,12 @@ impl Telemetry {
     /// Span, trace context, correlation id and RED metrics for an axum router; put it on with `Router::layer` after the
     /// routes.
     pub fn http_layer(&self) -> HttpLayer {
-        HttpLayer::new(self.inner.metrics.clone())
+        HttpLayer::on(&self.inner.metrics)
     }
 
     /// The same for a tonic server: `Server::builder().layer(telemetry.grpc_layer())`.
     pub fn grpc_layer(&self) -> GrpcLayer {
-        GrpcLayer::new(self.inner.metrics.clone(), RpcNames::default())
+        GrpcLayer::on(&self.inner.metrics)
     }
 
     /// The filter of lines and spans.

@@ -18,8 +18,8 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::trace::kept::append_ids;
 use crate::report::SinkCounts;
+use crate::trace::kept::append_ids;
 
 /// Longest value of one field in bytes.
 const VALUE_LIMIT: usize = 8 * 1024;
@@ -262,7 +262,14 @@ where
         }
         line.push('}');
         if line.len() > LINE_LIMIT {
-            line = shortened(&timestamp, line.len(), &fields, *metadata.level(), &self.fixed, &of_span);
+            line = shortened(
+                &timestamp,
+                line.len(),
+                &fields,
+                *metadata.level(),
+                &self.fixed,
+                &of_span,
+            );
         }
         let level = match *metadata.level() {
             Level::ERROR => 0,

@@ -142,10 +142,13 @@ pub fn extract(headers: &(impl ReadHeaders + ?Sized)) -> Extracted {
     let mut ids = headers.values("x-correlation-id");
     let correlation_id = match (ids.next(), ids.next()) {
         (None, _) => CorrelationId::generate(),
-        (Some(id), None) => std::str::from_utf8(id).ok().and_then(CorrelationId::parse).unwrap_or_else(|| {
-            refused.push("correlation_id");
-            CorrelationId::generate()
-        }),
+        (Some(id), None) => std::str::from_utf8(id)
+            .ok()
+            .and_then(CorrelationId::parse)
+            .unwrap_or_else(|| {
+                refused.push("correlation_id");
+                CorrelationId::generate()
+            }),
         (Some(_), Some(_)) => {
             refused.push("correlation_id");
             CorrelationId::generate()

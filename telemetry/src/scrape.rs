@@ -1,6 +1,7 @@
 //! `/metrics`, and the metrics of telemetry itself.
 
 mod accept;
+mod listen;
 
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use crate::log::{Levels, Queue};
 use crate::metrics::Metrics;
 use crate::report::SinkCounts;
 use crate::sink::Sink;
+pub use listen::MetricsServer;
 
 /// `GET` and `HEAD` of `/metrics`.
 pub(crate) fn router<S: Clone + Send + Sync + 'static>(metrics: Metrics) -> Router<S> {

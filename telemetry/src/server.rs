@@ -34,8 +34,12 @@ pub struct HttpLayer {
 }
 
 impl HttpLayer {
-    pub(crate) fn new(metrics: Metrics) -> Self {
-        Self { metrics, traced: true }
+    /// Counts in this registry; `Telemetry::http_layer` counts in its own.
+    pub fn on(metrics: &Metrics) -> Self {
+        Self {
+            metrics: metrics.clone(),
+            traced: true,
+        }
     }
 
     /// Measures alone: no span, no trace context and no correlation id, for an application that makes its own. Exemplars
@@ -55,11 +59,18 @@ pub struct GrpcLayer {
 }
 
 impl GrpcLayer {
-    pub(crate) fn new(metrics: Metrics, names: RpcNames) -> Self {
+    /// Counts in this registry; `Telemetry::grpc_layer` counts in its own.
+    pub fn on(metrics: &Metrics) -> Self {
         Self {
-            red: GrpcRed::server(metrics, names),
+            red: GrpcRed::server(metrics.clone()),
             traced: true,
         }
+    }
+
+    /// Exports calls under OpenTelemetry's names too.
+    pub fn rpc_names(mut self, names: RpcNames) -> Self {
+        self.red.export_as(names);
+        self
     }
 
     /// Announces a service's methods: their series exist from the start, so that `rate()` sees the first error, and

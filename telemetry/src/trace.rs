@@ -56,10 +56,17 @@ pub(crate) fn start(
     redact: Redact,
 ) -> Result<Traces, InitError> {
     let resource = Resource {
-        attributes: resource.iter().map(|(key, value)| recording::text(*key, *value)).collect(),
+        attributes: resource
+            .iter()
+            .map(|(key, value)| recording::text(*key, *value))
+            .collect(),
         ..Resource::default()
     };
-    let target = if settings.export { otlp.target(Signal::Traces)? } else { None };
+    let target = if settings.export {
+        otlp.target(Signal::Traces)?
+    } else {
+        None
+    };
     let exporter = match target {
         None => None,
         Some(target) => Some(Arc::new(Exporter::start(
@@ -103,7 +110,14 @@ pub fn layer_alone(ratio: f64) -> SpanLayer {
     let take: layer::Take = Box::new(|span| {
         std::hint::black_box(Finished::new(&span));
     });
-    assemble(&TracesSettings::default(), sampler, Redact::default(), Some(take), Vec::new()).layer
+    assemble(
+        &TracesSettings::default(),
+        sampler,
+        Redact::default(),
+        Some(take),
+        Vec::new(),
+    )
+    .layer
 }
 
 fn assemble(

@@ -87,10 +87,11 @@ impl Collector {
     }
 }
 
-fn spans(
-    request: &ExportTraceServiceRequest,
-) -> impl Iterator<Item = &opentelemetry_proto::tonic::trace::v1::Span> {
-    let scopes = request.resource_spans.iter().flat_map(|of_resource| &of_resource.scope_spans);
+fn spans(request: &ExportTraceServiceRequest) -> impl Iterator<Item = &opentelemetry_proto::tonic::trace::v1::Span> {
+    let scopes = request
+        .resource_spans
+        .iter()
+        .flat_map(|of_resource| &of_resource.scope_spans);
     scopes.flat_map(|of_scope| &of_scope.spans)
 }
 
@@ -177,9 +178,10 @@ async fn run(collector: &Collector, emitter: Emitter) -> (Counts, Duration) {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_taken_is_delivered_once_with_headers_and_compression() {
     let collector = Collector::new(|_, _| Reply::Take);
-    let emitter = Emitter::spans(1300)
-        .env("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
-        .env("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=shop%20one,authorization=Bearer%20abc");
+    let emitter = Emitter::spans(1300).env("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip").env(
+        "OTEL_EXPORTER_OTLP_HEADERS",
+        "x-tenant=shop%20one,authorization=Bearer%20abc",
+    );
     let (counts, _) = run(&collector, emitter).await;
     assert_eq!((counts.delivered, counts.lost(), collector.taken()), (1300, 0, 1300));
     let seen = collector.seen.lock().unwrap();
@@ -191,12 +193,25 @@ async fn what_is_taken_is_delivered_once_with_headers_and_compression() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_refused_for_good_is_rejected_and_not_sent_again() {
-    for (status, reason) in [(400, "bad_request"), (401, "unauthorized"), (404, "refused"), (500, "refused")] {
+    for (status, reason) in [
+        (400, "bad_request"),
+        (401, "unauthorized"),
+        (404, "refused"),
+        (500, "refused"),
+    ] {
         let collector = Collector::new(move |_, _| Reply::Status(status, None));
         let (counts, took) = run(&collector, Emitter::spans(700)).await;
-        assert_eq!((counts.delivered, counts.rejected, counts.dropped), (0, 700, 0), "{status}");
+        assert_eq!(
+            (counts.delivered, counts.rejected, counts.dropped),
+            (0, 700, 0),
+            "{status}"
+        );
         assert_eq!(counts.rejected_by[reason], 700, "{status}");
-        assert_eq!(collector.requests.load(Ordering::SeqCst), 2, "{status}: 700 spans are two requests");
+        assert_eq!(
+            collector.requests.load(Ordering::SeqCst),
+            2,
+            "{status}: 700 spans are two requests"
+        );
         assert!(took < Duration::from_secs(3), "{status}: {took:?}");
     }
 }
@@ -251,7 +266,11 @@ async fn without_an_answer_nothing_is_delivered_and_the_end_is_bounded() {
     let emitter = Emitter::spans(700).limit(Duration::from_secs(1));
     let (counts, took) = run(&collector, emitter).await;
     assert_eq!((counts.delivered, counts.rejected, counts.dropped), (0, 0, 700));
-    assert!(counts.took < Duration::from_millis(1500), "the limit was 1 s: {:?}", counts.took);
+    assert!(
+        counts.took < Duration::from_millis(1500),
+        "the limit was 1 s: {:?}",
+        counts.took
+    );
     assert!(took < Duration::from_secs(5), "{took:?}");
 }
 
@@ -324,8 +343,14 @@ async fn over_grpc_the_same_rules_hold() {
     let (server, endpoint) = serve(collector.clone()).await;
     let counts = grpc(1300).run(&endpoint).await;
     server.abort();
-    assert_eq!((counts.delivered, counts.rejected, counts.dropped), (1300 - 7 - 512, 7 + 512, 0));
-    assert_eq!((counts.rejected_by["partial"], counts.rejected_by["bad_request"]), (7, 512));
+    assert_eq!(
+        (counts.delivered, counts.rejected, counts.dropped),
+        (1300 - 7 - 512, 7 + 512, 0)
+    );
+    assert_eq!(
+        (counts.rejected_by["partial"], counts.rejected_by["bad_request"]),
+        (7, 512)
+    );
     assert_eq!(collector.seen.lock().unwrap()[0].1["x-tenant"], "shop");
 
     let (server, endpoint) = serve(Collector::new(|_, _| Reply::Hang)).await;

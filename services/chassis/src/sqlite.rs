@@ -14,10 +14,12 @@
 mod answers;
 pub mod column;
 mod migrations;
+mod observed;
 mod writer;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
@@ -26,6 +28,8 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 pub use migrations::Migration;
+use observed::Observed;
+use telemetry::Telemetry;
 use writer::Writer;
 
 use crate::private;
@@ -50,7 +54,10 @@ struct Shared {
     path: PathBuf,
     writer: Writer,
     readers: Semaphore,
+    /// Reads that wait for one of them.
+    waiting: AtomicU64,
     idle: Mutex<Vec<Connection>>,
+    observed: OnceLock<Observed>,
 }
 
 /// Why a file could not be opened or used.
@@ -127,6 +134,23 @@ impl SqliteError {
     }
 }
 
+impl SqliteError {
+    /// The error in one word, for a metric.
+    fn class(&self) -> &'static str {
+        match self {
+            Self::Create { .. } | Self::Open { .. } => "open",
+            Self::Migrate { .. } | Self::TooNew { .. } => "migration",
+            Self::Locked(_) => "locked",
+            Self::Full(_) => "full",
+            Self::Overloaded => "overloaded",
+            Self::Expired => "expired",
+            Self::Gone => "gone",
+            Self::Commit(_) => "commit",
+            Self::Statement(_) => "statement",
+        }
+    }
+}
+
 impl From<rusqlite::Error> for SqliteError {
     fn from(source: rusqlite::Error) -> Self {
         match source.sqlite_error_code() {
@@ -172,13 +196,23 @@ impl Database {
             shared: Arc::new(Shared {
                 writer: Writer::start(connection),
                 readers: Semaphore::new(READERS),
+                waiting: AtomicU64::new(0),
                 idle: Mutex::new(Vec::new()),
+                observed: OnceLock::new(),
                 path,
             }),
         })
     }
 
+    /// Tells telemetry of every call from now on, as the database `name`, and of its connections as the pools
+    /// `name/readers` and `name/writer`. Said once; later calls change nothing.
+    pub fn watch(&self, telemetry: &Telemetry, name: &str) {
+        Observed::watch(&self.shared, telemetry, name);
+    }
+
     /// Runs `work` in a write transaction, off the runtime, and answers once it is durable.
+    ///
+    /// `summary` is the work in the words of the program, operation and table (`INSERT orders`): the name of its span.
     ///
     /// All who wait at that moment share one transaction, each within a savepoint of its own: work that answers an error
     /// leaves no trace and does not touch the others. So many small writes cost one flush of the disk together. Should the
@@ -186,25 +220,66 @@ impl Database {
     /// or whose [`resilience::Deadline`] is over, is not begun; once begun it is finished.
     ///
     /// `work` must not begin or end transactions itself. It sees the writes that went before it in the same transaction.
-    pub async fn write<T, E, F>(&self, work: F) -> Result<T, E>
+    pub async fn write<T, E, F>(&self, summary: &'static str, work: F) -> Result<T, E>
     where
         T: Send + 'static,
-        E: From<SqliteError> + Send + 'static,
+        E: From<SqliteError> + std::error::Error + Send + 'static,
         F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
     {
-        self.shared.writer.run(work).await
+        let call = self.shared.writer.run(work);
+        match self.shared.observed.get() {
+            Some(observed) => observed.call(summary, call).await,
+            None => call.await,
+        }
     }
 
     /// Runs `work` on a connection that cannot write, off the runtime. It sees one state of the file, the newest one,
-    /// per statement.
-    pub async fn read<T, E, F>(&self, work: F) -> Result<T, E>
+    /// per statement. `summary` as in [`Database::write`].
+    pub async fn read<T, E, F>(&self, summary: &'static str, work: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<SqliteError> + std::error::Error + Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
+    {
+        let call = Arc::clone(&self.shared).read(work);
+        match self.shared.observed.get() {
+            Some(observed) => observed.call(summary, call).await,
+            None => call.await,
+        }
+    }
+
+    /// Reads one page: for a health check that wants to know whether the file answers.
+    pub async fn ping(&self) -> Result<(), SqliteError> {
+        self.read("SELECT schema_migrations", |connection| {
+            connection.query_row("SELECT count(*) FROM schema_migrations", [], |_| Ok(()))?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.shared.path
+    }
+}
+
+impl Shared {
+    async fn read<T, E, F>(self: Arc<Self>, work: F) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<SqliteError> + Send + 'static,
         F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
     {
-        let _permit = self.shared.readers.acquire().await.map_err(|_| SqliteError::Gone)?;
-        let shared = Arc::clone(&self.shared);
+        let _permit = {
+            let _waiting = Waiting::one(&self.waiting);
+            let began = Instant::now();
+            let permit = self.readers.acquire().await.map_err(|_| SqliteError::Gone)?;
+            if let Some(observed) = self.observed.get() {
+                observed.read_waited(began.elapsed());
+            }
+            permit
+        };
+        let shared = Arc::clone(&self);
         let task = tokio::task::spawn_blocking(move || {
             let pooled = shared.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let connection = match pooled {
@@ -221,19 +296,21 @@ impl Database {
         });
         task.await.unwrap_or_else(|_| Err(SqliteError::Gone.into()))
     }
+}
 
-    /// Reads one page: for a health check that wants to know whether the file answers.
-    pub async fn ping(&self) -> Result<(), SqliteError> {
-        self.read(|connection| {
-            connection.query_row("SELECT count(*) FROM schema_migrations", [], |_| Ok(()))?;
-            Ok(())
-        })
-        .await
+/// Counts one who waits, for as long as it lives.
+struct Waiting<'a>(&'a AtomicU64);
+
+impl<'a> Waiting<'a> {
+    fn one(count: &'a AtomicU64) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
     }
+}
 
-    /// The file.
-    pub fn path(&self) -> &Path {
-        &self.shared.path
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -59,6 +59,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let store = life
         .starting(SqliteStore::open(args.data_dir.join("identity.db")))
         .await??;
+    store.watch(&telemetry);
 
     let probed = store.clone();
     let health = Health::builder()

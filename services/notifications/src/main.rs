@@ -51,6 +51,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let store = life
         .starting(SqliteStore::open(args.data_dir.join("notifications.db")))
         .await??;
+    store.watch(&telemetry);
     let (bell, heartbeat) = (Bell::default(), Heartbeat::new(worker::STUCK));
 
     let (probed, dead_letters) = (store.clone(), telemetry.metrics().gauge(catalogue::DEAD_LETTERS, []));

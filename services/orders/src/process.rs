@@ -108,6 +108,7 @@ pub async fn run(args: Arguments) -> anyhow::Result<()> {
         .starting(SqliteStore::open(&path))
         .await?
         .context("open orders.db")?;
+    store.watch(&telemetry);
 
     let payments_channel = connect("PAYMENTS_GRPC_URL", &args.payments_grpc_url)?;
     let notifications_channel = connect("NOTIFICATIONS_GRPC_URL", &args.notifications_grpc_url)?;

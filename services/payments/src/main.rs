@@ -37,6 +37,7 @@ async fn run(args: chassis::Args) -> anyhow::Result<()> {
     let store = life
         .starting(SqliteStore::open(args.data_dir.join("payments.db")))
         .await??;
+    store.watch(&telemetry);
 
     let probed = store.clone();
     let health = Health::builder()

@@ -112,7 +112,10 @@ impl Client {
             Err(_) => return Answer::None,
         };
         let status = response.status().as_u16();
-        let after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let after = response
+            .headers()
+            .get(RETRY_AFTER)
+            .and_then(|value| value.to_str().ok());
         let verdict = verdict(status, after, crate::wall_clock());
         if verdict == Verdict::Closed {
             self.secret = None;
@@ -144,6 +147,9 @@ async fn text(mut response: reqwest::Response, verdict: Verdict) -> String {
 
 /// A file that cannot be read gives nothing: Loki will say that it wants credentials, and the file is read again.
 fn secret(auth: &LokiAuth) -> Option<String> {
-    let (LokiAuth::Basic { password_file: file, .. } | LokiAuth::Bearer { token_file: file }) = auth;
+    let (LokiAuth::Basic {
+        password_file: file, ..
+    }
+    | LokiAuth::Bearer { token_file: file }) = auth;
     Some(std::fs::read_to_string(file).ok()?.trim_end().to_owned())
 }

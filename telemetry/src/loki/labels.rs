@@ -59,7 +59,9 @@ pub(crate) struct Streams {
 pub(crate) fn add(labels: &mut BTreeMap<String, String>, name: &str, value: &str) -> Result<(), LabelError> {
     let name = name.to_owned();
     let mut letters = name.bytes();
-    let starts = letters.next().is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_');
+    let starts = letters
+        .next()
+        .is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_');
     if !starts || !letters.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') || name.starts_with("__") {
         return Err(LabelError::Name { name });
     }

@@ -266,7 +266,11 @@ impl Visit for Fields {
     }
     fn record_f64(&mut self, field: &Field, value: f64) {
         // JSON has no infinity.
-        let json = if value.is_finite() { value.to_string() } else { "null".to_owned() };
+        let json = if value.is_finite() {
+            value.to_string()
+        } else {
+            "null".to_owned()
+        };
         self.put(field, json);
     }
 }
@@ -353,9 +357,13 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> tracing_subscriber::Layer<S> for La
         line.text_or_null("_module_path", module_path);
         line.text_or_null("_file", origin.file.as_deref().or(metadata.file()));
         let number = origin.line.or(metadata.line().map(u64::from));
-        line.put("_line", &number.map_or_else(|| "null".to_owned(), |number| number.to_string()));
+        line.put(
+            "_line",
+            &number.map_or_else(|| "null".to_owned(), |number| number.to_string()),
+        );
         let nanos = u64::try_from(now.as_nanosecond()).unwrap_or_default();
-        self.queue.push(Line::new(&line.finish(), nanos, metadata.level().into()));
+        self.queue
+            .push(Line::new(&line.finish(), nanos, metadata.level().into()));
     }
 }
 

@@ -189,10 +189,15 @@ mod tests {
             let mut text = String::new();
             for entry in entries {
                 if entry.line.len() > self.longest {
-                    text = format!("max entry size '{}' bytes exceeded for stream '{{}}' while adding", self.longest);
+                    text = format!(
+                        "max entry size '{}' bytes exceeded for stream '{{}}' while adding",
+                        self.longest
+                    );
                 } else if entry.at < self.oldest {
                     let oldest = jiff::Timestamp::from_nanosecond(self.oldest.into()).unwrap();
-                    text = format!("entry for stream '{{}}' has timestamp too old: x, oldest acceptable timestamp is: {oldest:.0}");
+                    text = format!(
+                        "entry for stream '{{}}' has timestamp too old: x, oldest acceptable timestamp is: {oldest:.0}"
+                    );
                 } else if entry.line.starts_with(b"!") {
                     text = "no".to_owned();
                 } else if !entry.late && entry.at < self.behind {
@@ -208,7 +213,11 @@ mod tests {
                     text = "no".to_owned();
                 }
             }
-            let verdict = if text.is_empty() { Verdict::Delivered } else { Verdict::Bad };
+            let verdict = if text.is_empty() {
+                Verdict::Delivered
+            } else {
+                Verdict::Bad
+            };
             (verdict, text)
         }
     }
@@ -280,7 +289,10 @@ mod tests {
         let mut entries: Vec<_> = (0..4096).map(|number| entry(number, number.to_string())).collect();
         entries[1234].line = Bytes::from_static(b"!");
         let settled = deliver(&mut model, entries, &mut std::iter::empty());
-        assert_eq!((settled.delivered, settled.rejected), (4095, vec![(1, RejectReason::BadRequest)]));
+        assert_eq!(
+            (settled.delivered, settled.rejected),
+            (4095, vec![(1, RejectReason::BadRequest)])
+        );
         assert!(model.pushes <= 25, "{}", model.pushes);
     }
 
@@ -293,18 +305,33 @@ mod tests {
         };
         let entries = (0..4096).map(|number| entry(number, number.to_string())).collect();
         let settled = deliver(&mut model, entries, &mut std::iter::empty());
-        assert_eq!((settled.delivered, settled.rejected), (1000, vec![(3096, RejectReason::TooLarge)]));
+        assert_eq!(
+            (settled.delivered, settled.rejected),
+            (1000, vec![(3096, RejectReason::TooLarge)])
+        );
         assert_eq!(model.pushes, 2);
     }
 
     #[test]
     fn the_end_tells_what_may_have_arrived() {
         let mut parcel = Parcel::new((0..10).map(|number| entry(number, number.to_string())).collect());
-        assert_eq!(parcel.unsettled(), Unsettled { unanswered: 0, refused: 10 });
+        assert_eq!(
+            parcel.unsettled(),
+            Unsettled {
+                unanswered: 0,
+                refused: 10
+            }
+        );
         parcel.answered(Verdict::Later { after: None }, "");
         parcel.answered(Verdict::Closed, "");
         parcel.answered(Verdict::TooLarge, "");
         parcel.not_answered();
-        assert_eq!(parcel.unsettled(), Unsettled { unanswered: 5, refused: 5 });
+        assert_eq!(
+            parcel.unsettled(),
+            Unsettled {
+                unanswered: 5,
+                refused: 5
+            }
+        );
     }
 }

@@ -156,7 +156,12 @@ impl LokiSettings {
     pub(super) fn client(&self) -> Result<Client, InitError> {
         let mut headers = HeaderMap::new();
         let tenant = self.tenant.iter().map(|tenant| ("X-Scope-OrgID", tenant));
-        for (name, value) in self.headers.iter().map(|(name, value)| (name.as_str(), value)).chain(tenant) {
+        for (name, value) in self
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value))
+            .chain(tenant)
+        {
             let name = reqwest::header::HeaderName::try_from(name).map_err(refused)?;
             headers.insert(name, HeaderValue::try_from(value).map_err(refused)?);
         }
@@ -256,7 +261,8 @@ mod tests {
     fn the_table_has_the_defaults_of_the_guide_and_refuses_unknown_keys() {
         let read = |json: &str| serde_json::from_str::<LokiSettings>(json);
         assert_eq!(read("{}").unwrap(), LokiSettings::default());
-        let settings = read(r#"{"timeout": "3s", "queue_bytes": "1MiB", "auth": {"bearer": {"token_file": "/t"}}}"#).unwrap();
+        let settings =
+            read(r#"{"timeout": "3s", "queue_bytes": "1MiB", "auth": {"bearer": {"token_file": "/t"}}}"#).unwrap();
         assert_eq!((settings.timeout.as_secs(), settings.queue_bytes), (3, 1 << 20));
         assert!(read(r#"{"lingr": "1s"}"#).is_err());
     }

@@ -114,7 +114,11 @@ impl Encoder {
                 nanos: entry.at.rem_euclid(1_000_000_000) as i32,
             },
             line: entry.line.clone(),
-            structured_metadata: if self.structured_metadata { ids(&entry.line) } else { Vec::new() },
+            structured_metadata: if self.structured_metadata {
+                ids(&entry.line)
+            } else {
+                Vec::new()
+            },
         }
     }
 
@@ -139,7 +143,10 @@ fn ids(line: &Bytes) -> Vec<LabelPair> {
             value: line.slice(start..start + length),
         })
     };
-    [value("trace_id", 32), value("span_id", 16)].into_iter().flatten().collect()
+    [value("trace_id", 32), value("span_id", 16)]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// Gzip over a snappy block that is stored, not compressed: compressing twice would cost time and gain nothing.
@@ -205,7 +212,10 @@ mod tests {
             let body = encoder.encode(&entries());
             let request = PushRequest::decode(&plain(compression, &body)[..]).unwrap();
             let labels: Vec<_> = request.streams.iter().map(|stream| &stream.labels[..]).collect();
-            assert_eq!(labels, [b"{level=\"info\"}".as_slice(), b"{level=\"error\"}".as_slice()]);
+            assert_eq!(
+                labels,
+                [b"{level=\"info\"}".as_slice(), b"{level=\"error\"}".as_slice()]
+            );
             let [first, second] = &request.streams[0].entries[..] else {
                 panic!("two lines are of the first stream")
             };
@@ -220,10 +230,25 @@ mod tests {
     fn ids_are_found_only_where_the_log_layer_put_them() {
         let of = |line: &'static str| ids(&Bytes::from_static(line.as_bytes())).len();
         let trace = "\"trace_id\":\"0123456789abcdef0123456789abcdef\"";
-        assert_eq!(of("{\"message\":\"x\",\"trace_id\":\"0123456789abcdef0123456789abcdef\",\"span_id\":\"0123456789abcdef\"}"), 2);
-        assert_eq!(of("{\"message\":\",\\\"trace_id\\\":\\\"0123456789abcdef0123456789abcdef\"}"), 0);
+        assert_eq!(
+            of(
+                "{\"message\":\"x\",\"trace_id\":\"0123456789abcdef0123456789abcdef\",\"span_id\":\"0123456789abcdef\"}"
+            ),
+            2
+        );
+        assert_eq!(
+            of("{\"message\":\",\\\"trace_id\\\":\\\"0123456789abcdef0123456789abcdef\"}"),
+            0
+        );
         assert_eq!(of("{\"message\":\"x\",\"trace_id\":\"short"), 0);
-        assert_eq!(of("{\"message\":\"x\",\"trace_id\":\"not of hexadecimal digits, but 32 long\"}"), 0);
-        assert!(ids(&Bytes::from(format!("{{\"a\":1,{trace}}}")))[0].value.starts_with(b"0123"));
+        assert_eq!(
+            of("{\"message\":\"x\",\"trace_id\":\"not of hexadecimal digits, but 32 long\"}"),
+            0
+        );
+        assert!(
+            ids(&Bytes::from(format!("{{\"a\":1,{trace}}}")))[0]
+                .value
+                .starts_with(b"0123")
+        );
     }
 }

@@ -110,7 +110,10 @@ fn retry_info(details: &[u8]) -> Option<Duration> {
         .details
         .iter()
         .find(|any| any.type_url.ends_with("/google.rpc.RetryInfo"))?;
-    let delay = RetryInfo::decode(info.value.as_slice()).ok()?.retry_delay.unwrap_or_default();
+    let delay = RetryInfo::decode(info.value.as_slice())
+        .ok()?
+        .retry_delay
+        .unwrap_or_default();
     // A negative delay is none.
     Some(Duration::try_from(delay).unwrap_or_default().min(LONGEST_RETRY_AFTER))
 }
@@ -178,7 +181,14 @@ mod tests {
         ] {
             assert_eq!(kind(&of_code(code, "", b"")), wanted, "{code:?}");
         }
-        assert_eq!(kind(&of_code(Code::ResourceExhausted, "message larger than max (5 vs 4)", b"")), "too large");
+        assert_eq!(
+            kind(&of_code(
+                Code::ResourceExhausted,
+                "message larger than max (5 vs 4)",
+                b""
+            )),
+            "too large"
+        );
     }
 
     #[test]

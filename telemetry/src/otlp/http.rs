@@ -73,13 +73,20 @@ impl Http {
         if response.status().is_success() {
             return taken(&body);
         }
-        let after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let after = response
+            .headers()
+            .get(RETRY_AFTER)
+            .and_then(|value| value.to_str().ok());
         of_status(response.status().as_u16(), after, &body)
     }
 }
 
 fn later(error: &reqwest::Error) -> Answer {
-    let why = if error.is_connect() { "cannot connect" } else { "the connection broke" };
+    let why = if error.is_connect() {
+        "cannot connect"
+    } else {
+        "the connection broke"
+    };
     Answer::Later {
         after: None,
         why: why.to_owned(),

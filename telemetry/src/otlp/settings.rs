@@ -146,13 +146,24 @@ impl OtlpSettings {
             signal,
             protocol,
             timeout: own.timeout.or(all.timeout).unwrap_or(Duration::from_secs(10)),
-            headers: headers(key, if own.headers.is_empty() { &all.headers } else { &own.headers })?,
+            headers: headers(
+                key,
+                if own.headers.is_empty() {
+                    &all.headers
+                } else {
+                    &own.headers
+                },
+            )?,
             compression: own.compression.or(all.compression).unwrap_or_default(),
             certificate: own.certificate.clone().or_else(|| all.certificate.clone()),
             client: client(own).or_else(|| client(all)).map(<[PathBuf; 2]>::from),
             endpoint,
         };
-        if usable { Ok(Some(target)) } else { Err(target.bad_endpoint()) }
+        if usable {
+            Ok(Some(target))
+        } else {
+            Err(target.bad_endpoint())
+        }
     }
 }
 
@@ -164,12 +175,17 @@ impl Target {
 
     /// The certificates to check the collector's with, as PEM.
     pub(crate) fn certificates(&self) -> Result<Option<Vec<u8>>, InitError> {
-        self.certificate.as_ref().map(|path| self.file("certificate", path)).transpose()
+        self.certificate
+            .as_ref()
+            .map(|path| self.file("certificate", path))
+            .transpose()
     }
 
     /// Our certificate and key, as PEM.
     pub(crate) fn identity(&self) -> Result<Option<[Vec<u8>; 2]>, InitError> {
-        let Some([certificate, key]) = &self.client else { return Ok(None) };
+        let Some([certificate, key]) = &self.client else {
+            return Ok(None);
+        };
         Ok(Some([
             self.file("client_certificate", certificate)?,
             self.file("client_key", key)?,
@@ -229,7 +245,10 @@ impl OtlpSignal {
 fn header_list(text: &str) -> Option<BTreeMap<String, String>> {
     let pairs = text.split(',').filter(|pair| !pair.trim().is_empty()).map(|pair| {
         let (name, value) = pair.split_once('=')?;
-        Some((name.trim().to_owned(), crate::propagation::percent_decoded(value.trim())))
+        Some((
+            name.trim().to_owned(),
+            crate::propagation::percent_decoded(value.trim()),
+        ))
     });
     pairs.collect()
 }

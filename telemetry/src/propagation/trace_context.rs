@@ -22,7 +22,10 @@ pub(crate) enum Read {
     /// There is one that is malformed, or more than one.
     Refused,
     /// The caller's span and its `tracestate`, or that this is malformed.
-    Found { parent: Parent, state: Result<Option<String>, ()> },
+    Found {
+        parent: Parent,
+        state: Result<Option<String>, ()>,
+    },
 }
 
 pub(crate) fn read(headers: &(impl ReadHeaders + ?Sized)) -> Read {
@@ -116,9 +119,8 @@ fn state<'a>(values: impl Iterator<Item = &'a [u8]>) -> Result<Option<String>, (
 
 /// 3.3.1.3.1: `simple-key` or `tenant-id@system-id`.
 fn is_key(key: &str) -> bool {
-    let allowed = |byte: u8| {
-        byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-' | b'*' | b'/')
-    };
+    let allowed =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-' | b'*' | b'/');
     let part = |text: &str, longest: usize, digit_first: bool| {
         let first = text.bytes().next();
         first.is_some_and(|byte| byte.is_ascii_lowercase() || digit_first && byte.is_ascii_digit())

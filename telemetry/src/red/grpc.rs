@@ -93,8 +93,13 @@ pub(crate) enum GrpcCall {
 }
 
 impl GrpcRed {
-    pub(crate) fn server(metrics: Metrics, names: RpcNames) -> Self {
-        Self::new(metrics, Side::Server(names))
+    pub(crate) fn server(metrics: Metrics) -> Self {
+        Self::new(metrics, Side::Server(RpcNames::default()))
+    }
+
+    /// Exports the server's calls under these names too.
+    pub(crate) fn export_as(&mut self, names: RpcNames) {
+        self.side = Side::Server(names);
     }
 
     fn new(metrics: Metrics, side: Side) -> Self {

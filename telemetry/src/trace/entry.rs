@@ -54,7 +54,11 @@ pub(crate) fn with<T>(entry: Entry, inside: impl FnOnce() -> T) -> T {
 /// What the API of `opentelemetry` has as current, when that is a trace.
 pub(crate) fn of_api() -> Entry {
     opentelemetry::Context::map_current(|context| {
-        if context.has_active_span() { of_context(context) } else { Entry::default() }
+        if context.has_active_span() {
+            of_context(context)
+        } else {
+            Entry::default()
+        }
     })
 }
 

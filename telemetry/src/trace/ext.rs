@@ -145,7 +145,9 @@ impl SpanExt for Span {
 
     fn set_attribute(&self, key: impl Into<opentelemetry::Key>, value: impl Into<opentelemetry::Value>) {
         let pair = KeyValue::new(key, value);
-        recorded(self, |recording, shared| recording.attribute(attribute(pair), &shared.limits));
+        recorded(self, |recording, shared| {
+            recording.attribute(attribute(pair), &shared.limits)
+        });
     }
 
     fn add_event(&self, name: &'static str, attributes: Vec<KeyValue>) {
@@ -158,7 +160,11 @@ impl SpanExt for Span {
     fn context(&self) -> opentelemetry::Context {
         match kept::of(self) {
             None => opentelemetry::Context::new(),
-            Some(told) => api_context(Some(told.ids), told.carried.as_deref().unwrap_or(&Carried::default()), false),
+            Some(told) => api_context(
+                Some(told.ids),
+                told.carried.as_deref().unwrap_or(&Carried::default()),
+                false,
+            ),
         }
     }
 

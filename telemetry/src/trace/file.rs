@@ -36,11 +36,19 @@ pub(crate) struct FileExporter {
 
 impl FileExporter {
     /// Opens the file and starts the thread that writes to it.
-    pub(crate) fn start(settings: &FileSettings, resource: Resource, queue: QueueLimits) -> Result<Option<Self>, InitError> {
+    pub(crate) fn start(
+        settings: &FileSettings,
+        resource: Resource,
+        queue: QueueLimits,
+    ) -> Result<Option<Self>, InitError> {
         let Some(path) = &settings.path else { return Ok(None) };
         let Ok(file) = open(path) else {
             let value = path.display().to_string();
-            return Err(InitError::setting("telemetry.traces.file.path", &value, "a file that can be written"));
+            return Err(InitError::setting(
+                "telemetry.traces.file.path",
+                &value,
+                "a file that can be written",
+            ));
         };
         let queue = Queue::new(queue, None);
         let mut writer = Writer {
@@ -128,7 +136,10 @@ impl Writer {
     /// Appends a whole line or nothing: readers and other writers of the file see no halves.
     fn put(&mut self, line: &[u8]) -> std::io::Result<()> {
         let length = self.file.metadata()?.len();
-        if self.max_bytes.is_some_and(|most| length > 0 && length + line.len() as u64 > most) {
+        if self
+            .max_bytes
+            .is_some_and(|most| length > 0 && length + line.len() as u64 > most)
+        {
             let mut old = self.path.clone().into_os_string();
             old.push(".1");
             std::fs::rename(&self.path, old)?;

@@ -42,7 +42,11 @@ pub(crate) fn derived(root: SpanId, own: &Id) -> SpanId {
     mixed ^= mixed >> 31;
     let root = u64::from_be_bytes(root.to_bytes());
     // Zero is no id, and `root` is taken by the root.
-    SpanId::from(if mixed == 0 || mixed ^ root == 0 { 1 } else { mixed ^ root })
+    SpanId::from(if mixed == 0 || mixed ^ root == 0 {
+        1
+    } else {
+        mixed ^ root
+    })
 }
 
 /// Appends bytes as lower hex.

@@ -105,7 +105,11 @@ pub(crate) fn append_ids<'a, R: LookupSpan<'a>>(line: &mut String, span: &SpanRe
         push_hex(line, &ids.trace_id.to_bytes());
         line.push_str("\",\"span_id\":\"");
         push_hex(line, &ids.span_id.to_bytes());
-        line.push_str(if ids.sampled { "\",\"trace_flags\":\"01\"" } else { "\",\"trace_flags\":\"00\"" });
+        line.push_str(if ids.sampled {
+            "\",\"trace_flags\":\"01\""
+        } else {
+            "\",\"trace_flags\":\"00\""
+        });
         if let Some(id) = carried.and_then(|carried| carried.correlation_id.as_ref()) {
             // Its form leaves nothing to escape.
             line.push_str(",\"correlation_id\":\"");
@@ -117,7 +121,11 @@ pub(crate) fn append_ids<'a, R: LookupSpan<'a>>(line: &mut String, span: &SpanRe
 
 /// Looks a span up in the registry of a dispatcher. Needs no layer of a certain type, so that it works below `reload`
 /// and beside any other layers; under a subscriber that is not built on [`Registry`] there is nothing to find.
-pub(crate) fn look<T>(dispatch: &Dispatch, id: &Id, with: impl FnOnce(SpanRef<'_, Registry>) -> Option<T>) -> Option<T> {
+pub(crate) fn look<T>(
+    dispatch: &Dispatch,
+    id: &Id,
+    with: impl FnOnce(SpanRef<'_, Registry>) -> Option<T>,
+) -> Option<T> {
     with(dispatch.downcast_ref::<Registry>()?.span(id)?)
 }
 

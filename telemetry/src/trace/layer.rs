@@ -175,7 +175,11 @@ where
             let may_move = known.is_none() && attributes.metadata().fields().field("otel.kind").is_some();
             let entry = known.unwrap_or_else(|| {
                 // Somebody who uses the API of opentelemetry may have begun a trace here.
-                if attributes.is_contextual() { entry::of_api() } else { Entry::default() }
+                if attributes.is_contextual() {
+                    entry::of_api()
+                } else {
+                    Entry::default()
+                }
             });
             let kept = shared.first(entry, may_move, || Recording::begin(attributes, &shared.limits));
             return shared.keep(kept, id, &context);
@@ -198,8 +202,9 @@ where
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
-        self.shared
-            .with_recording(id, &context, |recording, _, _| recording.record(values, &self.shared.limits));
+        self.shared.with_recording(id, &context, |recording, _, _| {
+            recording.record(values, &self.shared.limits)
+        });
     }
 
     fn on_follows_from(&self, id: &Id, follows: &Id, context: Context<'_, S>) {
@@ -226,8 +231,9 @@ where
         } else {
             return;
         };
-        self.shared
-            .with_recorded(parent, &context, |recording, _, _| recording.event(event, &self.shared.limits));
+        self.shared.with_recorded(parent, &context, |recording, _, _| {
+            recording.event(event, &self.shared.limits)
+        });
     }
 
     fn on_enter(&self, id: &Id, context: Context<'_, S>) {
@@ -263,7 +269,9 @@ where
         }
         let Some(span) = context.span(&id) else { return };
         let mut extensions = span.extensions_mut();
-        let Some(kept) = extensions.get_mut::<Kept>() else { return };
+        let Some(kept) = extensions.get_mut::<Kept>() else {
+            return;
+        };
         let Some(recording) = kept.recording.take() else { return };
         self.shared.recorded.remove(&id);
         if let (Some(take), true) = (&self.shared.take, kept.ids.sampled) {

@@ -58,7 +58,9 @@ mod tests {
             recorded.add(id);
         }
         assert!(ids.iter().all(|id| recorded.may_hold(id)));
-        let others = (10_000..20_000_u64).filter(|id| recorded.may_hold(&Id::from_u64(*id))).count();
+        let others = (10_000..20_000_u64)
+            .filter(|id| recorded.may_hold(&Id::from_u64(*id)))
+            .count();
         assert!(others < 4000, "{others} of 10000 others would be looked up");
         for id in &ids {
             recorded.remove(id);

@@ -104,7 +104,9 @@ impl Recording {
             ..
         } = fields;
         if *metadata.level() == tracing::Level::ERROR && self.span.status.is_none() {
-            let text = message.clone().or_else(|| error.as_ref().map(|error| error.message.clone()));
+            let text = message
+                .clone()
+                .or_else(|| error.as_ref().map(|error| error.message.clone()));
             self.status(StatusCode::Error, text.unwrap_or_default());
         }
         if self.span.events.len() >= limits.events {

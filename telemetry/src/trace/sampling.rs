@@ -165,7 +165,9 @@ impl Sampling {
             automatic: sampler.automatic,
             follows_callers: sampler.follows_parent && sampler.trusts_callers,
             begun_per_second: state.per_second,
-            ttl_seconds: state.change.map(|change| change.until.duration_since(now).as_secs_f64()),
+            ttl_seconds: state
+                .change
+                .map(|change| change.until.duration_since(now).as_secs_f64()),
         }
     }
 

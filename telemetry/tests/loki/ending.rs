@@ -12,7 +12,9 @@ const LIMIT: Duration = Duration::from_secs(2);
 
 #[tokio::test]
 async fn lines_of_the_last_moment_arrive() {
-    let Some(tenant) = real::tenant("lines_of_the_last_moment_arrive").await else { return };
+    let Some(tenant) = real::tenant("lines_of_the_last_moment_arrive").await else {
+        return;
+    };
     let gate = Gate::open(tenant.loki).await;
     let mut settings = quick();
     settings.linger = Duration::from_secs(60);
@@ -26,19 +28,31 @@ async fn lines_of_the_last_moment_arrive() {
 /// Sent and never answered: whether Loki has them is not known, and here it has.
 #[tokio::test]
 async fn what_was_never_answered_is_not_called_delivered() {
-    let Some(tenant) = real::tenant("what_was_never_answered").await else { return };
+    let Some(tenant) = real::tenant("what_was_never_answered").await else {
+        return;
+    };
     let gate = Gate::open(tenant.loki).await;
     gate.set(Fault::LostAnswer);
     let mut sender = Sender::own(&gate, &tenant, quick());
     sender.burst(100);
     let counts = sender.end(LIMIT).await.unwrap();
-    assert_eq!((counts.delivered, counts.dropped_because(DropReason::Unanswered)), (0, 100), "{counts:?}");
-    assert_eq!(tenant.stored().await, 100, "they arrived once, however often they were sent");
+    assert_eq!(
+        (counts.delivered, counts.dropped_because(DropReason::Unanswered)),
+        (0, 100),
+        "{counts:?}"
+    );
+    assert_eq!(
+        tenant.stored().await,
+        100,
+        "they arrived once, however often they were sent"
+    );
 }
 
 #[tokio::test]
 async fn nobody_is_there() {
-    let Some(tenant) = real::tenant("nobody_is_there").await else { return };
+    let Some(tenant) = real::tenant("nobody_is_there").await else {
+        return;
+    };
     let gate = Gate::down(tenant.loki).await;
     let mut sender = Sender::own(&gate, &tenant, quick());
     sender.burst(100);
@@ -46,13 +60,19 @@ async fn nobody_is_there() {
     sender.burst(100);
     let counts = sender.end(LIMIT).await.unwrap();
     assert_eq!((counts.delivered, counts.dropped), (0, 200), "{counts:?}");
-    assert_eq!(counts.dropped_because(DropReason::Unanswered), 0, "nothing was sent: {counts:?}");
+    assert_eq!(
+        counts.dropped_because(DropReason::Unanswered),
+        0,
+        "nothing was sent: {counts:?}"
+    );
 }
 
 /// When Loki says that it wants to be left alone for longer than there is time, the end does not wait for it.
 #[tokio::test]
 async fn an_end_that_is_asked_to_wait_longer_ends_at_once() {
-    let Some(tenant) = real::tenant("an_end_that_is_asked_to_wait").await else { return };
+    let Some(tenant) = real::tenant("an_end_that_is_asked_to_wait").await else {
+        return;
+    };
     let gate = Gate::open(tenant.loki).await;
     gate.set(Fault::Status(503, Some("120"), ""));
     let mut sender = Sender::own(&gate, &tenant, quick());
@@ -66,7 +86,9 @@ async fn an_end_that_is_asked_to_wait_longer_ends_at_once() {
 /// A layer that is dropped without an end delivers what it has, and its future ends.
 #[tokio::test]
 async fn a_layer_that_is_dropped_ends() {
-    let Some(tenant) = real::tenant("a_layer_that_is_dropped_ends").await else { return };
+    let Some(tenant) = real::tenant("a_layer_that_is_dropped_ends").await else {
+        return;
+    };
     use tracing_subscriber::layer::SubscriberExt as _;
     let url = telemetry::loki::Url::parse(&format!("http://{}", tenant.loki)).unwrap();
     let (layer, task) = telemetry::loki::builder()
@@ -80,6 +102,9 @@ async fn a_layer_that_is_dropped_ends() {
     tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
         tracing::info!("the last words");
     });
-    tokio::time::timeout(Duration::from_secs(5), task).await.unwrap().unwrap();
+    tokio::time::timeout(Duration::from_secs(5), task)
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(tenant.stored_at_least(1, LIMIT).await, 1);
 }

@@ -85,9 +85,15 @@ async fn through(trouble: Trouble, client: Client, test: &str) -> Option<(u64, O
 
 /// Ours loses nothing, and stores nothing twice.
 async fn nothing_is_lost(trouble: Trouble, test: &str) {
-    let Some((emitted, counts, stored)) = through(trouble, Client::Own, test).await else { return };
+    let Some((emitted, counts, stored)) = through(trouble, Client::Own, test).await else {
+        return;
+    };
     let counts = counts.unwrap();
-    assert_eq!((counts.delivered, counts.rejected, counts.dropped), (emitted, 0, 0), "{counts:?}");
+    assert_eq!(
+        (counts.delivered, counts.rejected, counts.dropped),
+        (emitted, 0, 0),
+        "{counts:?}"
+    );
     assert_eq!(stored, emitted);
 }
 
@@ -146,7 +152,9 @@ async fn unauthorised() {
 /// Loki itself goes and comes back, with what it had stored.
 #[tokio::test]
 async fn restarted() {
-    let Some(mut server) = Server::start(real::recipe(), "restarted").await else { return };
+    let Some(mut server) = Server::start(real::recipe(), "restarted").await else {
+        return;
+    };
     let tenant = Tenant {
         loki: server.address("http"),
         name: "restarted".to_owned(),
@@ -169,7 +177,9 @@ async fn restarted() {
 /// `Retry-After` is the least that is waited; what comes meanwhile goes with the next push.
 #[tokio::test]
 async fn retry_after_is_kept() {
-    let Some(tenant) = real::tenant("retry_after_is_kept").await else { return };
+    let Some(tenant) = real::tenant("retry_after_is_kept").await else {
+        return;
+    };
     let gate = Gate::open(tenant.loki).await;
     gate.set(Fault::Status(429, Some("2"), "later"));
     let mut sender = Sender::own(&gate, &tenant, quick());
@@ -177,7 +187,11 @@ async fn retry_after_is_kept() {
     gate.set(Fault::Pass);
     sender.flush(LIMIT).await;
     let times = gate.times();
-    assert!(times[1] - times[0] >= Duration::from_secs(2), "{:?}", times[1] - times[0]);
+    assert!(
+        times[1] - times[0] >= Duration::from_secs(2),
+        "{:?}",
+        times[1] - times[0]
+    );
     assert!(times.len() <= 3, "what waited goes in one push: {}", times.len());
     let emitted = sender.emitted;
     assert_eq!(sender.end(LIMIT).await.unwrap().delivered, emitted);
@@ -205,7 +219,9 @@ mod other {
             (Trouble::Silent, "other_silent"),
             (Trouble::Failing, "other_failing"),
         ] {
-            let Some(count) = loses(trouble, test).await else { return };
+            let Some(count) = loses(trouble, test).await else {
+                return;
+            };
             lost.push((trouble, count));
         }
         println!("tracing-loki lost: {lost:?}");

@@ -162,7 +162,10 @@ impl Drop for Gate {
 async fn push(State(state): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
     state.pushes.lock().unwrap().push(Instant::now());
     let fault = state.fault.lock().unwrap().clone();
-    if headers.get("content-encoding").is_none_or(|encoding| encoding == "snappy") {
+    if headers
+        .get("content-encoding")
+        .is_none_or(|encoding| encoding == "snappy")
+    {
         let length = snap::raw::decompress_len(&body).unwrap();
         state.largest.fetch_max(length, Ordering::Relaxed);
     }
@@ -170,7 +173,9 @@ async fn push(State(state): State<Arc<Shared>>, headers: HeaderMap, body: Bytes)
         Fault::Pass => forward(&state, headers, body).await,
         Fault::Late(wait) => {
             // Also when the client has gone: Loki has it.
-            let answer = tokio::spawn(async move { forward(&state, headers, body).await }).await.unwrap();
+            let answer = tokio::spawn(async move { forward(&state, headers, body).await })
+                .await
+                .unwrap();
             tokio::time::sleep(wait).await;
             answer
         }

@@ -14,7 +14,9 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// Loki stores a part of a push and refuses it as a whole: of 200,000 lines every second is too long for it.
 #[tokio::test]
 async fn half_of_many_lines_is_refused() {
-    let Some(tenant) = real::tenant("half_of_many_lines_is_refused").await else { return };
+    let Some(tenant) = real::tenant("half_of_many_lines_is_refused").await else {
+        return;
+    };
     let gate = Gate::open(tenant.loki).await;
     let mut settings = quick();
     settings.timeout = Duration::from_secs(10);
@@ -31,13 +33,19 @@ async fn half_of_many_lines_is_refused() {
     assert_eq!((counts.delivered, counts.dropped), (100_000, 0), "{counts:?}");
     assert_eq!(counts.rejected_because(RejectReason::TooLarge), 100_000);
     assert_eq!(tenant.stored().await, 100_000);
-    assert!(gate.largest() <= (1 << 20) + 4096, "no push is larger than said: {}", gate.largest());
+    assert!(
+        gate.largest() <= (1 << 20) + 4096,
+        "no push is larger than said: {}",
+        gate.largest()
+    );
 }
 
 /// The same with a queue that is too small: what was dropped is counted as such.
 #[tokio::test]
 async fn a_flood_is_accounted_to_the_line() {
-    let Some(tenant) = real::tenant("a_flood_is_accounted_to_the_line").await else { return };
+    let Some(tenant) = real::tenant("a_flood_is_accounted_to_the_line").await else {
+        return;
+    };
     let gate = Gate::open(tenant.loki).await;
     let mut settings = quick();
     settings.timeout = Duration::from_secs(10);
@@ -59,7 +67,9 @@ async fn a_flood_is_accounted_to_the_line() {
 /// Refused without a reason that can be read: halves are sent until what is bad is alone.
 #[tokio::test]
 async fn bad_lines_are_found_without_a_word() {
-    let Some(tenant) = real::tenant("bad_lines_are_found_without_a_word").await else { return };
+    let Some(tenant) = real::tenant("bad_lines_are_found_without_a_word").await else {
+        return;
+    };
     let gate = Gate::open(tenant.loki).await;
     gate.set(Fault::RefuseWhole("poison"));
     let mut sender = Sender::own(&gate, &tenant, quick());
@@ -73,7 +83,11 @@ async fn bad_lines_are_found_without_a_word() {
         }
     });
     let counts = sender.end(LIMIT).await.unwrap();
-    assert_eq!((counts.delivered, counts.rejected, counts.dropped), (990, 10, 0), "{counts:?}");
+    assert_eq!(
+        (counts.delivered, counts.rejected, counts.dropped),
+        (990, 10, 0),
+        "{counts:?}"
+    );
     assert_eq!(counts.rejected_because(RejectReason::BadRequest), 10);
     assert_eq!(tenant.stored().await, 990);
     assert!(gate.pushes() < 200, "{}", gate.pushes());
@@ -81,14 +95,20 @@ async fn bad_lines_are_found_without_a_word() {
 
 #[tokio::test]
 async fn too_large_a_push_is_split() {
-    let Some(tenant) = real::tenant("too_large_a_push_is_split").await else { return };
+    let Some(tenant) = real::tenant("too_large_a_push_is_split").await else {
+        return;
+    };
     let gate = Gate::open(tenant.loki).await;
     gate.set(Fault::Status(413, None, ""));
     let mut sender = Sender::own(&gate, &tenant, quick());
     sender.burst(16);
     sender.flush(LIMIT).await;
     let counts = sender.counts().unwrap();
-    assert_eq!(counts.rejected_because(RejectReason::TooLarge), 16, "even alone they are too large");
+    assert_eq!(
+        counts.rejected_because(RejectReason::TooLarge),
+        16,
+        "even alone they are too large"
+    );
     gate.set(Fault::Pass);
     sender.burst(16);
     assert_eq!(sender.end(LIMIT).await.unwrap().delivered, 16);
@@ -98,7 +118,9 @@ async fn too_large_a_push_is_split() {
 /// Answers without an end and of any size are read as far as they are of use.
 #[tokio::test]
 async fn an_endless_answer_ends_nothing() {
-    let Some(tenant) = real::tenant("an_endless_answer_ends_nothing").await else { return };
+    let Some(tenant) = real::tenant("an_endless_answer_ends_nothing").await else {
+        return;
+    };
     let gate = Gate::open(tenant.loki).await;
     let mut sender = Sender::own(&gate, &tenant, quick());
     for status in [200, 500, 400] {
@@ -115,7 +137,9 @@ async fn an_endless_answer_ends_nothing() {
 /// Lines that are equal in text and time are two lines, not one.
 #[tokio::test]
 async fn equal_lines_stay_apart() {
-    let Some(tenant) = real::tenant("equal_lines_stay_apart").await else { return };
+    let Some(tenant) = real::tenant("equal_lines_stay_apart").await else {
+        return;
+    };
     for compression in [LokiCompression::Snappy, LokiCompression::Gzip] {
         let gate = Gate::open(tenant.loki).await;
         let mut settings = quick();

@@ -20,7 +20,9 @@ fn log() {
 
 #[tokio::test]
 async fn keys_labels_and_precedence() {
-    let Some(tenant) = real::tenant("keys_labels_and_precedence").await else { return };
+    let Some(tenant) = real::tenant("keys_labels_and_precedence").await else {
+        return;
+    };
     let gate = Gate::open(tenant.loki).await;
     let mut settings = quick();
     settings.labels.insert("place".to_owned(), "a \"b\" ü".to_owned());
@@ -28,11 +30,19 @@ async fn keys_labels_and_precedence() {
     sender.log(1, log);
     sender.end(LIMIT).await;
     let lines = tenant.lines().await;
-    let [(labels, line)] = &lines[..] else { panic!("one line: {lines:?}") };
-    assert_eq!((labels["level"].as_str(), labels["place"].as_str()), (Some("warn"), Some("a \"b\" ü")));
+    let [(labels, line)] = &lines[..] else {
+        panic!("one line: {lines:?}")
+    };
+    assert_eq!(
+        (labels["level"].as_str(), labels["place"].as_str()),
+        (Some("warn"), Some("a \"b\" ü"))
+    );
     let line: serde_json::Value = serde_json::from_str(line).unwrap();
     assert_eq!(line["message"], "quoted \"text\"\n7");
-    assert_eq!((&line["who"], &line["depth"], &line["user"]), (&"event".into(), &2.into(), &"ann".into()));
+    assert_eq!(
+        (&line["who"], &line["depth"], &line["user"]),
+        (&"event".into(), &2.into(), &"ann".into())
+    );
     assert_eq!((&line["float"], &line["yes"]), (&0.5.into(), &true.into()));
     assert_eq!(line["_spans"], serde_json::json!(["outer", "inner"]));
     assert_eq!(line["_target"], "loki::lines");
@@ -43,7 +53,9 @@ async fn keys_labels_and_precedence() {
 #[cfg(feature = "tracing-loki")]
 #[tokio::test]
 async fn one_line_is_changed_and_lines_are_the_same() {
-    let Some(tenant) = real::tenant("one_line_is_changed").await else { return };
+    let Some(tenant) = real::tenant("one_line_is_changed").await else {
+        return;
+    };
     let gate = Gate::open(tenant.loki).await;
     for mut sender in [Sender::other(&gate, &tenant), Sender::own(&gate, &tenant, quick())] {
         sender.log(1, log);

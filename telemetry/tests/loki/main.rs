@@ -3,9 +3,9 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
-mod gate;
 mod ending;
 mod faults;
+mod gate;
 mod limits;
 mod lines;
 mod real;

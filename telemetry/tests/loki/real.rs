@@ -47,7 +47,11 @@ impl Tenant {
     /// What Loki answers to a query for the value of one number.
     async fn number(&self, query: &str) -> u64 {
         let end = std::time::UNIX_EPOCH.elapsed().unwrap() + Duration::from_secs(60);
-        let path = format!("/loki/api/v1/query?query={}&time={}", http::encode(query), end.as_nanos());
+        let path = format!(
+            "/loki/api/v1/query?query={}&time={}",
+            http::encode(query),
+            end.as_nanos()
+        );
         let headers = [("X-Scope-OrgID", self.name.as_str())];
         let answer = http::send(self.loki, "GET", &path, &headers, "").await.unwrap();
         assert_eq!(answer.status, 200, "{}", answer.body);

@@ -92,7 +92,10 @@ impl Sender {
                 }
             }
         });
-        let (took, allowed) = (began.elapsed(), Duration::from_millis(500) + Duration::from_micros(200) * count as u32);
+        let (took, allowed) = (
+            began.elapsed(),
+            Duration::from_millis(500) + Duration::from_micros(200) * count as u32,
+        );
         assert!(took < allowed, "{count} lines took {took:?}");
     }
 
@@ -127,7 +130,11 @@ impl Sender {
         let counts = match self.inner {
             Inner::Own(controller) => {
                 let counts = controller.shutdown_within(limit).await;
-                assert_eq!(counts, controller.shutdown_within(limit).await, "later calls tell the same");
+                assert_eq!(
+                    counts,
+                    controller.shutdown_within(limit).await,
+                    "later calls tell the same"
+                );
                 assert!(counts.is_exact(), "{counts:?}");
                 assert_eq!(counts.emitted, self.emitted + counts.recovered);
                 Some(counts)
@@ -143,7 +150,10 @@ impl Sender {
             }
         };
         let took = began.elapsed();
-        assert!(took < limit + Duration::from_secs(2), "the end took {took:?} of {limit:?}");
+        assert!(
+            took < limit + Duration::from_secs(2),
+            "the end took {took:?} of {limit:?}"
+        );
         counts
     }
 }

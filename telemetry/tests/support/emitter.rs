@@ -20,10 +20,16 @@ pub fn emit() {
     let limit = Duration::from_millis(number(LIMIT).unwrap());
     let over = number(OVER).unwrap_or(0);
     // A current-thread runtime is where other exporters lose everything.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let telemetry = Telemetry::builder("emitter").from_env().filter("info").init().unwrap();
-        assert!(Telemetry::builder("again").init().is_err(), "a second set-up is an error, not a panic");
+        assert!(
+            Telemetry::builder("again").init().is_err(),
+            "a second set-up is an error, not a panic"
+        );
         for number in 0..spans {
             tracing::info_span!("work", number).in_scope(|| tracing::info!("working"));
             if over > 0 && number % 10 == 9 {

@@ -23,7 +23,7 @@ const MIGRATIONS: &[Migration] = &[
 
 async fn add(database: &Database, word: &'static str) -> Result<(), SqliteError> {
     database
-        .write(move |connection| {
+        .write("INSERT things", move |connection| {
             connection.execute("UPDATE counts SET n = n + 1", [])?;
             connection.execute("INSERT INTO words VALUES (?1)", [word])?;
             Ok(())
@@ -33,7 +33,7 @@ async fn add(database: &Database, word: &'static str) -> Result<(), SqliteError>
 
 async fn count(database: &Database) -> (i64, i64) {
     database
-        .read(|connection| {
+        .read("SELECT things", |connection| {
             let words = connection.query_row("SELECT count(*) FROM words", [], |row| row.get(0))?;
             let n = connection.query_row("SELECT n FROM counts", [], |row| row.get(0))?;
             Ok::<_, SqliteError>((words, n))
@@ -52,7 +52,7 @@ async fn failed_work_leaves_no_trace_and_spares_the_others() {
         let database = database.clone();
         async move {
             database
-                .write(move |_| held.recv().map_err(|_| SqliteError::Gone))
+                .write("INSERT things", move |_| held.recv().map_err(|_| SqliteError::Gone))
                 .await
         }
     });
@@ -61,7 +61,7 @@ async fn failed_work_leaves_no_trace_and_spares_the_others() {
         add(&database, "one"),
         async {
             let result: Result<(), SqliteError> = database
-                .write(|connection| {
+                .write("INSERT things", |connection| {
                     connection.execute("UPDATE counts SET n = 1000", [])?;
                     panic!("on purpose")
                 })
@@ -92,7 +92,7 @@ async fn work_whose_caller_has_gone_is_not_begun() {
         let database = database.clone();
         async move {
             database
-                .write(move |_| {
+                .write("INSERT things", move |_| {
                     begun.send(()).unwrap();
                     held.recv().map_err(|_| SqliteError::Gone)
                 })
@@ -144,7 +144,7 @@ async fn two_instances_open_and_write_one_file_at_once() {
                 let database = Database::open(path, MIGRATIONS).await.unwrap();
                 for _ in 0..50 {
                     database
-                        .write(|connection| {
+                        .write("INSERT things", |connection| {
                             connection.execute("UPDATE counts SET n = n + 1", [])?;
                             Ok::<_, SqliteError>(())
                         })
@@ -178,7 +178,7 @@ async fn a_full_queue_is_refused_at_once() {
             let (database, held, refused) = (database.clone(), Arc::clone(&held), Arc::clone(&refused));
             tokio::spawn(async move {
                 let result = database
-                    .write(move |connection| {
+                    .write("INSERT things", move |connection| {
                         // Ends when the sender is dropped, for everybody.
                         let _ = held.lock().unwrap().recv();
                         connection.execute("UPDATE counts SET n = n + 1", [])?;
@@ -264,7 +264,7 @@ async fn a_reader_cannot_write() {
     let folder = tempfile::tempdir().unwrap();
     let database = Database::open(folder.path().join("a.db"), MIGRATIONS).await.unwrap();
     let result: Result<(), SqliteError> = database
-        .read(|connection| {
+        .read("SELECT things", |connection| {
             connection.execute("UPDATE counts SET n = 7", [])?;
             Ok(())
         })

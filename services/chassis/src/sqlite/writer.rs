@@ -3,11 +3,14 @@
 //! is written.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use resilience::Deadline;
 use rusqlite::Connection;
+use telemetry::{Histogram, PoolFigures};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::SqliteError;
 
@@ -20,12 +23,17 @@ const BATCH: usize = 128;
 #[derive(Debug)]
 pub(super) struct Writer {
     queue: mpsc::Sender<Box<dyn Job>>,
+    /// Calls of the transaction that is being made.
+    busy: Arc<AtomicUsize>,
+    waits: Arc<OnceLock<Histogram>>,
 }
 
 /// Work on its way through the thread.
 trait Job: Send {
     /// True when the caller is still there and has time left.
     fn is_wanted(&self) -> bool;
+    /// When it came.
+    fn queued_at(&self) -> Instant;
     /// Does the work; false when its writes are to be undone.
     fn run(&mut self, connection: &Connection) -> bool;
     /// Answers the caller, with the commit's outcome.
@@ -36,6 +44,7 @@ struct Task<T, E, F> {
     work: Option<F>,
     result: Option<Result<T, E>>,
     deadline: Option<Deadline>,
+    queued_at: Instant,
     reply: oneshot::Sender<Result<T, E>>,
 }
 
@@ -47,6 +56,10 @@ where
 {
     fn is_wanted(&self) -> bool {
         !self.reply.is_closed() && self.deadline.is_none_or(|deadline| !deadline.is_over())
+    }
+
+    fn queued_at(&self) -> Instant {
+        self.queued_at
     }
 
     fn run(&mut self, connection: &Connection) -> bool {
@@ -75,16 +88,43 @@ where
 impl Writer {
     pub(super) fn start(mut connection: Connection) -> Self {
         let (queue, mut waiting) = mpsc::channel::<Box<dyn Job>>(QUEUE);
+        let (busy, waits) = (Arc::new(AtomicUsize::new(0)), Arc::new(OnceLock::<Histogram>::new()));
+        let (counted, told) = (Arc::clone(&busy), Arc::clone(&waits));
         std::thread::Builder::new()
             .name("sqlite-writer".to_owned())
             .spawn(move || {
                 let mut batch = Vec::with_capacity(BATCH);
                 while waiting.blocking_recv_many(&mut batch, BATCH) > 0 {
+                    counted.store(batch.len(), Ordering::Relaxed);
+                    if let Some(waits) = told.get() {
+                        for job in &batch {
+                            waits.observe_duration(job.queued_at().elapsed());
+                        }
+                    }
                     commit(&mut connection, &mut batch);
+                    counted.store(0, Ordering::Relaxed);
                 }
             })
             .expect("a process that can start can start a thread");
-        Self { queue }
+        Self { queue, busy, waits }
+    }
+
+    /// Says from now on how long calls wait for the thread.
+    pub(super) fn tell_waits(&self, waits: Histogram) {
+        // The first one stays.
+        let _ = self.waits.set(waits);
+    }
+
+    /// The one connection, and who waits for it.
+    pub(super) fn figures(&self) -> PoolFigures {
+        let is_busy = self.busy.load(Ordering::Relaxed) > 0;
+        PoolFigures {
+            used: u64::from(is_busy),
+            idle: u64::from(!is_busy),
+            max: 1,
+            waiters: (self.queue.max_capacity() - self.queue.capacity()) as u64,
+            timeouts: 0,
+        }
     }
 
     pub(super) async fn run<T, E, F>(&self, work: F) -> Result<T, E>
@@ -98,6 +138,7 @@ impl Writer {
             work: Some(work),
             result: None,
             deadline: Deadline::current(),
+            queued_at: Instant::now(),
             reply,
         });
         self.queue.try_send(job).map_err(|error| match error {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use chassis::sqlite::{Database, Migration, SqliteError, column};
 use rusqlite::{OptionalExtension as _, Row, params};
+use telemetry::Telemetry;
 
 use super::{Store, StoreError, User};
 use crate::account::Email;
@@ -29,13 +30,18 @@ impl SqliteStore {
             database: Database::open(path, MIGRATIONS).await?,
         })
     }
+
+    /// Tells telemetry of every call from now on.
+    pub fn watch(&self, telemetry: &Telemetry) {
+        self.database.watch(telemetry, "identity");
+    }
 }
 
 #[async_trait]
 impl Store for SqliteStore {
     async fn add(&self, user: User) -> Result<(), StoreError> {
         self.database
-            .write(move |connection| {
+            .write("INSERT users", move |connection| {
                 let added = connection
                     .prepare_cached(
                         "INSERT INTO users (user_id, email, password_hash, created_at) VALUES (?1, ?2, ?3, ?4)
@@ -57,7 +63,7 @@ impl Store for SqliteStore {
 
     async fn find(&self, email: &Email) -> Result<Option<User>, StoreError> {
         let email = email.clone();
-        let found = self.database.read(move |connection| {
+        let found = self.database.read("SELECT users", move |connection| {
             let mut select = connection
                 .prepare_cached("SELECT user_id, email, password_hash, created_at FROM users WHERE email = ?1")?;
             Ok::<_, SqliteError>(select.query_row([email.as_str()], user_of).optional()?)

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use chassis::sqlite::{Database, Migration, SqliteError, column};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use telemetry::Telemetry;
 use uuid::Uuid;
 
 use super::{Accepted, DeadLetter, EventState, Notification, Page, Processed, Stats, Store, StoreError, one_line};
@@ -36,6 +37,11 @@ impl SqliteStore {
             database: Database::open(path, MIGRATIONS).await?,
         })
     }
+
+    /// Tells telemetry of every call from now on.
+    pub fn watch(&self, telemetry: &Telemetry) {
+        self.database.watch(telemetry, "notifications");
+    }
 }
 
 #[async_trait]
@@ -47,7 +53,7 @@ impl Store for SqliteStore {
         now: Timestamp,
     ) -> Result<Accepted, StoreError> {
         self.database
-            .write(move |connection| accept(connection, &event, dead, now))
+            .write("INSERT events", move |connection| accept(connection, &event, dead, now))
             .await
     }
 
@@ -61,7 +67,9 @@ impl Store for SqliteStore {
         // Asked without a lock: an idle service must not keep writers of other instances waiting.
         let next_due = self
             .database
-            .read(|connection| Ok::<_, SqliteError>(next_due(connection)?))
+            .read("SELECT events", |connection| {
+                Ok::<_, SqliteError>(next_due(connection)?)
+            })
             .await?;
         if next_due.is_none_or(|due| due > now) {
             return Ok(Processed {
@@ -71,16 +79,18 @@ impl Store for SqliteStore {
         }
         let work =
             move |connection: &Connection| Ok::<_, SqliteError>(process(connection, limit, &*handler, retry, now)?);
-        Ok(self.database.write(work).await?)
+        Ok(self.database.write("UPDATE events", work).await?)
     }
 
     async fn replay(&self, id: Uuid, now: Timestamp) -> Result<(), StoreError> {
-        self.database.write(move |connection| replay(connection, id, now)).await
+        self.database
+            .write("UPDATE events", move |connection| replay(connection, id, now))
+            .await
     }
 
     async fn dead_letters(&self, after: u64, limit: usize) -> Result<Page<DeadLetter>, StoreError> {
         let work = move |connection: &Connection| Ok::<_, SqliteError>(dead_letters(connection, after, limit)?);
-        Ok(self.database.read(work).await?)
+        Ok(self.database.read("SELECT events", work).await?)
     }
 
     async fn notifications(
@@ -92,13 +102,13 @@ impl Store for SqliteStore {
         let work = move |connection: &Connection| {
             Ok::<_, SqliteError>(notifications(connection, after, limit, subject.as_deref())?)
         };
-        Ok(self.database.read(work).await?)
+        Ok(self.database.read("SELECT notifications", work).await?)
     }
 
     async fn stats(&self) -> Result<Stats, StoreError> {
         Ok(self
             .database
-            .read(|connection| Ok::<_, SqliteError>(stats(connection)?))
+            .read("SELECT events", |connection| Ok::<_, SqliteError>(stats(connection)?))
             .await?)
     }
 
@@ -437,7 +447,7 @@ mod tests {
         let store = SqliteStore::open(folder.path().join("notifications.db")).await.unwrap();
         store
             .database
-            .write(|connection| {
+            .write("INSERT events", |connection| {
                 connection.execute_batch(
                     "INSERT INTO events (event_id, type, version, subject, source, occurred_at, payload, state, due_at)
                         VALUES ('e1', 't', 1, 's', 'o', '', x'', 'pending', 5);

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use chassis::sqlite::{Database, Migration};
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
+use telemetry::Telemetry;
 
 use super::{
     Backlog, Cancelled, Claim, Claimed, ClaimedEvent, Create, Created, DeadEvent, Lease, Orphan, Recorded, Settled,
@@ -41,20 +42,25 @@ impl SqliteStore {
         })
     }
 
-    async fn read<T, F>(&self, query: F) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
-    {
-        self.database.read(query).await
+    /// Tells telemetry of every call from now on.
+    pub fn watch(&self, telemetry: &Telemetry) {
+        self.database.watch(telemetry, "orders");
     }
 
-    async fn write<T, F>(&self, work: F) -> Result<T, StoreError>
+    async fn read<T, F>(&self, summary: &'static str, query: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     {
-        self.database.write(work).await
+        self.database.read(summary, query).await
+    }
+
+    async fn write<T, F>(&self, summary: &'static str, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        self.database.write(summary, work).await
     }
 }
 
@@ -67,34 +73,37 @@ impl From<rusqlite::Error> for StoreError {
 #[async_trait]
 impl Store for SqliteStore {
     async fn create(&self, create: Create) -> Result<Created, StoreError> {
-        self.write(move |db| orders::create(db, &create)).await
+        self.write("INSERT orders", move |db| orders::create(db, &create)).await
     }
 
     async fn order(&self, id: OrderId) -> Result<Option<Order>, StoreError> {
-        self.read(move |db| orders::order(db, id)).await
+        self.read("SELECT orders", move |db| orders::order(db, id)).await
     }
 
     async fn orders(&self, customer: &str, after: Option<OrderId>, limit: usize) -> Result<Vec<Order>, StoreError> {
         let customer = customer.to_owned();
-        self.read(move |db| orders::orders(db, &customer, after, limit)).await
+        self.read("SELECT orders", move |db| orders::orders(db, &customer, after, limit))
+            .await
     }
 
     async fn steps(&self, id: OrderId) -> Result<Vec<StepRecord>, StoreError> {
-        self.read(move |db| orders::steps(db, id)).await
+        self.read("SELECT steps", move |db| orders::steps(db, id)).await
     }
 
     async fn cancel(&self, id: OrderId, customer: &str, now: Timestamp) -> Result<Cancelled, StoreError> {
         let customer = customer.to_owned();
-        self.write(move |db| orders::cancel(db, id, &customer, now)).await
+        self.write("UPDATE orders", move |db| orders::cancel(db, id, &customer, now))
+            .await
     }
 
     async fn claim_sagas(&self, lease: Lease, limit: usize) -> Result<Vec<Claimed>, StoreError> {
         // Mostly nothing is due: a look without the write lock is cheaper than a transaction.
         let now = lease.now;
-        if !self.read(move |db| orders::any_due(db, now)).await? {
+        if !self.read("SELECT orders", move |db| orders::any_due(db, now)).await? {
             return Ok(Vec::new());
         }
-        self.write(move |db| orders::claim(db, &lease, limit)).await
+        self.write("UPDATE orders", move |db| orders::claim(db, &lease, limit))
+            .await
     }
 
     async fn record(
@@ -104,28 +113,32 @@ impl Store for SqliteStore {
         lease: Lease,
         retry_after: Duration,
     ) -> Result<Recorded, StoreError> {
-        self.write(move |db| orders::record(db, claim, &outcome, &lease, retry_after))
-            .await
+        self.write("UPDATE orders", move |db| {
+            orders::record(db, claim, &outcome, &lease, retry_after)
+        })
+        .await
     }
 
     async fn claim_events(&self, lease: Lease, limit: usize) -> Result<Vec<ClaimedEvent>, StoreError> {
         let now = lease.now;
-        if !self.read(move |db| events::any_due(db, now)).await? {
+        if !self.read("SELECT outbox", move |db| events::any_due(db, now)).await? {
             return Ok(Vec::new());
         }
-        self.write(move |db| events::claim(db, &lease, limit)).await
+        self.write("UPDATE outbox", move |db| events::claim(db, &lease, limit))
+            .await
     }
 
     async fn settle_events(&self, settled: Vec<Settled>, now: Timestamp) -> Result<(), StoreError> {
-        self.write(move |db| events::settle(db, &settled, now)).await
+        self.write("UPDATE outbox", move |db| events::settle(db, &settled, now))
+            .await
     }
 
     async fn dead_events(&self, limit: usize) -> Result<Vec<DeadEvent>, StoreError> {
-        self.read(move |db| events::dead(db, limit)).await
+        self.read("SELECT outbox", move |db| events::dead(db, limit)).await
     }
 
     async fn backlog(&self, now: Timestamp) -> Result<Backlog, StoreError> {
-        self.read(move |db| {
+        self.read("SELECT outbox", move |db| {
             let mut backlog = events::backlog(db, now)?;
             backlog.open_sagas = db
                 .prepare_cached("SELECT count(*) FROM orders WHERE step <> 'done'")?
@@ -137,7 +150,7 @@ impl Store for SqliteStore {
     }
 
     async fn known(&self, ids: Vec<OrderId>) -> Result<HashSet<OrderId>, StoreError> {
-        self.read(move |db| {
+        self.read("SELECT orders", move |db| {
             let mut statement = db.prepare_cached("SELECT 1 FROM orders WHERE id = ?")?;
             let mut known = HashSet::new();
             for id in ids {
@@ -152,7 +165,7 @@ impl Store for SqliteStore {
 
     async fn save_orphans(&self, orphans: Vec<Orphan>) -> Result<(), StoreError> {
         self
-            .write(move |db| {
+            .write("INSERT orphans", move |db| {
                 let mut statement = db.prepare_cached(
                     "INSERT INTO orphans (charge_id, order_id, amount_cents, currency, charged_at, found_at, refunded_at, error)
                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
@@ -177,7 +190,7 @@ impl Store for SqliteStore {
     }
 
     async fn orphans(&self) -> Result<Vec<Orphan>, StoreError> {
-        self.read(|db| {
+        self.read("SELECT orphans", |db| {
             let mut statement = db.prepare_cached(
                 "SELECT charge_id, order_id, amount_cents, currency, charged_at, found_at, refunded_at, error
                  FROM orphans ORDER BY found_at, charge_id",
@@ -200,7 +213,7 @@ impl Store for SqliteStore {
     }
 
     async fn forget(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
-        self.write(move |db| {
+        self.write("DELETE idempotency", move |db| {
             let keys = db
                 .prepare_cached(
                     "DELETE FROM idempotency WHERE (customer, key) IN

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use chassis::sqlite::{Database, Migration, SqliteError, column};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
+use telemetry::Telemetry;
 
 use super::{Answer, Page, Query, Standing, Store, StoreError};
 use crate::charge::{Charge, Decline, Outcome, Request, Target};
@@ -35,25 +36,36 @@ impl SqliteStore {
             database: Database::open(path, MIGRATIONS).await?,
         })
     }
+
+    /// Tells telemetry of every call from now on.
+    pub fn watch(&self, telemetry: &Telemetry) {
+        self.database.watch(telemetry, "payments");
+    }
 }
 
 #[async_trait]
 impl Store for SqliteStore {
     async fn charge(&self, request: Request, outcome: Outcome, now: Timestamp) -> Result<Answer, StoreError> {
         self.database
-            .write(move |connection| charge(connection, request, outcome, now))
+            .write("INSERT charges", move |connection| {
+                charge(connection, request, outcome, now)
+            })
             .await
     }
 
     async fn refund(&self, target: Target, key: String, now: Timestamp) -> Result<Answer, StoreError> {
         self.database
-            .write(move |connection| refund(connection, &target, &key, now))
+            .write("INSERT refunds", move |connection| {
+                refund(connection, &target, &key, now)
+            })
             .await
     }
 
     async fn list(&self, query: Query) -> Result<Page, StoreError> {
         self.database
-            .read(move |connection| Ok(list(connection, &query).map_err(SqliteError::from)?))
+            .read("SELECT charges", move |connection| {
+                Ok(list(connection, &query).map_err(SqliteError::from)?)
+            })
             .await
     }
 
@@ -236,7 +248,7 @@ mod tests {
         let store = SqliteStore::open(folder.path().join("payments.db")).await.unwrap();
         store
             .database
-            .write(|connection| {
+            .write("INSERT charges", |connection| {
                 connection.execute_batch(
                     "INSERT INTO charges VALUES (1, 'a', 'o1', 'k1', 5, 'EUR', NULL, 0), (2, 'b', 'o2', 'k2', 5, 'EUR', 'over_limit', 0);
                      INSERT INTO refunds VALUES ('a', 0)",

@@ -33,7 +33,11 @@ impl Default for Sampler {
 impl Sampler {
     /// What an environment of that name samples: `production` and `prod` 10 %, every other everything.
     pub fn of_environment(name: &str) -> Self {
-        let ratio = if matches!(name, "production" | "prod") { 0.1 } else { 1.0 };
+        let ratio = if matches!(name, "production" | "prod") {
+            0.1
+        } else {
+            1.0
+        };
         Self {
             ratio,
             ..Self::default()

@@ -103,7 +103,10 @@ async fn the_share_falls_with_the_rate_and_returns() {
             tokio::time::advance(Duration::from_millis(100)).await;
         }
         let status = sampling.status();
-        assert!((status.ratio - wanted).abs() < wanted / 5.0, "{per_second}/s: {status:?}");
+        assert!(
+            (status.ratio - wanted).abs() < wanted / 5.0,
+            "{per_second}/s: {status:?}"
+        );
     }
 }
 
@@ -147,9 +150,18 @@ fn the_variables_of_opentelemetry_win() {
     ] {
         let sampler = read(kind, argument).unwrap();
         assert!((sampler.ratio - ratio).abs() < 1e-9, "{kind} {argument}: {sampler:?}");
-        assert_eq!((sampler.follows_parent, sampler.automatic), (follows_parent, automatic), "{kind} {argument}");
+        assert_eq!(
+            (sampler.follows_parent, sampler.automatic),
+            (follows_parent, automatic),
+            "{kind} {argument}"
+        );
     }
-    for (kind, argument) in [("jaeger_remote", ""), ("traceidratio", "2"), ("traceidratio", "x"), ("", "-1")] {
+    for (kind, argument) in [
+        ("jaeger_remote", ""),
+        ("traceidratio", "2"),
+        ("traceidratio", "x"),
+        ("", "-1"),
+    ] {
         assert!(read(kind, argument).is_err(), "{kind} {argument}");
     }
     assert!((Sampler::of_environment("staging").ratio - 1.0).abs() < 1e-9);
