@@ -48,3 +48,8 @@ pub use settings::{CheckSettings, DetailsListener, DetailsSettings, Settings, Se
 pub use snapshot::{CheckSnapshot, GroupSnapshot, LivenessSnapshot, Snapshot};
 pub use spec::{OnDown, Role, Scope, Spec};
 pub use state::{State, Status};
+
+/// The guide's program compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guides/health.md")]
+struct Guide;

@@ -54,7 +54,11 @@ impl Process {
         let address = told.strip_prefix("listening ").unwrap().parse().unwrap();
         let process = Self { child, lines, address };
         let deadline = Instant::now() + PATIENCE;
-        while process.get("/readyz").await.is_none_or(|answer| !answer.starts_with("HTTP/1.1 200")) {
+        while process
+            .get("/readyz")
+            .await
+            .is_none_or(|answer| !answer.starts_with("HTTP/1.1 200"))
+        {
             assert!(Instant::now() < deadline, "it never became ready");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -93,7 +97,10 @@ impl Process {
         let took = began.elapsed();
         let deadline = Instant::now() + PATIENCE;
         let mut said = Vec::new();
-        while let Ok(line) = self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        while let Ok(line) = self
+            .lines
+            .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+        {
             said.push(line);
         }
         (said, status, took)
@@ -130,7 +137,10 @@ fn ms(n: u64) -> Duration {
 /// The beginning of an answer on a connection that stays open.
 async fn head(stream: &mut TcpStream) -> String {
     let mut buffer = [0; 4096];
-    let read = tokio::time::timeout(PATIENCE, stream.read(&mut buffer)).await.unwrap().unwrap();
+    let read = tokio::time::timeout(PATIENCE, stream.read(&mut buffer))
+        .await
+        .unwrap()
+        .unwrap();
     String::from_utf8_lossy(&buffer[..read]).into_owned()
 }
 
@@ -141,14 +151,23 @@ async fn sigterm_is_told_first_then_the_door_closes_then_it_ends() {
     tokio::time::sleep(ms(300)).await;
     let began = process.signal(Signal::TERM);
     tokio::time::sleep(ms(50)).await;
-    let (ready, live) = (process.get("/readyz").await.unwrap(), process.get("/healthz").await.unwrap());
-    assert!(ready.starts_with("HTTP/1.1 503") && live.starts_with("HTTP/1.1 200"), "{ready}{live}");
+    let (ready, live) = (
+        process.get("/readyz").await.unwrap(),
+        process.get("/healthz").await.unwrap(),
+    );
+    assert!(
+        ready.starts_with("HTTP/1.1 503") && live.starts_with("HTTP/1.1 200"),
+        "{ready}{live}"
+    );
     // Begun while draining, and still answered in full; over HTTP/1 the answer closes the connection.
     let late = process.get("/slow").await.unwrap();
     assert!(late.ends_with("done\n"), "{late}");
     let mut first = String::new();
     slow.read_to_string(&mut first).await.unwrap();
-    assert!(first.contains("connection: close") && first.ends_with("done\n"), "{first}");
+    assert!(
+        first.contains("connection: close") && first.ends_with("done\n"),
+        "{first}"
+    );
     let (said, status, took) = process.ended(began).await;
     assert_eq!(said, ["flushing for 4000 ms", "finished"]);
     assert!(status.success());
@@ -175,7 +194,11 @@ async fn no_connection_without_a_request_holds_it_up() {
     let mut idle_grpc = HealthClient::new(endpoint.connect().await.unwrap());
     idle_grpc.check(HealthCheckRequest::default()).await.unwrap();
     let mut watching = HealthClient::new(endpoint.connect().await.unwrap());
-    let mut watch = watching.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    let mut watch = watching
+        .watch(HealthCheckRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(watch.message().await.unwrap().unwrap().status, 1);
 
     let began = process.signal(Signal::TERM);
@@ -185,7 +208,16 @@ async fn no_connection_without_a_request_holds_it_up() {
     assert_eq!(said.last().unwrap(), "finished");
     assert!(status.success());
     assert!(took < ms(4000), "nothing was waited for: {took:?}");
-    drop((silent, half_line, half_head, idle, half_preface, no_settings, no_ping, idle_grpc));
+    drop((
+        silent,
+        half_line,
+        half_head,
+        idle,
+        half_preface,
+        no_settings,
+        no_ping,
+        idle_grpc,
+    ));
 }
 
 #[tokio::test]
@@ -229,7 +261,9 @@ async fn what_is_not_done_in_time_is_cut() {
 #[tokio::test]
 async fn an_upload_under_way_is_taken_to_its_end() {
     let mut process = Process::start(0, 10_000).await;
-    let mut stream = process.sent("POST /upload HTTP/1.1\r\nhost: x\r\ncontent-length: 6\r\n\r\nabc").await;
+    let mut stream = process
+        .sent("POST /upload HTTP/1.1\r\nhost: x\r\ncontent-length: 6\r\n\r\nabc")
+        .await;
     tokio::time::sleep(ms(100)).await;
     let began = process.signal(Signal::TERM);
     // Longer than a connection without a request may be silent.
@@ -249,7 +283,11 @@ async fn sigint_skips_the_delay_and_a_second_signal_ends_at_once() {
     assert_eq!(said.last().unwrap(), "finished");
     assert!(took < ms(2000), "{took:?}");
 
-    for (first, second) in [(Signal::TERM, Signal::TERM), (Signal::INT, Signal::TERM), (Signal::TERM, Signal::INT)] {
+    for (first, second) in [
+        (Signal::TERM, Signal::TERM),
+        (Signal::INT, Signal::TERM),
+        (Signal::TERM, Signal::INT),
+    ] {
         let mut process = Process::start(9_000, 10_000).await;
         let _never = process.sent("GET /never HTTP/1.1\r\nhost: x\r\n\r\n").await;
         tokio::time::sleep(ms(50)).await;

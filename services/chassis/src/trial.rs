@@ -231,11 +231,25 @@ impl Instance {
 
     /// SIGTERM.
     pub fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// SIGSTOP: its connections stay open, and it does nothing.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id())
             .ok()
             .and_then(Pid::from_raw)
             .expect("a child has a pid");
-        kill_process(pid, Signal::TERM).expect("it can be signalled");
+        kill_process(pid, signal).expect("it can be signalled");
     }
 
     /// Waits until it has ended by itself.

@@ -160,6 +160,7 @@ pub async fn run(args: Arguments) -> anyhow::Result<()> {
         metrics.clone(),
         wake.clone(),
     );
+    let (left, owner) = (store.clone(), instance.clone());
     let reconciler = Reconciler::new(store.clone(), payments, metrics.clone());
     let relay = Relay {
         instance,
@@ -210,13 +211,15 @@ pub async fn run(args: Arguments) -> anyhow::Result<()> {
     let work = async { tokio::join!(servers, background) };
     let flush = async |limit| {
         keys.abort();
+        // What it cannot give back either is taken over when its lease ends.
+        match left.hand_back(&owner, clock::now()).await {
+            Ok(0) => {}
+            Ok(sagas) => tracing::warn!(sagas, "sagas that have not ended are left to other instances"),
+            Err(error) => tracing::warn!(%error, "cannot give sagas back before their leases end"),
+        }
         telemetry.shutdown(limit).await
     };
     let ended = life.run(&health, work, flush).await;
-    if ended.servers.is_none() {
-        // What has not ended by then is taken over by its lease.
-        tracing::warn!("sagas that have not ended are left to other instances");
-    }
     chassis::start::tell_losses("orders", ended.flushed.as_ref());
     Ok(())
 }

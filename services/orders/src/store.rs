@@ -50,6 +50,11 @@ pub trait Store: Send + Sync + 'static {
         retry_after: Duration,
     ) -> Result<Recorded, StoreError>;
 
+    /// Gives back the sagas that `owner` has claimed and says how many they were: they are due at once, and what is
+    /// recorded under the old claims changes nothing. For an instance that ends before its sagas do; its events wait for
+    /// the end of their leases.
+    async fn hand_back(&self, owner: &str, now: Timestamp) -> Result<usize, StoreError>;
+
     /// Claims events that are due, oldest first; never one while an earlier one of its order is neither published nor
     /// dead nor in the same batch.
     async fn claim_events(&self, lease: Lease, limit: usize) -> Result<Vec<ClaimedEvent>, StoreError>;

@@ -74,6 +74,7 @@ pub(crate) async fn check<S: Store>(make: impl AsyncFn() -> (S, S)) {
     idempotency(&make().await).await;
     the_whole_way(&make().await).await;
     leases(&make().await).await;
+    gives_back(&make().await).await;
     retries(&make().await).await;
     cancels(&make().await).await;
     outbox_order(&make().await).await;
@@ -211,6 +212,33 @@ async fn leases<S: Store>((store, again): &(S, S)) {
     assert_eq!(
         again.record(mine.claim, charged(), lease("b", 12), TTL).await.unwrap(),
         Recorded::Lost
+    );
+}
+
+async fn gives_back<S: Store>((store, again): &(S, S)) {
+    for _ in 0..3 {
+        new(store, create("ann", 0)).await;
+    }
+    let first = store.claim_sagas(lease("a", 1), 2).await.unwrap();
+    let others = store.claim_sagas(lease("b", 1), 1).await.unwrap();
+    assert_eq!(again.hand_back("a", at(2)).await.unwrap(), 2);
+    assert_eq!(again.hand_back("a", at(2)).await.unwrap(), 0, "nothing is left");
+    // Long before the leases end.
+    let taken = again.claim_sagas(lease("c", 2), 10).await.unwrap();
+    assert_eq!(taken.len(), 2);
+    assert!(taken.iter().all(|claimed| claimed.claim.order != others[0].claim.order));
+    let late = store
+        .record(first[0].claim, charged(), lease("a", 2), TTL)
+        .await
+        .unwrap();
+    assert_eq!(late, Recorded::Lost);
+    let recorded = store
+        .record(others[0].claim, charged(), lease("b", 2), TTL)
+        .await
+        .unwrap();
+    assert!(
+        matches!(recorded, Recorded::Continue(_)),
+        "another's claim is left alone"
     );
 }
 

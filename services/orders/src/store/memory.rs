@@ -34,6 +34,7 @@ struct Row {
     order: Order,
     due_at: Timestamp,
     claim: i64,
+    owner: Option<String>,
     steps: Vec<StepRecord>,
 }
 
@@ -75,6 +76,7 @@ impl Row {
         self.order.updated_at = lease.now;
         self.due_at = lease.until();
         self.claim += 1;
+        self.owner = Some(lease.owner.clone());
         Claim {
             order: self.order.id,
             number: self.claim,
@@ -136,6 +138,7 @@ impl Store for MemoryStore {
             order,
             due_at: create.now,
             claim: 0,
+            owner: None,
             steps: Vec::new(),
         };
         let claim = create.lease.map(|lease| row.begin(Saga::default(), &lease));
@@ -243,6 +246,7 @@ impl Store for MemoryStore {
             Next::Retry => {
                 row.due_at = later(lease.now, retry_after);
                 row.claim += 1;
+                row.owner = None;
                 Recorded::Later
             }
             Next::Finished => {
@@ -253,6 +257,19 @@ impl Store for MemoryStore {
         let order = row.order.clone();
         inner.emit(&order, &change.events, lease.now);
         Ok(recorded)
+    }
+
+    async fn hand_back(&self, owner: &str, now: Timestamp) -> Result<usize, StoreError> {
+        let mut inner = self.lock();
+        let claimed = |row: &&mut Row| row.order.saga.step != Step::Done && row.owner.as_deref() == Some(owner);
+        let mut count = 0;
+        for row in inner.orders.values_mut().filter(claimed) {
+            row.due_at = now;
+            row.claim += 1;
+            row.owner = None;
+            count += 1;
+        }
+        Ok(count)
     }
 
     async fn claim_events(&self, lease: Lease, limit: usize) -> Result<Vec<ClaimedEvent>, StoreError> {

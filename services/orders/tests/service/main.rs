@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where it is surprised")]
 
 mod api;
+mod drain;
 mod flow;
 mod identity;
 mod kill;

@@ -224,6 +224,16 @@ pub(super) fn record(
     }
 }
 
+pub(super) fn hand_back(db: &Connection, owner: &str, now: Timestamp) -> Result<usize, StoreError> {
+    let now = now.as_millisecond();
+    // Leases that have ended are anybody's already; the others are found by the index of what is due.
+    let mut statement = db.prepare_cached(
+        "UPDATE orders SET due_at = ?1, claim = claim + 1, owner = NULL
+         WHERE step <> 'done' AND due_at > ?1 AND owner = ?2",
+    )?;
+    Ok(statement.execute(params![now, owner])?)
+}
+
 /// Writes a begun saga with its new lease, and logs that its step begins.
 fn begin(db: &Connection, mut order: Order, number: i64, lease: &Lease) -> Result<Claimed, StoreError> {
     order.updated_at = timestamp(lease.now.as_millisecond());
