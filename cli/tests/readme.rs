@@ -3,6 +3,8 @@
 
 #[path = "support/sandbox.rs"]
 mod sandbox;
+#[path = "support/services.rs"]
+mod services;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -20,21 +22,6 @@ const OWN: &str = "In your own project";
 
 fn root() -> &'static Path {
     peers::workspace_root()
-}
-
-/// The folder of the programs, the services' among them.
-fn programs() -> PathBuf {
-    let folder = Path::new(env!("CARGO_BIN_EXE_opsctl")).parent().expect("a folder");
-    let services = ["identity", "orders", "payments", "notifications"];
-    if !services.iter().all(|service| folder.join(service).is_file()) {
-        let built = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--workspace", "--bins"])
-            .current_dir(root())
-            .status()
-            .expect("cargo starts");
-        assert!(built.success(), "the services cannot be built");
-    }
-    folder.to_path_buf()
 }
 
 /// One command of a page.
@@ -112,7 +99,7 @@ fn check_cargo(command: &str) {
 
 #[test]
 fn every_command_of_the_readme_does_what_it_says() {
-    let programs = programs();
+    let programs = services::programs();
     let page = fs::read_to_string(root().join("README.md")).expect("the README");
     let lines = commands(&page);
     assert!(lines.len() >= 12, "{lines:?}");
