@@ -13,6 +13,8 @@ mod labels;
 mod layer;
 mod parcel;
 mod settings;
+mod spool;
+mod spooler;
 mod wire;
 mod worker;
 
@@ -26,7 +28,8 @@ pub use client::LokiAuth;
 pub use labels::LabelError;
 pub use layer::{BackgroundTask, BackgroundTaskController, Builder, Error, Layer, builder};
 pub use reqwest::Url;
-pub use settings::{LokiClient, LokiSettings, RetrySettings};
+pub use settings::{LokiClient, LokiSettings, RetrySettings, SpoolSettings};
+pub use spool::SpoolError;
 pub use wire::LokiCompression;
 
 use crate::InitError;
@@ -82,7 +85,11 @@ impl Loki {
             end: ending,
             backoff: Backoff::new(waits.first, waits.longest),
             alarmed: false,
+            longest: None,
+            insists: settings.spool.dir.is_none(),
         };
+        let spool = settings.spool()?;
+        let fsync = settings.spool.fsync;
         let limits = BatchLimits {
             bytes: settings.batch_bytes,
             items: usize::MAX,
@@ -90,7 +97,10 @@ impl Loki {
         };
         let lines = Arc::clone(&queue);
         let ended = thread::spawn("telemetry-loki", move || async move {
-            worker::run(lines, limits, courier).await;
+            match spool {
+                None => worker::run(lines, limits, courier).await,
+                Some(spool) => spooler::run(lines, limits, courier, spool, fsync).await,
+            }
             at_the_end();
         })
         .map_err(|source| InitError::Thread { source })?;

@@ -4,7 +4,8 @@
 
 use super::cause::Causes;
 use super::entry::Entry;
-use crate::report::RejectReason;
+use crate::report::{DropReason, RejectReason};
+use crate::sink::account::Fate;
 use crate::sink::retry::Verdict;
 
 /// The lines of a batch that are not settled, in the parts in which they are sent.
@@ -12,6 +13,7 @@ use crate::sink::retry::Verdict;
 pub(crate) struct Parcel {
     /// The last is the next to be sent.
     parts: Vec<Part>,
+    longest: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -30,19 +32,34 @@ pub(crate) struct Settled {
 
 /// Lines that nothing settled, at the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Unsettled {
+struct Unsettled {
     /// Sent, and there was no answer: they may have arrived.
-    pub(crate) unanswered: u64,
+    unanswered: u64,
     /// Never sent, or not taken.
-    pub(crate) refused: u64,
+    refused: u64,
 }
 
 impl Parcel {
-    /// A batch, sorted by stream and time.
-    pub(crate) fn new(entries: Vec<Entry>) -> Self {
-        let mut parcel = Self { parts: Vec::new() };
+    /// A batch. Lines longer than `longest`, which Loki has said to be its limit, are sent apart from the others: it
+    /// stores a part of a push that it refuses, and what is sent again then may be stored twice where it spreads a
+    /// stream over several.
+    pub(crate) fn new(mut entries: Vec<Entry>, longest: Option<usize>) -> Self {
+        entries.sort_by_key(|entry| (entry.stream(), entry.at));
+        let mut parcel = Self {
+            parts: Vec::new(),
+            longest,
+        };
+        if let Some(longest) = longest {
+            let long = entries.extract_if(.., |entry| entry.line.len() > longest).collect();
+            parcel.put(long);
+        }
         parcel.put(entries);
         parcel
+    }
+
+    /// The limit that Loki has said, if it still has it.
+    pub(crate) const fn longest(&self) -> Option<usize> {
+        self.longest
     }
 
     /// What is to be sent now; `None` when everything is settled.
@@ -68,12 +85,20 @@ impl Parcel {
             return settled;
         };
         match verdict {
-            Verdict::Delivered => settled.delivered = entries.len() as u64,
+            Verdict::Delivered => {
+                settled.delivered = entries.len() as u64;
+                if let Some(longest) = self.longest
+                    && entries.iter().any(|entry| entry.line.len() > longest)
+                {
+                    self.longest = None;
+                }
+            }
             Verdict::TooLarge if entries.len() == 1 => settled.rejected.push((1, RejectReason::TooLarge)),
             Verdict::TooLarge => self.halve(entries),
             _ => {
                 let causes = Causes::read(text);
                 let before = entries.len();
+                self.longest = causes.longest_line.or(self.longest);
                 settled.rejected = causes.take_refused(&mut entries);
                 let late = causes.take_late(&mut entries);
                 if before > entries.len() {
@@ -90,8 +115,14 @@ impl Parcel {
         settled
     }
 
-    /// What is left when no more can be sent.
-    pub(crate) fn unsettled(&self) -> Unsettled {
+    /// Settles what is left when no more can be sent.
+    pub(crate) fn give_up(&self, settle: &dyn Fn(u64, Fate)) {
+        let left = self.unsettled();
+        settle(left.unanswered, Fate::Dropped(DropReason::Unanswered));
+        settle(left.refused, Fate::Dropped(DropReason::Unreachable));
+    }
+
+    fn unsettled(&self) -> Unsettled {
         let mut unsettled = Unsettled::default();
         for part in &self.parts {
             let count = part.entries.len() as u64;
@@ -178,6 +209,8 @@ mod tests {
         /// Lines that begin so are refused without a reason that can be understood.
         silent: bool,
         pushes: usize,
+        /// Lines that were stored more than once.
+        again: usize,
     }
 
     impl Model {
@@ -206,7 +239,8 @@ mod tests {
                         "entry with timestamp x ignored, reason: 'entry too far behind, entry timestamp is: y, oldest acceptable timestamp is: {behind:.0}',\nuser 'u', total ignored: 1 out of 2 for stream: {{level=\"info\"}}"
                     );
                 } else {
-                    self.stored.insert((entry.at, entry.line.clone(), entry.late));
+                    let new = self.stored.insert((entry.at, entry.line.clone(), entry.late));
+                    self.again += usize::from(!new);
                     continue;
                 }
                 if self.silent {
@@ -234,7 +268,7 @@ mod tests {
     }
 
     fn deliver(model: &mut Model, entries: Vec<Entry>, lost_answers: &mut impl Iterator<Item = bool>) -> Settled {
-        let mut parcel = Parcel::new(entries);
+        let mut parcel = Parcel::new(entries, None);
         let mut all = Settled::default();
         while let Some(part) = parcel.next() {
             let (verdict, text) = model.push(part);
@@ -262,7 +296,7 @@ mod tests {
             lost in prop::collection::vec(any::<bool>(), 0..20),
         ) {
             let mut model = Model { longest, largest_push, oldest: oldest * SECOND, behind: behind * SECOND, silent, ..Model::default() };
-            let mut entries: Vec<Entry> = lines
+            let entries: Vec<Entry> = lines
                 .iter()
                 .enumerate()
                 .map(|(number, (at, length, bad))| {
@@ -270,7 +304,6 @@ mod tests {
                     entry(at * SECOND / 2 + number as i64, format!("{bad}{}", "x".repeat(*length)))
                 })
                 .collect();
-            entries.sort_by_key(|entry| (entry.stream(), entry.at));
             let count = entries.len() as u64;
             let settled = deliver(&mut model, entries, &mut lost.into_iter());
             let rejected: u64 = settled.rejected.iter().map(|(count, _)| count).sum();
@@ -313,8 +346,39 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_that_is_known_separates_lines_before_they_are_sent() {
+        let mut model = Model {
+            longest: 3,
+            largest_push: usize::MAX,
+            ..Model::default()
+        };
+        let mut longest = None;
+        for batch in 0..3 {
+            let lines = (0..2000)
+                .map(|number| entry(batch * 10_000 + number, number.to_string()))
+                .collect();
+            let mut parcel = Parcel::new(lines, longest);
+            while let Some(part) = parcel.next() {
+                let (verdict, text) = model.push(part);
+                parcel.answered(verdict, &text);
+            }
+            longest = parcel.longest();
+        }
+        assert_eq!(
+            (longest, model.stored.len(), model.again),
+            (Some(3), 3000, 1000),
+            "only the first was sent again"
+        );
+        model.longest = 4;
+        let mut parcel = Parcel::new(vec![entry(0, "long".to_owned())], longest);
+        let (verdict, text) = model.push(parcel.next().unwrap_or_default());
+        assert_eq!(parcel.answered(verdict, &text).delivered, 1);
+        assert_eq!(parcel.longest(), None, "Loki has another limit now");
+    }
+
+    #[test]
     fn the_end_tells_what_may_have_arrived() {
-        let mut parcel = Parcel::new((0..10).map(|number| entry(number, number.to_string())).collect());
+        let mut parcel = Parcel::new((0..10).map(|number| entry(number, number.to_string())).collect(), None);
         assert_eq!(
             parcel.unsettled(),
             Unsettled {

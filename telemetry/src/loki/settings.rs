@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::client::{Client, LokiAuth, Target};
 use super::labels::{self, Streams};
+use super::spool::Spool;
 use super::wire::{Encoder, LokiCompression};
 use super::worker::Waits;
 use crate::InitError;
@@ -56,6 +57,8 @@ pub struct LokiSettings {
     pub certificate: Option<PathBuf>,
     /// Waits between attempts.
     pub retry: RetrySettings,
+    /// Lines on disk.
+    pub spool: SpoolSettings,
 }
 
 /// Who sends lines to Loki: the variable `LOKI_CLIENT`.
@@ -85,6 +88,31 @@ pub struct RetrySettings {
     pub closed: Duration,
 }
 
+/// Lines on disk until Loki has them: the table `telemetry.loki.spool`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SpoolSettings {
+    /// The folder, which one process has for itself. Without it lines wait in memory alone.
+    pub dir: Option<PathBuf>,
+    /// Most that lies there. Default 512 MiB. When it is full, the oldest lines below WARN go first.
+    #[serde(with = "units::bytes")]
+    pub max_bytes: usize,
+    /// How long a line may be on its way to the disk itself, where it survives a loss of power. It survives the process
+    /// from the moment on that it is written, which is at once. Default 100 ms.
+    #[serde(with = "units::duration")]
+    pub fsync: Duration,
+}
+
+impl Default for SpoolSettings {
+    fn default() -> Self {
+        Self {
+            dir: None,
+            max_bytes: 512 << 20,
+            fsync: Duration::from_millis(100),
+        }
+    }
+}
+
 impl Default for LokiSettings {
     fn default() -> Self {
         Self {
@@ -102,6 +130,7 @@ impl Default for LokiSettings {
             headers: BTreeMap::new(),
             certificate: None,
             retry: RetrySettings::default(),
+            spool: SpoolSettings::default(),
         }
     }
 }
@@ -127,7 +156,7 @@ impl RetrySettings {
 }
 
 impl LokiSettings {
-    /// `LOKI_URL`, `LOKI_TENANT_ID`, `LOKI_CLIENT`.
+    /// `LOKI_URL`, `LOKI_TENANT_ID`, `LOKI_CLIENT`, `LOKI_SPOOL_DIR`.
     pub(crate) fn read_env(&mut self, env: &Env<'_>) -> Result<(), InitError> {
         if let Some(url) = env.get("LOKI_URL")? {
             address("LOKI_URL", &url)?;
@@ -135,6 +164,9 @@ impl LokiSettings {
         }
         if let Some(tenant) = env.get("LOKI_TENANT_ID")? {
             self.tenant = Some(tenant);
+        }
+        if let Some(folder) = env.get("LOKI_SPOOL_DIR")? {
+            self.spool.dir = Some(folder.into());
         }
         let client = |text: &str| match text {
             "own" => Some(LokiClient::Own),
@@ -145,6 +177,12 @@ impl LokiSettings {
             self.client = client;
         }
         Ok(())
+    }
+
+    /// The folder for lines, locked.
+    pub(super) fn spool(&self) -> Result<Option<Spool>, InitError> {
+        let Some(path) = &self.spool.dir else { return Ok(None) };
+        Spool::open(path, self.spool.max_bytes).map(Some).map_err(refused)
     }
 
     /// The address of the push.

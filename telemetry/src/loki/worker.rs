@@ -13,7 +13,6 @@ use super::entry::{Entry, Stamps};
 use super::parcel::Parcel;
 use super::wire::Encoder;
 use crate::log::line::Line;
-use crate::report::DropReason;
 use crate::sink::account::Fate;
 use crate::sink::queue::{BatchLimits, Queue, Severity};
 use crate::sink::retry::{Backoff, Verdict};
@@ -46,6 +45,10 @@ pub(crate) struct Courier {
     pub(crate) backoff: Backoff,
     /// The alarm was given and its cause is not over.
     pub(crate) alarmed: bool,
+    /// The longest line that Loki takes, once it has said it. Bytes.
+    pub(crate) longest: Option<usize>,
+    /// At the end, whether lines are tried again as long as there is time: they are lost otherwise.
+    pub(crate) insists: bool,
 }
 
 /// Takes lines from the queue and delivers them, until it is closed and empty or the time is over.
@@ -55,14 +58,12 @@ pub(crate) async fn run(queue: Arc<Queue<Line>>, limits: BatchLimits, mut courie
     while queue.take_async(limits, &mut lines).await {
         let mut entries: Vec<Entry> = lines.drain(..).map(Entry::from).collect();
         stamps.apply(&mut entries);
-        let mut parcel = Parcel::new(entries);
+        let mut parcel = Parcel::new(entries, courier.longest);
         let settle = |count, fate| {
             queue.settle(count, fate);
         };
         if !courier.deliver(&mut parcel, &settle).await {
-            let left = parcel.unsettled();
-            queue.settle(left.unanswered, Fate::Dropped(DropReason::Unanswered));
-            queue.settle(left.refused, Fate::Dropped(DropReason::Unreachable));
+            parcel.give_up(&settle);
             return;
         }
     }
@@ -99,6 +100,7 @@ impl Courier {
                         for (count, reason) in settled.rejected {
                             settle(count, Fate::Rejected(reason));
                         }
+                        self.longest = parcel.longest();
                         self.went_through();
                         continue;
                     }
@@ -132,16 +134,26 @@ impl Courier {
         self.waits.closed.mul_f64(0.5 + fastrand::f64() / 2.0)
     }
 
-    /// Waits; `false` when there is no time for another attempt after it.
+    /// Waits for more lines, but not when the service ends.
+    pub(crate) async fn linger(&mut self, linger: Duration) {
+        let mut end = self.end.clone();
+        let ends = end.wait_for(Option::is_some);
+        let _ = tokio::time::timeout(linger, ends).await;
+    }
+
+    /// Waits; `false` when there is no other attempt after it.
     async fn pause(&mut self, wait: Duration) -> bool {
         if self.end.borrow_and_update().is_none() {
             tokio::select! {
                 () = tokio::time::sleep(wait) => return true,
                 _ = self.end.changed() => {}
             }
-            // The service ends: one attempt at once, then quickly again.
+            // The service ends: one attempt at once, then soon again.
             self.backoff = Backoff::new(self.waits.first.min(LONGEST_AT_THE_END), LONGEST_AT_THE_END);
             return true;
+        }
+        if !self.insists {
+            return false;
         }
         let Some(end) = *self.end.borrow() else { return true };
         let next = Instant::now() + wait;
@@ -154,7 +166,7 @@ impl Courier {
 }
 
 /// Ends a little before the time of the shutdown is over, so that what is left can be counted within it.
-async fn time_is_over(mut end: watch::Receiver<Option<Instant>>) {
+pub(crate) async fn time_is_over(mut end: watch::Receiver<Option<Instant>>) {
     let Ok(end) = end.wait_for(Option::is_some).await.map(|end| *end) else {
         // Nobody can end it any more: the sink itself is gone.
         return std::future::pending().await;

@@ -8,7 +8,7 @@ use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 /// Longer lines are refused by the Loki of these tests.
-pub const LONGEST_LINE: usize = 1024;
+pub const LONGEST_LINE: usize = 512;
 
 /// A tenant of a Loki.
 #[derive(Debug, Clone)]
@@ -21,7 +21,7 @@ pub struct Tenant {
 pub fn recipe() -> servers::Loki {
     servers::Loki::default()
         .with_tenants()
-        .limit("max_line_size", "1KB")
+        .limit("max_line_size", "512B")
         .limit("ingestion_rate_mb", "1000")
         .limit("ingestion_burst_size_mb", "1000")
         .limit("per_stream_rate_limit", "1GB")
