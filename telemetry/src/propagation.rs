@@ -139,7 +139,7 @@ pub fn extract(headers: &(impl ReadHeaders + ?Sized)) -> Extracted {
         Ok(baggage) => carried.baggage = baggage,
         Err(()) => refused.push("baggage"),
     }
-    let mut ids = headers.values("x-correlation-id");
+    let mut ids = headers.header_values("x-correlation-id");
     let correlation_id = match (ids.next(), ids.next()) {
         (None, _) => CorrelationId::generate(),
         (Some(id), None) => std::str::from_utf8(id)

@@ -63,7 +63,7 @@ impl Baggage {
 }
 
 pub(crate) fn read(headers: &(impl ReadHeaders + ?Sized)) -> Result<Option<Baggage>, ()> {
-    from(headers.values("baggage"))
+    from(headers.header_values("baggage"))
 }
 
 fn from<'a>(values: impl Iterator<Item = &'a [u8]>) -> Result<Option<Baggage>, ()> {

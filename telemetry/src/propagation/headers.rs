@@ -10,7 +10,7 @@
 //!
 //! struct Message(Theirs);
 //! impl ReadHeaders for Message {
-//!     fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> + 'a {
+//!     fn header_values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> + 'a {
 //!         self.0.0.iter().filter(move |(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_bytes())
 //!     }
 //! }
@@ -31,7 +31,7 @@ use tonic::metadata::MetadataMap;
 /// Headers that came in.
 pub trait ReadHeaders {
     /// Every value of `name`, which is in lower case; names are compared without regard to case.
-    fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> + 'a;
+    fn header_values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> + 'a;
 }
 
 /// Headers that go out.
@@ -41,7 +41,7 @@ pub trait WriteHeaders {
 }
 
 impl ReadHeaders for HeaderMap {
-    fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> + 'a {
+    fn header_values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> + 'a {
         self.get_all(name).iter().map(HeaderValue::as_bytes)
     }
 }
@@ -55,7 +55,7 @@ impl WriteHeaders for HeaderMap {
 }
 
 impl ReadHeaders for MetadataMap {
-    fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> + 'a {
+    fn header_values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> + 'a {
         let headers: &HeaderMap = self.as_ref();
         headers.get_all(name).iter().map(HeaderValue::as_bytes)
     }
@@ -69,7 +69,7 @@ impl WriteHeaders for MetadataMap {
 
 /// One value a name: message attributes of SQS, headers of NATS in their simple form.
 impl<S: BuildHasher> ReadHeaders for HashMap<String, String, S> {
-    fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> + 'a {
+    fn header_values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> + 'a {
         self.iter()
             .filter(move |(key, _)| key.eq_ignore_ascii_case(name))
             .map(|(_, value)| value.as_bytes())
@@ -85,7 +85,7 @@ impl<S: BuildHasher> WriteHeaders for HashMap<String, String, S> {
 
 /// The same, sorted.
 impl ReadHeaders for BTreeMap<String, String> {
-    fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> + 'a {
+    fn header_values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> + 'a {
         self.iter()
             .filter(move |(key, _)| key.eq_ignore_ascii_case(name))
             .map(|(_, value)| value.as_bytes())
@@ -101,7 +101,7 @@ impl WriteHeaders for BTreeMap<String, String> {
 
 /// Headers of Kafka: names may repeat, values are bytes.
 impl ReadHeaders for Vec<(String, Vec<u8>)> {
-    fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> + 'a {
+    fn header_values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> + 'a {
         self.iter()
             .filter(move |(key, _)| key.eq_ignore_ascii_case(name))
             .map(|(_, value)| value.as_slice())

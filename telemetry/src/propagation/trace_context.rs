@@ -29,7 +29,7 @@ pub(crate) enum Read {
 }
 
 pub(crate) fn read(headers: &(impl ReadHeaders + ?Sized)) -> Read {
-    let mut values = headers.values(TRACEPARENT);
+    let mut values = headers.header_values(TRACEPARENT);
     let parent = match (values.next(), values.next()) {
         (None, _) => return Read::Absent,
         (Some(one), None) => traceparent(one),
@@ -39,7 +39,7 @@ pub(crate) fn read(headers: &(impl ReadHeaders + ?Sized)) -> Read {
         None => Read::Refused,
         Some(parent) => Read::Found {
             parent,
-            state: state(headers.values(TRACESTATE)),
+            state: state(headers.header_values(TRACESTATE)),
         },
     }
 }

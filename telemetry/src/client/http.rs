@@ -1,0 +1,286 @@
+//! [`HttpClient`] around reqwest and [`HttpClientLayer`] around any other HTTP client: spans and context for requests. A
+//! request ends with the head of its answer; how long the body takes is the caller's matter.
+
+use std::pin::Pin;
+use std::task::{Context as Task, Poll, ready};
+
+use http::{HeaderMap, Request, Response, StatusCode, Uri};
+use pin_project_lite::pin_project;
+use tower_layer::Layer;
+use tower_service::Service;
+use tracing::field::Empty;
+use tracing::{Instrument as _, Span};
+
+use super::Hosts;
+use crate::propagation::inject_span;
+use crate::red::http::method_label;
+
+/// A reqwest client whose requests have spans and carry context. Clones share connections.
+///
+/// ```
+/// # async fn example() -> Result<(), reqwest::Error> {
+/// # telemetry::init_tls();
+/// let client = telemetry::HttpClient::new(reqwest::Client::new()).inject_only(["identity", "*.shop.internal"]);
+/// let keys = client.send(client.plain().get("http://identity:8080/.well-known/jwks.json")).await?;
+/// # drop(keys);
+/// # Ok(()) }
+/// ```
+///
+/// Under a policy, let each attempt go through it: `policy.call(|_| client.send(request()))`. Around
+/// `resilience::reqwest::Client`, which sends by itself, [`HttpClient::around`] makes one span for the call and all its
+/// attempts.
+#[derive(Debug, Clone)]
+pub struct HttpClient {
+    inner: reqwest::Client,
+    hosts: Hosts,
+}
+
+impl HttpClient {
+    /// Puts spans and context around `inner`.
+    pub fn new(inner: reqwest::Client) -> Self {
+        Self {
+            inner,
+            hosts: Hosts::All,
+        }
+    }
+
+    /// Sends context to these hosts alone: `identity`, `*.shop.internal`.
+    #[must_use]
+    pub fn inject_only<I>(mut self, hosts: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: Into<String>,
+    {
+        self.hosts = Hosts::only(hosts);
+        self
+    }
+
+    /// The client within, to describe requests with.
+    pub fn plain(&self) -> &reqwest::Client {
+        &self.inner
+    }
+
+    /// Sends what was described with [`HttpClient::plain`].
+    ///
+    /// # Errors
+    /// reqwest's.
+    pub async fn send(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, reqwest::Error> {
+        self.execute(request.build()?).await
+    }
+
+    /// Sends a request.
+    ///
+    /// # Errors
+    /// reqwest's.
+    pub async fn execute(&self, request: reqwest::Request) -> Result<reqwest::Response, reqwest::Error> {
+        self.around(request, |request| self.inner.execute(request)).await
+    }
+
+    /// Sends a request in another way: `client.around(request, |request| resilient.execute(request))`.
+    ///
+    /// # Errors
+    /// Those of `send`.
+    pub async fn around<F, E>(
+        &self,
+        mut request: reqwest::Request,
+        send: impl FnOnce(reqwest::Request) -> F,
+    ) -> Result<reqwest::Response, E>
+    where
+        F: Future<Output = Result<reqwest::Response, E>>,
+    {
+        let url = request.url();
+        let host = url.host_str().map(str::to_owned);
+        let mut call = Call::begin(
+            request.method(),
+            host.as_deref(),
+            url.port_or_known_default(),
+            // The query and the user may be secrets, the path is what was asked for.
+            &format!("{}://{}{}", url.scheme(), authority(url), url.path()),
+        );
+        if self.hosts.has(host.as_deref()) {
+            inject_span(&call.span, request.headers_mut());
+        }
+        let sent = send(request).instrument(call.span.clone()).await;
+        call.end(sent.as_ref().ok().map(reqwest::Response::status));
+        sent
+    }
+}
+
+fn authority(url: &reqwest::Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+/// The same around a tower service of HTTP requests, such as hyper's client.
+#[derive(Debug, Clone, Default)]
+pub struct HttpClientLayer {
+    hosts: Hosts,
+}
+
+impl HttpClientLayer {
+    /// Spans and context for all requests.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// As [`HttpClient::inject_only`].
+    #[must_use]
+    pub fn inject_only<I>(mut self, hosts: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: Into<String>,
+    {
+        self.hosts = Hosts::only(hosts);
+        self
+    }
+}
+
+impl<S> Layer<S> for HttpClientLayer {
+    type Service = HttpClientService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        HttpClientService {
+            inner,
+            hosts: self.hosts.clone(),
+        }
+    }
+}
+
+/// Service of [`HttpClientLayer`].
+#[derive(Debug, Clone)]
+pub struct HttpClientService<S> {
+    inner: S,
+    hosts: Hosts,
+}
+
+impl<S, B, R> Service<Request<B>> for HttpClientService<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+{
+    type Response = Response<R>;
+    type Error = S::Error;
+    type Future = HttpClientFuture<S::Future>;
+
+    fn poll_ready(&mut self, task: &mut Task<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(task)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let uri = request.uri();
+        let host = uri.host().or_else(|| host_header(request.headers()));
+        let call = Call::begin(request.method(), host, port(uri), &shown(uri));
+        if self.hosts.has(host) {
+            inject_span(&call.span, request.headers_mut());
+        }
+        let inner = {
+            let _entered = call.span.enter();
+            self.inner.call(request)
+        };
+        HttpClientFuture { inner, call }
+    }
+}
+
+fn host_header(headers: &HeaderMap) -> Option<&str> {
+    let host = headers.get(http::header::HOST)?.to_str().ok()?;
+    Some(host.rsplit_once(':').map_or(host, |(host, _)| host))
+}
+
+fn port(uri: &Uri) -> Option<u16> {
+    uri.port_u16().or(match uri.scheme_str() {
+        Some("https") => Some(443),
+        Some("http") => Some(80),
+        _ => None,
+    })
+}
+
+/// Without query and user.
+fn shown(uri: &Uri) -> String {
+    let scheme = uri.scheme_str().unwrap_or("http");
+    let host = uri.host().unwrap_or_default();
+    match uri.port_u16() {
+        Some(port) => format!("{scheme}://{host}:{port}{}", uri.path()),
+        None => format!("{scheme}://{host}{}", uri.path()),
+    }
+}
+
+/// One request under way. Dropped before its answer, it was cancelled.
+#[derive(Debug)]
+struct Call {
+    span: Span,
+    ended: bool,
+}
+
+impl Call {
+    fn begin(method: &http::Method, host: Option<&str>, port: Option<u16>, url: &str) -> Self {
+        let method = method_label(method);
+        let span = tracing::info_span!(
+            target: crate::SPAN_TARGET,
+            "http_call",
+            otel.name = method,
+            otel.kind = "client",
+            http.request.method = method,
+            url.full = url,
+            server.address = host,
+            server.port = port,
+            http.response.status_code = Empty,
+            error.type = Empty,
+            otel.status_code = Empty,
+        );
+        Self { span, ended: false }
+    }
+
+    /// `None` when there is no answer.
+    fn end(&mut self, status: Option<StatusCode>) {
+        self.ended = true;
+        match status {
+            None => self.fail("transport"),
+            Some(status) => {
+                self.span.record("http.response.status_code", status.as_u16());
+                // For who calls, a refusal is an error too.
+                if status.is_client_error() || status.is_server_error() {
+                    self.fail(status.as_str());
+                }
+            }
+        }
+    }
+
+    fn fail(&self, why: &str) {
+        self.span.record("error.type", why);
+        self.span.record("otel.status_code", "ERROR");
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.fail("cancelled");
+        }
+    }
+}
+
+pin_project! {
+    /// Future of [`HttpClientService`].
+    #[derive(Debug)]
+    pub struct HttpClientFuture<F> {
+        #[pin]
+        inner: F,
+        call: Call,
+    }
+}
+
+impl<F, R, E> Future for HttpClientFuture<F>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+{
+    type Output = Result<Response<R>, E>;
+
+    fn poll(self: Pin<&mut Self>, task: &mut Task<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let result = {
+            let _entered = this.call.span.enter();
+            ready!(this.inner.poll(task))
+        };
+        this.call.end(result.as_ref().ok().map(Response::status));
+        Poll::Ready(result)
+    }
+}
