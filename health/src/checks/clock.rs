@@ -151,4 +151,8 @@ impl Check for ClockCheck {
     fn run(&self) -> Asking<'_> {
         Box::pin(async move { self.ask().await.into() })
     }
+
+    fn component_type(&self) -> &'static str {
+        "system"
+    }
 }

@@ -95,4 +95,8 @@ impl Check for DiskCheck {
             tokio::task::spawn_blocking(move || limits.ask())
         }))
     }
+
+    fn component_type(&self) -> &'static str {
+        "system"
+    }
 }

@@ -102,6 +102,10 @@ impl Check for KafkaCheck {
             }
         })
     }
+
+    fn component_type(&self) -> &'static str {
+        "datastore"
+    }
 }
 
 fn judge(metadata: &Metadata, topic: &str) -> Outcome {

@@ -118,4 +118,8 @@ impl Check for MemoryCheck {
             tokio::task::spawn_blocking(move || limits.ask())
         }))
     }
+
+    fn component_type(&self) -> &'static str {
+        "system"
+    }
 }

@@ -175,4 +175,8 @@ impl Check for MigrationCheck {
             }
         })
     }
+
+    fn component_type(&self) -> &'static str {
+        "datastore"
+    }
 }

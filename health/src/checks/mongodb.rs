@@ -84,6 +84,10 @@ impl Check for MongoCheck {
             }
         })
     }
+
+    fn component_type(&self) -> &'static str {
+        "datastore"
+    }
 }
 
 /// A server that stepped down or went away; another may have taken its place.

@@ -93,6 +93,10 @@ impl Check for NatsCheck {
     fn run(&self) -> Asking<'_> {
         Box::pin(self.ask())
     }
+
+    fn component_type(&self) -> &'static str {
+        "datastore"
+    }
 }
 
 impl Cause {

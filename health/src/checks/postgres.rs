@@ -99,6 +99,10 @@ impl Check for PostgresCheck {
     fn run(&self) -> Asking<'_> {
         Box::pin(self.ask())
     }
+
+    fn component_type(&self) -> &'static str {
+        "datastore"
+    }
 }
 
 fn is_false(rows: &[SimpleQueryMessage]) -> bool {
@@ -160,7 +164,7 @@ impl Drop for Borrowed {
 /// What an error of the client or the server means.
 pub(super) fn failure(error: tokio_postgres::Error) -> Failure {
     let told = match error.code() {
-        Some(code) => of_server(code),
+        Some(code) => Some(of_server(code)),
         None if error.is_closed() => Some(Reason::Refused),
         None => of_client(&error.to_string()),
     };
@@ -172,8 +176,8 @@ pub(super) fn failure(error: tokio_postgres::Error) -> Failure {
 }
 
 /// <https://www.postgresql.org/docs/current/errcodes-appendix.html>
-fn of_server(code: &SqlState) -> Option<Reason> {
-    Some(match code.code() {
+fn of_server(code: &SqlState) -> Reason {
+    match code.code() {
         "42501" => Reason::Auth,
         "53100" | "53200" | "53300" => Reason::Saturated,
         "57014" => Reason::Timeout,
@@ -182,7 +186,7 @@ fn of_server(code: &SqlState) -> Option<Reason> {
         class if class.starts_with("28") => Reason::Auth,
         class if class.starts_with("08") => Reason::Refused,
         _ => Reason::Protocol,
-    })
+    }
 }
 
 /// The client keeps the kind of its errors to itself; these are their texts.

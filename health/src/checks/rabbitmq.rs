@@ -75,6 +75,10 @@ impl Check for RabbitCheck {
                 .await
         })
     }
+
+    fn component_type(&self) -> &'static str {
+        "datastore"
+    }
 }
 
 async fn ask(connection: &Connection, queues: &[String]) -> lapin::Result<()> {

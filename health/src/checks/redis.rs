@@ -59,6 +59,10 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> Check for RedisCheck<C> 
     fn run(&self) -> Asking<'_> {
         Box::pin(async move { self.ask().await.into() })
     }
+
+    fn component_type(&self) -> &'static str {
+        "datastore"
+    }
 }
 
 fn failure(error: RedisError) -> Failure {

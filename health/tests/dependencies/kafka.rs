@@ -24,7 +24,7 @@ impl Dependency for Kafka {
     const RELAYS: bool = false;
 
     fn recipe() -> impl Recipe {
-        servers::Kafka
+        servers::Kafka::default()
     }
 
     async fn prepare(server: &Server) {

@@ -1,37 +1,13 @@
 //! NATS over async-nats.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use health::{Cause, NatsCheck, Reason};
-use peers::{Place, Port, Program, Ready, Recipe, Server, servers};
+use peers::{Recipe, Server, servers};
 
 use crate::contract::{AnyCheck, Dependency, PASSWORD, WRONG, holds, until};
-
-/// A NATS server with a user.
-struct WithUser;
-
-impl Recipe for WithUser {
-    fn peer(&self) -> &'static str {
-        servers::Nats.peer()
-    }
-
-    fn ports(&self) -> &'static [Port] {
-        servers::Nats.ports()
-    }
-
-    fn prepare(&self, place: &Place) -> io::Result<Vec<Program>> {
-        let user = ["--user", "service", "--pass", PASSWORD];
-        let programs = servers::Nats.prepare(place)?;
-        Ok(programs.into_iter().map(|program| program.args(user)).collect())
-    }
-
-    fn ready(&self) -> Ready {
-        servers::Nats.ready()
-    }
-}
 
 struct Nats;
 
@@ -39,7 +15,7 @@ impl Dependency for Nats {
     const PORT: &'static str = "nats";
 
     fn recipe() -> impl Recipe {
-        WithUser
+        servers::Nats::default().login("service", PASSWORD)
     }
 
     async fn check(address: SocketAddr) -> AnyCheck {

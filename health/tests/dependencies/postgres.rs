@@ -18,24 +18,15 @@ impl Dependency for Postgres {
     const PORT: &'static str = "postgres";
 
     fn recipe() -> impl Recipe {
-        servers::Postgres::default()
-    }
-
-    async fn prepare(server: &Server) {
-        let admin = pool(server.address("postgres"), "postgres", "", 1).get().await.unwrap();
-        let role = format!("CREATE ROLE service LOGIN PASSWORD '{PASSWORD}'");
-        admin.batch_execute(&role).await.unwrap();
-        let rules = "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
-        std::fs::write(server.folder().join("data/pg_hba.conf"), rules).unwrap();
-        admin.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+        servers::Postgres::default().password(PASSWORD)
     }
 
     async fn check(address: SocketAddr) -> AnyCheck {
-        Arc::new(PostgresCheck::pool(&pool(address, "service", PASSWORD, 4)).writable())
+        Arc::new(PostgresCheck::pool(&pool(address, "postgres", PASSWORD, 4)).writable())
     }
 
     async fn check_with_wrong_password(address: SocketAddr) -> Option<AnyCheck> {
-        Some(Arc::new(PostgresCheck::pool(&pool(address, "service", WRONG, 4))))
+        Some(Arc::new(PostgresCheck::pool(&pool(address, "postgres", WRONG, 4))))
     }
 }
 

@@ -11,49 +11,13 @@ use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 
 use crate::contract::{AnyCheck, Dependency, PASSWORD, WRONG, ask, holds, reason_of, until};
 
-/// A Redis with arguments of ours.
-struct With {
-    arguments: &'static [&'static str],
-    ready: Ready,
-}
-
-impl Recipe for With {
-    fn peer(&self) -> &'static str {
-        servers::Redis.peer()
-    }
-
-    fn ports(&self) -> &'static [Port] {
-        servers::Redis.ports()
-    }
-
-    fn prepare(&self, place: &Place) -> io::Result<Vec<Program>> {
-        let programs = servers::Redis.prepare(place)?;
-        Ok(programs
-            .into_iter()
-            .map(|program| program.args(self.arguments))
-            .collect())
-    }
-
-    fn ready(&self) -> Ready {
-        self.ready
-    }
-}
-
 struct Redis;
 
 impl Dependency for Redis {
     const PORT: &'static str = "redis";
 
     fn recipe() -> impl Recipe {
-        With {
-            arguments: &["--requirepass", PASSWORD],
-            ready: Ready::Talk {
-                port: "redis",
-                say: b"AUTH correct-horse\r\n",
-                skip: 0,
-                hear: b"+OK",
-            },
-        }
+        servers::Redis::default().password(PASSWORD)
     }
 
     async fn check(address: SocketAddr) -> AnyCheck {
@@ -82,13 +46,34 @@ async fn redis_keeps_the_contract() {
     holds::<Redis>("redis_keeps_the_contract").await;
 }
 
+/// A Redis that is a cluster by itself.
+struct Cluster(servers::Redis);
+
+impl Recipe for Cluster {
+    fn peer(&self) -> &'static str {
+        self.0.peer()
+    }
+
+    fn ports(&self) -> &'static [Port] {
+        self.0.ports()
+    }
+
+    fn prepare(&self, place: &Place) -> io::Result<Vec<Program>> {
+        let programs = self.0.prepare(place)?.into_iter();
+        Ok(programs
+            .map(|program| program.args(["--cluster-enabled", "yes"]))
+            .collect())
+    }
+
+    fn ready(&self) -> Ready {
+        self.0.ready()
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_cluster_passes_once_it_serves_all_slots() {
     let test = "a_redis_cluster_passes_once_it_serves_all_slots";
-    let recipe = With {
-        arguments: &["--cluster-enabled", "yes"],
-        ready: servers::Redis.ready(),
-    };
+    let recipe = Cluster(servers::Redis::default());
     let Some(server) = Server::start(recipe, test).await else {
         return;
     };

@@ -93,7 +93,7 @@ impl Group {
             // No such file in the root group of v2, "max" where there is no limit, and a huge number in v1.
             if let Some(bytes) = number(&folder.join(self.files.limit)).filter(|bytes| *bytes < limit) {
                 limit = bytes;
-                limited = folder.to_owned();
+                folder.clone_into(&mut limited);
             }
         }
         if limit == machine.limit {
