@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::connect_info::Connected;
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -21,6 +22,10 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinHandle;
 
 use crate::level::LogLevel;
+use crate::timed::{DEFAULT_TTL, Timed};
+
+/// Largest body of a write in bytes.
+const LARGEST_BODY: usize = 64 * 1024;
 
 /// Where the admin listener listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,10 +69,14 @@ pub struct Admin {
 }
 
 impl Admin {
-    pub(crate) fn new(level: LogLevel) -> Self {
-        let router = Router::new()
+    pub(crate) fn new(level: LogLevel, lines_per_second: Timed<Option<u32>>) -> Self {
+        let level = Router::new()
             .route("/loglevel", get(show_level).put(set_level))
             .with_state(level);
+        let rate = Router::new()
+            .route("/lograte", get(show_rate).put(set_rate))
+            .with_state(lines_per_second);
+        let router = level.merge(rate);
         Self { router, writes: false }
     }
 
@@ -155,7 +164,9 @@ impl Admin {
             token,
             writes: self.writes,
         };
-        self.router.layer(middleware::from_fn_with_state(guard, guard_request))
+        self.router
+            .layer(DefaultBodyLimit::max(LARGEST_BODY))
+            .layer(middleware::from_fn_with_state(guard, guard_request))
     }
 }
 
@@ -342,20 +353,65 @@ struct SetLevel {
     ttl: Option<String>,
 }
 
-async fn set_level(State(level): State<LogLevel>, body: axum::body::Bytes) -> Response {
-    let wanted: SetLevel = match serde_json::from_slice(&body) {
+async fn set_level(State(level): State<LogLevel>, body: Bytes) -> Response {
+    let wanted: SetLevel = match read(&body) {
         Ok(wanted) => wanted,
-        Err(error) => return (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
+        Err(refused) => return refused,
     };
-    let ttl = match wanted.ttl.as_deref().map(humantime::parse_duration).transpose() {
-        Ok(ttl) => ttl.unwrap_or(Duration::from_secs(600)),
-        Err(error) => return (StatusCode::BAD_REQUEST, format!("ttl: {error}\n")).into_response(),
-    };
-    match level.set(&wanted.filter, ttl) {
-        Ok(()) => {
-            tracing::warn!(target: "audit", filter = wanted.filter, ttl_seconds = ttl.as_secs_f64(), "log level");
-            axum::Json(level.status()).into_response()
-        }
-        Err(error) => (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
+    match ttl(wanted.ttl.as_deref()).and_then(|ttl| level.set(&wanted.filter, ttl).map_err(|error| error.to_string())) {
+        Ok(()) => axum::Json(level.status()).into_response(),
+        Err(error) => bad_request(&error),
     }
+}
+
+#[derive(serde::Serialize)]
+struct Rate {
+    schema: &'static str,
+    lines_per_second: Option<u32>,
+    base: Option<u32>,
+    ttl_seconds: Option<f64>,
+}
+
+async fn show_rate(State(rate): State<Timed<Option<u32>>>) -> Response {
+    let status = rate.status();
+    let shown = Rate {
+        schema: "opsctl.lograte/v1",
+        lines_per_second: status.value,
+        base: status.base,
+        ttl_seconds: status.left.map(|left| left.as_secs_f64()),
+    };
+    axum::Json(shown).into_response()
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SetRate {
+    /// 0 is no limit.
+    lines_per_second: u32,
+    ttl: Option<String>,
+}
+
+async fn set_rate(State(rate): State<Timed<Option<u32>>>, body: Bytes) -> Response {
+    let wanted: SetRate = match read(&body) {
+        Ok(wanted) => wanted,
+        Err(refused) => return refused,
+    };
+    let limit = Some(wanted.lines_per_second).filter(|limit| *limit > 0);
+    match ttl(wanted.ttl.as_deref()).and_then(|ttl| rate.set(limit, ttl)) {
+        Ok(()) => show_rate(State(rate)).await,
+        Err(error) => bad_request(&error),
+    }
+}
+
+fn read<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Response> {
+    serde_json::from_slice(body).map_err(|error| bad_request(&error.to_string()))
+}
+
+fn ttl(text: Option<&str>) -> Result<Duration, String> {
+    let ttl = text.map(humantime::parse_duration).transpose();
+    Ok(ttl.map_err(|error| format!("ttl: {error}"))?.unwrap_or(DEFAULT_TTL))
+}
+
+fn bad_request(error: &str) -> Response {
+    (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response()
 }

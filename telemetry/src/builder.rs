@@ -1,164 +1,178 @@
-//! [`TelemetryBuilder`]: what can be set, from code and from the environment, and how the parts are put together.
+//! [`TelemetryBuilder`]: what can be set, from code, a file and the environment, and how the parts are put together.
 
 pub(crate) mod env;
 mod error;
-
+pub(crate) mod settings;
 pub(crate) mod units;
 
-use std::sync::{Arc, Mutex};
+use std::ffi::OsString;
+use std::io::{IsTerminal as _, Write};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
+use tracing::Subscriber;
 use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::{EnvFilter, Registry, reload};
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::{EnvFilter, Layer, reload};
 
+use self::env::Env;
 pub use self::error::InitError;
-use crate::log::{LogLayer, Output, Queue};
+use self::settings::Settings;
+use crate::guard::Guard;
+use crate::log::line::Line;
+use crate::log::maker::LineMaker;
+use crate::log::pretty::Pretty;
+use crate::log::rate::RateLimit;
+use crate::log::settings::LogFormat;
+use crate::log::stdout::{self, Out, Stdout};
+use crate::log::{LogLayer, Notices, Outputs};
+use crate::loki::{Loki, LokiClient};
 use crate::metrics::Metrics;
-use crate::otlp::{OtlpSettings, Protocol};
+use crate::otlp::Protocol;
 use crate::redact::Redact;
-use crate::trace::{self, Traces, TracesSettings};
+use crate::sink::queue::{Queue, QueueLimits};
+use crate::sink::{self, Sink};
+use crate::timed::Timed;
+use crate::trace::{self, Traces};
 use crate::{Inner, LogLevel, Telemetry, level};
 
 /// Describes a service's telemetry; see [`Telemetry::builder`].
-#[derive(Debug, Clone)]
 #[must_use]
 pub struct TelemetryBuilder {
-    pub(crate) service: String,
-    pub(crate) version: String,
-    pub(crate) environment: String,
-    pub(crate) instance: Option<String>,
-    pub(crate) filter: String,
-    pub(crate) redact: Vec<String>,
-    pub(crate) queue_bytes: usize,
-    pub(crate) traces: TracesSettings,
-    pub(crate) otlp: OtlpSettings,
+    settings: Settings,
+    writer: Option<Box<dyn Write + Send>>,
+    /// The first thing that could not be read.
+    error: Option<InitError>,
+}
+
+impl std::fmt::Debug for TelemetryBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TelemetryBuilder")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
 }
 
 impl TelemetryBuilder {
     pub(crate) fn new(service: String) -> Self {
+        let mut settings = Settings::default();
+        settings.service.name = service;
         Self {
-            service,
-            version: String::new(),
-            environment: "dev".to_owned(),
-            instance: None,
-            filter: "info".to_owned(),
-            redact: [
-                "authorization",
-                "password",
-                "passwd",
-                "secret",
-                "token",
-                "cookie",
-                "api_key",
-                "apikey",
-            ]
-            .map(str::to_owned)
-            .to_vec(),
-            queue_bytes: 16 * 1024 * 1024,
-            traces: TracesSettings::default(),
-            otlp: OtlpSettings::default(),
+            settings,
+            writer: None,
+            error: None,
         }
+    }
+
+    /// Takes over settings, as they come from a file. Call it first: it replaces what was set before, but keeps the
+    /// service's name when the settings have none.
+    pub fn settings(mut self, settings: Settings) -> Self {
+        let before = std::mem::replace(&mut self.settings, settings);
+        if self.settings.service.name.is_empty() {
+            self.settings.service.name = before.service.name;
+        }
+        self
     }
 
     /// Version of the service, in `build_info` and the spans' resource.
     pub fn version(mut self, version: impl Into<String>) -> Self {
-        self.version = version.into();
+        self.settings.service.version = version.into();
         self
     }
 
     /// Name of the environment. Default `dev`.
     pub fn environment(mut self, environment: impl Into<String>) -> Self {
-        self.environment = environment.into();
+        self.settings.environment = environment.into();
         self
     }
 
     /// Id of this instance, in the spans' resource.
     pub fn instance(mut self, instance: impl Into<String>) -> Self {
-        self.instance = Some(instance.into());
+        self.settings.service.instance = instance.into();
         self
     }
 
     /// Which lines and spans exist, as `info,orders=debug`. Default `info`.
     pub fn filter(mut self, filter: impl Into<String>) -> Self {
-        self.filter = filter.into();
+        self.settings.log.filter = filter.into();
         self
     }
 
-    /// Share of traces to export when the caller has not decided, 0 to 1. Default 0.1 in `production`, else 1, both
-    /// lowered above 10,000 new traces per second.
+    /// Share of the traces that begin here and are exported, 0 to 1. Default 0.1 in `production`, else 1, both lowered
+    /// above 10,000 new traces a second.
     pub fn trace_ratio(mut self, ratio: f64) -> Self {
-        self.traces.ratio = Some(ratio);
+        self.settings.traces.ratio = Some(ratio);
         self
     }
 
     /// Whether a caller's decision to sample is followed. Public edges should say `false`. Default `true`.
     pub fn trust_remote_sampling(mut self, trust: bool) -> Self {
-        self.traces.trust_remote = trust;
+        self.settings.traces.trust_remote = trust;
         self
     }
 
     /// Replaces the values of fields whose name contains `part` (without regard to case), besides the usual ones.
-    pub fn redact(mut self, part: impl AsRef<str>) -> Self {
-        self.redact.push(part.as_ref().to_ascii_lowercase());
+    pub fn redact(mut self, part: impl Into<String>) -> Self {
+        self.settings.log.redact_keys.push(part.into());
         self
     }
 
     /// Bytes of log lines that may wait for stdout. Default 16 MiB.
     pub fn log_queue_bytes(mut self, bytes: usize) -> Self {
-        self.queue_bytes = bytes;
+        self.settings.log.stdout.queue_bytes = bytes;
+        self
+    }
+
+    /// Writes lines to `writer` instead of stdout, on a thread of its own. The sink is still called `stdout`.
+    pub fn log_writer(mut self, writer: impl Write + Send + 'static) -> Self {
+        self.writer = Some(Box::new(writer));
         self
     }
 
     /// Exports spans to a collector over OTLP, HTTP with protobuf (`http://host:4318`).
     pub fn otlp_http(mut self, endpoint: impl Into<String>) -> Self {
-        self.otlp.all.endpoint = Some(endpoint.into());
-        self.otlp.all.protocol = Some(Protocol::HttpProtobuf);
+        self.settings.otlp.all.endpoint = Some(endpoint.into());
+        self.settings.otlp.all.protocol = Some(Protocol::HttpProtobuf);
         self
     }
 
     /// Exports spans to a collector over OTLP, gRPC (`http://host:4317`).
     pub fn otlp_grpc(mut self, endpoint: impl Into<String>) -> Self {
-        self.otlp.all.endpoint = Some(endpoint.into());
-        self.otlp.all.protocol = Some(Protocol::Grpc);
+        self.settings.otlp.all.endpoint = Some(endpoint.into());
+        self.settings.otlp.all.protocol = Some(Protocol::Grpc);
         self
     }
 
     /// Writes spans to a file as lines of OTLP/JSON.
     pub fn traces_file(mut self, path: impl Into<std::path::PathBuf>) -> Self {
-        self.traces.file.path = Some(path.into());
+        self.settings.traces.file.path = Some(path.into());
         self
     }
 
-    /// Reads `OTEL_SERVICE_NAME`, `SERVICE_VERSION`, `INSTANCE_ID`, `APP_ENV`, `RUST_LOG`, `OTEL_SDK_DISABLED`,
-    /// `OTEL_EXPORTER_OTLP_…`, `OTEL_TRACES_…`, `TRACES_…`. What is unset or cannot be read changes nothing.
-    pub fn from_env(mut self) -> Self {
-        let lookup = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        if let Some(name) = lookup("OTEL_SERVICE_NAME") {
-            self.service = name;
-        }
-        if let Some(version) = lookup("SERVICE_VERSION") {
-            self.version = version;
-        }
-        if let Some(instance) = lookup("INSTANCE_ID") {
-            self.instance = Some(instance);
-        }
-        if let Some(environment) = lookup("APP_ENV") {
-            self.environment = environment;
-        }
-        if let Some(filter) = lookup("RUST_LOG") {
-            self.filter = filter;
-        }
-        let raw = |name: &str| std::env::var_os(name);
-        let env = env::Env::new(&raw);
-        let _ = self.traces.read_env(&env);
-        let _ = self.otlp.read_env(&env);
-        if lookup("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
-            self.traces.export = false;
+    /// Sends lines to Loki (`http://loki:3100`).
+    pub fn loki(mut self, url: impl Into<String>) -> Self {
+        self.settings.loki.url = Some(url.into());
+        self
+    }
+
+    /// Takes over the variables that [`Settings`] and its parts name. What is unset changes nothing; what cannot be
+    /// understood is the error of [`TelemetryBuilder::init`].
+    pub fn from_env(self) -> Self {
+        self.read_env(|name| std::env::var_os(name))
+    }
+
+    /// The same with other variables than the process's.
+    pub fn read_env(mut self, lookup: impl Fn(&str) -> Option<OsString>) -> Self {
+        let env = Env::new(&lookup);
+        let read = self.settings.read_env(&env);
+        if let Err(error) = read {
+            self.error.get_or_insert(error);
         }
         self
     }
 
-    /// Sets everything up for the whole process. Works inside and outside a runtime; a collector that is not there
-    /// changes nothing.
+    /// Sets everything up for the whole process: subscriber, panic hook, and the bridge from the crate `log` unless
+    /// there is one. Works inside and outside a runtime; receivers that are not there change nothing.
     ///
     /// # Errors
     /// See [`InitError`]; a second call is [`InitError::AlreadyInitialised`].
@@ -166,64 +180,206 @@ impl TelemetryBuilder {
         if tracing::dispatcher::has_been_set() {
             return Err(InitError::AlreadyInitialised);
         }
-        let queue = Queue::new(self.queue_bytes);
-        let mut resource = vec![
-            ("service.name", self.service.as_str()),
-            ("deployment.environment.name", self.environment.as_str()),
-        ];
-        if !self.version.is_empty() {
-            resource.push(("service.version", &self.version));
+        let parts = self.start()?;
+        let (layer, telemetry) = parts.into_layer(false)?;
+        let subscriber = tracing_subscriber::registry().with(layer);
+        if tracing::subscriber::set_global_default(subscriber).is_err() {
+            let _ = sink::close_all(&telemetry.inner.sinks, Duration::ZERO);
+            return Err(InitError::AlreadyInitialised);
         }
-        if let Some(instance) = &self.instance {
-            resource.push(("service.instance.id", instance));
-        }
-        let redact = Redact::new(&self.redact);
-        let traces = trace::start(&self.traces, &self.otlp, &self.environment, &resource, redact)?;
-        let (subscriber, telemetry) =
-            self.assemble(Output::Queue(Arc::clone(&queue)), Some(Arc::clone(&queue)), traces)?;
-        tracing::subscriber::set_global_default(subscriber).map_err(|_| InitError::AlreadyInitialised)?;
-        queue
-            .start(std::io::stdout())
-            .map_err(|source| InitError::Thread { source })?;
-        crate::panics::install(telemetry.metrics(), &queue);
+        // Another logger is the application's own choice.
+        let _ = tracing_log::LogTracer::init();
+        telemetry.install_panic_hook();
         Ok(telemetry)
     }
 
-    /// Puts the layers together: one filter over all, then the log, then spans. Filters inside would lose data.
-    pub(crate) fn assemble(
-        self,
-        output: Output,
-        queue: Option<Arc<Queue>>,
-        traces: Traces,
-    ) -> Result<(impl tracing::Subscriber + Send + Sync + use<>, Telemetry), InitError> {
-        let filter = level::parse(&self.filter).map_err(|source| InitError::Filter { source })?;
-        let (filter, handle) = reload::Layer::<EnvFilter, Registry>::new(filter);
-        let log = LogLayer::new(output, &self.service, &self.environment, self.redact);
+    /// The layers alone, for an application that has a subscriber of its own:
+    /// `registry().with(layers).with(mine).init()`. Our filter comes with them and holds for the whole subscriber; layers
+    /// with filters of their own beside them lose nothing. The panic hook ([`Telemetry::install_panic_hook`]) and the
+    /// bridge from the crate `log` are the application's choice.
+    ///
+    /// # Errors
+    /// See [`InitError`].
+    pub fn layers<S>(self) -> Result<(impl Layer<S> + Send + Sync + use<S>, Telemetry), InitError>
+    where
+        S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
+    {
+        self.start()?.into_layer(true)
+    }
+
+    /// Checks the settings and starts the sinks.
+    fn start(mut self) -> Result<Parts, InitError> {
+        if let Some(error) = self.error.take() {
+            return Err(error);
+        }
+        self.settings.check()?;
+        level::parse(&self.settings.log.filter).map_err(|source| InitError::Filter { source })?;
         let metrics = Metrics::new();
+        let took = |name| metrics.histogram(catalogue::TELEMETRY_EXPORT_DURATION_SECONDS, [name]);
+        let maker = self.maker();
+        let own_writer = self.writer.is_some();
+        let out = match self.writer.take() {
+            Some(writer) => Out::Writer(writer),
+            None => Out::stdout().map_err(|source| InitError::Thread { source })?,
+        };
+        let queue = line_queue(&maker, stdout::NAME, self.settings.log.stdout.limits());
+        let outputs = Outputs {
+            stdout: Some(Arc::clone(&queue)),
+            pretty: self.pretty(own_writer),
+            ..Outputs::default()
+        };
+        let stdout = Stdout::start(queue, Arc::clone(&maker), out, took(stdout::NAME))
+            .map_err(|source| InitError::Thread { source })?;
+        let mut parts = Parts {
+            traces: Traces::none(),
+            sinks: vec![Arc::new(stdout)],
+            builder: self,
+            metrics,
+            maker,
+            outputs,
+        };
+        if let Err(error) = parts.start_remote() {
+            let _ = sink::close_all(&parts.sinks, Duration::ZERO);
+            return Err(error);
+        }
+        Ok(parts)
+    }
+
+    /// Nothing but what a test looks at: lines in memory, and spans that were made for it.
+    pub(crate) fn captured(self, lines: Arc<Mutex<Vec<String>>>, traces: Traces) -> Parts {
+        Parts {
+            metrics: Metrics::new(),
+            maker: self.maker(),
+            outputs: Outputs {
+                capture: Some(lines),
+                ..Outputs::default()
+            },
+            sinks: Vec::new(),
+            traces,
+            builder: self,
+        }
+    }
+
+    fn maker(&self) -> Arc<LineMaker> {
+        let Settings {
+            service,
+            environment,
+            log,
+            ..
+        } = &self.settings;
+        let redact = Redact::new(&log.redact_keys);
+        Arc::new(LineMaker::new(&service.name, environment, redact))
+    }
+
+    fn pretty(&self, own_writer: bool) -> Option<Pretty> {
+        let terminal = !own_writer && std::io::stdout().is_terminal();
+        let development = matches!(self.settings.environment.as_str(), "dev" | "development");
+        let pretty = match self.settings.log.format {
+            LogFormat::Auto => terminal && development,
+            LogFormat::Json => false,
+            LogFormat::Pretty => true,
+        };
+        pretty.then_some(Pretty { colours: terminal })
+    }
+}
+
+/// What was started, before it is put together.
+pub(crate) struct Parts {
+    builder: TelemetryBuilder,
+    metrics: Metrics,
+    maker: Arc<LineMaker>,
+    outputs: Outputs,
+    traces: Traces,
+    sinks: Vec<Arc<dyn Sink>>,
+}
+
+impl Parts {
+    /// Starts the sinks that send to others.
+    fn start_remote(&mut self) -> Result<(), InitError> {
+        let Settings {
+            service,
+            environment,
+            disabled,
+            otlp,
+            loki,
+            ..
+        } = &self.builder.settings;
+        let mut traces = self.builder.settings.traces.clone();
+        traces.export &= !disabled;
+        let resource = service.resource(environment);
+        let redact = self.maker.redact.clone();
+        self.traces = trace::start(&traces, otlp, environment, &resource, redact)?;
+        self.sinks.append(&mut self.traces.sinks);
+        if loki.url.is_some() && loki.client == LokiClient::Own {
+            let queue = line_queue(&self.maker, "loki", loki.queue());
+            let notices = Notices::new(Arc::clone(&self.maker), self.outputs.clone());
+            let alarm = Arc::new(move |severity, message: &str| notices.tell(severity, message, &[("sink", &"loki")]));
+            let sink = Loki::start(loki, &service.name, environment, Arc::clone(&queue), alarm)?;
+            self.sinks.push(Arc::new(sink));
+            self.outputs.loki = Some(queue);
+        }
+        Ok(())
+    }
+
+    /// Puts the layers together: one filter over all, then the log, then spans. Filters inside would lose data;
+    /// `guarded` keeps those of others from it.
+    pub(crate) fn into_layer<S>(
+        self,
+        guarded: bool,
+    ) -> Result<(impl Layer<S> + Send + Sync + use<S>, Telemetry), InitError>
+    where
+        S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
+    {
+        let settings = &self.builder.settings;
+        let filter = level::parse(&settings.log.filter).map_err(|source| InitError::Filter { source })?;
+        let (filter, handle) = reload::Layer::<EnvFilter, S>::new(filter);
+        let rate = RateLimit::default();
+        let base = settings.log.lines_per_second;
+        rate.set(base);
+        let limit = rate.clone();
+        let lines_per_second = Timed::new("lines per second", base, move |value: &Option<u32>| {
+            limit.set(*value);
+            Ok(())
+        });
+        let log = LogLayer::new(Arc::clone(&self.maker), self.outputs.clone(), rate.clone());
+        let metrics = self.metrics;
         metrics
-            .gauge(catalogue::BUILD_INFO, [&self.service, &self.version])
+            .gauge(
+                catalogue::BUILD_INFO,
+                [&settings.service.name, &settings.service.version],
+            )
             .set(1.0);
         metrics.counter(catalogue::PANICS_TOTAL, []);
         crate::process::watch(&metrics);
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             crate::runtime::watch(&metrics, "main", &runtime);
         }
-        let levels = log.levels();
-        crate::scrape::watch_sinks(&metrics, levels, queue.clone(), traces.sinks.clone());
-        let subscriber = tracing_subscriber::registry().with(filter).with(log).with(traces.layer);
-        let level = LogLevel::new(handle, self.filter);
+        crate::scrape::watch_sinks(&metrics, log.volume(), rate.clone(), self.sinks.clone());
         let telemetry = Telemetry {
             inner: Arc::new(Inner {
                 metrics,
-                level,
-                queue,
-                sinks: traces.sinks,
-                sampling: traces.sampling,
-                report: Mutex::new(None),
+                level: LogLevel::new(handle, settings.log.filter.clone()),
+                rate,
+                lines_per_second,
+                notices: Notices::new(self.maker, self.outputs),
+                sampling: self.traces.sampling,
+                sinks: self.sinks,
+                shutdown_timeout: settings.shutdown.timeout,
+                report: OnceLock::new(),
                 #[cfg(feature = "resilience")]
                 policies: crate::policies::Policies::default(),
             }),
         };
-        Ok((subscriber, telemetry))
+        let layer = filter
+            .and_then(guarded.then_some(Guard))
+            .and_then(log)
+            .and_then(self.traces.layer);
+        Ok((layer, telemetry))
     }
+}
+
+/// A queue of lines that tells of its own losses.
+fn line_queue(maker: &Arc<LineMaker>, sink: &'static str, limits: QueueLimits) -> Arc<Queue<Line>> {
+    let maker = Arc::clone(maker);
+    Queue::new(limits, Some(Box::new(move |lost| maker.lost(sink, lost))))
 }

@@ -6,10 +6,9 @@ use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
+use tracing_subscriber::layer::SubscriberExt as _;
 
-use crate::Telemetry;
-use crate::log::Output;
-use crate::trace;
+use crate::{Telemetry, trace};
 
 /// Result of [`Telemetry::test`]. It captures on the thread that made it, while it lives: use a current-thread runtime.
 #[derive(Debug)]
@@ -78,10 +77,13 @@ pub(crate) fn start() -> TestTelemetry {
     let traces = trace::captured(move |span| {
         kept.lock().unwrap_or_else(PoisonError::into_inner).push(captured(span));
     });
-    let (subscriber, telemetry) = Telemetry::builder("test")
+    let parts = Telemetry::builder("test")
         .filter("trace")
-        .assemble(Output::Capture(Arc::clone(&lines)), None, traces)
+        .captured(Arc::clone(&lines), traces);
+    let (layer, telemetry) = parts
+        .into_layer(false)
         .expect("the filter is a constant and nothing else can fail");
+    let subscriber = tracing_subscriber::registry().with(layer);
     TestTelemetry {
         telemetry,
         lines,

@@ -1,29 +1,21 @@
 //! The filter of log lines and spans, changeable while the process runs and back by itself after a time.
 
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::time::Instant;
-use tracing_subscriber::{EnvFilter, Registry, reload};
+use tracing_subscriber::{EnvFilter, reload};
+
+use crate::timed::Timed;
+
+/// What always exists, whatever the filter says, unless it names the target itself: what was changed by whom, and the
+/// spans of requests, without which callers' traces would break off here.
+const ALWAYS: [(&str, &str); 2] = [("audit", "audit=warn"), ("telemetry::span", "telemetry::span=info")];
+/// Longest filter in bytes.
+const LONGEST: usize = 4096;
 
 /// Handle of the running filter. Clones share.
 #[derive(Debug, Clone)]
 pub struct LogLevel {
-    inner: Arc<Inner>,
-}
-
-#[derive(Debug)]
-struct Inner {
-    handle: reload::Handle<EnvFilter, Registry>,
-    base: String,
-    now: Mutex<Now>,
-}
-
-#[derive(Debug)]
-struct Now {
-    filter: String,
-    until: Option<Instant>,
-    generation: u64,
+    filter: Timed<String>,
 }
 
 /// What the filter is now.
@@ -49,82 +41,60 @@ pub struct FilterError {
     pub reason: String,
 }
 
+/// Reads a filter and adds what always exists.
 pub(crate) fn parse(filter: &str) -> Result<EnvFilter, FilterError> {
-    EnvFilter::builder().parse(filter).map_err(|error| FilterError {
-        filter: filter.to_owned(),
-        reason: error.to_string(),
-    })
+    let refuse = |reason: String| FilterError {
+        filter: crate::redact::limited(filter, 200).to_owned(),
+        reason,
+    };
+    if filter.trim().is_empty() {
+        return Err(refuse("it is empty".to_owned()));
+    }
+    if filter.len() > LONGEST {
+        return Err(refuse(format!("it is longer than {LONGEST} bytes")));
+    }
+    let mut all = filter.trim().trim_end_matches(',').to_owned();
+    for (target, directive) in ALWAYS {
+        if !filter.split(',').any(|given| given.trim().starts_with(target)) {
+            all.push(',');
+            all.push_str(directive);
+        }
+    }
+    EnvFilter::builder()
+        .parse(&all)
+        .map_err(|error| refuse(error.to_string()))
 }
 
 impl LogLevel {
-    pub(crate) fn new(handle: reload::Handle<EnvFilter, Registry>, base: String) -> Self {
-        let now = Mutex::new(Now {
-            filter: base.clone(),
-            until: None,
-            generation: 0,
-        });
+    pub(crate) fn new<S: 'static>(handle: reload::Handle<EnvFilter, S>, base: String) -> Self {
+        let apply = move |filter: &String| {
+            let filter = parse(filter).map_err(|error| error.reason)?;
+            handle.reload(filter).map_err(|error| error.to_string())
+        };
         Self {
-            inner: Arc::new(Inner { handle, base, now }),
+            filter: Timed::new("log level", base, apply),
         }
     }
 
     /// What is in force.
     pub fn status(&self) -> LevelStatus {
-        let now = self.lock();
+        let status = self.filter.status();
         LevelStatus {
             schema: "opsctl.loglevel/v1",
-            filter: now.filter.clone(),
-            base: self.inner.base.clone(),
-            ttl_seconds: now
-                .until
-                .map(|until| until.saturating_duration_since(Instant::now()).as_secs_f64()),
+            filter: status.value,
+            base: status.base,
+            ttl_seconds: status.left.map(|left| left.as_secs_f64()),
         }
     }
 
-    /// Puts `filter` (`info,orders=debug`) in force for `ttl`. Needs a runtime.
+    /// Puts `filter` (`info,orders=debug`) in force for `ttl`, at most 24 hours.
     ///
     /// # Errors
-    /// A filter that does not parse; nothing is changed then.
+    /// A filter that does not parse, or a time that is too long; nothing is changed then.
     pub fn set(&self, filter: &str, ttl: Duration) -> Result<(), FilterError> {
-        let parsed = parse(filter)?;
-        let mut now = self.lock();
-        self.reload(parsed, filter)?;
-        filter.clone_into(&mut now.filter);
-        now.until = Some(Instant::now() + ttl);
-        now.generation += 1;
-        let generation = now.generation;
-        drop(now);
-        let level = self.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(ttl).await;
-            level.revert(generation);
-        });
-        Ok(())
-    }
-
-    fn revert(&self, generation: u64) {
-        let mut now = self.lock();
-        if now.generation != generation {
-            return;
-        }
-        if let Ok(base) = parse(&self.inner.base)
-            && self.reload(base, &self.inner.base).is_ok()
-        {
-            now.filter.clone_from(&self.inner.base);
-            now.until = None;
-        }
-        drop(now);
-        tracing::warn!(target: "audit", filter = self.inner.base, "log level returned");
-    }
-
-    fn reload(&self, filter: EnvFilter, text: &str) -> Result<(), FilterError> {
-        self.inner.handle.reload(filter).map_err(|error| FilterError {
-            filter: text.to_owned(),
-            reason: error.to_string(),
+        self.filter.set(filter.to_owned(), ttl).map_err(|reason| FilterError {
+            filter: crate::redact::limited(filter, 200).to_owned(),
+            reason,
         })
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Now> {
-        self.inner.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -28,6 +28,7 @@ mod builder;
 mod capture;
 pub mod database;
 pub mod client;
+mod guard;
 mod level;
 mod log;
 pub mod loki;
@@ -47,20 +48,28 @@ mod runtime;
 mod scrape;
 pub mod server;
 mod sink;
+mod timed;
 pub mod trace;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use crate::log::Notices;
+use crate::log::rate::RateLimit;
+use crate::sink::Sink;
+use crate::sink::queue::Severity;
+use crate::timed::Timed;
 pub use admin::{Admin, AdminAddr, AdminError, AdminServer};
 #[cfg(feature = "resilience")]
 pub use bridge::Figures;
+pub use builder::settings::{ServiceSettings, Settings, ShutdownSettings};
 pub use builder::{InitError, TelemetryBuilder};
 pub use capture::{CapturedSpan, TestTelemetry};
 pub use catalogue;
 pub use database::{DatabaseCalls, Pool, PoolFigures};
 pub use client::{GrpcClientLayer, HttpClient, HttpClientLayer};
 pub use level::{FilterError, LevelStatus, LogLevel};
+pub use log::settings::{LogFormat, LogSettings, StdoutSettings};
 pub use metrics::{Counter, Exemplar, Gauge, Histogram, Metrics};
 pub use otlp::{Compression, OtlpSettings, OtlpSignal, Protocol};
 #[cfg(feature = "resilience")]
@@ -69,6 +78,7 @@ pub use propagation::{CorrelationId, inject, inject_metadata, interceptor};
 pub use report::{DropReason, RejectReason, Report, SinkCounts};
 pub use scrape::MetricsServer;
 pub use server::{GrpcLayer, GrpcType, HttpLayer, RpcNames};
+pub use sink::queue::OnFull;
 pub use trace::{SPAN_TARGET, Sampling, SpanExt, SpanIds, TracesSettings};
 
 /// What [`TelemetryBuilder::init`] set up. Clones share. Call [`Telemetry::shutdown`] at the end: the last handle that
@@ -82,11 +92,13 @@ pub struct Telemetry {
 struct Inner {
     metrics: Metrics,
     level: LogLevel,
-    queue: Option<Arc<log::Queue>>,
-    /// Of spans.
-    sinks: Vec<Arc<dyn sink::Sink>>,
+    rate: RateLimit,
+    lines_per_second: Timed<Option<u32>>,
+    notices: Notices,
     sampling: Sampling,
-    report: Mutex<Option<Report>>,
+    sinks: Vec<Arc<dyn Sink>>,
+    shutdown_timeout: Duration,
+    report: OnceLock<Report>,
     #[cfg(feature = "resilience")]
     policies: policies::Policies,
 }
@@ -153,7 +165,7 @@ impl Telemetry {
         let router = router.merge(trace::sampling::routes::router(self.inner.sampling.clone()));
         #[cfg(feature = "resilience")]
         let router = router.merge(self.inner.policies.router());
-        Admin::new(self.inner.level.clone()).merge(router)
+        Admin::new(self.inner.level.clone(), self.inner.lines_per_second.clone()).merge(router)
     }
 
     /// Exports a service's health as `health_*`.
@@ -186,57 +198,67 @@ impl Telemetry {
         self.inner.policies.events()
     }
 
-    /// What became of everything emitted so far, by sink. While a sink works, the difference is what it has queued.
+    /// What became of everything emitted so far, by sink. While a sink works, the difference is what waits or is on its
+    /// way.
     pub fn counts(&self) -> Report {
-        let mut sinks = Vec::new();
-        if let Some(queue) = &self.inner.queue {
-            sinks.push(("stdout", queue.counts()));
+        let sinks = self.inner.sinks.iter();
+        Report {
+            sinks: sinks.map(|sink| (sink.name(), sink.counts())).collect(),
         }
-        sinks.extend(self.inner.sinks.iter().map(|sink| (sink.name(), sink.counts())));
-        Report { sinks }
     }
 
-    /// Sends and writes what is queued, all sinks at once, for at most `limit`; what is left then is counted as
-    /// dropped. Later calls return the same report.
+    /// Sends and writes what waits, all sinks at once, for at most `limit`; what is left then is counted as dropped, and
+    /// so are lines and spans that come later. Works on any runtime. Later calls return the same report.
     pub async fn shutdown(&self, limit: Duration) -> Report {
-        let known = self.inner.report.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(report) = known {
-            return report;
+        let (sender, report) = tokio::sync::oneshot::channel();
+        let telemetry = self.clone();
+        let thread = std::thread::Builder::new().name("telemetry-shutdown".to_owned());
+        let closes = thread.spawn(move || {
+            let _ = sender.send(telemetry.shutdown_blocking(limit));
+        });
+        match closes {
+            Ok(_) => report.await.unwrap_or_else(|_| self.counts()),
+            Err(_) => self.shutdown_blocking(limit),
         }
-        // Closing blocks: each sink has a thread for it, and none holds up another.
-        let spans: Vec<_> = self
-            .inner
-            .sinks
-            .iter()
-            .map(|sink| {
-                let sink = Arc::clone(sink);
-                tokio::task::spawn_blocking(move || (sink.name(), sink.close(limit)))
-            })
-            .collect();
-        let lines = async {
-            let queue = Arc::clone(self.inner.queue.as_ref()?);
-            // The wait blocks, and a writer that hangs must not hold up anything else.
-            tokio::task::spawn_blocking(move || queue.close(limit)).await.ok()
-        };
-        let lines = lines.await;
-        let mut report = Report::default();
-        if let Some(counts) = lines {
-            report.sinks.push(("stdout", counts));
+    }
+
+    /// [`Telemetry::shutdown`] for code that does not run on a runtime.
+    pub fn shutdown_blocking(&self, limit: Duration) -> Report {
+        let report = self.inner.report.get_or_init(|| {
+            self.inner.tell_suppressed();
+            sink::close_all(&self.inner.sinks, limit)
+        });
+        report.clone()
+    }
+
+    /// [`Telemetry::shutdown`] with the limit of the settings (`shutdown.timeout`, 4 s by default).
+    pub async fn close(&self) -> Report {
+        self.shutdown(self.inner.shutdown_timeout).await
+    }
+
+    /// Counts panics as `panics_total` and writes each as an ERROR line, before what the hook so far does. Part of
+    /// [`TelemetryBuilder::init`].
+    pub fn install_panic_hook(&self) {
+        panics::install(&self.inner.metrics, self.inner.sinks.clone());
+    }
+}
+
+impl Inner {
+    /// Writes what a rate limit left out and no line tells yet.
+    fn tell_suppressed(&self) {
+        for suppressed in self.rate.untold() {
+            self.notices.tell_suppressed(suppressed);
         }
-        for closed in spans {
-            report.sinks.extend(closed.await.ok());
-        }
-        *self.inner.report.lock().unwrap_or_else(PoisonError::into_inner) = Some(report.clone());
-        report
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if let Some(queue) = &self.queue
-            && self.report.get_mut().unwrap_or_else(PoisonError::into_inner).is_none()
-        {
-            queue.flush(Duration::from_millis(200));
+        if self.report.get().is_none() && !self.sinks.is_empty() {
+            self.tell_suppressed();
+            let message = "telemetry was dropped without a shutdown: what is not written within 200 ms may be lost";
+            self.notices.tell(Severity::Warn, message, &[]);
+            sink::flush_all(&self.sinks, Duration::from_millis(200));
         }
     }
 }

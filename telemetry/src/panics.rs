@@ -4,20 +4,22 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::log::Queue;
 use crate::metrics::Metrics;
+use crate::redact::limited;
+use crate::sink::{self, Sink};
 
 /// Longest part of a panic's message in a line, in bytes.
 const PAYLOAD_LIMIT: usize = 4 * 1024;
+/// How long a process that is about to abort waits for its last lines.
+const LAST_FLUSH: Duration = Duration::from_millis(200);
 
 thread_local! {
     static INSIDE: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Chains our hook before the one that is installed.
-pub(crate) fn install(metrics: &Metrics, queue: &Arc<Queue>) {
+pub(crate) fn install(metrics: &Metrics, sinks: Vec<Arc<dyn Sink>>) {
     let panics = metrics.counter(catalogue::PANICS_TOTAL, []);
-    let queue = Arc::clone(queue);
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         panics.inc();
@@ -29,21 +31,17 @@ pub(crate) fn install(metrics: &Metrics, queue: &Arc<Queue>) {
                 .copied()
                 .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
                 .unwrap_or("(no text)");
-            let mut end = payload.len().min(PAYLOAD_LIMIT);
-            while !payload.is_char_boundary(end) {
-                end -= 1;
-            }
             let location = info.location().map(ToString::to_string).unwrap_or_default();
             let thread = std::thread::current();
             tracing::error!(
                 target: "panic",
-                payload = &payload[..end],
+                payload = limited(payload, PAYLOAD_LIMIT),
                 location,
                 thread = thread.name().unwrap_or("unnamed"),
                 "panicked"
             );
             if cfg!(panic = "abort") {
-                queue.flush(Duration::from_millis(200));
+                sink::flush_all(&sinks, LAST_FLUSH);
             }
             INSIDE.set(false);
         }

@@ -11,10 +11,12 @@ use axum::http::{HeaderMap, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 
-use crate::log::{Levels, Queue};
+use crate::log::Volume;
+use crate::log::rate::RateLimit;
 use crate::metrics::Metrics;
-use crate::report::SinkCounts;
+use crate::report::{DropReason, RejectReason};
 use crate::sink::Sink;
+use crate::sink::queue::Severity;
 pub use listen::MetricsServer;
 
 /// `GET` and `HEAD` of `/metrics`.
@@ -34,41 +36,48 @@ async fn scrape(State(metrics): State<Metrics>, headers: HeaderMap) -> impl Into
     ([(header::CONTENT_TYPE, kind)], text)
 }
 
-/// Exports what the sinks count.
-pub(crate) fn watch_sinks(metrics: &Metrics, levels: Levels, queue: Option<Arc<Queue>>, sinks: Vec<Arc<dyn Sink>>) {
+/// Exports what the log layer and the sinks count.
+pub(crate) fn watch_sinks(metrics: &Metrics, volume: Volume, rate: RateLimit, sinks: Vec<Arc<dyn Sink>>) {
     metrics.on_scrape(move |metrics| {
-        const NAMES: [&str; 5] = ["ERROR", "WARN", "INFO", "DEBUG", "TRACE"];
-        for (name, count) in NAMES.into_iter().zip(levels.read()) {
+        for severity in Severity::ALL {
             metrics
-                .counter(catalogue::TELEMETRY_LOG_LINES_TOTAL, [name])
-                .set_total(count as f64);
+                .counter(catalogue::TELEMETRY_LOG_LINES_TOTAL, [severity.name()])
+                .set_total(volume.of(severity) as f64);
         }
-        if let Some(queue) = &queue {
-            show(metrics, "stdout", queue.counts());
-            metrics
-                .gauge(catalogue::TELEMETRY_QUEUE_BYTES, ["stdout"])
-                .set(queue.bytes() as f64);
-        }
+        metrics
+            .counter(catalogue::TELEMETRY_LOG_LINES_SUPPRESSED_TOTAL, [])
+            .set_total(rate.suppressed() as f64);
         for sink in &sinks {
-            show(metrics, sink.name(), sink.counts());
-            metrics
-                .gauge(catalogue::TELEMETRY_QUEUE_BYTES, [sink.name()])
-                .set(sink.queued_bytes() as f64);
+            show(metrics, &**sink);
         }
     });
 }
 
-fn show(metrics: &Metrics, sink: &str, counts: SinkCounts) {
+fn show(metrics: &Metrics, sink: &dyn Sink) {
+    let (name, counts) = (sink.name(), sink.counts());
+    let totals = [
+        (catalogue::TELEMETRY_EMITTED_TOTAL, counts.emitted),
+        (catalogue::TELEMETRY_DELIVERED_TOTAL, counts.delivered),
+        (catalogue::TELEMETRY_SPOOLED_TOTAL, counts.spooled_ever),
+        (catalogue::TELEMETRY_UNKNOWN_TOTAL, counts.unknown),
+    ];
+    for (metric, count) in totals {
+        metrics.counter(metric, [name]).set_total(count as f64);
+    }
+    for reason in RejectReason::ALL {
+        metrics
+            .counter(catalogue::TELEMETRY_REJECTED_TOTAL, [name, reason.name()])
+            .set_total(counts.rejected_because(reason) as f64);
+    }
+    for reason in DropReason::ALL {
+        metrics
+            .counter(catalogue::TELEMETRY_DROPPED_TOTAL, [name, reason.name()])
+            .set_total(counts.dropped_because(reason) as f64);
+    }
     metrics
-        .counter(catalogue::TELEMETRY_EMITTED_TOTAL, [sink])
-        .set_total(counts.emitted as f64);
+        .gauge(catalogue::TELEMETRY_SPOOL_ITEMS, [name])
+        .set(counts.spooled as f64);
     metrics
-        .counter(catalogue::TELEMETRY_DELIVERED_TOTAL, [sink])
-        .set_total(counts.delivered as f64);
-    metrics
-        .counter(catalogue::TELEMETRY_REJECTED_TOTAL, [sink, "refused"])
-        .set_total(counts.rejected as f64);
-    metrics
-        .counter(catalogue::TELEMETRY_DROPPED_TOTAL, [sink, "queue_full"])
-        .set_total(counts.dropped as f64);
+        .gauge(catalogue::TELEMETRY_QUEUE_BYTES, [name])
+        .set(sink.queued_bytes() as f64);
 }

@@ -6,9 +6,12 @@ pub(crate) mod queue;
 pub(crate) mod retry;
 pub(crate) mod thread;
 
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use crate::report::SinkCounts;
+use tokio::time::Instant;
+
+use crate::report::{Report, SinkCounts};
 
 /// Where items end up. All calls return within their limit, whatever the receiver does.
 pub(crate) trait Sink: Send + Sync {
@@ -27,4 +30,45 @@ pub(crate) trait Sink: Send + Sync {
     /// Takes no more, waits at most `limit` for the rest, and says what became of everything. Blocks; later calls
     /// return the same but for items that came after it, which are dropped.
     fn close(&self, limit: Duration) -> SinkCounts;
+}
+
+/// Waits at most `limit` in all until every sink has settled what was emitted so far.
+pub(crate) fn flush_all(sinks: &[Arc<dyn Sink>], limit: Duration) {
+    let deadline = Instant::now() + limit;
+    // All of them begin before the first is waited for.
+    for sink in sinks {
+        sink.flush(Duration::ZERO);
+    }
+    for sink in sinks {
+        sink.flush(deadline.saturating_duration_since(Instant::now()));
+    }
+}
+
+/// Closes all sinks at the same time and returns when the last has closed, or when `limit` is over and a little more: a
+/// sink that does not keep its limit is reported as it counts then.
+pub(crate) fn close_all(sinks: &[Arc<dyn Sink>], limit: Duration) -> Report {
+    let deadline = Instant::now() + limit;
+    let (sender, closed) = mpsc::channel();
+    let mut found: Vec<Option<SinkCounts>> = vec![None; sinks.len()];
+    for (index, sink) in sinks.iter().enumerate() {
+        let (of_thread, sender) = (Arc::clone(sink), sender.clone());
+        let close = move || {
+            let _ = sender.send((index, of_thread.close(limit)));
+        };
+        let thread = std::thread::Builder::new().name("telemetry-close".to_owned());
+        if thread.spawn(close).is_err() {
+            found[index] = Some(sink.close(deadline.saturating_duration_since(Instant::now())));
+        }
+    }
+    drop(sender);
+    let patience = deadline + Duration::from_millis(200);
+    while let Ok((index, counts)) = closed.recv_timeout(patience.saturating_duration_since(Instant::now())) {
+        found[index] = Some(counts);
+    }
+    let counts = sinks.iter().zip(found);
+    Report {
+        sinks: counts
+            .map(|(sink, found)| (sink.name(), found.unwrap_or_else(|| sink.counts())))
+            .collect(),
+    }
 }

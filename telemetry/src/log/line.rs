@@ -23,6 +23,11 @@ impl Line {
         }
     }
 
+    /// The same line in another form.
+    pub(crate) fn as_text(&self, text: &str) -> Self {
+        Self::new(text, self.nanos, self.severity)
+    }
+
     /// The JSON object alone.
     pub(crate) fn text(&self) -> &str {
         self.text.trim_end_matches('\n')

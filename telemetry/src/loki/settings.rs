@@ -16,6 +16,7 @@ use super::worker::Waits;
 use crate::InitError;
 use crate::builder::env::Env;
 use crate::builder::units;
+use crate::sink::queue::{OnFull, QueueLimits};
 
 /// The path of Loki's push API.
 const PUSH: &str = "/loki/api/v1/push";
@@ -177,6 +178,15 @@ impl LokiSettings {
             self.client = client;
         }
         Ok(())
+    }
+
+    /// The queue before it. What comes never waits: stdout has it too.
+    pub(crate) fn queue(&self) -> QueueLimits {
+        QueueLimits {
+            bytes: self.queue_bytes,
+            on_full: OnFull::DropLowest,
+            block: Duration::ZERO,
+        }
     }
 
     /// The folder for lines, locked.

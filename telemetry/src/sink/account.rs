@@ -73,6 +73,11 @@ impl Account {
         }
     }
 
+    /// Whether the end is over.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.sealed
+    }
+
     /// The counts.
     pub(crate) fn counts(&self) -> SinkCounts {
         self.counts

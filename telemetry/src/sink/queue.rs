@@ -23,7 +23,19 @@ pub(crate) enum Severity {
 }
 
 impl Severity {
-    const COUNT: usize = 5;
+    /// From the lowest on.
+    pub(crate) const ALL: [Self; 5] = [Self::Trace, Self::Debug, Self::Info, Self::Warn, Self::Error];
+
+    /// As in lines and labels.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Trace => "TRACE",
+            Self::Debug => "DEBUG",
+            Self::Info => "INFO",
+            Self::Warn => "WARN",
+            Self::Error => "ERROR",
+        }
+    }
 }
 
 impl From<&tracing::Level> for Severity {
@@ -111,7 +123,7 @@ pub(crate) struct Queue<T> {
 
 struct State<T> {
     /// One lane for each severity, with the items' numbers in the order in which they came.
-    lanes: [Lane<T>; Severity::COUNT],
+    lanes: [Lane<T>; Severity::ALL.len()],
     next: u64,
     bytes: usize,
     account: Account,
@@ -320,6 +332,20 @@ impl<T: Item> Queue<T> {
             self.settled.notify_all();
         }
         counted
+    }
+
+    /// `n` items that the sink made itself and that never were in the queue. Ignored after [`Queue::seal`].
+    pub(crate) fn add_settled(&self, n: u64, fate: Fate) {
+        let mut state = self.lock();
+        if !state.account.is_sealed() {
+            state.account.emit(n);
+            state.account.settle(n, fate);
+        }
+    }
+
+    /// Whether the end is over.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.lock().account.is_sealed()
     }
 
     /// `n` items were found in the spool of an earlier process: they count as emitted and spooled.

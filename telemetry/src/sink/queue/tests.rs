@@ -23,13 +23,7 @@ impl Item for Thing {
     }
 }
 
-const LEVELS: [Severity; 5] = [
-    Severity::Trace,
-    Severity::Debug,
-    Severity::Info,
-    Severity::Warn,
-    Severity::Error,
-];
+const LEVELS: [Severity; 5] = Severity::ALL;
 
 fn limits(bytes: usize, on_full: OnFull) -> QueueLimits {
     QueueLimits {

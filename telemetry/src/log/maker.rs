@@ -1,0 +1,184 @@
+//! Puts a line together: the keys that every line has, the ids, the fields of the event and of the spans around it. The
+//! event wins over its span, and an inner span over an outer one.
+
+use std::cell::Cell;
+use std::fmt::Display;
+
+use super::clock::{self, Stamps};
+use super::fields::Fields;
+use super::json;
+use super::line::Line;
+use super::rate::Suppressed;
+use crate::redact::Redact;
+use crate::sink::queue::{Lost, Severity};
+
+/// Longest line in bytes.
+const LINE_LIMIT: usize = 128 * 1024;
+/// What the end of a line needs.
+const END: usize = 32;
+/// Target of lines that telemetry writes of itself.
+pub(crate) const TARGET: &str = "telemetry";
+/// Larger buffers are not kept.
+const KEPT: usize = 256 * 1024;
+
+/// What is the same in all lines of a process.
+#[derive(Debug)]
+pub(crate) struct LineMaker {
+    /// `,"service":…,"env":…`
+    fixed: String,
+    pub(crate) redact: Redact,
+}
+
+/// What a thread needs to make lines, kept between them.
+#[derive(Debug, Default)]
+pub(crate) struct Buffers {
+    pub(crate) stamps: Stamps,
+    pub(crate) line: String,
+    pub(crate) message: String,
+    pub(crate) fields: Fields,
+    pub(crate) scratch: String,
+    pub(crate) seen: Vec<&'static str>,
+}
+
+thread_local! {
+    static BUFFERS: Cell<Option<Box<Buffers>>> = const { Cell::new(None) };
+}
+
+impl Buffers {
+    /// Lends the thread's buffers. A `Debug` that logs while it is logged, and a thread that ends, get new ones.
+    pub(crate) fn lend<R>(with: impl FnOnce(&mut Self) -> R) -> R {
+        let kept = BUFFERS.try_with(Cell::take).ok().flatten();
+        let mut buffers = kept.unwrap_or_default();
+        buffers.line.clear();
+        buffers.message.clear();
+        buffers.fields.clear();
+        let result = with(&mut buffers);
+        let held = buffers.line.capacity() + buffers.scratch.capacity() + buffers.fields.capacity();
+        if held <= KEPT {
+            let _ = BUFFERS.try_with(|kept| kept.set(Some(buffers)));
+        }
+        result
+    }
+}
+
+/// The head of a line.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Head<'a> {
+    pub(crate) at: jiff::Timestamp,
+    pub(crate) severity: Severity,
+    pub(crate) target: &'a str,
+}
+
+impl LineMaker {
+    pub(crate) fn new(service: &str, environment: &str, redact: Redact) -> Self {
+        let mut fixed = String::from(",\"service\":");
+        json::string(&mut fixed, service);
+        fixed.push_str(",\"env\":");
+        json::string(&mut fixed, environment);
+        Self { fixed, redact }
+    }
+
+    /// Begins `buffers.line`, up to where the ids come.
+    pub(crate) fn begin(&self, buffers: &mut Buffers, head: Head<'_>) {
+        let Buffers {
+            stamps, line, message, ..
+        } = buffers;
+        line.push_str("{\"timestamp\":\"");
+        stamps.append(line, head.at);
+        line.push_str("\",\"level\":\"");
+        line.push_str(head.severity.name());
+        line.push_str("\",\"message\":\"");
+        line.push_str(message);
+        line.push_str("\",\"target\":\"");
+        json::escape(line, head.target);
+        line.push('"');
+        line.push_str(&self.fixed);
+    }
+
+    /// A line that telemetry writes of itself.
+    pub(crate) fn own(&self, severity: Severity, target: &str, message: &str, fields: &[(&str, &dyn Display)]) -> Line {
+        Buffers::lend(|buffers| {
+            let at = crate::wall_clock();
+            json::escape(&mut buffers.message, &self.redact.clean(message));
+            self.begin(buffers, Head { at, severity, target });
+            for (name, value) in fields {
+                buffers.line.push_str(",\"");
+                buffers.line.push_str(name);
+                buffers.line.push_str("\":");
+                json::string(&mut buffers.line, &value.to_string());
+            }
+            buffers.line.push_str("}\n");
+            Line::new(&buffers.line, clock::nanos(at), severity)
+        })
+    }
+
+    /// The line that tells of lines that a sink lost.
+    pub(crate) fn lost(&self, sink: &str, lost: Lost) -> Line {
+        let message = format!("lost {} lines since {:.3}", lost.items, lost.since);
+        let fields: [(&str, &dyn Display); 2] = [("sink", &sink), ("lost", &lost.items)];
+        self.own(Severity::Warn, TARGET, &message, &fields)
+    }
+
+    /// The line that tells of lines that a rate limit left out.
+    pub(crate) fn suppressed(&self, suppressed: Suppressed) -> Line {
+        let metadata = suppressed.metadata;
+        let message = format!("suppressed {} lines", suppressed.lines);
+        let place = format!(
+            "{}:{}",
+            metadata.file().unwrap_or(metadata.target()),
+            metadata.line().unwrap_or_default()
+        );
+        let fields: [(&str, &dyn Display); 2] = [("place", &place), ("suppressed", &suppressed.lines)];
+        self.own(metadata.level().into(), metadata.target(), &message, &fields)
+    }
+}
+
+/// Puts fields into a line from the inside out: each name once, and all that fits.
+#[derive(Debug)]
+pub(crate) struct Filling<'a> {
+    line: &'a mut String,
+    seen: &'a mut Vec<&'static str>,
+    truncated: bool,
+}
+
+impl<'a> Filling<'a> {
+    /// Goes on with a line that has its head and ids.
+    pub(crate) fn new(line: &'a mut String, seen: &'a mut Vec<&'static str>) -> Self {
+        seen.clear();
+        let truncated = false;
+        Self { line, seen, truncated }
+    }
+
+    /// Adds the fields of the event, then of its span, then of the one around it.
+    pub(crate) fn add(&mut self, fields: &Fields) {
+        self.truncated |= fields.truncated;
+        let before = self.seen.len();
+        let fits = self.line.len() + fields.json().len() + END <= LINE_LIMIT;
+        if fits && !fields.names().any(|name| self.seen.contains(&name)) {
+            self.line.push_str(fields.json());
+            self.seen.extend(fields.names());
+            return;
+        }
+        for (name, json) in fields.iter() {
+            if self.seen[..before].contains(&name) {
+                continue;
+            }
+            self.seen.push(name);
+            if self.line.len() + json.len() + END <= LINE_LIMIT {
+                self.line.push_str(json);
+            } else {
+                self.truncated = true;
+            }
+        }
+    }
+
+    /// Ends the line.
+    pub(crate) fn end(self) {
+        let end = if self.truncated {
+            ",\"truncated\":true}\n"
+        } else {
+            "}\n"
+        };
+        self.line.push_str(end);
+    }
+}

@@ -1,0 +1,181 @@
+//! The sink that writes lines to stdout, or to another writer, on a thread of its own. A reader that does not read never
+//! stops the service; one that went away, or a full disk, costs lines, and each is counted.
+
+use std::fs::File;
+use std::io::{ErrorKind, Write};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tokio::time::Instant;
+
+use super::line::Line;
+use super::maker::LineMaker;
+use crate::metrics::Histogram;
+use crate::report::{DropReason, SinkCounts};
+use crate::sink::Sink;
+use crate::sink::account::Fate;
+use crate::sink::queue::{BatchLimits, Lost, Queue};
+
+/// As in the report.
+pub(crate) const NAME: &str = "stdout";
+const BATCH: BatchLimits = BatchLimits {
+    bytes: 64 * 1024,
+    items: 1024,
+    linger: Duration::ZERO,
+};
+
+/// The sink. Its thread lives until the queue is closed and empty.
+#[derive(Debug)]
+pub(crate) struct Stdout {
+    queue: Arc<Queue<Line>>,
+}
+
+impl Stdout {
+    /// Starts the thread that writes what is in `queue`.
+    pub(crate) fn start(
+        queue: Arc<Queue<Line>>,
+        maker: Arc<LineMaker>,
+        out: Out,
+        took: Histogram,
+    ) -> std::io::Result<Self> {
+        let writer = Writer {
+            queue: Arc::clone(&queue),
+            maker,
+            out,
+            took,
+            torn: false,
+            lost: None,
+        };
+        std::thread::Builder::new()
+            .name("telemetry-stdout".to_owned())
+            .spawn(move || writer.run())?;
+        Ok(Self { queue })
+    }
+}
+
+impl Sink for Stdout {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn counts(&self) -> SinkCounts {
+        self.queue.counts()
+    }
+
+    fn queued_bytes(&self) -> usize {
+        self.queue.bytes()
+    }
+
+    fn flush(&self, limit: Duration) {
+        self.queue.flush(limit);
+    }
+
+    fn close(&self, limit: Duration) -> SinkCounts {
+        self.queue.end(limit)
+    }
+}
+
+/// Where lines are written.
+pub(crate) enum Out {
+    /// A file descriptor of our own. It is not `std::io::Stdout`, whose buffer would hide how much was written.
+    File(File),
+    /// What the application gave.
+    Writer(Box<dyn Write + Send>),
+}
+
+impl Out {
+    /// The process's standard output.
+    pub(crate) fn stdout() -> std::io::Result<Self> {
+        let stdout = std::io::stdout().as_fd().try_clone_to_owned()?;
+        Ok(Self::File(stdout.into()))
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match self {
+            Self::File(file) => file.write(bytes),
+            Self::Writer(writer) => writer.write(bytes).and_then(|count| writer.flush().map(|()| count)),
+        }
+    }
+
+    /// Waits until more may be written to what does not block by itself.
+    fn wait(&self) {
+        let limit = Duration::from_millis(100);
+        match self {
+            Self::File(file) => {
+                let limit = Timespec::try_from(limit).ok();
+                // Whatever it says, the next write knows better.
+                let _ = poll(&mut [PollFd::new(file, PollFlags::OUT)], limit.as_ref());
+            }
+            Self::Writer(_) => std::thread::park_timeout(Duration::from_millis(5)),
+        }
+    }
+}
+
+struct Writer {
+    queue: Arc<Queue<Line>>,
+    maker: Arc<LineMaker>,
+    out: Out,
+    took: Histogram,
+    /// Whether the last thing that was written is a part of a line.
+    torn: bool,
+    /// Lines that could not be written and of which no line tells yet.
+    lost: Option<Lost>,
+}
+
+impl Writer {
+    fn run(mut self) {
+        let mut batch: Vec<Line> = Vec::with_capacity(BATCH.items);
+        let mut bytes: Vec<u8> = Vec::with_capacity(BATCH.bytes);
+        while self.queue.take_blocking(BATCH, &mut batch) {
+            bytes.clear();
+            if self.torn {
+                bytes.push(b'\n');
+            }
+            // A line of our own goes first and is counted once it is written.
+            let notice = self.lost.map(|lost| self.maker.lost(NAME, lost));
+            let lines = || notice.iter().chain(&batch);
+            lines().for_each(|line| bytes.extend_from_slice(line.with_line_feed()));
+            let began = Instant::now();
+            let written = self.write(&bytes);
+            self.took.observe_duration(began.elapsed());
+            let whole = bytes[..written].iter().filter(|byte| **byte == b'\n').count();
+            let mut whole = whole.saturating_sub(usize::from(self.torn && written > 0));
+            if written > 0 {
+                self.torn = bytes[written - 1] != b'\n';
+            }
+            if notice.is_some() && whole > 0 {
+                whole -= 1;
+                self.lost = None;
+                self.queue.add_settled(1, Fate::Delivered);
+            }
+            let failed = batch.len() - whole;
+            self.queue.settle(whole as u64, Fate::Delivered);
+            if failed > 0 {
+                self.queue.settle(failed as u64, Fate::Dropped(DropReason::WriteFailed));
+                let lost = self.lost.get_or_insert_with(|| Lost {
+                    items: 0,
+                    since: crate::wall_clock(),
+                });
+                lost.items += failed as u64;
+            }
+            batch.clear();
+        }
+    }
+
+    /// Writes as much as can be; says how much.
+    fn write(&mut self, bytes: &[u8]) -> usize {
+        let mut written = 0;
+        while written < bytes.len() {
+            match self.out.write(&bytes[written..]) {
+                Ok(0) => break,
+                Ok(count) => written += count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock && !self.queue.is_sealed() => self.out.wait(),
+                Err(_) => break,
+            }
+        }
+        written
+    }
+}

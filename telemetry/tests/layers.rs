@@ -1,0 +1,136 @@
+//! `layers()` beside an application's own subscriber: nobody's filter costs anybody else's lines.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use telemetry::Telemetry;
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::{Context, SubscriberExt as _};
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::{Layer, registry};
+
+/// An application's own layer, which counts what it gets.
+#[derive(Clone, Default)]
+struct Counted {
+    events: Arc<AtomicUsize>,
+    spans: Arc<AtomicUsize>,
+}
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Counted {
+    fn on_event(&self, _: &Event<'_>, _: Context<'_, S>) {
+        self.events.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn on_new_span(&self, _: &tracing::span::Attributes<'_>, _: &tracing::Id, _: Context<'_, S>) {
+        self.spans.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Counted {
+    fn seen(&self) -> (usize, usize) {
+        (self.spans.load(Ordering::Relaxed), self.events.load(Ordering::Relaxed))
+    }
+}
+
+/// A writer that keeps what it gets.
+#[derive(Clone, Default)]
+struct Kept(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Kept {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Kept {
+    fn lines(&self) -> usize {
+        let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        bytes.iter().filter(|byte| **byte == b'\n').count()
+    }
+}
+
+/// A thousand spans with an event each; before every second, somebody asks whether DEBUG is on and then says nothing, as
+/// sqlx does before it logs a statement.
+fn work() {
+    for number in 0..1000 {
+        if number % 2 == 0 && tracing::enabled!(Level::DEBUG) {
+            // What would be logged is left out.
+        }
+        let _span = tracing::info_span!("statement", number).entered();
+        if number % 2 == 0 && tracing::enabled!(Level::DEBUG) {
+            // As above.
+        }
+        tracing::info!(number, "done");
+    }
+}
+
+#[test]
+fn filtered_layers_lose_data_by_themselves() {
+    // This is why there is a guard: when it fails, tracing-subscriber was cured and the guard can go.
+    let (info, debug) = (Counted::default(), Counted::default());
+    let subscriber = registry()
+        .with(info.clone().with_filter(LevelFilter::INFO))
+        .with(debug.with_filter(LevelFilter::DEBUG));
+    tracing::subscriber::with_default(subscriber, work);
+    assert_ne!(info.seen(), (1000, 1000), "nothing was lost: is the guard needed?");
+}
+
+#[test]
+fn beside_our_layers_they_lose_nothing_in_any_order() {
+    for ours_inside in [true, false] {
+        let written = Kept::default();
+        let builder = Telemetry::builder("shop").filter("trace").log_writer(written.clone());
+        let (info, debug) = (Counted::default(), Counted::default());
+        let telemetry = if ours_inside {
+            let (layers, telemetry) = builder.layers().unwrap();
+            let at_info = info.clone().with_filter(LevelFilter::INFO);
+            let at_debug = debug.clone().with_filter(LevelFilter::DEBUG);
+            tracing::subscriber::with_default(registry().with(layers).with(at_info).with(at_debug), work);
+            telemetry
+        } else {
+            let (layers, telemetry) = builder.layers().unwrap();
+            let at_info = info.clone().with_filter(LevelFilter::INFO);
+            let at_debug = debug.clone().with_filter(LevelFilter::DEBUG);
+            tracing::subscriber::with_default(registry().with(at_debug).with(at_info).with(layers), work);
+            telemetry
+        };
+        assert_eq!(info.seen(), (1000, 1000), "ours inside: {ours_inside}");
+        assert_eq!(debug.seen(), (1000, 1000), "ours inside: {ours_inside}");
+        let report = telemetry.shutdown_blocking(Duration::from_secs(20));
+        assert!(report.is_lossless(), "{report:?}");
+        assert_eq!(written.lines(), 1000);
+    }
+}
+
+#[test]
+fn our_filter_holds_for_the_whole_subscriber_and_changes_while_it_runs() {
+    let written = Kept::default();
+    let (layers, telemetry) = Telemetry::builder("shop")
+        .filter("warn")
+        .log_writer(written.clone())
+        .layers()
+        .unwrap();
+    let other = Counted::default();
+    let subscriber = registry().with(layers).with(other.clone());
+    tracing::subscriber::with_default(subscriber, || {
+        let say = || tracing::info!("hello");
+        say();
+        assert_eq!(other.seen().1, 0);
+        telemetry.log_level().set("info", Duration::from_secs(600)).unwrap();
+        // One line says that it was changed.
+        let before = other.seen().1;
+        say();
+        assert_eq!(other.seen().1, before + 1);
+    });
+    assert!(telemetry.shutdown_blocking(Duration::from_secs(20)).is_lossless());
+}
