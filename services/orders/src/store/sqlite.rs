@@ -111,6 +111,11 @@ impl Store for SqliteStore {
         self.write(move |db| orders::hand_back(db, &owner, now)).await
     }
 
+    async fn hand_back(&self, owner: &str, now: Timestamp) -> Result<usize, StoreError> {
+        let owner = owner.to_owned();
+        self.write(move |db| orders::hand_back(db, &owner, now)).await
+    }
+
     async fn record(
         &self,
         claim: Claim,
