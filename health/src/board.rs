@@ -141,7 +141,8 @@ impl Board {
             wishes: watch::Sender::new(0),
             answers: watch::Sender::new(0),
         };
-        board.publish(&mut board.known());
+        let change = board.publish(&mut board.known());
+        change.log();
         board
     }
 
@@ -184,13 +185,20 @@ impl Board {
         if !self.verdict.borrow().fresh_until.is_some_and(|until| now > until) {
             return;
         }
-        let mut known = self.known();
-        for (entry, told) in self.entries.iter().zip(&mut known.checks) {
-            if now > told.fresh_until && told.record.no_answer() {
-                tracing::warn!(check = entry.name, status = "fail", reason = "stale", "health check");
+        let mut stale = Vec::new();
+        let change = {
+            let mut known = self.known();
+            for (entry, told) in self.entries.iter().zip(&mut known.checks) {
+                if now > told.fresh_until && told.record.no_answer() {
+                    stale.push(&entry.name);
+                }
             }
+            self.publish(&mut known)
+        };
+        for check in stale {
+            tracing::warn!(check, status = "fail", reason = "stale", "health check");
         }
-        self.publish(&mut known);
+        change.log();
     }
 
     /// Takes one answer of a check and says how long to wait until its next run, before any spread.
@@ -198,7 +206,8 @@ impl Board {
         let (now, entry) = (Instant::now(), &self.entries[index]);
         let slow = entry.slow_while.as_ref().is_some_and(|slow| caught(slow, false));
         let interval = if slow { entry.interval * SLOWER } else { entry.interval };
-        let mut known = self.known();
+        let mut locked = self.known();
+        let known = &mut *locked;
         let told = &mut known.checks[index];
         let passed_before = told.record.passed_once;
         told.last_duration = now.duration_since(began);
@@ -208,25 +217,30 @@ impl Board {
             told.last_success = Some(wall_clock());
         }
         let changed = told.record.answer(outcome);
-        log(&entry.name, outcome, told.record.status, changed);
+        let status = told.record.status;
         let pause = match (passed_before, told.record.passed_once) {
             (_, false) => Pause::Starting(interval),
             (false, true) => Pause::First(interval),
             (true, true) => Pause::Usual(interval),
         };
-        self.publish(&mut known);
-        drop(known);
+        let change = self.publish(known);
+        drop(locked);
+        log(&entry.name, outcome, status, changed);
+        change.log();
         self.answers.send_modify(|answers| *answers += 1);
         pause
     }
 
     /// See [`Health::drain`](crate::Health::drain) and [`Health::stop`](crate::Health::stop).
     pub(crate) fn end(&self, state: State) {
-        let mut known = self.known();
-        if known.ended != Some(State::Stopped) {
-            known.ended = Some(state);
-        }
-        self.publish(&mut known);
+        let change = {
+            let mut known = self.known();
+            if known.ended != Some(State::Stopped) {
+                known.ended = Some(state);
+            }
+            self.publish(&mut known)
+        };
+        change.log();
     }
 
     /// See [`Health::refresh`](crate::Health::refresh).
@@ -319,8 +333,9 @@ impl Board {
         }
     }
 
-    /// Decides and tells what follows from what is known.
-    fn publish(&self, known: &mut Known) {
+    /// Decides and tells what follows from what is known. What came of it is logged when nothing is locked any more: a
+    /// log that hangs must not keep a probe waiting.
+    fn publish(&self, known: &mut Known) -> Change {
         let records = known.checks.iter().map(|told| &told.record);
         let state = known.ended.unwrap_or_else(|| aggregate(records, known.started));
         known.started |= state.takes_traffic();
@@ -341,18 +356,31 @@ impl Board {
             *told = verdict;
             !same
         });
-        self.state.send_if_modified(|told| {
-            let changed = *told != state;
-            if changed {
-                tracing::info!(from = told.as_str(), to = state.as_str(), "health state");
-                *told = state;
-            }
-            changed
-        });
+        // Nobody else publishes meanwhile: `known` is locked.
+        let from = *self.state.borrow();
+        if from != state {
+            self.state.send_replace(state);
+        }
+        Change { from, to: state }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a publication made of the state.
+#[must_use]
+struct Change {
+    from: State,
+    to: State,
+}
+
+impl Change {
+    fn log(&self) {
+        if self.from != self.to {
+            tracing::info!(from = self.from.as_str(), to = self.to.as_str(), "health state");
+        }
     }
 }
 

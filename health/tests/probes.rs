@@ -447,3 +447,69 @@ async fn probes_with_a_thread_of_their_own_tell_that_the_runtime_stands_still() 
         "its port is free again"
     );
 }
+
+/// A log that hangs on its first line of ours, until it is let go.
+struct HangingLog {
+    hangs: std::sync::mpsc::Sender<()>,
+    go: std::sync::Mutex<std::sync::mpsc::Receiver<()>>,
+}
+
+impl tracing::Subscriber for HangingLog {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target().starts_with("health")
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        // Once it was let go, nobody listens any more.
+        let _ = self.hangs.send(());
+        let _ = self.go.lock().unwrap().recv_timeout(Duration::from_secs(20));
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[test]
+fn a_log_that_hangs_keeps_no_probe_waiting() {
+    let (hangs, is_hanging) = std::sync::mpsc::channel();
+    let (let_go, go) = std::sync::mpsc::channel::<()>();
+    let (tell, told) = std::sync::mpsc::channel();
+    let service = std::thread::spawn(move || {
+        let go = std::sync::Mutex::new(go);
+        let _log = tracing::subscriber::set_default(HangingLog { hangs, go });
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let health = Health::builder().critical("db", || async {}).build().unwrap();
+            tell.send(health.clone()).unwrap();
+            health.wait_until(State::takes_traffic).await;
+        });
+    });
+    let health = told.recv().unwrap();
+    is_hanging.recv_timeout(Duration::from_secs(10)).unwrap();
+    let began = std::time::Instant::now();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        for path in PATHS {
+            assert_eq!(get(&health, path).await, (200, said("pass")), "{path}");
+        }
+        assert_eq!(health.snapshot().state, State::Ready);
+    });
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    drop(let_go);
+    service.join().unwrap();
+}

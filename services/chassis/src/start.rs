@@ -92,6 +92,7 @@ mod tests {
         assert_eq!(code(&anyhow::Error::from(taken).context("start")), 2);
         assert_eq!(code(&anyhow::Error::from(Misconfigured("no".into()))), 2);
         assert_eq!(code(&anyhow::anyhow!("bug")), 1);
+        assert_eq!(code(&anyhow::Error::from(health::Interrupted)), 143);
     }
 
     #[test]

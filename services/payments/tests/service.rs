@@ -276,6 +276,16 @@ async fn wrong_settings_end_it_with_one_line_and_code_2() {
         ),
         (trial.clone().env("SERVICE_FAULT", "errors=2"), "percent"),
         (trial.clone().env("DRAIN_DELAY", "soon"), "DRAIN_DELAY"),
+        (trial.clone().env("DRAIN_TIMEOUT", "27s"), "must be less than grace 30s"),
+        (
+            trial.clone().env("HEALTH_CHECKS__DATABASE__TIMEOUT", "20s"),
+            "health.checks.database.timeout",
+        ),
+        (
+            trial.clone().env("HEALTH_CHECKS__NOTHING__KIND", "critical"),
+            "there is no such check; there are: database",
+        ),
+        (trial.clone().env("HEALTH_LISTEN", &address), "health.listen"),
         (trial.clone().env("ADMIN_ADDR", "0.0.0.0:0"), "not loopback"),
         (
             trial
