@@ -15,6 +15,8 @@ mod parcel;
 mod settings;
 mod spool;
 mod spooler;
+#[cfg(feature = "tracing-loki")]
+mod unmodified;
 mod wire;
 mod worker;
 
@@ -39,7 +41,10 @@ use crate::sink::Sink;
 use crate::sink::queue::{BatchLimits, Queue};
 use crate::sink::retry::Backoff;
 use crate::sink::thread::{self, Ended};
-use worker::{Alarm, Courier};
+#[cfg(feature = "tracing-loki")]
+pub(crate) use unmodified::{CountedLayer, Unmodified};
+pub(crate) use worker::Alarm;
+use worker::Courier;
 
 /// How long a sink that nobody ended may still deliver.
 const DROPPED: Duration = Duration::from_millis(200);

@@ -245,7 +245,7 @@ impl LokiSettings {
     }
 }
 
-fn refused(source: impl std::error::Error + Send + Sync + 'static) -> InitError {
+pub(super) fn refused(source: impl std::error::Error + Send + Sync + 'static) -> InitError {
     let source = Box::new(source);
     InitError::Loki { source }
 }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::entry::{Entry, Stamps};
 use super::parcel::Parcel;
-use super::spool::{Spool, SpoolError};
+use super::spool::Spool;
 use super::worker::{Courier, time_is_over};
 use crate::log::line::Line;
 use crate::report::DropReason;

@@ -21,7 +21,6 @@ fn outage() -> Duration {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Client {
     Own,
-    #[cfg(feature = "tracing-loki")]
     Other,
 }
 
@@ -29,43 +28,76 @@ impl Client {
     fn start(self, gate: &Gate, tenant: &Tenant) -> Sender {
         match self {
             Self::Own => Sender::own(gate, tenant, quick()),
-            #[cfg(feature = "tracing-loki")]
             Self::Other => Sender::other(gate, tenant),
         }
     }
 }
 
-/// A fault that begins while lines come and ends while lines come.
-#[derive(Debug, Clone, Copy)]
+/// What goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Trouble {
-    None,
+    Nothing,
+    /// Many lines at once, and nothing is wrong.
+    Burst,
     DownAtStart,
     DownForAWhile,
     Slow,
-    LostAnswers,
+    AnswersLost,
     Silent,
-    TooMany,
+    /// 400 for each push that holds a certain line.
+    BadLine,
+    TooManyRequests,
     Failing,
     Redirected,
     Unauthorised,
 }
 
-/// Lines before, during and after `trouble`; what the client says and what Loki has.
-async fn through(trouble: Trouble, client: Client, test: &str) -> Option<(u64, Option<SinkCounts>, u64)> {
-    let tenant = real::tenant(test).await?;
+const ALL: [Trouble; 12] = [
+    Trouble::Nothing,
+    Trouble::Burst,
+    Trouble::DownAtStart,
+    Trouble::DownForAWhile,
+    Trouble::Slow,
+    Trouble::AnswersLost,
+    Trouble::Silent,
+    Trouble::BadLine,
+    Trouble::TooManyRequests,
+    Trouble::Failing,
+    Trouble::Redirected,
+    Trouble::Unauthorised,
+];
+
+/// What came of it.
+#[derive(Debug)]
+struct Outcome {
+    trouble: Trouble,
+    emitted: u64,
+    /// By the client's own word.
+    counts: Option<SinkCounts>,
+    /// By Loki's.
+    stored: u64,
+}
+
+/// Lines before, during and after some trouble.
+async fn through(trouble: Trouble, client: Client, tenant: Tenant) -> Outcome {
     let mut gate = Gate::down(tenant.loki).await;
-    if !matches!(trouble, Trouble::DownAtStart) {
+    if trouble != Trouble::DownAtStart {
         gate.start().await;
     }
     let mut sender = client.start(&gate, &tenant);
     sender.pace(Duration::from_millis(300)).await;
     match trouble {
-        Trouble::None | Trouble::DownAtStart => {}
+        Trouble::Nothing | Trouble::DownAtStart => {}
+        Trouble::Burst => sender.burst(20_000),
         Trouble::DownForAWhile => gate.stop().await,
         Trouble::Slow => gate.set(Fault::Late(Duration::from_millis(400))),
-        Trouble::LostAnswers => gate.set(Fault::LostAnswer),
+        Trouble::AnswersLost => gate.set(Fault::LostAnswer),
         Trouble::Silent => gate.set(Fault::Silent),
-        Trouble::TooMany => gate.set(Fault::Status(429, Some("1"), "slow down")),
+        Trouble::BadLine => {
+            gate.set(Fault::RefuseWhole("poison"));
+            sender.log(1, || tracing::info!("poison"));
+        }
+        Trouble::TooManyRequests => gate.set(Fault::Status(429, Some("1"), "slow down")),
         Trouble::Failing => gate.set(Fault::Status(500, None, "broken")),
         Trouble::Redirected => gate.set(Fault::Status(302, None, "")),
         Trouble::Unauthorised => gate.set(Fault::Status(401, None, "who are you")),
@@ -73,80 +105,88 @@ async fn through(trouble: Trouble, client: Client, test: &str) -> Option<(u64, O
     sender.pace(outage()).await;
     match trouble {
         Trouble::DownAtStart | Trouble::DownForAWhile => gate.start().await,
+        Trouble::BadLine => {}
         _ => gate.set(Fault::Pass),
     }
     sender.pace(Duration::from_millis(300)).await;
     let emitted = sender.emitted;
     let counts = sender.end(LIMIT).await;
     let stored = tenant.stored().await;
-    println!("{trouble:?} {client:?}: emitted {emitted}, stored {stored}, {counts:?}");
-    Some((emitted, counts, stored))
+    Outcome {
+        trouble,
+        emitted,
+        counts,
+        stored,
+    }
 }
 
-/// Ours loses nothing, and stores nothing twice.
-async fn nothing_is_lost(trouble: Trouble, test: &str) {
-    let Some((emitted, counts, stored)) = through(trouble, Client::Own, test).await else {
+/// All troubles at one time, each with a tenant of its own.
+async fn through_all(client: Client, test: &str) -> Option<Vec<Outcome>> {
+    let tenant = real::tenant(test).await?;
+    let mut running = tokio::task::JoinSet::new();
+    for trouble in ALL {
+        let tenant = Tenant {
+            name: format!("{test}-{trouble:?}"),
+            ..tenant.clone()
+        };
+        running.spawn(through(trouble, client, tenant));
+    }
+    let mut outcomes = running.join_all().await;
+    outcomes.sort_by_key(|outcome| outcome.trouble as u8);
+    println!("{test}: lines logged, lines that Loki has");
+    for outcome in &outcomes {
+        println!(
+            "{:<16} {:>6} {:>6}",
+            format!("{:?}", outcome.trouble),
+            outcome.emitted,
+            outcome.stored
+        );
+    }
+    Some(outcomes)
+}
+
+/// Ours loses nothing but what Loki refuses for good, stores nothing twice, and knows it.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_whatever_goes_wrong() {
+    let Some(outcomes) = through_all(Client::Own, "nothing_is_lost").await else {
         return;
     };
-    let counts = counts.unwrap();
-    assert_eq!(
-        (counts.delivered, counts.rejected, counts.dropped),
-        (emitted, 0, 0),
-        "{counts:?}"
-    );
-    assert_eq!(stored, emitted);
+    for outcome in outcomes {
+        let counts = outcome.counts.unwrap();
+        let refused = u64::from(outcome.trouble == Trouble::BadLine);
+        assert_eq!(
+            counts.delivered,
+            outcome.emitted - refused,
+            "{:?}: {counts:?}",
+            outcome.trouble
+        );
+        assert_eq!(
+            (counts.rejected, counts.dropped),
+            (refused, 0),
+            "{:?}: {counts:?}",
+            outcome.trouble
+        );
+        assert_eq!(outcome.stored, counts.delivered, "{:?}", outcome.trouble);
+    }
 }
 
-#[tokio::test]
-async fn all_is_well() {
-    nothing_is_lost(Trouble::None, "all_is_well").await;
-}
-
-#[tokio::test]
-async fn down_at_the_start() {
-    nothing_is_lost(Trouble::DownAtStart, "down_at_the_start").await;
-}
-
-#[tokio::test]
-async fn down_for_a_while() {
-    nothing_is_lost(Trouble::DownForAWhile, "down_for_a_while").await;
-}
-
-#[tokio::test]
-async fn slow() {
-    nothing_is_lost(Trouble::Slow, "slow").await;
-}
-
-/// Every push arrives and none is answered: what is pushed again is not stored again.
-#[tokio::test]
-async fn answers_that_are_lost() {
-    nothing_is_lost(Trouble::LostAnswers, "answers_that_are_lost").await;
-}
-
-#[tokio::test]
-async fn silent() {
-    nothing_is_lost(Trouble::Silent, "silent").await;
-}
-
-#[tokio::test]
-async fn too_many_requests() {
-    nothing_is_lost(Trouble::TooMany, "too_many_requests").await;
-}
-
-#[tokio::test]
-async fn failing() {
-    nothing_is_lost(Trouble::Failing, "failing").await;
-}
-
-/// A redirect is not followed: it would lead a push to a page that answers 200.
-#[tokio::test]
-async fn redirected() {
-    nothing_is_lost(Trouble::Redirected, "redirected").await;
-}
-
-#[tokio::test]
-async fn unauthorised() {
-    nothing_is_lost(Trouble::Unauthorised, "unauthorised").await;
+/// The crate `tracing-loki` through the same: it does not tell what it lost, Loki does.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_other_client_loses_is_counted_at_loki() {
+    let Some(outcomes) = through_all(Client::Other, "the_other_client").await else {
+        return;
+    };
+    for outcome in outcomes {
+        assert!(outcome.counts.is_none(), "it counts nothing");
+        assert!(outcome.stored <= outcome.emitted, "{outcome:?}");
+        if outcome.trouble == Trouble::Burst {
+            // Its channel holds 512 lines, and its task cannot run while they come.
+            assert!(
+                outcome.stored < outcome.emitted / 2,
+                "the reason to have our own is gone: {outcome:?}"
+            );
+        }
+    }
 }
 
 /// Loki itself goes and comes back, with what it had stored.
@@ -196,34 +236,4 @@ async fn retry_after_is_kept() {
     let emitted = sender.emitted;
     assert_eq!(sender.end(LIMIT).await.unwrap().delivered, emitted);
     assert_eq!(tenant.stored().await, emitted);
-}
-
-/// The crate `tracing-loki` through the same: it does not tell what it lost, Loki does.
-#[cfg(feature = "tracing-loki")]
-mod other {
-    use super::*;
-
-    /// It loses lines or not, as its authors made it; it never has more than was logged, and it ends.
-    async fn loses(trouble: Trouble, test: &str) -> Option<u64> {
-        let (emitted, counts, stored) = through(trouble, Client::Other, test).await?;
-        assert!(counts.is_none(), "it counts nothing");
-        Some(emitted - stored)
-    }
-
-    #[tokio::test]
-    async fn every_trouble() {
-        let mut lost = Vec::new();
-        for (trouble, test) in [
-            (Trouble::None, "other_none"),
-            (Trouble::DownForAWhile, "other_down_for_a_while"),
-            (Trouble::Silent, "other_silent"),
-            (Trouble::Failing, "other_failing"),
-        ] {
-            let Some(count) = loses(trouble, test).await else {
-                return;
-            };
-            lost.push((trouble, count));
-        }
-        println!("tracing-loki lost: {lost:?}");
-    }
 }

@@ -50,7 +50,6 @@ async fn keys_labels_and_precedence() {
 }
 
 /// The same program with the other crate: the same keys and the same labels.
-#[cfg(feature = "tracing-loki")]
 #[tokio::test]
 async fn one_line_is_changed_and_lines_are_the_same() {
     let Some(tenant) = real::tenant("one_line_is_changed").await else {

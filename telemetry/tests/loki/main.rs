@@ -10,3 +10,4 @@ mod limits;
 mod lines;
 mod real;
 mod sender;
+mod spool;

@@ -20,7 +20,6 @@ pub struct Sender {
 
 enum Inner {
     Own(BackgroundTaskController),
-    #[cfg(feature = "tracing-loki")]
     Other(tracing_loki::BackgroundTaskController, tokio::task::JoinHandle<()>),
 }
 
@@ -39,13 +38,18 @@ pub fn quick() -> LokiSettings {
 
 impl Sender {
     /// Ours.
-    pub fn own(gate: &Gate, tenant: &Tenant, mut settings: LokiSettings) -> Self {
-        settings.tenant = Some(tenant.name.clone());
+    pub fn own(gate: &Gate, tenant: &Tenant, settings: LokiSettings) -> Self {
+        Self::own_at(&gate.url(), &tenant.name, settings)
+    }
+
+    /// Ours, for an address.
+    pub fn own_at(url: &str, tenant: &str, mut settings: LokiSettings) -> Self {
+        settings.tenant = Some(tenant.to_owned());
         let (layer, controller, _) = loki::builder()
-            .label("test", &tenant.name)
+            .label("test", tenant)
             .unwrap()
             .settings(settings)
-            .build_controller_url(loki::Url::parse(&gate.url()).unwrap())
+            .build_controller_url(loki::Url::parse(url).unwrap())
             .unwrap();
         Self {
             dispatch: Dispatch::new(tracing_subscriber::registry().with(layer)),
@@ -55,7 +59,6 @@ impl Sender {
     }
 
     /// The other.
-    #[cfg(feature = "tracing-loki")]
     pub fn other(gate: &Gate, tenant: &Tenant) -> Self {
         let (layer, controller, task) = tracing_loki::builder()
             .label("test", &tenant.name)
@@ -92,11 +95,8 @@ impl Sender {
                 }
             }
         });
-        let (took, allowed) = (
-            began.elapsed(),
-            Duration::from_millis(500) + Duration::from_micros(200) * count as u32,
-        );
-        assert!(took < allowed, "{count} lines took {took:?}");
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(2), "{count} lines took {took:?}");
     }
 
     /// Logs lines for some time, a few every few milliseconds.
@@ -119,7 +119,6 @@ impl Sender {
     pub fn counts(&self) -> Option<SinkCounts> {
         match &self.inner {
             Inner::Own(controller) => Some(controller.counts()),
-            #[cfg(feature = "tracing-loki")]
             Inner::Other(..) => None,
         }
     }
@@ -139,7 +138,6 @@ impl Sender {
                 assert_eq!(counts.emitted, self.emitted + counts.recovered);
                 Some(counts)
             }
-            #[cfg(feature = "tracing-loki")]
             Inner::Other(controller, mut task) => {
                 controller.shutdown().await;
                 // It may never end.

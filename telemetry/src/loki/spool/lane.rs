@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io::{self, Seek as _, SeekFrom, Write as _};
 use std::sync::Arc;
 
 use super::folder::{Folder, SpoolError};
@@ -11,6 +11,8 @@ use super::segment::{self, MAGIC, Next, Reader};
 use crate::loki::entry::Entry;
 
 const START: u64 = MAGIC.len() as u64;
+/// A file of this size is taken away when all in it is settled. A smaller one is gone on with.
+const LARGE: u64 = 1 << 20;
 /// Files have lower numbers, so that there is always one more.
 pub(super) const HIGHEST: u64 = 1 << 62;
 
@@ -53,6 +55,8 @@ pub(super) struct Lane {
     /// No new file has a lower number: what is before the place that was reached is taken for settled.
     lowest: u64,
     writer: Option<Arc<File>>,
+    /// The disk did not take the last lines.
+    failed: bool,
     /// Files that were written to since they were last synced.
     unsynced: Vec<Arc<File>>,
     /// The number of the segment that is read.
@@ -69,6 +73,7 @@ impl Lane {
             segments: VecDeque::new(),
             lowest: 1,
             writer: None,
+            failed: false,
             unsynced: Vec::new(),
             reading: None,
             head: None,
@@ -132,28 +137,38 @@ impl Lane {
         if self.segments.back().is_none_or(|last| last.end >= segment_bytes) {
             self.writer = None;
         }
-        let writer = match &self.writer {
-            Some(writer) => Arc::clone(writer),
-            None => self.begin(folder)?,
-        };
-        let Some(last) = self.segments.back_mut() else {
-            return Ok(());
-        };
-        if let Err(error) = (&*writer).write_all(&self.buffer) {
-            // What was written of it is no record. If that cannot be taken back, the file is not gone on with.
-            if writer.set_len(last.end).is_err()
-                || io::Seek::seek(&mut &*writer, io::SeekFrom::Start(last.end)).is_err()
-            {
-                self.writer = None;
-            }
-            return Err(error);
+        let written = self.write(folder);
+        self.failed = written.is_err();
+        let writer = written?;
+        if let Some(last) = self.segments.back_mut() {
+            last.end += self.buffer.len() as u64;
+            last.lines += entries.len() as u64;
         }
-        last.end += self.buffer.len() as u64;
-        last.lines += entries.len() as u64;
         if !self.unsynced.iter().any(|file| Arc::ptr_eq(file, &writer)) {
             self.unsynced.push(writer);
         }
         Ok(())
+    }
+
+    /// Writes what is in the buffer behind the last record.
+    fn write(&mut self, folder: &Folder) -> io::Result<Arc<File>> {
+        let writer = match &self.writer {
+            Some(writer) => Arc::clone(writer),
+            None => self.begin(folder)?,
+        };
+        let Err(error) = (&*writer).write_all(&self.buffer) else {
+            return Ok(writer);
+        };
+        // What was written of it is no record. If that cannot be taken back, the file is not gone on with.
+        let end = self.segments.back().map_or(START, |last| last.end);
+        if writer
+            .set_len(end)
+            .and_then(|()| (&*writer).seek(SeekFrom::Start(end)))
+            .is_err()
+        {
+            self.writer = None;
+        }
+        Err(error)
     }
 
     /// Begins a file.
@@ -238,30 +253,28 @@ impl Lane {
         self.head.as_ref().map_or(0, |(entry, _)| entry.bytes())
     }
 
-    /// Everything before this place is settled: files that lie before it are taken away.
+    /// Everything before this place is settled: files that lie before it are taken away. The last one stays to be gone
+    /// on with, unless it is large or the disk has no room.
     pub(super) fn settled(&mut self, folder: &Folder, place: Place) {
-        while self.segments.len() > 1
-            && let Some(first) = self.segments.front()
-            && (first.number < place.segment || (first.number == place.segment && first.end == place.offset))
-        {
-            folder.remove(&self.name(first.number));
-            if self.reading.as_ref().is_some_and(|(number, _)| *number == first.number) {
-                self.reading = None;
+        while let Some(first) = self.segments.front() {
+            let is_settled =
+                first.number < place.segment || (first.number == place.segment && first.end == place.offset);
+            let is_wanted = self.segments.len() == 1 && !self.failed && first.end < LARGE;
+            if !is_settled || is_wanted {
+                break;
             }
-            self.segments.pop_front();
+            self.remove(folder, 0);
         }
     }
 
-    /// Gives up the oldest file of which nothing was read, but not the one that is written. The lines in it.
-    pub(super) fn give_up_oldest(&mut self, folder: &Folder) -> Option<u64> {
-        let candidates = self.segments.len().saturating_sub(1);
-        let index = self
-            .segments
-            .iter()
-            .take(candidates)
-            .position(|segment| segment.read == 0 && segment.lines > 0)?;
-        let segment = self.segments.remove(index)?;
+    /// Takes a file away. The lines in it.
+    fn remove(&mut self, folder: &Folder, index: usize) -> u64 {
+        let is_last = index + 1 == self.segments.len();
+        let Some(segment) = self.segments.remove(index) else {
+            return 0;
+        };
         folder.remove(&self.name(segment.number));
+        self.lowest = self.lowest.max(segment.number + 1);
         if self
             .reading
             .as_ref()
@@ -269,17 +282,25 @@ impl Lane {
         {
             self.reading = None;
         }
-        Some(segment.lines)
+        if is_last {
+            self.writer = None;
+        }
+        segment.lines
+    }
+
+    /// Gives up the oldest file of which nothing was read, but not the one that is written. The lines in it.
+    pub(super) fn give_up_oldest(&mut self, folder: &Folder) -> Option<u64> {
+        let candidates = self.segments.len().saturating_sub(1);
+        let unread = |segment: &Segment| segment.read == 0 && segment.lines > 0;
+        let index = self.segments.iter().take(candidates).position(unread)?;
+        Some(self.remove(folder, index))
     }
 
     /// Takes all files away, when every line is settled.
     pub(super) fn clear(&mut self, folder: &Folder) {
-        self.writer = None;
-        self.reading = None;
         self.head = None;
-        for segment in std::mem::take(&mut self.segments) {
-            folder.remove(&self.name(segment.number));
-            self.lowest = self.lowest.max(segment.number + 1);
+        while !self.segments.is_empty() {
+            self.remove(folder, 0);
         }
     }
 

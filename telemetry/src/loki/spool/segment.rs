@@ -242,7 +242,8 @@ mod tests {
             let mut bytes = Vec::new();
             entries.iter().for_each(|entry| encode(entry, &mut bytes));
             prop_assume!(!bytes.is_empty());
-            bytes[place.index(bytes.len())] ^= 1 << bit;
+            let place = place.index(bytes.len());
+            bytes[place] ^= 1 << bit;
             let (found, end) = read(&bytes);
             prop_assert_eq!(end, Next::Damaged);
             prop_assert_eq!(&found[..], &entries[..found.len()]);

@@ -14,7 +14,7 @@ fn entry(at: i64, level: usize, length: usize) -> Entry {
     Entry {
         level: LEVELS[level].0,
         at,
-        line: Bytes::from(format!("{at:x<length$}")),
+        line: Bytes::from(format!("{at}{}", "x".repeat(length))),
         late: false,
     }
 }
