@@ -1,15 +1,20 @@
-//! What a person at a terminal sees and types: the picker, `[y/N]`, the typed name of a protected environment, and a
-//! narrow window. The terminal is a real one, made by `script` of util-linux.
+//! What a person at a terminal sees and types: the picker, `[y/N]`, the typed name of a protected environment, a table that
+//! changes in place, and a narrow window. The terminal is a real one, made by `script` of util-linux.
 
+#[path = "support/answers.rs"]
+mod answers;
 #[path = "support/sandbox.rs"]
 mod sandbox;
 
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 
+use answers::{Answers, http};
 use sandbox::{Sandbox, eventually, tiny_service};
 
 /// A command on a terminal of its own.
@@ -20,6 +25,10 @@ struct Terminal {
 
 impl Terminal {
     fn start(sandbox: &Sandbox, columns: u16, typed: &str) -> Self {
+        Self::with(sandbox, columns, typed, &[])
+    }
+
+    fn with(sandbox: &Sandbox, columns: u16, typed: &str, variables: &[(&str, &str)]) -> Self {
         let line = format!(
             "stty cols {columns} rows 24 -echo; exec '{}' {typed}",
             env!("CARGO_BIN_EXE_opsctl")
@@ -40,6 +49,7 @@ impl Terminal {
             };
         }
         command.env("TERM", "xterm").env("SHELL", "/bin/sh");
+        command.envs(variables.iter().copied());
         let mut child = command.spawn().expect("script of util-linux");
         let seen = Arc::new(Mutex::new(Vec::new()));
         let mut output = child.stdout.take().expect("a pipe");
@@ -53,10 +63,15 @@ impl Terminal {
         Self { child, seen }
     }
 
+    /// What was sent so far, as it is.
+    fn sent(&self) -> String {
+        let seen = self.seen.lock().expect("nobody panics with it");
+        String::from_utf8_lossy(&seen).into_owned()
+    }
+
     /// What was shown so far, without colours.
     fn shown(&self) -> String {
-        let seen = self.seen.lock().expect("nobody panics with it");
-        let text = String::from_utf8_lossy(&seen).into_owned();
+        let text = self.sent();
         let mut plain = String::new();
         let mut rest = text.chars();
         while let Some(c) = rest.next() {
@@ -83,6 +98,11 @@ impl Terminal {
         writeln!(input, "{line}")
             .and_then(|()| input.flush())
             .expect("it listens");
+    }
+
+    fn presses(&mut self, key: &str) {
+        let input = self.child.stdin.as_mut().expect("a pipe");
+        write!(input, "{key}").and_then(|()| input.flush()).expect("it listens");
     }
 
     fn ends(mut self, code: i32) -> String {
@@ -209,5 +229,76 @@ fn a_narrow_terminal_shows_what_is_asked_for() {
         let shown = Terminal::start(&sandbox, 80, typed).ends(0);
         let long: Vec<&str> = shown.lines().filter(|line| line.chars().count() > 100).collect();
         assert!(long.is_empty(), "`opsctl {typed}`: {long:#?}");
+    }
+}
+
+const CTRL_C: &str = "\u{3}";
+
+#[test]
+fn a_watch_changes_in_place_and_gives_the_terminal_back() {
+    let status = Arc::new(AtomicU16::new(200));
+    let said = Arc::clone(&status);
+    let server = Answers::start(move |_| Some(http(&format!("{} x", said.load(Ordering::SeqCst)), "", "")));
+    let sandbox = Sandbox::new();
+    let typed = format!("health watch {} --interval 50ms", server.url("/x"));
+    for (variables, coloured) in [(&[][..], true), (&[("NO_COLOR", "1")][..], false)] {
+        status.store(200, Ordering::SeqCst);
+        let mut terminal = Terminal::with(&sandbox, 100, &typed, variables);
+        terminal.sees("healthy");
+        terminal.sees("Ctrl-C ends");
+        status.store(503, Ordering::SeqCst);
+        terminal.sees("unhealthy");
+        let sent = terminal.sent();
+        assert!(
+            sent.contains("\u{1b}[?1049h\u{1b}[?25l"),
+            "the second screen, without a cursor: {sent:?}"
+        );
+        assert!(!sent.contains("\u{1b}[?25h"), "{sent:?}");
+        assert_eq!(sent.contains("\u{1b}[32mhealthy"), coloured, "{sent:?}");
+        terminal.presses(CTRL_C);
+        let seen = Arc::clone(&terminal.seen);
+        terminal.ends(130);
+        let sent = String::from_utf8_lossy(&seen.lock().expect("nobody panics with it")).into_owned();
+        let (_, after) = sent
+            .rsplit_once("\u{1b}[?25h\u{1b}[?1049l")
+            .expect("the first screen, with a cursor");
+        assert!(
+            after.contains("unhealthy") && after.contains("503"),
+            "the last table stays: {after:?}"
+        );
+    }
+}
+
+#[test]
+fn a_trace_fits_its_terminal() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "opsctl.toml",
+        "version = 1\n[env.local]\n[service.shop]\nlocal = { command = [\"x\"] }\n",
+    );
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let id = |n: u64| format!("{:016x}", 0xa000 + n);
+    let spans: Vec<serde_json::Value> = (0..40)
+        .map(|n| {
+            serde_json::json!({
+                "traceId": trace, "spanId": id(n), "name": "a step with a rather long name",
+                "parentSpanId": if n == 0 { String::new() } else { id(n - 1) },
+                "kind": 2, "startTimeUnixNano": (n * 1000).to_string(), "endTimeUnixNano": (9_000_000 + n * 1000).to_string(),
+                "status": { "code": 2, "message": "it failed for a reason that takes a whole line to tell" },
+            })
+        })
+        .collect();
+    let export = serde_json::json!({ "resourceSpans": [{ "scopeSpans": [{ "spans": spans }] }] });
+    sandbox.write(".opsctl/logs/shop/shop-1.spans.jsonl", &format!("{export}\n"));
+    fs::set_permissions(sandbox.path(".opsctl"), fs::Permissions::from_mode(0o700)).expect("our own folder");
+    for columns in [20, 40, 60, 80, 200] {
+        let shown = Terminal::start(&sandbox, columns, &format!("trace {trace}")).ends(0);
+        let tree = shown.lines().skip_while(|line| !line.starts_with("SPAN"));
+        let long: Vec<&str> = tree
+            .filter(|line| line.trim_end().chars().count() > usize::from(columns))
+            .collect();
+        assert!(long.is_empty(), "{columns}: {long:#?}");
+        assert_eq!(shown.contains('█'), columns >= 80, "{columns}: {shown}");
+        assert!(shown.matches("9.0 ms").count() >= 40, "{columns}: {shown}");
     }
 }

@@ -619,24 +619,15 @@ async fn a_real_order_is_found_by_the_id_of_its_answer() {
     assert_eq!(placed.headers()["x-correlation-id"], "order-of-a-test");
 
     let trace = || sandbox.run(&["trace", TRACE, "--json"]);
-    eventually("spans of orders and payments", || {
-        let ran = trace();
-        ran.code == 0 && {
-            let services = ran.json()["traces"][0]["services"].clone();
-            ["orders", "payments"]
-                .iter()
-                .all(|service| services.as_array().is_some_and(|all| all.contains(&json!(service))))
-        }
-    });
-    // The client's own span is nowhere: it is named as missing, and everything hangs together under it.
-    let trace = trace().json();
+    eventually("the spans of orders", || trace().code == 0);
+    // The client's own span is nowhere: it is named as missing, and the request hangs together under it.
+    let trace = trace().json()["traces"][0].clone();
+    assert_eq!(trace["missing_spans"], json!(["00f067aa0ba902b7"]));
+    assert_eq!(trace["spans"][0]["parent_span_id"], "00f067aa0ba902b7");
+    assert_eq!(trace["spans"][0]["name"], "POST /orders");
     assert!(
-        trace["traces"][0]["missing_spans"]
-            .as_array()
-            .is_some_and(|all| all.contains(&json!("00f067aa0ba902b7")))
+        trace["spans"][0]["instance"]
+            .as_str()
+            .is_some_and(|instance| instance.starts_with("orders-"))
     );
-    let lines = sandbox.run(&["logs", "--trace", "order-of-a-test", "--json"]).ended(0);
-    assert!(lines.stdout.contains("\"service\":\"orders\""), "{}", lines.stdout);
-    let tree = sandbox.run(&["trace", "order-of-a-test", "--logs"]).ended(0).stdout;
-    assert!(tree.contains("orders: ") && tree.contains("payments: "), "{tree}");
 }

@@ -90,8 +90,8 @@ impl Server {
     /// `GET` of a path: the document, or `None` where there is nothing.
     pub(super) async fn get(&self, path: &str, query: &[(&str, String)]) -> Result<Option<Value>, Failure> {
         let address = format!("{}{path}", self.url);
-        let mut address = reqwest::Url::parse(&address)
-            .map_err(|error| Failure::bug("could not make an address").because(&error))?;
+        let mut address =
+            reqwest::Url::parse(&address).map_err(|error| Failure::bug("could not make an address").because(&error))?;
         if !query.is_empty() {
             address.query_pairs_mut().extend_pairs(query);
         }
