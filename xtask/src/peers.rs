@@ -156,7 +156,7 @@ fn in_background(plan: &Plan) -> Result<()> {
 
 fn list() {
     println!(
-        "{:<13} {:<9} {:<28} {:>9}  {:<9} PURPOSE",
+        "{:<18} {:<9} {:<32} {:>7}  {:<9} PURPOSE",
         "NAME", "VERSION", "ORIGIN", "SIZE", "INSTALLED"
     );
     for peer in PEERS {
@@ -164,7 +164,7 @@ fn list() {
         let size = format!("{} MiB", peer.size_mib);
         let installed = if peer.locate().is_some() { "yes" } else { "no" };
         let (name, origin, purpose) = (peer.name, peer.origin.to_string(), peer.purpose);
-        println!("{name:<13} {version:<9} {origin:<28} {size:>9}  {installed:<9} {purpose}");
+        println!("{name:<18} {version:<9} {origin:<32} {size:>7}  {installed:<9} {purpose}");
     }
 }
 

@@ -16,7 +16,7 @@ pub struct Peer {
     pub purpose: &'static str,
     /// How it is had.
     pub origin: Origin,
-    /// Its programs. The first is the one that `name` stands for.
+    /// Its programs, or the folder of what is no program. The first is what `name` stands for.
     pub programs: &'static [&'static str],
     /// Installed size in MiB, rounded up; printed before anything is installed.
     pub size_mib: u32,
@@ -44,6 +44,11 @@ pub enum Origin {
     /// Java archives with the `pom.xml` and `checksums` in `xtask/peers/maven/NAME`, and a script there that runs them.
     Maven {
         /// The version of the main artifact.
+        version: &'static str,
+    },
+    /// Python packages with the `requirements.txt` in `xtask/peers/pypi/NAME`, which has their checksums.
+    PyPi {
+        /// The version of the main package.
         version: &'static str,
     },
 }
@@ -104,7 +109,7 @@ pub const PEERS: &[Peer] = &[
             packages: &["github.com/jaegertracing/jaeger/cmd/all-in-one"],
         },
         programs: &["jaeger"],
-        size_mib: 40,
+        size_mib: 46,
         seconds: 102,
     },
     Peer {
@@ -118,7 +123,7 @@ pub const PEERS: &[Peer] = &[
             ],
         },
         programs: &["prometheus", "promtool"],
-        size_mib: 250,
+        size_mib: 180,
         seconds: 270,
     },
     Peer {
@@ -145,6 +150,25 @@ pub const PEERS: &[Peer] = &[
         programs: &["kubeconform"],
         size_mib: 10,
         seconds: 5,
+    },
+    Peer {
+        name: "kubernetes-schemas",
+        purpose: "what kubeconform holds manifests against",
+        origin: Origin::PyPi { version: "1.37.0" },
+        programs: &["kubernetes_validate/kubernetes-json-schema"],
+        size_mib: 75,
+        seconds: 10,
+    },
+    Peer {
+        name: "compose-go",
+        purpose: "judges compose files: what Docker itself reads them with",
+        origin: Origin::Go {
+            version: "2.16.2",
+            packages: &["github.com/compose-spec/compose-go/v2/cmd"],
+        },
+        programs: &["compose-go"],
+        size_mib: 5,
+        seconds: 10,
     },
     Peer {
         name: "postgres",
@@ -189,7 +213,7 @@ pub const PEERS: &[Peer] = &[
         purpose: "a log of messages, one broker with KRaft",
         origin: Origin::Maven { version: "4.1.0" },
         programs: &["kafka"],
-        size_mib: 90,
+        size_mib: 44,
         seconds: 30,
     },
     Peer {
@@ -219,7 +243,7 @@ pub const PEERS: &[Peer] = &[
             packages: &["github.com/temporalio/cli/cmd/temporal"],
         },
         programs: &["temporal"],
-        size_mib: 110,
+        size_mib: 204,
         seconds: 115,
     },
 ];
@@ -248,12 +272,12 @@ impl Peer {
         match self.origin {
             Origin::Debian { folder, .. } => folder
                 .map(Path::new)
-                .and_then(|folder| executable(folder, program))
+                .and_then(|folder| existing(folder, program))
                 .or_else(|| {
                     let path = std::env::var_os("PATH")?;
-                    std::env::split_paths(&path).find_map(|folder| executable(&folder, program))
+                    std::env::split_paths(&path).find_map(|folder| existing(&folder, program))
                 }),
-            Origin::Go { .. } | Origin::Maven { .. } => executable(&self.folder()?, program),
+            Origin::Go { .. } | Origin::Maven { .. } | Origin::PyPi { .. } => existing(&self.folder()?, program),
         }
     }
 
@@ -261,7 +285,7 @@ impl Peer {
     pub fn version(&self) -> Option<&'static str> {
         match self.origin {
             Origin::Debian { .. } => None,
-            Origin::Go { version, .. } | Origin::Maven { version } => Some(version),
+            Origin::Go { version, .. } | Origin::Maven { version } | Origin::PyPi { version } => Some(version),
         }
     }
 
@@ -272,9 +296,9 @@ impl Peer {
     }
 }
 
-fn executable(folder: &Path, program: &str) -> Option<PathBuf> {
-    let file = folder.join(program);
-    file.is_file().then_some(file)
+fn existing(folder: &Path, program: &str) -> Option<PathBuf> {
+    let path = folder.join(program);
+    path.exists().then_some(path)
 }
 
 impl fmt::Display for Origin {
@@ -283,6 +307,7 @@ impl fmt::Display for Origin {
             Self::Debian { package, .. } => write!(f, "Debian package {package}"),
             Self::Go { .. } => write!(f, "Go module"),
             Self::Maven { .. } => write!(f, "Maven artifact"),
+            Self::PyPi { .. } => write!(f, "Python package"),
         }
     }
 }

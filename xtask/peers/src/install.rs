@@ -6,6 +6,7 @@
 mod debian;
 mod go;
 mod maven;
+mod pypi;
 mod tool;
 
 use std::{fmt, io, path::PathBuf};
@@ -135,6 +136,7 @@ pub fn install(plan: &Plan, mut progress: impl FnMut(&str)) -> Result<(), Instal
             Origin::Debian { .. } => {}
             Origin::Go { packages, .. } => go::build(&peer, packages, workshop.path(), &made)?,
             Origin::Maven { .. } => maven::fetch(&peer, workshop.path(), &made)?,
+            Origin::PyPi { .. } => pypi::fetch(&peer, workshop.path(), &made)?,
         }
         cache::publish(&made, &installed).map_err(in_cache)?;
         progress(&format!("{}: installed", peer.name));
@@ -180,7 +182,7 @@ impl fmt::Display for Plan {
             let (name, size, origin, purpose) = (peer.name, peer.size_mib, peer.origin.to_string(), peer.purpose);
             writeln!(
                 f,
-                "  {name:<12} {size:>4} MiB {:>7}  {origin}: {purpose}",
+                "  {name:<18} {size:>4} MiB {:>7}  {origin}: {purpose}",
                 minutes(peer.seconds)
             )?;
         }
@@ -222,18 +224,14 @@ mod tests {
     #[test]
     fn every_built_peer_has_its_recipe() {
         for peer in PEERS {
-            let files: &[&str] = match peer.origin {
+            let (kind, files): (_, &[&str]) = match peer.origin {
                 Origin::Debian { .. } => continue,
                 Origin::Go { packages, .. } => {
                     assert_eq!(packages.len(), peer.programs.len(), "{}", peer.name);
-                    &["go.mod", "go.sum"]
+                    ("go", &["go.mod", "go.sum"])
                 }
-                Origin::Maven { .. } => &["pom.xml", "checksums", peer.name],
-            };
-            let kind = if matches!(peer.origin, Origin::Maven { .. }) {
-                "maven"
-            } else {
-                "go"
+                Origin::Maven { .. } => ("maven", &["pom.xml", "checksums", peer.name]),
+                Origin::PyPi { .. } => ("pypi", &["requirements.txt"]),
             };
             let version = peer.version().unwrap();
             let texts = files

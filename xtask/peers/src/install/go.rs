@@ -1,10 +1,9 @@
 //! Programs built from Go modules. What they are built from is fixed by a `go.mod` and a `go.sum` of this project, a
 //! folder a peer, since their dependencies would clash in a shared one. The caches are the build's own, and go with it.
 //!
-//! A folder may also hold `overlay/PACKAGE/FILE`: files that a module lacks, or has otherwise.
+//! A folder may also hold `overlay/PACKAGE/FILE`: files that a module lacks.
 
 use std::{
-    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -14,13 +13,16 @@ use crate::{Peer, Program};
 
 /// Builds the programs of `peer` into `made`.
 pub(super) fn build(peer: &Peer, packages: &[&str], workshop: &Path, made: &Path) -> Result<(), InstallError> {
-    let source = recipe("go", peer);
-    let overlay = overlay(&source, workshop)?;
+    let recipe = recipe("go", peer);
+    let overlay = recipe.join("overlay");
+    let (source, modules) = if overlay.exists() {
+        (vendored(&recipe, &overlay, workshop)?, "-mod=vendor")
+    } else {
+        (recipe, "-mod=readonly")
+    };
     for (program, package) in peer.programs.iter().zip(packages) {
         let build = go(workshop)
-            .args(["build", "-mod=readonly", "-trimpath", "-ldflags=-s -w", "-overlay"])
-            .arg(&overlay)
-            .arg("-o")
+            .args(["build", modules, "-trimpath", "-ldflags=-s -w", "-o"])
             .arg(made.join(program))
             .arg(package);
         tool::run(&build, &source, Some(workshop))?;
@@ -40,46 +42,36 @@ fn go(workshop: &Path) -> Program {
         .env("GOTOOLCHAIN", "local")
 }
 
-/// Writes the file that tells `go` which files are laid over the modules'.
-fn overlay(source: &Path, workshop: &Path) -> Result<PathBuf, InstallError> {
-    let mut replace = BTreeMap::new();
-    let root = source.join("overlay");
-    for file in files(&root).map_err(|error| in_file(&root, error))? {
-        let (Some(package), Some(name)) = (
-            file.parent().and_then(|folder| folder.strip_prefix(&root).ok()),
-            file.file_name(),
-        ) else {
-            continue;
-        };
-        let list = go(workshop)
-            .args(["list", "-mod=readonly", "-f", "{{.Dir}}"])
-            .arg(package);
-        // What it downloads on the way it says before.
-        let said = tool::run(&list, source, Some(workshop))?;
-        let folder = PathBuf::from(said.lines().next_back().unwrap_or_default());
-        replace.insert(folder.join(name), file);
+/// A folder in `workshop` with the modules' sources in it, and the files of `overlay` among them. `go` has an option of
+/// that name, but it refuses files in its cache.
+fn vendored(recipe: &Path, overlay: &Path, workshop: &Path) -> Result<PathBuf, InstallError> {
+    let source = workshop.join("source");
+    for name in ["go.mod", "go.sum"] {
+        copy(&recipe.join(name), &source.join(name))?;
     }
-    let file = workshop.join("overlay.json");
-    let text = serde_json::json!({ "Replace": replace }).to_string();
-    fs::write(&file, text).map_err(|error| in_file(&file, error))?;
-    Ok(file)
+    tool::run(&go(workshop).args(["mod", "vendor"]), &source, Some(workshop))?;
+    copy_all(overlay, &source.join("vendor"))?;
+    Ok(source)
 }
 
-/// Every file below `folder`; none when there is no such folder.
-fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    if !folder.exists() {
-        return Ok(found);
-    }
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
+fn copy_all(from: &Path, to: &Path) -> Result<(), InstallError> {
+    for entry in fs::read_dir(from).map_err(|error| in_file(from, error))? {
+        let entry = entry.map_err(|error| in_file(from, error))?;
+        let (path, target) = (entry.path(), to.join(entry.file_name()));
         if path.is_dir() {
-            found.extend(files(&path)?);
+            copy_all(&path, &target)?;
         } else {
-            found.push(path);
+            copy(&path, &target)?;
         }
     }
-    Ok(found)
+    Ok(())
+}
+
+fn copy(from: &Path, to: &Path) -> Result<(), InstallError> {
+    let folder = to.parent().unwrap_or(to);
+    fs::create_dir_all(folder).map_err(|error| in_file(folder, error))?;
+    fs::copy(from, to).map_err(|error| in_file(from, error))?;
+    Ok(())
 }
 
 fn in_file(path: &Path, source: io::Error) -> InstallError {
