@@ -92,14 +92,9 @@ async fn a_full_pool_is_a_warning_and_a_hanging_server_behind_it_is_not() {
 
     // The server's own limit: nobody gets in, so that is no warning.
     let (idle, mut others) = (pool.get().await.unwrap(), Vec::new());
-    loop {
-        match config(address, "postgres", "").connect(NoTls).await {
-            Ok((client, connection)) => {
-                tokio::spawn(connection);
-                others.push(client);
-            }
-            Err(_) => break,
-        }
+    while let Ok((client, connection)) = config(address, "postgres", "").connect(NoTls).await {
+        tokio::spawn(connection);
+        others.push(client);
     }
     drop(deadpool_postgres::Object::take(idle));
     let (client, connection) = loop {
