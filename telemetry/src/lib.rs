@@ -70,7 +70,7 @@ pub use database::{DatabaseCalls, Pool, PoolFigures};
 pub use client::{GrpcClientLayer, HttpClient, HttpClientLayer};
 pub use level::{FilterError, LevelStatus, LogLevel};
 pub use log::settings::{LogFormat, LogSettings, StdoutSettings};
-pub use metrics::{Counter, Exemplar, Gauge, Histogram, Metrics};
+pub use metrics::{Counter, Exemplar, Gauge, Histogram, Metrics, MetricsSettings};
 pub use otlp::{Compression, OtlpSettings, OtlpSignal, Protocol};
 #[cfg(feature = "resilience")]
 pub use policy_events::PolicyEvents;

@@ -6,8 +6,11 @@
 
 mod family;
 pub(crate) mod memo;
+mod push;
+mod settings;
 mod text;
 mod value;
+mod wire;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -15,8 +18,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use catalogue::Metric;
 
+use crate::server::RpcNames;
 pub use family::OVERFLOW;
 use family::{Family, Value};
+pub use settings::MetricsSettings;
 pub(crate) use text::Format;
 pub use value::{Counter, Exemplar, Gauge, Histogram};
 
@@ -35,6 +40,7 @@ struct Inner {
     hooks: RwLock<Vec<Hook>>,
     overflow: Counter,
     exemplars: AtomicBool,
+    rpc_names: RwLock<RpcNames>,
     /// Bytes of the last text, the next one's likely size.
     size: AtomicUsize,
 }
@@ -62,6 +68,7 @@ impl Metrics {
             hooks: RwLock::default(),
             overflow: Counter::default(),
             exemplars: AtomicBool::new(true),
+            rpc_names: RwLock::default(),
             size: AtomicUsize::new(16 * 1024),
         };
         let overflow = catalogue::TELEMETRY_METRIC_CARDINALITY_OVERFLOW_TOTAL.metric();
@@ -152,8 +159,21 @@ impl Metrics {
         self.inner.exemplars.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn set_exemplars(&self, wanted: bool) {
+    fn set_exemplars(&self, wanted: bool) {
         self.inner.exemplars.store(wanted, Ordering::Relaxed);
+    }
+
+    /// Names of gRPC calls that layers made from now on export too.
+    pub(crate) fn rpc_names(&self) -> RpcNames {
+        *self.inner.rpc_names.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_rpc_names(&self, names: RpcNames) {
+        *self.inner.rpc_names.write().unwrap_or_else(PoisonError::into_inner) = names;
+    }
+
+    fn families(&self) -> &[Family] {
+        &self.inner.families
     }
 }
 

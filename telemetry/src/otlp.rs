@@ -44,6 +44,19 @@ impl Transport {
         })
     }
 
+    /// Whether one can be made, for those who make it in a thread, where nobody hears of an error.
+    pub(crate) fn probe(target: &Target) -> Result<(), InitError> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|source| InitError::Thread { source })?;
+        let inside = runtime.enter();
+        let made = Self::new(target).map(drop);
+        drop(inside);
+        runtime.shutdown_background();
+        made
+    }
+
     /// Sends one encoded `Export…ServiceRequest` and waits for the answer, not longer than the export's time-out and not
     /// beyond `deadline`. Without an
     /// answer nothing is known of it, and it may have arrived: that is `Later`.

@@ -40,6 +40,15 @@ pub enum InitError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The listener for `/metrics` cannot be opened.
+    #[error("metrics cannot be served on {addr}")]
+    Listen {
+        /// Where.
+        addr: std::net::SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// A thread or its runtime cannot be made.
     #[error("a telemetry thread cannot be started")]
     Thread {

@@ -42,7 +42,8 @@ impl GrpcType {
 }
 
 /// Which of OpenTelemetry's names for gRPC servers are exported besides `grpc_server_*`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct RpcNames {
     /// `rpc_server_call_duration_seconds`, the release candidate of the coming stable names.
     pub stable: bool,
@@ -94,7 +95,8 @@ pub(crate) enum GrpcCall {
 
 impl GrpcRed {
     pub(crate) fn server(metrics: Metrics) -> Self {
-        Self::new(metrics, Side::Server(RpcNames::default()))
+        let names = metrics.rpc_names();
+        Self::new(metrics, Side::Server(names))
     }
 
     /// Exports the server's calls under these names too.

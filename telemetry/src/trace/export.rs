@@ -36,7 +36,7 @@ impl Exporter {
         let queue = Queue::new(queue, None);
         let of_thread = Arc::clone(&queue);
         // A wrong certificate is told at once, and not by a thread that ends.
-        probe(&target)?;
+        Transport::probe(&target)?;
         let run = move || async move {
             if let Ok(transport) = Transport::new(&target) {
                 let sender = Sender {
@@ -55,19 +55,6 @@ impl Exporter {
     pub(crate) fn push(&self, span: Finished) {
         self.queue.push(span);
     }
-}
-
-/// Makes a transport as the thread will.
-fn probe(target: &Target) -> Result<(), InitError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|source| InitError::Thread { source })?;
-    let inside = runtime.enter();
-    let made = Transport::new(target).map(drop);
-    drop(inside);
-    runtime.shutdown_background();
-    made
 }
 
 impl Sink for Exporter {
