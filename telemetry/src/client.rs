@@ -32,7 +32,9 @@ impl Hosts {
     /// Whether `host` is listed, by itself or by a `*.domain` above it.
     fn has(&self, host: Option<&str>) -> bool {
         let Self::Only(listed) = self else { return true };
-        let Some(host) = host.map(str::to_ascii_lowercase) else { return false };
+        let Some(host) = host.map(str::to_ascii_lowercase) else {
+            return false;
+        };
         listed.iter().any(|pattern| match pattern.strip_prefix('*') {
             Some(domain) => host.ends_with(domain) && host.len() > domain.len(),
             None => *pattern == host,

@@ -110,15 +110,25 @@ async fn an_http_call_is_a_client_and_a_server_span_of_one_trace() {
         .unwrap();
     assert_eq!(answer.text().await.unwrap(), "fine");
     drop(request);
-    let (client, server) = (of_kind(&telemetry, CLIENT).pop().unwrap(), of_kind(&telemetry, SERVER).pop().unwrap());
+    let (client, server) = (
+        of_kind(&telemetry, CLIENT).pop().unwrap(),
+        of_kind(&telemetry, SERVER).pop().unwrap(),
+    );
     assert_eq!((client.name.as_str(), client.is_error), ("GET", false));
-    assert_eq!((&server.trace_id, &server.parent_span_id), (&client.trace_id, &client.span_id));
+    assert_eq!(
+        (&server.trace_id, &server.parent_span_id),
+        (&client.trace_id, &client.span_id)
+    );
     let found = attributes(&client);
     assert_eq!(found["http.response.status_code"], "200");
     assert_eq!(found["server.address"], "localhost");
     assert_eq!(found["url.full"], format!("{url}/ok"), "without the query");
     assert!(heard.last()["traceparent"].to_str().unwrap().contains(&client.span_id));
-    let parent = telemetry.spans().into_iter().find(|span| span.name == "request").unwrap();
+    let parent = telemetry
+        .spans()
+        .into_iter()
+        .find(|span| span.name == "request")
+        .unwrap();
     assert_eq!(client.parent_span_id, parent.span_id);
 }
 
@@ -135,7 +145,10 @@ async fn an_http_call_that_fails_says_how() {
     drop(listener);
     assert!(client.send(client.plain().get(nowhere)).await.is_err());
     let calls = of_kind(&telemetry, CLIENT);
-    let found: Vec<_> = calls.iter().map(|call| (call.is_error, attributes(call)["error.type"])).collect();
+    let found: Vec<_> = calls
+        .iter()
+        .map(|call| (call.is_error, attributes(call)["error.type"]))
+        .collect();
     assert_eq!(found, [(true, "502"), (true, "cancelled"), (true, "transport")]);
 }
 
@@ -181,12 +194,25 @@ async fn each_attempt_of_a_grpc_call_has_a_span_below_the_caller() {
     client.check(check()).instrument(request.clone()).await.unwrap();
     drop(request);
     let attempts = of_kind(&telemetry, CLIENT);
-    let parent = telemetry.spans().into_iter().find(|span| span.name == "request").unwrap();
+    let parent = telemetry
+        .spans()
+        .into_iter()
+        .find(|span| span.name == "request")
+        .unwrap();
     assert_eq!(attempts.len(), 2, "{attempts:?}");
-    for (attempt, (headers, code)) in attempts.iter().zip(heard.headers.lock().unwrap().iter().zip(["14", "0"])) {
+    for (attempt, (headers, code)) in attempts
+        .iter()
+        .zip(heard.headers.lock().unwrap().iter().zip(["14", "0"]))
+    {
         assert_eq!(attempt.name, "grpc.health.v1.Health/Check");
-        assert_eq!((&attempt.trace_id, &attempt.parent_span_id), (&parent.trace_id, &parent.span_id));
-        assert_eq!((attributes(attempt)["rpc.grpc.status_code"], attempt.is_error), (code, code != "0"));
+        assert_eq!(
+            (&attempt.trace_id, &attempt.parent_span_id),
+            (&parent.trace_id, &parent.span_id)
+        );
+        assert_eq!(
+            (attributes(attempt)["rpc.grpc.status_code"], attempt.is_error),
+            (code, code != "0")
+        );
         assert!(headers["traceparent"].to_str().unwrap().contains(&attempt.span_id));
         assert_eq!(attributes(attempt)["server.address"], "localhost");
     }
@@ -197,9 +223,12 @@ async fn a_grpc_call_that_nobody_answers_or_waits_for_says_so() {
     let telemetry = Telemetry::test();
     let (listener, url) = listen().await;
     let endpoint = Endpoint::from_shared(url).unwrap();
-    let client = |channel: Channel| HealthClient::new(ServiceBuilder::new().layer(GrpcClientLayer::new()).service(channel));
+    let client =
+        |channel: Channel| HealthClient::new(ServiceBuilder::new().layer(GrpcClientLayer::new()).service(channel));
     let pending = client(endpoint.connect_lazy());
-    let waited = tokio::time::timeout(Duration::from_millis(100), async move { pending.clone().check(check()).await });
+    let waited = tokio::time::timeout(Duration::from_millis(100), async move {
+        pending.clone().check(check()).await
+    });
     assert!(waited.await.is_err());
     drop(listener);
     assert!(client(endpoint.connect_lazy()).check(check()).await.is_err());

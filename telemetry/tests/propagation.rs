@@ -34,7 +34,11 @@ fn through(incoming: &HeaderMap) -> (HeaderMap, Vec<&'static str>) {
 fn trace_id(headers: &HeaderMap) -> String {
     let text = headers["traceparent"].to_str().unwrap();
     let parts: Vec<_> = text.split('-').collect();
-    assert_eq!(parts.iter().map(|part| part.len()).collect::<Vec<_>>(), [2, 32, 16, 2], "{text}");
+    assert_eq!(
+        parts.iter().map(|part| part.len()).collect::<Vec<_>>(),
+        [2, 32, 16, 2],
+        "{text}"
+    );
     assert_ne!(parts[2], "1234567890123456", "a span of its own");
     parts[1].to_owned()
 }
@@ -60,11 +64,26 @@ fn trace_parents_by_the_letter() {
         (format!("000-{rest}"), false),
         (format!("0000-{rest}"), false),
         (format!("0-{rest}"), false),
-        ("00-00000000000000000000000000000000-1234567890123456-01".to_owned(), false),
-        ("00-.2345678901234567890123456789012-1234567890123456-01".to_owned(), false),
-        ("00-1234567890123456789012345678901.-1234567890123456-01".to_owned(), false),
-        ("00-123456789012345678901234567890123-1234567890123456-01".to_owned(), false),
-        ("00-1234567890123456789012345678901-1234567890123456-01".to_owned(), false),
+        (
+            "00-00000000000000000000000000000000-1234567890123456-01".to_owned(),
+            false,
+        ),
+        (
+            "00-.2345678901234567890123456789012-1234567890123456-01".to_owned(),
+            false,
+        ),
+        (
+            "00-1234567890123456789012345678901.-1234567890123456-01".to_owned(),
+            false,
+        ),
+        (
+            "00-123456789012345678901234567890123-1234567890123456-01".to_owned(),
+            false,
+        ),
+        (
+            "00-1234567890123456789012345678901-1234567890123456-01".to_owned(),
+            false,
+        ),
         (format!("00-{TRACE}-0000000000000000-01"), false),
         (format!("00-{TRACE}-.234567890123456-01"), false),
         (format!("00-{TRACE}-123456789012345.-01"), false),
@@ -81,8 +100,14 @@ fn trace_parents_by_the_letter() {
         (format!("\t {VALID} \t"), true),
         // What the crate opentelemetry takes and must not.
         ("00-1-1-01".to_owned(), false),
-        ("00-+2345678901234567890123456789012-1234567890123456-01".to_owned(), false),
-        (format!("00-{}-abcdefabcdefabcd-01", "ABCDEF0123456789ABCDEF0123456789"), false),
+        (
+            "00-+2345678901234567890123456789012-1234567890123456-01".to_owned(),
+            false,
+        ),
+        (
+            format!("00-{}-abcdefabcdefabcd-01", "ABCDEF0123456789ABCDEF0123456789"),
+            false,
+        ),
         (String::new(), false),
     ] {
         let (outgoing, refused) = through(&headers(&[("traceparent", &value)]));
@@ -107,8 +132,16 @@ fn trace_parents_by_the_letter() {
 fn trace_states_by_the_letter() {
     let _telemetry = Telemetry::test();
     let key = "abcdefghijklmnopqrstuvwxyz0123456789_-*/";
-    let value: String = (0x20..=0x7e_u8).filter(|byte| !b",=".contains(byte)).map(char::from).collect();
-    let count = |members: usize| (1..=members).map(|n| format!("bar{n:02}={n:02}")).collect::<Vec<_>>().join(",");
+    let value: String = (0x20..=0x7e_u8)
+        .filter(|byte| !b",=".contains(byte))
+        .map(char::from)
+        .collect();
+    let count = |members: usize| {
+        (1..=members)
+            .map(|n| format!("bar{n:02}={n:02}"))
+            .collect::<Vec<_>>()
+            .join(",")
+    };
     let all = format!("{key}={value}");
     let all_of_vendor = format!("{key}@a-z0-9_-*/={value}");
     let (key_256, key_257) = (format!("{}=1", "z".repeat(256)), format!("{}=1", "z".repeat(257)));
@@ -123,7 +156,10 @@ fn trace_states_by_the_letter() {
         (vec![""], Some("")),
         (vec!["foo=1", ""], Some("foo=1")),
         (vec!["", "foo=1"], Some("foo=1")),
-        (vec!["foo=1,bar=2", "rojo=1,congo=2", "baz=3"], Some("foo=1,bar=2,rojo=1,congo=2,baz=3")),
+        (
+            vec!["foo=1,bar=2", "rojo=1,congo=2", "baz=3"],
+            Some("foo=1,bar=2,rojo=1,congo=2,baz=3"),
+        ),
         (vec!["foo=1,foo=1"], invalid),
         (vec!["foo=1,foo=2"], invalid),
         (vec!["foo=1", "foo=1"], invalid),
@@ -161,7 +197,11 @@ fn trace_states_by_the_letter() {
         let mut pairs = vec![("traceparent", VALID)];
         pairs.extend(values.iter().map(|value| ("tracestate", *value)));
         let (outgoing, refused) = through(&headers(&pairs));
-        assert_eq!(trace_id(&outgoing), TRACE, "a bad tracestate does not break the trace: {values:?}");
+        assert_eq!(
+            trace_id(&outgoing),
+            TRACE,
+            "a bad tracestate does not break the trace: {values:?}"
+        );
         let found = outgoing.get("tracestate").map(|value| value.to_str().unwrap());
         match wanted {
             None => assert_eq!((found, &refused[..]), (None, &["tracestate"][..]), "{values:?}"),
@@ -172,7 +212,12 @@ fn trace_states_by_the_letter() {
         }
     }
     // Without a trace it means nothing, and above 8 KiB it is not passed on.
-    assert!(through(&headers(&[("tracestate", "foo=1")])).0.get("tracestate").is_none());
+    assert!(
+        through(&headers(&[("tracestate", "foo=1")]))
+            .0
+            .get("tracestate")
+            .is_none()
+    );
     let long: Vec<_> = (0..31).map(|n| format!("{n:a>30}={}", "v".repeat(256))).collect();
     let (outgoing, refused) = through(&headers(&[("traceparent", VALID), ("tracestate", &long.join(","))]));
     assert!(outgoing.get("tracestate").is_none() && refused == ["tracestate"]);
@@ -255,7 +300,10 @@ fn a_correlation_id_is_the_callers_or_new() {
     let longest = "x".repeat(128);
     for good in ["a", "Az09._:-", longest.as_str()] {
         let (outgoing, refused) = through(&headers(&[("X-Correlation-ID", good)]));
-        assert_eq!((outgoing["x-correlation-id"].to_str().unwrap(), refused.len()), (good, 0));
+        assert_eq!(
+            (outgoing["x-correlation-id"].to_str().unwrap(), refused.len()),
+            (good, 0)
+        );
     }
     let too_long = "x".repeat(129);
     for bad in ["", " ", "a b", "a\"b", "ä", too_long.as_str()] {
@@ -275,7 +323,10 @@ fn a_correlation_id_is_the_callers_or_new() {
         tracing::info!("inside");
         assert_eq!(CorrelationId::current().unwrap().as_str(), "c-1");
         let line = telemetry.lines().pop().unwrap();
-        assert_eq!((&line["correlation_id"], &line["trace_id"]), (&"c-1".into(), &TRACE.into()));
+        assert_eq!(
+            (&line["correlation_id"], &line["trace_id"]),
+            (&"c-1".into(), &TRACE.into())
+        );
         assert_eq!(line["trace_flags"], flags);
     }
 }
@@ -303,14 +354,25 @@ fn headers_of_every_kind_carry_the_same() {
     let wanted = span.ids().unwrap();
     let check = |kind: &str, found: &propagation::Extracted| {
         let parent = found.parent.unwrap_or_else(|| panic!("{kind} lost the trace"));
-        assert_eq!((parent.trace_id, parent.span_id, parent.sampled), (wanted.trace_id, wanted.span_id, true), "{kind}");
-        assert_eq!((found.correlation_id.as_str(), found.refused.len()), ("c-1", 0), "{kind}");
+        assert_eq!(
+            (parent.trace_id, parent.span_id, parent.sampled),
+            (wanted.trace_id, wanted.span_id, true),
+            "{kind}"
+        );
+        assert_eq!(
+            (found.correlation_id.as_str(), found.refused.len()),
+            ("c-1", 0),
+            "{kind}"
+        );
     };
     check("map", &propagation::extract(&map));
     check("sorted", &propagation::extract(&sorted));
     check("list", &propagation::extract(&list));
     check("metadata", &propagation::extract(&metadata));
-    for values in [map.header_values("tracestate").count(), list.header_values("baggage").count()] {
+    for values in [
+        map.header_values("tracestate").count(),
+        list.header_values("baggage").count(),
+    ] {
         assert_eq!(values, 1);
     }
     list.set("Baggage", "b=2");

@@ -5,9 +5,7 @@
 use std::collections::HashMap;
 
 use opentelemetry::KeyValue;
-use opentelemetry::trace::{
-    SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState,
-};
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState};
 use telemetry::propagation::messages::{self, Channel};
 use telemetry::{CapturedSpan, SpanExt as _, Telemetry, TestTelemetry};
 use tracing::Instrument as _;
@@ -68,7 +66,10 @@ fn fields_become_name_kind_status_and_typed_attributes() {
     span.record("late", 2);
     drop(span);
     let span = only(&telemetry);
-    assert_eq!((span.name.as_str(), span.kind, span.is_error), ("GET /orders", 2, false));
+    assert_eq!(
+        (span.name.as_str(), span.kind, span.is_error),
+        ("GET /orders", 2, false)
+    );
     let found = attributes(&span);
     for (key, wanted) in [
         ("text", "a"),
@@ -81,18 +82,28 @@ fn fields_become_name_kind_status_and_typed_attributes() {
     ] {
         assert_eq!(found[key], wanted, "{key}");
     }
-    assert_eq!(found.len(), 7, "no attribute for what is empty or has a meaning of its own: {found:?}");
+    assert_eq!(
+        found.len(),
+        7,
+        "no attribute for what is empty or has a meaning of its own: {found:?}"
+    );
 }
 
 #[test]
 fn errors_set_the_status_and_are_exceptions() {
     for (make, wanted) in [
-        ((|| tracing::info_span!("s", otel.status_code = "ERROR")) as fn() -> tracing::Span, true),
+        (
+            (|| tracing::info_span!("s", otel.status_code = "ERROR")) as fn() -> tracing::Span,
+            true,
+        ),
         (|| tracing::info_span!("s", otel.status_code = "Ok"), false),
         (|| tracing::info_span!("s", error = true), true),
         (|| tracing::info_span!("s", error = false), false),
         (|| tracing::info_span!("s", error = "broken"), true),
-        (|| tracing::info_span!("s", error = &declined() as &dyn std::error::Error), true),
+        (
+            || tracing::info_span!("s", error = &declined() as &dyn std::error::Error),
+            true,
+        ),
         (|| tracing::info_span!("s", fine = "broken"), false),
     ] {
         let telemetry = Telemetry::test();
@@ -143,11 +154,18 @@ fn children_follow_their_parents_explicit_ones_too() {
     let ids = root.ids().unwrap();
     drop((root, child, linked));
     let root = named(&telemetry, "root");
-    assert_eq!((root.trace_id.clone(), root.span_id.clone()), (ids.trace_id.to_string(), ids.span_id.to_string()));
+    assert_eq!(
+        (root.trace_id.clone(), root.span_id.clone()),
+        (ids.trace_id.to_string(), ids.span_id.to_string())
+    );
     assert_eq!(root.parent_span_id, "0000000000000000");
     for name in ["child", "inside"] {
         let span = named(&telemetry, name);
-        assert_eq!((&span.trace_id, &span.parent_span_id), (&root.trace_id, &root.span_id), "{name}");
+        assert_eq!(
+            (&span.trace_id, &span.parent_span_id),
+            (&root.trace_id, &root.span_id),
+            "{name}"
+        );
     }
     assert_eq!(named(&telemetry, "child").events, ["for the child"]);
     let apart = named(&telemetry, "apart");
@@ -204,7 +222,10 @@ fn the_api_of_opentelemetry_sees_the_same_trace() {
         assert_eq!(seen.span().span_context().span_id(), outer.ids().unwrap().span_id);
     });
     assert!(!opentelemetry::Context::current().span().span_context().is_valid());
-    assert_eq!(outer.context().span().span_context().span_id(), outer.ids().unwrap().span_id);
+    assert_eq!(
+        outer.context().span().span_context().span_id(),
+        outer.ids().unwrap().span_id
+    );
     // The other way round: who attached a context there is continued here.
     let attached = remote(1).attach();
     drop(tracing::info_span!("continued"));
@@ -237,13 +258,19 @@ fn a_span_holds_no_more_than_its_limits() {
     }
     drop(span);
     let span = only(&telemetry);
-    assert_eq!((span.attributes.len(), span.events.len(), span.links.len()), (128, 128, 128));
+    assert_eq!(
+        (span.attributes.len(), span.events.len(), span.links.len()),
+        (128, 128, 128)
+    );
 }
 
 #[test]
 fn an_unsampled_trace_has_ids_for_lines_and_nothing_else() {
     let telemetry = Telemetry::test();
-    telemetry.sampling().set(0.0, std::time::Duration::from_secs(60)).unwrap();
+    telemetry
+        .sampling()
+        .set(0.0, std::time::Duration::from_secs(60))
+        .unwrap();
     let root = tracing::info_span!("root").entered();
     let child = tracing::info_span!("child").entered();
     tracing::info!("one");
@@ -257,7 +284,11 @@ fn an_unsampled_trace_has_ids_for_lines_and_nothing_else() {
     assert_eq!(lines[0]["span_id"], ids.span_id.to_string());
     assert_eq!(lines[0]["span_id"], lines[1]["span_id"], "an id stays the same");
     assert_ne!(lines[0]["span_id"], lines[2]["span_id"]);
-    assert!(lines.iter().all(|line| line["trace_id"] == ids.trace_id.to_string() && line["trace_flags"] == "00"));
+    assert!(
+        lines
+            .iter()
+            .all(|line| line["trace_id"] == ids.trace_id.to_string() && line["trace_flags"] == "00")
+    );
     assert!(!ids.sampled);
 }
 
@@ -315,6 +346,9 @@ fn messages_have_producers_consumers_and_links() {
     drop(messages::receive(ORDERS, &sent));
     let received = named(&telemetry, "receive orders");
     assert_eq!(received.kind, 5);
-    assert_eq!(received.links, producers.iter().map(|span| span.span_id.clone()).collect::<Vec<_>>());
+    assert_eq!(
+        received.links,
+        producers.iter().map(|span| span.span_id.clone()).collect::<Vec<_>>()
+    );
     assert_eq!(attributes(&received)["messaging.batch.message_count"], "3");
 }

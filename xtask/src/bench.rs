@@ -8,6 +8,7 @@ mod program;
 mod proxy;
 mod requirement;
 mod resilience;
+mod telemetry;
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -30,6 +31,8 @@ enum Area {
     Proxy,
     /// Policies of the crate `resilience` beside those of others
     Resilience,
+    /// Logs, spans, metrics and probes beside those of others
+    Telemetry,
 }
 
 /// Measures, prints each figure with its peer's, and writes the page's sections.
@@ -46,6 +49,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             Area::CommandLine => command_line::measure()?,
             Area::Proxy => proxy::measure()?,
             Area::Resilience => resilience::measure()?,
+            Area::Telemetry => telemetry::measure()?,
         };
         println!("{section}");
         page::write(section)?;

@@ -108,7 +108,8 @@ impl HttpClient {
 
 fn authority(url: &reqwest::Url) -> String {
     let host = url.host_str().unwrap_or_default();
-    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+    url.port()
+        .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
 /// The same around a tower service of HTTP requests, such as hyper's client.

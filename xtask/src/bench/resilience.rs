@@ -125,16 +125,16 @@ fn requirements(measured: &Measured) -> Result<Vec<Requirement>> {
     for (what, bar) in BARS {
         let ours = find(what, OURS)?.ns;
         all.push(match bar {
-            Bar::Nanoseconds(most) => Requirement::new(what, ours, most, "ns"),
+            Bar::Nanoseconds(most) => Requirement::at_most(what, ours, most, "ns"),
             Bar::TimesTimeout(most) => {
                 let one = find(what, TIMEOUT)?.ns;
-                Requirement::new(what, quotient(ours, one), most, "times one timeout")
+                Requirement::at_most(what, quotient(ours, one), most, "times one timeout")
             }
         });
     }
     for what in UNCONTENDED {
         let what_together = format!("{what}, all cores");
-        all.push(Requirement::new(
+        all.push(Requirement::at_most(
             &what_together,
             find(what, OURS)?.slowdown(),
             TOGETHER_SLACK,
@@ -149,7 +149,7 @@ fn requirements(measured: &Measured) -> Result<Vec<Requirement>> {
         ensure!(windows.len() > 1, "the driver measured no windows");
         let [least, most] = [f64::min, f64::max].map(|pick| windows.iter().copied().reduce(pick));
         let what = format!("{verdict}, dearest window");
-        all.push(Requirement::new(
+        all.push(Requirement::at_most(
             &what,
             quotient(most, least),
             GROWTH_SLACK,
