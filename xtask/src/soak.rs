@@ -13,7 +13,8 @@ pub struct Arguments {
     /// The seed of the first round; printed, so that a failure can be had again
     #[arg(long)]
     seed: Option<u64>,
-    /// Run only soak tests whose name contains this; `services` are those of the services
+    /// Run only soak tests whose name contains this; `services` are those of the services, `outages` those of servers
+    /// that are down, slow or hang for a minute
     #[arg(default_value = "")]
     filter: String,
 }
@@ -24,12 +25,28 @@ const KINDS: u32 = 6;
 /// The filter for the tests of the services, which are one module of a larger test binary.
 const SERVICES: &str = "services";
 
-/// Runs the kill tests with the counts asked for.
+/// The filter for the tests of outages.
+const OUTAGES: &str = "outages";
+
+/// The test binaries of what CI tests with outages of seconds: each sink and each health dependency.
+const OUTAGE_TESTS: [&str; 3] = ["loki", "collector", "dependencies"];
+
+/// Runs the kill tests with the counts asked for, and the outages in full length.
 ///
 /// # Errors
 /// When one of them fails.
 pub fn run(arguments: &Arguments) -> Result<()> {
     step::run(&mut step::cargo(["build", "--workspace", "--bins", "--examples"]))?;
+    let kills = if arguments.filter == OUTAGES {
+        Ok(())
+    } else {
+        kills(arguments)
+    };
+    let every_kind = arguments.filter.is_empty() || arguments.filter == OUTAGES;
+    kills.and(if every_kind { outages() } else { Ok(()) })
+}
+
+fn kills(arguments: &Arguments) -> Result<()> {
     let seed = arguments.seed.unwrap_or_else(|| u64::from(std::process::id()));
     println!("soak: {} kills, seed {seed}", arguments.kills);
     let each = arguments.kills.div_ceil(KINDS);
@@ -45,6 +62,18 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             .env("OPSCTL_KILLS", each.to_string())
             .env("OPSCTL_SEED", seed.to_string())
             .env(peers::REQUIRE_PEERS, "1");
+        outcome = outcome.and(step::run(&mut tests));
+    }
+    outcome
+}
+
+/// All of them, even after one has failed.
+fn outages() -> Result<()> {
+    let mut outcome = Ok(());
+    for target in OUTAGE_TESTS {
+        let mut tests = step::cargo(["test", "--workspace", "--no-fail-fast", "--test", target]);
+        tests.args(["--", "--nocapture", "--test-threads=1"]);
+        tests.env("OPSCTL_SOAK", "1").env(peers::REQUIRE_PEERS, "1");
         outcome = outcome.and(step::run(&mut tests));
     }
     outcome
