@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::time::Instant;
+use tracing::dispatcher::{self, Dispatch};
 
 use super::line::Line;
 use super::maker::LineMaker;
@@ -50,7 +51,11 @@ impl Stdout {
         };
         std::thread::Builder::new()
             .name("telemetry-stdout".to_owned())
-            .spawn(move || writer.run())?;
+            .spawn(move || {
+                // What a writer logs must not come back to it.
+                let _silence = dispatcher::set_default(&Dispatch::none());
+                writer.run();
+            })?;
         Ok(Self { queue })
     }
 }
