@@ -42,7 +42,7 @@ use crate::sink::queue::{BatchLimits, Queue};
 use crate::sink::retry::Backoff;
 use crate::sink::thread::{self, Ended};
 #[cfg(feature = "tracing-loki")]
-pub(crate) use unmodified::{CountedLayer, Unmodified};
+pub(crate) use unmodified::Unmodified;
 pub(crate) use worker::Alarm;
 use worker::Courier;
 
@@ -155,3 +155,6 @@ impl Drop for Loki {
         self.end_within(DROPPED);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -61,12 +61,18 @@ pub(crate) fn blames_the_settings(text: &str) -> bool {
         "label name too long",
         "label value too long",
         "duplicate label name",
-        "includes structured metadata, but this feature is disallowed",
         "error getting tenant id",
+        // A server or a proxy with TLS, and an address without.
         "HTTP request to an HTTPS server",
+        "HTTP request was sent to HTTPS port",
     ]
     .iter()
     .any(|words| text.contains(words))
+}
+
+/// Whether Loki would take the same lines without structured metadata: it is older than version 3, or does not allow it.
+pub(crate) fn wants_no_metadata(text: &str) -> bool {
+    text.contains("includes structured metadata, but this feature is disallowed")
 }
 
 /// Loki cuts off the fraction: what is before the full second is refused for certain.

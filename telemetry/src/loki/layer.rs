@@ -25,7 +25,7 @@ use crate::log::json::string;
 use crate::log::line::Line;
 use crate::report::SinkCounts;
 use crate::sink::Sink as _;
-use crate::sink::queue::{OnFull, Queue, QueueLimits, Severity};
+use crate::sink::queue::{Lost, OnFull, Queue, QueueLimits, Severity};
 
 /// Starts the description of a layer.
 pub fn builder() -> Builder {
@@ -145,17 +145,12 @@ impl Builder {
             on_full: OnFull::DropLowest,
             block: Duration::ZERO,
         };
-        let queue = Queue::new(limits, None);
+        let queue = Queue::new(limits, Some(Box::new(told)));
         let (running, ended) = oneshot::channel::<Infallible>();
         let quiet = Arc::new(|_: Severity, _: &str| {});
         let loki = Loki::start_with(&self.settings, "", "", Arc::clone(&queue), quiet, move || drop(running))
             .map_err(|source| Error::Start { source })?;
         let loki = Arc::new(loki);
-        let mut extra = String::new();
-        for (name, value) in &self.extra {
-            key(&mut extra, name);
-            string(&mut extra, value);
-        }
         let layer = Layer {
             queue,
             extra: self.extra.into_iter().collect(),
@@ -431,6 +426,17 @@ impl Json {
         self.text.push_str("}\n");
         self.text
     }
+}
+
+/// The line that tells of lost ones, when there is room again.
+fn told(lost: Lost) -> Line {
+    let mut line = Json::new();
+    line.text("message", &format!("lost {} lines since {}", lost.items, lost.since));
+    line.put("lost", &lost.items.to_string());
+    line.spans(&[]);
+    line.text("_target", "telemetry::loki");
+    let nanos = u64::try_from(crate::wall_clock().as_nanosecond()).unwrap_or_default();
+    Line::new(&line.finish(), nanos, Severity::Warn)
 }
 
 fn key(text: &mut String, name: &str) {

@@ -11,17 +11,49 @@ use tokio::time::Instant;
 
 use super::entry::{Entry, Stamps};
 use super::parcel::Parcel;
-use super::spool::Spool;
-use super::worker::{Courier, time_is_over};
+use super::spool::{Batch, Spool};
+use super::worker::{Alarm, Courier, time_is_over};
 use crate::log::line::Line;
 use crate::report::DropReason;
 use crate::sink::account::Fate;
 use crate::sink::queue::{BatchLimits, Queue, Severity};
 
+/// That the spool is full is told so often.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
 /// A disk that did not take lines is tried again so often.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Bytes that are written at one time.
 const WRITE: usize = 256 * 1024;
+
+/// Lines that the spool had no room for, and of which nobody was told.
+#[derive(Default)]
+struct Lost {
+    lines: u64,
+    since: jiff::Timestamp,
+    told: Option<Instant>,
+}
+
+impl Lost {
+    fn add(&mut self, lines: u64) {
+        if lines > 0 && self.lines == 0 {
+            self.since = crate::wall_clock();
+        }
+        self.lines += lines;
+    }
+
+    /// Tells of them, if it is time or `now`.
+    fn tell(&mut self, now: bool, alarm: &Alarm) {
+        if self.lines > 0 && (now || self.told.is_none_or(|told| told.elapsed() >= TELL_AGAIN)) {
+            let Self { lines, since, .. } = self;
+            alarm(
+                Severity::Warn,
+                &format!("lost {lines} lines since {since}: Loki's spool is full"),
+            );
+            self.lines = 0;
+            self.told = Some(Instant::now());
+        }
+    }
+}
 
 /// What both tasks see. They share a thread.
 struct Shared {
@@ -33,6 +65,7 @@ struct Shared {
     grown: Notify,
     /// The sender has taken `spilt`.
     taken: Notify,
+    lost: RefCell<Lost>,
     all_stored: Cell<bool>,
     sender_gone: Cell<bool>,
 }
@@ -65,11 +98,13 @@ pub(crate) async fn run(
         spilt: RefCell::default(),
         grown: Notify::new(),
         taken: Notify::new(),
+        lost: RefCell::default(),
         all_stored: Cell::new(false),
         sender_gone: Cell::new(false),
     };
     let storing = async {
-        shared.keep(fsync, &*alarm, end).await;
+        shared.keep(fsync, &alarm, end).await;
+        shared.lost.borrow_mut().tell(true, &alarm);
         shared.all_stored.set(true);
         shared.grown.notify_one();
     };
@@ -104,12 +139,7 @@ fn told(what: &str, error: &dyn std::error::Error) -> String {
 
 impl Shared {
     /// Stores lines as they come.
-    async fn keep(
-        &self,
-        fsync: Duration,
-        alarm: &(dyn Fn(Severity, &str) + Send + Sync),
-        end: tokio::sync::watch::Receiver<Option<Instant>>,
-    ) {
+    async fn keep(&self, fsync: Duration, alarm: &Alarm, end: tokio::sync::watch::Receiver<Option<Instant>>) {
         let limits = BatchLimits {
             bytes: WRITE,
             items: usize::MAX,
@@ -138,6 +168,7 @@ impl Shared {
                 let error = match self.store(&mut entries) {
                     Err(error) => error,
                     Ok(stored) => {
+                        self.lost.borrow_mut().tell(false, alarm);
                         if stored && std::mem::take(&mut failing) {
                             alarm(Severity::Info, "Loki's spool can be written again");
                         }
@@ -184,6 +215,7 @@ impl Shared {
         }
         let done = self.spool.borrow_mut().store(entries);
         lose(&self.queue, done.given_up, DropReason::SpoolFull);
+        self.lost.borrow_mut().add(done.given_up + done.refused);
         self.queue.settle(done.refused, Fate::Dropped(DropReason::SpoolFull));
         if done.stored > 0 {
             self.queue.settle(done.stored, Fate::Spooled);
@@ -202,6 +234,12 @@ impl Shared {
         let _ = tokio::task::spawn_blocking(move || files.iter().try_for_each(|file| file.sync_data())).await;
     }
 
+    fn take(&self, bytes: usize) -> Batch {
+        let mut spool = self.spool.borrow_mut();
+        let most = spool.most_at_once();
+        spool.take(bytes.min(most))
+    }
+
     /// Sends what is stored.
     async fn send(&self, limits: BatchLimits, courier: &mut Courier) {
         let from_memory = |count, fate| {
@@ -213,7 +251,7 @@ impl Shared {
             }
         };
         loop {
-            let batch = self.spool.borrow_mut().take(limits.bytes);
+            let batch = self.take(limits.bytes);
             lose(&self.queue, batch.damaged, DropReason::SpoolFailed);
             if !batch.entries.is_empty() {
                 if !courier

@@ -89,6 +89,13 @@ impl Encoder {
         }
     }
 
+    /// Sends no ids beside lines from now on; whether it did so before.
+    pub(crate) const fn leave_out_metadata(&mut self) -> bool {
+        let before = self.structured_metadata;
+        self.structured_metadata = false;
+        before
+    }
+
     /// The body of a push of these entries. Neighbours of one stream share it.
     pub(crate) fn encode(&mut self, entries: &[Entry]) -> Bytes {
         let streams = entries

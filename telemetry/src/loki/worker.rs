@@ -93,6 +93,13 @@ impl Courier {
                 Answer::Given { verdict, status, text } => match verdict {
                     Verdict::Later { after } => self.failed(after),
                     Verdict::Closed => self.closed(status, &text),
+                    Verdict::Bad if cause::wants_no_metadata(&text) && self.encoder.leave_out_metadata() => {
+                        (self.alarm)(
+                            Severity::Warn,
+                            "Loki takes no structured metadata; lines are sent without it",
+                        );
+                        continue;
+                    }
                     Verdict::Bad if cause::blames_the_settings(&text) => self.closed(status, &text),
                     _ => {
                         let settled = parcel.answered(verdict, &text);

@@ -62,6 +62,9 @@ async fn a_flood_is_accounted_to_the_line() {
     assert!(counts.dropped > 0, "{counts:?}");
     assert_eq!(counts.dropped, counts.dropped_because(telemetry::DropReason::QueueFull));
     assert_eq!(tenant.stored().await, counts.delivered, "{counts:?}");
+    let told = tenant.stored_in("{level=\"warn\"} |= `lost `").await;
+    assert_eq!(told, counts.emitted - 50_000, "lines tell of the lost ones");
+    assert!(told > 0);
 }
 
 /// Refused without a reason that can be read: halves are sent until what is bad is alone.

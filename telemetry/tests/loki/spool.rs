@@ -372,8 +372,8 @@ async fn a_full_disk_is_no_end() {
     let line = tokio::task::block_in_place(|| wait_for("counts: "));
     let counts: serde_json::Value = serde_json::from_str(line.split_once("counts: ").unwrap().1).unwrap();
     let number = |key: &str| counts[key].as_u64().unwrap();
-    assert_eq!(number("emitted"), 5100, "{counts}");
-    assert_eq!(number("delivered") + number("dropped"), 5100, "{counts}");
+    assert!(number("emitted") >= 5100, "with those that tell of lost ones: {counts}");
+    assert_eq!(number("delivered") + number("dropped"), number("emitted"), "{counts}");
     assert_eq!(
         counts["dropped_by"]["queue_full"].as_u64().unwrap_or(0),
         number("dropped"),

@@ -308,12 +308,6 @@ impl Lane {
     pub(super) fn bytes(&self) -> u64 {
         self.segments.iter().map(|segment| segment.end).sum()
     }
-
-    /// Lines that nobody has taken.
-    pub(super) fn unread(&self) -> u64 {
-        let unread: u64 = self.segments.iter().map(|segment| segment.lines - segment.read).sum();
-        unread + u64::from(self.head.is_some())
-    }
 }
 
 impl Segment {
