@@ -268,6 +268,9 @@ fn points(part: &[(Metric, u64)]) -> u64 {
     part.iter().map(|(_, points)| points).sum()
 }
 
+#[cfg(test)]
+mod tests;
+
 fn now_nanos() -> u64 {
     u64::try_from(crate::wall_clock().as_nanosecond()).unwrap_or_default()
 }

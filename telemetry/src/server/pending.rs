@@ -46,11 +46,20 @@ impl Pending {
         }
     }
 
-    pub(super) fn response_head(&mut self, status: u16, headers: &HeaderMap) {
+    /// The response begins; true when it is over with that, since nobody will read its body.
+    pub(super) fn response_head(&mut self, status: u16, headers: &HeaderMap) -> bool {
         match &mut self.what {
-            What::Http { status: seen, .. } => *seen = Some(status),
+            What::Http {
+                method, status: seen, ..
+            } => {
+                *seen = Some(status);
+                *method == "HEAD" || matches!(status, 204 | 304)
+            }
             // A reply of headers alone carries its status there.
-            What::Grpc { code, .. } => *code = grpc_status(headers),
+            What::Grpc { code, .. } => {
+                *code = grpc_status(headers);
+                false
+            }
         }
     }
 

@@ -74,8 +74,8 @@ where
                     response.headers_mut().insert(CORRELATION_ID, value);
                 }
                 if let Some(pending) = &mut pending {
-                    pending.response_head(response.status().as_u16(), response.headers());
-                    if response.body().is_end_stream() {
+                    let is_over = pending.response_head(response.status().as_u16(), response.headers());
+                    if is_over || response.body().is_end_stream() {
                         pending.finish(true);
                     }
                 }
