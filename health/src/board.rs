@@ -182,7 +182,7 @@ impl Board {
     /// stands still cannot make old answers look new.
     pub(crate) fn look(&self) {
         let now = Instant::now();
-        if !self.verdict.borrow().fresh_until.is_some_and(|until| now > until) {
+        if self.verdict.borrow().fresh_until.is_none_or(|until| now <= until) {
             return;
         }
         let mut stale = Vec::new();

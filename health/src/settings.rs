@@ -151,10 +151,6 @@ impl Settings {
     ///
     /// # Errors
     /// A value of the wrong form, a key that no check has.
-    #[expect(
-        clippy::wrong_self_convention,
-        reason = "functions that read the environment are called so"
-    )]
     pub fn from_env(self) -> Result<Self, SettingsError> {
         // A variable that is not Unicode is none of ours.
         let all =

@@ -1,4 +1,5 @@
 //! grpc.health.v1 over a real connection with tonic's client: Check, Watch, unknown names, the cap, the drain.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -183,7 +184,7 @@ async fn a_drain_tells_every_watcher_and_then_ends_its_stream() {
         let first = next(&mut stream).await.unwrap();
         streams.push((name, first, stream));
     }
-    let began = std::time::Instant::now();
+    let began = tokio::time::Instant::now();
     service.life.drain();
     let mut client = service.client();
     for (name, first, stream) in &mut streams {

@@ -1,6 +1,7 @@
 //! A service's life under chance: checks with any rules give any answers at their own pace, the service is drained and
 //! stopped at any time. After every moment what it says is what a plain model says that keeps every answer, and it never
 //! lies: no traffic before each required check has passed, none ever again after the drain began.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

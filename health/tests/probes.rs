@@ -1,5 +1,6 @@
 //! What probes are told over HTTP: paths, methods, bodies, groups, details and their token; as the kubelet asks; in time
 //! however the service fares.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -283,7 +284,7 @@ async fn details_for_everybody_need_the_token() {
 
 /// A probe as the kubelet sends it: a connection of its own, closed after the answer, which is read whole; one second.
 async fn kubelet(address: SocketAddr, path: &str) -> (u16, String, Duration) {
-    let began = std::time::Instant::now();
+    let began = tokio::time::Instant::now();
     let exchange = async {
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
         let request = format!(
@@ -417,14 +418,14 @@ async fn probes_with_a_thread_of_their_own_tell_that_the_runtime_stands_still() 
             .build()
             .unwrap();
         runtime.block_on(async {
-            let deadline = std::time::Instant::now() + Duration::from_secs(15);
+            let deadline = tokio::time::Instant::now() + Duration::from_secs(15);
             // Liveness fails, and what was known of the database is too old.
             loop {
                 let (live, ready) = (kubelet(address, "/healthz").await, kubelet(address, "/readyz").await);
                 if (live.0, ready.0) == (503, 503) {
                     break;
                 }
-                assert!(std::time::Instant::now() < deadline, "{live:?} {ready:?}");
+                assert!(tokio::time::Instant::now() < deadline, "{live:?} {ready:?}");
                 sleep(Duration::from_millis(20)).await;
             }
             go.send(()).unwrap();
@@ -433,7 +434,7 @@ async fn probes_with_a_thread_of_their_own_tell_that_the_runtime_stands_still() 
                 if (live.0, ready.0) == (200, 200) {
                     return;
                 }
-                assert!(std::time::Instant::now() < deadline, "{live:?} {ready:?}");
+                assert!(tokio::time::Instant::now() < deadline, "{live:?} {ready:?}");
                 sleep(Duration::from_millis(20)).await;
             }
         });
@@ -498,7 +499,7 @@ fn a_log_that_hangs_keeps_no_probe_waiting() {
     });
     let health = told.recv().unwrap();
     is_hanging.recv_timeout(Duration::from_secs(10)).unwrap();
-    let began = std::time::Instant::now();
+    let began = tokio::time::Instant::now();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
