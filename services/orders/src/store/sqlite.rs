@@ -108,12 +108,8 @@ impl Store for SqliteStore {
 
     async fn hand_back(&self, owner: &str, now: Timestamp) -> Result<usize, StoreError> {
         let owner = owner.to_owned();
-        self.write(move |db| orders::hand_back(db, &owner, now)).await
-    }
-
-    async fn hand_back(&self, owner: &str, now: Timestamp) -> Result<usize, StoreError> {
-        let owner = owner.to_owned();
-        self.write(move |db| orders::hand_back(db, &owner, now)).await
+        self.write("UPDATE orders", move |db| orders::hand_back(db, &owner, now))
+            .await
     }
 
     async fn record(
