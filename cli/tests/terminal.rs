@@ -300,5 +300,9 @@ fn a_trace_fits_its_terminal() {
         assert!(long.is_empty(), "{columns}: {long:#?}");
         assert_eq!(shown.contains('█'), columns >= 80, "{columns}: {shown}");
         assert!(shown.matches("9.0 ms").count() >= 40, "{columns}: {shown}");
+        assert!(
+            shown.contains("(39) "),
+            "the depth is told where it cannot be drawn: {shown}"
+        );
     }
 }

@@ -70,10 +70,7 @@ impl RequestId {
             let after = line[at + id.len()..].bytes().next();
             match self {
                 // Within a traceparent it stands between dashes.
-                Self::Trace(_) => ![before, after]
-                    .iter()
-                    .flatten()
-                    .any(|byte| byte.is_ascii_alphanumeric()),
+                Self::Trace(_) => ![before, after].iter().flatten().any(u8::is_ascii_alphanumeric),
                 Self::Correlation(_) => ![before, after].iter().flatten().any(|byte| is_part(*byte)),
             }
         })

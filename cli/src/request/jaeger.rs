@@ -53,8 +53,8 @@ fn span(span: &Value, processes: Option<&Value>) -> Option<Span> {
     let parent =
         list(span, "references").find(|reference| reference.get("refType").is_some_and(|kind| kind == "CHILD_OF"));
     Some(Span {
-        span_id: long(&text(span, "spanID")?, 16),
-        parent_span_id: parent.and_then(|parent| text(parent, "spanID")).map(|id| long(&id, 16)),
+        id: long(&text(span, "spanID")?, 16),
+        parent: parent.and_then(|parent| text(parent, "spanID")).map(|id| long(&id, 16)),
         service: process
             .and_then(|process| text(process, "serviceName"))
             .unwrap_or_else(|| "unknown".to_owned()),

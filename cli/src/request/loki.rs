@@ -15,7 +15,7 @@ use crate::error::Failure;
 use crate::exit::Exit;
 
 /// How far back is looked when nothing else is said.
-const SINCE: Duration = Duration::from_secs(24 * 3600);
+const SINCE: Duration = Duration::from_hours(24);
 
 /// A Loki that is asked.
 #[derive(Debug)]

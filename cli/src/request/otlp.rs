@@ -45,8 +45,8 @@ fn span(span: &Value, resource: &Map<String, Value>) -> Option<Span> {
     let status = span.get("status");
     let code = status.and_then(|status| status.get("code"));
     Some(Span {
-        span_id: id(span, "spanId", 8)?,
-        parent_span_id: id(span, "parentSpanId", 8).filter(|id| id.bytes().any(|byte| byte != b'0')),
+        id: id(span, "spanId", 8)?,
+        parent: id(span, "parentSpanId", 8).filter(|id| id.bytes().any(|byte| byte != b'0')),
         service: of_resource("service.name").unwrap_or_else(|| "unknown".to_owned()),
         instance: of_resource("service.instance.id"),
         name: text(span, "name").unwrap_or_default(),
@@ -176,7 +176,7 @@ mod tests {
             (read[0].kind, read[0].status, read[0].duration),
             (Kind::Server, Status::Error, 1_000_000_000)
         );
-        assert_eq!(read[0].parent_span_id, None);
+        assert_eq!(read[0].parent, None);
         assert_eq!(read[0].attributes["n"], 3);
         assert_eq!(spans(&hex, "0af7651916cd43dd8448eb211c80319c"), []);
     }

@@ -8,9 +8,11 @@ use serde_json::{Map, Value};
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Span {
     /// 16 lower-case hexadecimal digits.
-    pub(crate) span_id: String,
+    #[serde(rename = "span_id")]
+    pub(crate) id: String,
     /// The span that caused it; `None` for a root.
-    pub(crate) parent_span_id: Option<String>,
+    #[serde(rename = "parent_span_id")]
+    pub(crate) parent: Option<String>,
     /// The service that did it.
     pub(crate) service: String,
     /// Its instance.
@@ -120,8 +122,8 @@ impl Span {
 
 /// By start, each span once: a batch that was sent twice is kept twice by some servers.
 pub(super) fn tidy(spans: &mut Vec<Span>) {
-    spans.sort_by(|a, b| (a.start, &a.span_id, &a.service).cmp(&(b.start, &b.span_id, &b.service)));
-    spans.dedup_by(|a, b| a.span_id == b.span_id && a.service == b.service && a.start == b.start && a.kind == b.kind);
+    spans.sort_by(|a, b| (a.start, &a.id, &a.service).cmp(&(b.start, &b.id, &b.service)));
+    spans.dedup_by(|a, b| a.id == b.id && a.service == b.service && a.start == b.start && a.kind == b.kind);
 }
 
 /// Nanoseconds since 1970 as a time.

@@ -133,22 +133,50 @@ pub fn search(
 
 /// One file with its old parts. A rotation meanwhile would have lines found twice or missed: then it is read again.
 fn search_one(path: &Path, wanted: &impl Fn(&str) -> bool) -> io::Result<Vec<String>> {
-    let youngest = || fs::metadata(rotate::numbered(path, 1)).map(|meta| meta.ino()).ok();
+    let youngest = rotate::numbered(path, 1);
+    let state = || {
+        let inode = fs::metadata(&youngest).map(|meta| meta.ino()).ok();
+        (inode, File::open(path).and_then(|file| rotate::begin(&file)).ok())
+    };
     loop {
-        let before = youngest();
+        let before = state();
         let mut lines = Vec::new();
         let old = (1..=rotate::KEPT).rev().map(|number| rotate::numbered(path, number));
         for part in old.chain([path.to_owned()]) {
             match File::open(&part) {
+                Ok(file) if part == youngest && still_in(&file, path)? => {}
                 Ok(file) => search_part(file, wanted, &mut lines)?,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
         }
-        if youngest() == before {
+        if state() == before {
             return Ok(lines);
         }
     }
+}
+
+/// Whether what an old part has is still in the log too: a rotation is copying, or a crash ended one between the copy and
+/// the hole.
+fn still_in(mut part: &File, log: &Path) -> io::Result<bool> {
+    let Ok(mut log) = File::open(log) else { return Ok(false) };
+    let begin = rotate::begin(&log)?;
+    log.seek(SeekFrom::Start(begin))?;
+    let (mut old, mut new) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
+    let same = loop {
+        let read = part.read(&mut old)?;
+        if read == 0 {
+            break true;
+        }
+        match log.read_exact(&mut new[..read]) {
+            Ok(()) if old[..read] == new[..read] => {}
+            Ok(()) => break false,
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break false,
+            Err(error) => return Err(error),
+        }
+    };
+    part.seek(SeekFrom::Start(0))?;
+    Ok(same)
 }
 
 fn search_part(mut file: File, wanted: &impl Fn(&str) -> bool, lines: &mut Vec<String>) -> io::Result<()> {

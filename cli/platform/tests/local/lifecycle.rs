@@ -36,6 +36,10 @@ async fn up_serves_and_down_leaves_nothing() {
         format!("IDENTITY_URL=http://{identity}"),
         format!("INSTANCE_ID={}", orders.instances[0].id),
         "SERVICE_VERSION=v1".to_owned(),
+        format!(
+            "TRACES_FILE={}",
+            stage.state().spans("orders", &orders.instances[0].id).display()
+        ),
         format!("DATA_DIR={}", stage.state().path("data/orders").display()),
         "DRAIN_DELAY=50ms".to_owned(),
     ] {

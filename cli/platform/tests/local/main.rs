@@ -6,4 +6,5 @@ mod adoption;
 mod contract;
 mod lifecycle;
 mod runs;
+mod search;
 mod stage;

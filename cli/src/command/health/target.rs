@@ -284,7 +284,7 @@ fn address(word: &str, group: Option<&str>) -> Result<Endpoint, Failure> {
             "`{scheme}` is none of {}",
             SCHEMES.map(|s| format!("{s}://")).join(", ")
         ));
-        return Err(match suggestion(&scheme, SCHEMES.into_iter()) {
+        return Err(match suggestion(&scheme, SCHEMES) {
             Some(near) => failure.help(format!("did you mean `{near}://`?")),
             None => failure,
         });

@@ -19,6 +19,10 @@ struct Columns {
     name: usize,
     start: bool,
     bar: usize,
+    /// Without the bar.
+    text: usize,
+    /// Levels of the tree that are drawn; what is deeper stands at the last one, with its depth.
+    levels: usize,
 }
 
 impl Columns {
@@ -27,7 +31,14 @@ impl Columns {
         let bar = if width >= WITH_BAR { (width / 4).min(40) } else { 0 };
         let times = if start { 2 * (TIME + 2) } else { TIME + 2 };
         let name = width.saturating_sub(times + if bar > 0 { bar + 2 } else { 0 }).max(8);
-        Self { name, start, bar }
+        Self {
+            name,
+            start,
+            bar,
+            text: name + times,
+            // Half of the column is for names.
+            levels: (name / 6).clamp(1, RAILS),
+        }
     }
 }
 
@@ -78,7 +89,7 @@ fn summary(tree: &Tree<'_>, paint: Paint) -> String {
 }
 
 fn line(row: &Row<'_>, tree: &Tree<'_>, columns: &Columns, paint: Paint) -> String {
-    let rails = rails(row, paint);
+    let rails = rails(row, columns.levels, paint);
     match row.item {
         Item::Span(index) => {
             let span = &tree.spans[index];
@@ -86,9 +97,8 @@ fn line(row: &Row<'_>, tree: &Tree<'_>, columns: &Columns, paint: Paint) -> Stri
             if span.status == Status::Error
                 && let Some(why) = span.why()
             {
-                let below = rails_below(row, paint);
-                let room = columns.name + 2 * (TIME + 2);
-                let told = cut(&format!("{below}  {}", one_line(why)), room);
+                let below = straight(&row.rails[..row.rails.len().min(columns.levels)], paint);
+                let told = cut(&format!("{below}  {}", one_line(why)), columns.text);
                 text.push_str(&format!("{}\n", behind(&told, &below, Style::Error, paint)));
             }
             text
@@ -104,7 +114,7 @@ fn line(row: &Row<'_>, tree: &Tree<'_>, columns: &Columns, paint: Paint) -> Stri
             let mark = if paint == Paint::Ascii { "*" } else { "·" };
             let offset = tree.nanoseconds(index).saturating_sub(tree.start);
             if !columns.start {
-                let told = cut(&format!("{rails}{mark} {brief}"), columns.name + TIME + 2);
+                let told = cut(&format!("{rails}{mark} {brief}"), columns.text);
                 return format!("{}\n", behind(&told, &rails, style, paint));
             }
             let name = cut(&format!("{rails}{mark} {brief}"), columns.name);
@@ -187,9 +197,9 @@ fn offset_text(nanoseconds: i64) -> String {
     latency(nanoseconds as f64 / 1e9)
 }
 
-/// `│  ├─ `, and the same for the row below (`│  │  `).
-fn rails(row: &Row<'_>, paint: Paint) -> String {
-    let Some((last, above)) = row.rails.split_last() else {
+/// `│  ├─ `, at most so many levels.
+fn rails(row: &Row<'_>, levels: usize, paint: Paint) -> String {
+    let Some((last, above)) = row.rails[..row.rails.len().min(levels)].split_last() else {
         return String::new();
     };
     let (turn, end) = if paint == Paint::Ascii {
@@ -199,14 +209,10 @@ fn rails(row: &Row<'_>, paint: Paint) -> String {
     };
     let mut text = straight(above, paint);
     text.push_str(if *last { turn } else { end });
-    if row.depth > RAILS {
+    if row.depth > levels {
         text.push_str(&format!("({}) ", row.depth));
     }
     text
-}
-
-fn rails_below(row: &Row<'_>, paint: Paint) -> String {
-    straight(&row.rails, paint)
 }
 
 fn straight(rails: &[bool], paint: Paint) -> String {

@@ -101,7 +101,7 @@ impl<'a> Tree<'a> {
         // Missing spans count as begun with their first child.
         let mut begun: HashMap<&str, i64> = HashMap::new();
         for (index, span) in spans.iter().enumerate() {
-            let parent = match &span.parent_span_id {
+            let parent = match &span.parent {
                 None => Parent::Top,
                 Some(id) => match by_id.get(id.as_str()) {
                     // The two halves of a call may have one id (Zipkin): such a one is not its own parent.
@@ -150,7 +150,7 @@ impl<'a> Tree<'a> {
     fn by_id(&self) -> HashMap<&'a str, usize> {
         let mut by_id = HashMap::new();
         for (index, span) in self.spans.iter().enumerate() {
-            by_id.entry(span.span_id.as_str()).or_insert(index);
+            by_id.entry(span.id.as_str()).or_insert(index);
         }
         by_id
     }
@@ -191,7 +191,7 @@ impl<'a> Tree<'a> {
         let by_id = self.by_id();
         let mut worst: BTreeMap<(&str, &str), i64> = BTreeMap::new();
         for span in self.spans {
-            let parent = span.parent_span_id.as_deref().and_then(|id| by_id.get(id));
+            let parent = span.parent.as_deref().and_then(|id| by_id.get(id));
             if let Some(parent) = parent.map(|index| &self.spans[*index])
                 && parent.service != span.service
                 && parent.start > span.start
@@ -260,8 +260,8 @@ mod tests {
 
     fn span(id: &str, parent: &str, service: &str, start: i64, duration: i64) -> Span {
         Span {
-            span_id: id.to_owned(),
-            parent_span_id: (!parent.is_empty()).then(|| parent.to_owned()),
+            id: id.to_owned(),
+            parent: (!parent.is_empty()).then(|| parent.to_owned()),
             service: service.to_owned(),
             instance: None,
             name: id.to_owned(),
