@@ -20,7 +20,10 @@ fn written(change: impl FnOnce(TelemetryBuilder) -> TelemetryBuilder, log: impl 
     struct Kept(Arc<Mutex<Vec<u8>>>);
     impl std::io::Write for Kept {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+            self.0
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .extend_from_slice(bytes);
             Ok(bytes.len())
         }
         fn flush(&mut self) -> std::io::Result<()> {
@@ -124,8 +127,15 @@ fn values_of_all_kinds_are_what_they_were() {
     let line = &lines(&text)[0];
     assert_eq!(line["whole"], -7);
     assert_eq!(line["large"], u64::MAX);
-    assert_eq!(line["larger"], u128::MAX.to_string(), "text, since readers would round it");
-    assert_eq!((&line["ratio"], &line["tiny"], &line["huge"]), (&0.25.into(), &1e-300.into(), &1e300.into()));
+    assert_eq!(
+        line["larger"],
+        u128::MAX.to_string(),
+        "text, since readers would round it"
+    );
+    assert_eq!(
+        (&line["ratio"], &line["tiny"], &line["huge"]),
+        (&0.25.into(), &1e-300.into(), &1e300.into())
+    );
     assert_eq!((&line["nan"], &line["yes"]), (&"NaN".into(), &true.into()));
     assert_eq!(line["debug"], r#"[Some("a"), None]"#);
     assert_eq!(line["display"], "b c");
@@ -187,8 +197,14 @@ fn a_line_is_bounded_however_many_fields_there_are() {
     );
     let line = &lines(&text)[0];
     assert!(text.len() <= 128 * 1024, "{}", text.len());
-    assert_eq!((&line["truncated"], &line["kept"], &line["last"]), (&true.into(), &2.into(), &1.into()));
-    assert!(!line.contains_key("d") && !line.contains_key("a"), "what does not fit is left out whole");
+    assert_eq!(
+        (&line["truncated"], &line["kept"], &line["last"]),
+        (&true.into(), &2.into(), &1.into())
+    );
+    assert!(
+        !line.contains_key("d") && !line.contains_key("a"),
+        "what does not fit is left out whole"
+    );
 }
 
 #[test]
@@ -200,12 +216,18 @@ fn one_who_logs_while_being_logged_makes_two_lines() {
             f.write_str("chatty")
         }
     }
-    let text = written(|builder| builder, || tracing::info!(before = 0, chatty = ?Chatty, after = 2, "outside"));
+    let text = written(
+        |builder| builder,
+        || tracing::info!(before = 0, chatty = ?Chatty, after = 2, "outside"),
+    );
     let lines = lines(&text);
     let of = |message: &str| lines.iter().find(|line| line["message"] == message).unwrap();
     assert_eq!(of("inside")["inner"], 1);
     assert_eq!(of("outside")["chatty"], "chatty");
-    assert_eq!((&of("outside")["before"], &of("outside")["after"]), (&0.into(), &2.into()));
+    assert_eq!(
+        (&of("outside")["before"], &of("outside")["after"]),
+        (&0.into(), &2.into())
+    );
     assert_eq!(lines.len(), 2);
 }
 
@@ -250,10 +272,20 @@ fn an_event_of_another_span_has_the_fields_of_that_one() {
 fn more_names_can_be_secret() {
     let text = written(
         |builder| builder.redact("iban"),
-        || tracing::info!(customer_IBAN = "DE02", password = 12, note = "x://a:b@c", "for x://d:e@f/ and b"),
+        || {
+            tracing::info!(
+                customer_IBAN = "DE02",
+                password = 12,
+                note = "x://a:b@c",
+                "for x://d:e@f/ and b"
+            )
+        },
     );
     let line = &lines(&text)[0];
-    assert_eq!((&line["customer_IBAN"], &line["password"]), (&"[redacted]".into(), &"[redacted]".into()));
+    assert_eq!(
+        (&line["customer_IBAN"], &line["password"]),
+        (&"[redacted]".into(), &"[redacted]".into())
+    );
     assert_eq!(line["note"], "x://[redacted]@c");
     assert_eq!(line["message"], "for x://[redacted]@f/ and b");
 }
@@ -281,7 +313,10 @@ fn a_place_that_writes_too_much_is_quiet_and_says_so() {
     // A new second may have begun in between.
     assert!((5..=10).contains(&often), "{often}");
     let line = lines.iter().find(|line| line.contains_key("suppressed")).unwrap();
-    assert_eq!(line["message"], format!("suppressed {} lines", line["suppressed"].as_str().unwrap()));
+    assert_eq!(
+        line["message"],
+        format!("suppressed {} lines", line["suppressed"].as_str().unwrap())
+    );
     assert_eq!((&line["level"], &line["target"]), (&"INFO".into(), &"log".into()));
     assert!(line["place"].as_str().unwrap().contains("tests/log.rs:"), "{line:?}");
     assert!(lines.iter().any(|line| line["message"] == "seldom"), "another place");

@@ -47,7 +47,10 @@ fn a_wrong_variable_is_named_with_what_it_may_be() {
         ("LOKI_CLIENT", "promtail", "own or tracing-loki"),
     ] {
         let error = error(&[(name, value)]);
-        assert!(error.starts_with(name) && error.contains(expected), "{name}={value}: {error}");
+        assert!(
+            error.starts_with(name) && error.contains(expected),
+            "{name}={value}: {error}"
+        );
         assert!(error.contains(value), "{name}={value}: {error}");
     }
 }
@@ -65,12 +68,21 @@ fn secrets_in_wrong_variables_are_not_repeated() {
     let error = error(&[("LOKI_URL", "ftp://me:hunter2@loki")]);
     assert!(error.starts_with("LOKI_URL") && !error.contains("hunter2"), "{error}");
     let headers = self::error(&[("OTEL_EXPORTER_OTLP_HEADERS", "hunter2")]);
-    assert!(headers.starts_with("OTEL_EXPORTER_OTLP_HEADERS") && !headers.contains("hunter2"), "{headers}");
+    assert!(
+        headers.starts_with("OTEL_EXPORTER_OTLP_HEADERS") && !headers.contains("hunter2"),
+        "{headers}"
+    );
 }
 
 #[test]
 fn what_is_empty_is_unset() {
-    for name in ["RUST_LOG", "LOG_FORMAT", "OTEL_SDK_DISABLED", "LOKI_URL", "OTEL_EXPORTER_OTLP_ENDPOINT"] {
+    for name in [
+        "RUST_LOG",
+        "LOG_FORMAT",
+        "OTEL_SDK_DISABLED",
+        "LOKI_URL",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+    ] {
         assert_eq!(error(&[(name, "")]), "", "{name}");
     }
 }
@@ -111,7 +123,10 @@ fn otlp_needs_an_endpoint_and_can_be_switched_off() {
         (("OTEL_SDK_DISABLED", "true"), vec!["stdout"]),
         (("OTEL_SDK_DISABLED", "FALSE"), vec!["stdout", "otlp_traces"]),
         (("OTEL_TRACES_EXPORTER", "none"), vec!["stdout"]),
-        (("LOKI_URL", "http://127.0.0.1:1"), vec!["stdout", "otlp_traces", "loki"]),
+        (
+            ("LOKI_URL", "http://127.0.0.1:1"),
+            vec!["stdout", "otlp_traces", "loki"],
+        ),
     ] {
         let telemetry = started(&[collector, more]).unwrap();
         let seen: Vec<&str> = telemetry.counts().sinks.iter().map(|(name, _)| *name).collect();
@@ -132,7 +147,10 @@ fn who_writes_comes_from_the_resource_and_from_variables_that_say_more() {
     ])
     .unwrap();
     let metrics = telemetry.metrics().encode();
-    assert!(metrics.contains(r#"build_info{service="b",version="1.2"} 1"#), "{metrics}");
+    assert!(
+        metrics.contains(r#"build_info{service="b",version="1.2"} 1"#),
+        "{metrics}"
+    );
     let _ = telemetry.shutdown_blocking(Duration::from_secs(20));
 }
 
@@ -191,7 +209,10 @@ fn what_a_file_says_and_cannot_be_is_refused_at_the_start() {
     let settings: Settings = toml::from_str("[log.stdout]\nqueue_bytes = 10").unwrap();
     let started = Telemetry::builder("orders").settings(settings).layers::<Registry>();
     let error = started.map(|_| ()).unwrap_err().to_string();
-    assert!(error.contains("telemetry.log.stdout.queue_bytes") && error.contains("256KiB"), "{error}");
+    assert!(
+        error.contains("telemetry.log.stdout.queue_bytes") && error.contains("256KiB"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -210,6 +231,9 @@ fn variables_win_over_the_file_and_code_over_both() {
         .unwrap();
     assert_eq!(telemetry.log_level().status().filter, "debug");
     let metrics = telemetry.metrics().encode();
-    assert!(metrics.contains(r#"build_info{service="orders",version="3"} 1"#), "{metrics}");
+    assert!(
+        metrics.contains(r#"build_info{service="orders",version="3"} 1"#),
+        "{metrics}"
+    );
     let _ = telemetry.shutdown_blocking(Duration::from_secs(20));
 }

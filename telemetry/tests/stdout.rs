@@ -27,7 +27,9 @@ struct Told {
 
 impl Told {
     fn count(&self, name: &str) -> u64 {
-        self.counts[name].as_u64().unwrap_or_else(|| panic!("{name} is not in {}", self.counts))
+        self.counts[name]
+            .as_u64()
+            .unwrap_or_else(|| panic!("{name} is not in {}", self.counts))
     }
 
     fn dropped_by(&self, reason: &str) -> u64 {
@@ -92,7 +94,10 @@ fn tell(telemetry: &Telemetry, more: Value) -> ! {
     let mut stderr = std::io::stderr();
     let counts = serde_json::to_string(&counts).unwrap();
     let _ = writeln!(stderr, "\ncounts: {counts}\nmore: {more}");
-    #[expect(clippy::exit, reason = "the harness would write to a stdout that is not its own any more")]
+    #[expect(
+        clippy::exit,
+        reason = "the harness would write to a stdout that is not its own any more"
+    )]
     std::process::exit(0);
 }
 
@@ -169,7 +174,11 @@ fn a_pipe_that_nobody_reads_holds_up_neither_the_service_nor_its_end() {
     assert_eq!(told.dropped_by("closed"), 1);
     assert!(told.more["waited_ms"].as_u64().unwrap() < 3000, "{}", told.more);
     let arrived = told.more["lines"].as_u64().unwrap();
-    assert!(arrived > 0 && arrived <= told.count("delivered") + told.dropped_by("unanswered"), "{}", told.more);
+    assert!(
+        arrived > 0 && arrived <= told.count("delivered") + told.dropped_by("unanswered"),
+        "{}",
+        told.more
+    );
 }
 
 fn slow() {
@@ -200,7 +209,12 @@ fn slow() {
 #[test]
 fn a_pipe_that_does_not_block_and_is_read_slowly_gets_every_line() {
     let told = run("slow", None);
-    assert_eq!((told.count("emitted"), told.count("delivered")), (5000, 5000), "{}", told.counts);
+    assert_eq!(
+        (told.count("emitted"), told.count("delivered")),
+        (5000, 5000),
+        "{}",
+        told.counts
+    );
     assert_eq!(told.more, 5000);
 }
 
@@ -237,7 +251,11 @@ fn two_hundred_thousand_lines_are_accounted_for_to_the_line_also_while_it_ends()
     let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let own = lines.filter(|line| line["target"] == "telemetry").count() as u64;
     assert_eq!(told.count("emitted"), FLOOD + own);
-    assert!(told.count("delivered") > 0 && told.dropped_by("closed") > 0, "{}", told.counts);
+    assert!(
+        told.count("delivered") > 0 && told.dropped_by("closed") > 0,
+        "{}",
+        told.counts
+    );
 }
 
 fn panics() {
@@ -248,7 +266,10 @@ fn panics() {
         let _ = writeln!(std::io::stderr(), "the former hook");
     }));
     let telemetry = init();
-    assert!(matches!(Telemetry::builder("again").init(), Err(InitError::AlreadyInitialised)));
+    assert!(matches!(
+        Telemetry::builder("again").init(),
+        Err(InitError::AlreadyInitialised)
+    ));
     let panic = std::thread::Builder::new().name("worker".to_owned()).spawn(|| {
         let _span = tracing::info_span!("request", order = 7).entered();
         panic!("{}", "é".repeat(5000));
@@ -283,9 +304,15 @@ fn panics_are_counted_and_told_with_their_request() {
     let panics: Vec<&Value> = lines.iter().filter(|line| line["target"] == "panic").collect();
     assert_eq!(panics.len(), 3, "{text}");
     let first = panics[0];
-    assert_eq!((&first["level"], &first["thread"], &first["order"]), (&"ERROR".into(), &"worker".into(), &7.into()));
+    assert_eq!(
+        (&first["level"], &first["thread"], &first["order"]),
+        (&"ERROR".into(), &"worker".into(), &7.into())
+    );
     assert_eq!(first["payload"].as_str().unwrap().len(), 4 * 1024);
-    assert!(first["location"].as_str().unwrap().contains("tests/stdout.rs:"), "{first}");
+    assert!(
+        first["location"].as_str().unwrap().contains("tests/stdout.rs:"),
+        "{first}"
+    );
     assert_eq!(first["trace_id"].as_str().unwrap().len(), 32);
     assert_eq!(panics[1]["payload"], "in a Debug");
     assert_eq!(lines.last().unwrap()["message"], "still here");
@@ -304,7 +331,10 @@ fn forgotten() {
     assert!(ends.join().is_err());
     let mut stderr = std::io::stderr();
     let _ = writeln!(stderr, "\ncounts: {{}}\nmore: null");
-    #[expect(clippy::exit, reason = "the harness would write to a stdout that is not its own any more")]
+    #[expect(
+        clippy::exit,
+        reason = "the harness would write to a stdout that is not its own any more"
+    )]
     std::process::exit(0);
 }
 
@@ -339,5 +369,8 @@ fn lines_of_the_crate_log_are_lines_like_any_other() {
         (&line["target"], &line["level"], &line["message"], &line["order"]),
         (&"old::library".into(), &"WARN".into(), &"careful: 1".into(), &7.into())
     );
-    assert!(line.as_object().unwrap().keys().all(|key| !key.starts_with("log.")), "{line}");
+    assert!(
+        line.as_object().unwrap().keys().all(|key| !key.starts_with("log.")),
+        "{line}"
+    );
 }

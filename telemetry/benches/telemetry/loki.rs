@@ -84,7 +84,7 @@ fn emit(dispatch: &Dispatch) {
                     "order accepted"
                 );
             }
-            runtime.block_on(tokio::time::sleep(PAUSE));
+            runtime.block_on(async { tokio::time::sleep(PAUSE).await });
         }
     });
 }
