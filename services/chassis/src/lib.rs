@@ -5,6 +5,7 @@
 pub mod args;
 pub mod fault;
 pub mod listen;
+pub mod measure;
 pub mod policies;
 pub mod private;
 pub mod problem;
@@ -17,6 +18,7 @@ pub mod trial;
 pub use args::{Args, Ports};
 pub use fault::{Fault, FaultLayer};
 pub use listen::{ListenError, Listeners};
+pub use measure::grpc_layer;
 pub use policies::{Policies, breaker_check};
 pub use problem::Problem;
 

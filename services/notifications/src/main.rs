@@ -10,6 +10,8 @@ use health::{Health, Heartbeat, Lifecycle, Settings};
 use notifications::event::Retry;
 use notifications::store::{SqliteStore, Store as _};
 use notifications::worker::{self, Bell, Faulty};
+use proto::notifications::v1::NOTIFICATIONS_METHODS;
+use proto::notifications::v1::notifications_server;
 use resilience::grpc::DeadlineLayer;
 use telemetry::{Telemetry, catalogue};
 use tonic::service::Routes;
@@ -93,7 +95,11 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         .into_axum_router()
         .layer(args.fault.grpc())
         .layer(DeadlineLayer)
-        .layer(telemetry.grpc_layer());
+        .layer(chassis::grpc_layer(
+            &telemetry,
+            notifications_server::SERVICE_NAME,
+            NOTIFICATIONS_METHODS,
+        ));
     let servers = listeners.serve(http, grpc, &life);
     let ended = life.run(&health, servers, |limit| telemetry.shutdown(limit)).await;
 

@@ -8,7 +8,8 @@ use anyhow::Context as _;
 use chassis::start::Misconfigured;
 use chassis::{Listeners, Policies, Ports, breaker_check};
 use health::{GrpcCheck, Health, HttpCheck, Lifecycle, Settings as HealthSettings};
-use proto::orders::v1::orders_server::OrdersServer;
+use proto::orders::v1::ORDERS_METHODS;
+use proto::orders::v1::orders_server::{self, OrdersServer};
 use telemetry::Telemetry;
 use tokio::sync::Notify;
 use tonic::service::Routes;
@@ -189,7 +190,11 @@ pub async fn run(args: Arguments) -> anyhow::Result<()> {
     .into_axum_router()
     .layer(resilience::grpc::DeadlineLayer)
     .layer(args.chassis.fault.grpc())
-    .layer(telemetry.grpc_layer());
+    .layer(chassis::grpc_layer(
+        &telemetry,
+        orders_server::SERVICE_NAME,
+        ORDERS_METHODS,
+    ));
 
     // While draining, requests still come in and are answered; what they begin, another instance goes on with.
     let background = {

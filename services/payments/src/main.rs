@@ -6,6 +6,8 @@ use chassis::{Listeners, Ports};
 use clap::Parser as _;
 use health::{Health, Lifecycle, Settings};
 use payments::store::{SqliteStore, Store as _};
+use proto::payments::v1::PAYMENTS_METHODS;
+use proto::payments::v1::payments_server;
 use resilience::grpc::DeadlineLayer;
 use telemetry::Telemetry;
 use tonic::service::Routes;
@@ -57,7 +59,11 @@ async fn run(args: chassis::Args) -> anyhow::Result<()> {
         .into_axum_router()
         .layer(args.fault.grpc())
         .layer(DeadlineLayer)
-        .layer(telemetry.grpc_layer());
+        .layer(chassis::grpc_layer(
+            &telemetry,
+            payments_server::SERVICE_NAME,
+            PAYMENTS_METHODS,
+        ));
     let servers = listeners.serve(http, grpc, &life);
     let ended = life.run(&health, servers, |limit| telemetry.shutdown(limit)).await;
 

@@ -91,7 +91,8 @@ const METHODS: &[&str] = &[
     "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "_OTHER",
 ];
 const GRPC_TYPES: &[&str] = &["unary", "client_stream", "server_stream", "bidi_stream"];
-const GRPC_CODES: &[&str] = &[
+/// gRPC's codes by number, as go-grpc-prometheus writes them.
+pub const GRPC_CODES: &[&str; 17] = &[
     "OK",
     "Canceled",
     "Unknown",
@@ -110,7 +111,8 @@ const GRPC_CODES: &[&str] = &[
     "DataLoss",
     "Unauthenticated",
 ];
-const RPC_CODES: &[&str] = &[
+/// gRPC's codes by number, as OpenTelemetry writes them.
+pub const RPC_CODES: &[&str; 17] = &[
     "OK",
     "CANCELLED",
     "UNKNOWN",

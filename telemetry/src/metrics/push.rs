@@ -134,6 +134,11 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn is_asked(&self) -> bool {
+        let state = self.lock();
+        state.asked != state.served
+    }
+
     fn settle(&self, points: u64, fate: Fate) {
         self.lock().account.settle(points, fate);
     }
@@ -154,7 +159,7 @@ impl Pusher {
     async fn run(&self, transport: &Transport) {
         let mut next = Instant::now() + self.interval;
         loop {
-            while self.shared.lock().asked == self.shared.lock().served && Instant::now() < next {
+            while !self.shared.is_asked() && Instant::now() < next {
                 let _ = tokio::time::timeout_at(next, self.shared.asked.notified()).await;
             }
             let (asked, deadline) = {

@@ -11,7 +11,7 @@ use crate::metrics::{Counter, Exemplar, Histogram, Metrics};
 /// What stands for services and methods that nobody is known to serve.
 const UNMATCHED: &str = "_unmatched";
 /// gRPC's codes, 0 to 16.
-const CODES: usize = 17;
+const CODES: usize = catalogue::GRPC_CODES.len();
 const UNKNOWN: usize = 2;
 /// Methods that may be learned.
 const LEARNED: usize = 500;
@@ -30,6 +30,16 @@ pub enum GrpcType {
 }
 
 impl GrpcType {
+    /// By whether the caller and the server send many messages.
+    pub const fn of(caller_streams: bool, server_streams: bool) -> Self {
+        match (caller_streams, server_streams) {
+            (false, false) => Self::Unary,
+            (true, false) => Self::ClientStream,
+            (false, true) => Self::ServerStream,
+            (true, true) => Self::BidiStream,
+        }
+    }
+
     /// The value of the label `grpc_type`.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -196,7 +206,7 @@ impl Method {
             service: service.into(),
             method: method.into(),
             started: metrics.counter(started, labels),
-            handled: CODE_NAMES.map(|code| metrics.counter(handled, [labels[0], service, method, code])),
+            handled: catalogue::GRPC_CODES.map(|code| metrics.counter(handled, [labels[0], service, method, code])),
             handling: metrics.histogram(handling, labels),
             stable: Default::default(),
             v1_37: Default::default(),
@@ -208,7 +218,7 @@ impl Method {
         if names.stable {
             let series = self.stable[code].get_or_init(|| {
                 let name = format!("{}/{}", self.service, self.method);
-                let labels = ["grpc", &name, RPC_CODE_NAMES[code]];
+                let labels = ["grpc", &name, catalogue::RPC_CODES[code]];
                 metrics.histogram(catalogue::RPC_SERVER_CALL_DURATION_SECONDS, labels)
             });
             series.observe_with(seconds, exemplar);
@@ -227,45 +237,3 @@ impl Method {
 pub(crate) fn split(path: &str) -> Option<(&str, &str)> {
     path.strip_prefix('/')?.split_once('/')
 }
-
-/// gRPC's codes by number, as go-grpc-prometheus writes them.
-const CODE_NAMES: [&str; CODES] = [
-    "OK",
-    "Canceled",
-    "Unknown",
-    "InvalidArgument",
-    "DeadlineExceeded",
-    "NotFound",
-    "AlreadyExists",
-    "PermissionDenied",
-    "ResourceExhausted",
-    "FailedPrecondition",
-    "Aborted",
-    "OutOfRange",
-    "Unimplemented",
-    "Internal",
-    "Unavailable",
-    "DataLoss",
-    "Unauthenticated",
-];
-
-/// gRPC's codes by number, as OpenTelemetry writes them.
-const RPC_CODE_NAMES: [&str; CODES] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];

@@ -1,12 +1,14 @@
 //! Rust code from the `.proto` files of the reference services, checked in so that building them needs no generator.
 //! It neither decides what the messages are (the `.proto` files do) nor touches any other generated file.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail, ensure};
+use prost_types::FileDescriptorSet;
 
 /// What every generated file starts with.
 const HEADER: &str = "//! Generated from `{proto}` by `cargo xtask codegen`; change that file, not this one.
@@ -54,6 +56,7 @@ pub fn write(check: bool) -> anyhow::Result<()> {
 /// The Rust code of one `.proto` file, formatted as `cargo fmt` would.
 fn generate(root: &Path, name: &str, proto: &str) -> anyhow::Result<String> {
     let descriptors = protox::compile([proto], [root]).with_context(|| format!("{proto} is not valid"))?;
+    let methods = methods(&descriptors, proto);
     let out = Scratch::new(name)?;
     tonic_prost_build::configure()
         .out_dir(&out.0)
@@ -61,7 +64,31 @@ fn generate(root: &Path, name: &str, proto: &str) -> anyhow::Result<String> {
         .with_context(|| format!("cannot generate code for {proto}"))?;
     let file = out.0.join(format!("opsctl.{name}.v1.rs"));
     let code = fs::read_to_string(&file).with_context(|| format!("{proto} gave no package opsctl.{name}.v1"))?;
-    format(root, &(HEADER.replace("{proto}", proto) + &code))
+    format(root, &(HEADER.replace("{proto}", proto) + &code + &methods))
+}
+
+/// The names and kinds of the methods of a file's services, which the generated servers do not tell.
+fn methods(descriptors: &FileDescriptorSet, proto: &str) -> String {
+    let mut code = String::new();
+    for file in descriptors.file.iter().filter(|file| file.name() == proto) {
+        for service in &file.service {
+            let methods = service.method.iter().map(|method| {
+                let (many, answers) = (method.client_streaming(), method.server_streaming());
+                format!("(\"{}\", {many}, {answers}),", method.name())
+            });
+            // Writing to a string cannot fail.
+            let _ = write!(
+                code,
+                "\n/// The methods of `{}.{name}`, and whether the caller and the server send many messages.
+                pub const {}_METHODS: &[(&str, bool, bool)] = &[{}];\n",
+                file.package(),
+                service.name().to_uppercase(),
+                methods.collect::<String>(),
+                name = service.name(),
+            );
+        }
+    }
+    code
 }
 
 /// Runs the toolchain's `rustfmt` over `code`, with the settings that hold in `root`.

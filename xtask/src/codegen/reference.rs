@@ -10,17 +10,21 @@ use catalogue::{Metric, Values};
 
 use crate::step;
 
-/// Writes or checks `docs/reference/{command-line,metrics}.md`.
+/// Writes or checks `docs/reference/{command-line,metrics}.md`, and `metrics.json` beside them for tools.
 pub fn write(check: bool) -> Result<()> {
     let folder = peers::workspace_root().join("docs/reference");
     fs::create_dir_all(&folder).context("could not make docs/reference")?;
-    for (page, text) in [("command-line", command_line()?), ("metrics", metrics(catalogue::ALL))] {
-        let file = folder.join(format!("{page}.md"));
+    for (page, text) in [
+        ("command-line.md", command_line()?),
+        ("metrics.md", metrics(catalogue::ALL)),
+        ("metrics.json", catalogue::export_json()),
+    ] {
+        let file = folder.join(page);
         if fs::read_to_string(&file).is_ok_and(|old| old == text) {
             continue;
         }
-        ensure!(!check, "docs/reference/{page}.md is stale; run `cargo xtask codegen`");
-        fs::write(&file, text).with_context(|| format!("could not write docs/reference/{page}.md"))?;
+        ensure!(!check, "docs/reference/{page} is stale; run `cargo xtask codegen`");
+        fs::write(&file, text).with_context(|| format!("could not write docs/reference/{page}"))?;
     }
     Ok(())
 }
@@ -58,13 +62,25 @@ fn metrics(metrics: &[&Metric]) -> String {
             metric.help.replace('|', "\\|"),
         );
     }
-    let bounds: Vec<String> = catalogue::DURATION_BUCKETS.iter().map(ToString::to_string).collect();
-    let _ = writeln!(
-        page,
-        "\nHistograms of seconds have the upper bounds {} and `+Inf`.",
-        bounds.join(", ")
-    );
+    page.push_str("\nBuckets of the histograms: their upper bounds, and `+Inf`.\n\n");
+    for (bounds, names) in buckets(metrics) {
+        let bounds: Vec<String> = bounds.iter().map(ToString::to_string).collect();
+        let _ = writeln!(page, "- {}: {}", names.join(", "), bounds.join(", "));
+    }
     page
+}
+
+/// Each set of bounds with the histograms that have it, in the order of the list.
+fn buckets(metrics: &[&Metric]) -> Vec<(&'static [f64], Vec<String>)> {
+    let mut all: Vec<(&'static [f64], Vec<String>)> = Vec::new();
+    for metric in metrics.iter().filter(|metric| !metric.buckets.is_empty()) {
+        let name = format!("`{}`", metric.name);
+        match all.iter_mut().find(|(bounds, _)| *bounds == metric.buckets) {
+            Some((_, names)) => names.push(name),
+            None => all.push((metric.buckets, vec![name])),
+        }
+    }
+    all
 }
 
 fn label(label: &catalogue::Label) -> String {
@@ -77,6 +93,19 @@ fn label(label: &catalogue::Label) -> String {
 #[cfg(test)]
 mod tests {
     use super::metrics;
+
+    #[test]
+    fn histograms_are_named_beside_their_buckets() {
+        let page = metrics(&[
+            catalogue::DB_POOL_WAIT_SECONDS.metric(),
+            catalogue::PROXY_REQUEST_DURATION_SECONDS.metric(),
+        ]);
+        assert!(page.contains("\n- `db_pool_wait_seconds`: 0.0001, 0.00025,"), "{page}");
+        assert!(
+            page.contains("\n- `proxy_request_duration_seconds`: 0.005, 0.01,"),
+            "{page}"
+        );
+    }
 
     #[test]
     fn a_metric_is_one_row_with_its_labels() {

@@ -142,6 +142,15 @@ const TABLE: &[Allowed] = &[
     },
 ];
 
+/// Crates that would count metrics past the catalogue. Benchmarks and tests may compare with them.
+const UNCATALOGUED: &[&str] = &[
+    "metrics",
+    "opentelemetry-prometheus",
+    "prometheus",
+    "prometheus-client",
+    "prometheus-client-derive-encode",
+];
+
 #[derive(Deserialize)]
 struct Metadata {
     packages: Vec<Package>,
@@ -186,6 +195,15 @@ pub fn check() -> Result<Vec<Finding>> {
         seen.insert(allowed.package);
         findings.extend(check_manifest(package, allowed)?);
         for dependency in &package.dependencies {
+            if dependency.kind.is_none() && UNCATALOGUED.contains(&dependency.name.as_str()) {
+                findings.push(Finding::new(
+                    &package.name,
+                    format!(
+                        "must not use `{}`: a metric is a line of telemetry/catalogue, counted by telemetry",
+                        dependency.name
+                    ),
+                ));
+            }
             // Tests may use everything; so may build scripts, of which there are none.
             let ours = dependency.path.is_some() && dependency.kind.is_none();
             if ours && !allowed.imports.contains(&dependency.name.as_str()) {

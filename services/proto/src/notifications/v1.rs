@@ -675,3 +675,12 @@ pub mod notifications_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+
+/// The methods of `opsctl.notifications.v1.Notifications`, and whether the caller and the server send many messages.
+pub const NOTIFICATIONS_METHODS: &[(&str, bool, bool)] = &[
+    ("PublishEvent", false, false),
+    ("ListDeadLetters", false, false),
+    ("ReplayDeadLetter", false, false),
+    ("ListNotifications", false, false),
+    ("GetStats", false, false),
+];

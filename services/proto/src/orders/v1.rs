@@ -572,3 +572,11 @@ pub mod orders_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+
+/// The methods of `opsctl.orders.v1.Orders`, and whether the caller and the server send many messages.
+pub const ORDERS_METHODS: &[(&str, bool, bool)] = &[
+    ("CreateOrder", false, false),
+    ("GetOrder", false, false),
+    ("ListOrders", false, false),
+    ("CancelOrder", false, false),
+];

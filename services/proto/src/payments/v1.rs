@@ -523,3 +523,10 @@ pub mod payments_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+
+/// The methods of `opsctl.payments.v1.Payments`, and whether the caller and the server send many messages.
+pub const PAYMENTS_METHODS: &[(&str, bool, bool)] = &[
+    ("ProcessPayment", false, false),
+    ("RefundPayment", false, false),
+    ("ListCharges", false, false),
+];
