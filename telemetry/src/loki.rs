@@ -42,7 +42,7 @@ use crate::sink::queue::{BatchLimits, Queue};
 use crate::sink::retry::Backoff;
 use crate::sink::thread::{self, Ended};
 #[cfg(feature = "tracing-loki")]
-pub(crate) use unmodified::Unmodified;
+pub(crate) use unmodified::{CountedLayer, Unmodified};
 pub(crate) use worker::Alarm;
 use worker::Courier;
 

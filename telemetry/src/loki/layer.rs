@@ -10,12 +10,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use opentelemetry::trace::TraceContextExt as _;
+use opentelemetry::trace::{SpanId, TraceContextExt as _, TraceId};
 use reqwest::Url;
 use tokio::sync::oneshot;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Subscriber};
+use tracing_log::NormalizeEvent as _;
 use tracing_subscriber::registry::LookupSpan;
 
 use super::labels::{self, LabelError};
@@ -25,7 +26,8 @@ use crate::log::json::string;
 use crate::log::line::Line;
 use crate::report::SinkCounts;
 use crate::sink::Sink as _;
-use crate::sink::queue::{Lost, OnFull, Queue, QueueLimits, Severity};
+use crate::sink::queue::{Lost, Queue, Severity};
+use crate::trace::kept::told;
 
 /// Starts the description of a layer.
 pub fn builder() -> Builder {
@@ -140,12 +142,7 @@ impl Builder {
         loki_url: Url,
     ) -> Result<(Layer, BackgroundTaskController, BackgroundTask), Error> {
         self.settings.url = Some(loki_url.into());
-        let limits = QueueLimits {
-            bytes: self.settings.queue_bytes,
-            on_full: OnFull::DropLowest,
-            block: Duration::ZERO,
-        };
-        let queue = Queue::new(limits, Some(Box::new(told)));
+        let queue = Queue::new(self.settings.queue(), Some(Box::new(lost_line)));
         let (running, ended) = oneshot::channel::<Infallible>();
         let quiet = Arc::new(|_: Severity, _: &str| {});
         let loki = Loki::start_with(&self.settings, "", "", Arc::clone(&queue), quiet, move || drop(running))
@@ -270,33 +267,6 @@ impl Visit for Fields {
     }
 }
 
-/// Where an event that came through the crate `log` was made.
-#[derive(Default)]
-struct Origin {
-    target: Option<String>,
-    module_path: Option<String>,
-    file: Option<String>,
-    line: Option<u64>,
-}
-
-impl Visit for Origin {
-    fn record_debug(&mut self, _: &Field, _: &dyn std::fmt::Debug) {}
-    fn record_str(&mut self, field: &Field, value: &str) {
-        let place = match field.name() {
-            "log.target" => &mut self.target,
-            "log.module_path" => &mut self.module_path,
-            "log.file" => &mut self.file,
-            _ => return,
-        };
-        *place = Some(value.to_owned());
-    }
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        if field.name() == "log.line" {
-            self.line = Some(value);
-        }
-    }
-}
-
 impl<S: Subscriber + for<'a> LookupSpan<'a>> tracing_subscriber::Layer<S> for Layer {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: tracing_subscriber::layer::Context<'_, S>) {
         let Some(span) = context.span(id) else { return };
@@ -321,7 +291,9 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> tracing_subscriber::Layer<S> for La
 
     fn on_event(&self, event: &Event<'_>, context: tracing_subscriber::layer::Context<'_, S>) {
         let now = crate::wall_clock();
-        let metadata = event.metadata();
+        // What came through the crate `log` says where it was made in fields.
+        let of_log = event.normalized_metadata();
+        let metadata = of_log.as_ref().unwrap_or(event.metadata());
         let mut fields = Fields(Vec::new());
         event.record(&mut fields);
         let mut line = Json::new();
@@ -341,17 +313,18 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> tracing_subscriber::Layer<S> for La
             }
             spans.push(span.name());
         }
-        line.ids();
-        line.spans(&spans);
-        let mut origin = Origin::default();
-        if metadata.target() == "log" {
-            event.record(&mut origin);
+        // Of our own span layer, else of another's.
+        let own = context.event_span(event);
+        let own = own.and_then(|span| told(&span, |ids, _| (ids.trace_id, ids.span_id)));
+        if let Some((trace, span)) = own.or_else(current_of_opentelemetry) {
+            line.text("trace_id", &trace.to_string());
+            line.text("span_id", &span.to_string());
         }
-        line.text("_target", origin.target.as_deref().unwrap_or(metadata.target()));
-        let module_path = origin.module_path.as_deref().or(metadata.module_path());
-        line.text_or_null("_module_path", module_path);
-        line.text_or_null("_file", origin.file.as_deref().or(metadata.file()));
-        let number = origin.line.or(metadata.line().map(u64::from));
+        line.spans(&spans);
+        line.text("_target", metadata.target());
+        line.text_or_null("_module_path", metadata.module_path());
+        line.text_or_null("_file", metadata.file());
+        let number = metadata.line();
         line.put(
             "_line",
             &number.map_or_else(|| "null".to_owned(), |number| number.to_string()),
@@ -411,25 +384,23 @@ impl Json {
         self.put("_spans", &json);
     }
 
-    fn ids(&mut self) {
-        opentelemetry::Context::map_current(|context| {
-            let span = context.span();
-            let span = span.span_context();
-            if span.is_valid() {
-                self.text("trace_id", &span.trace_id().to_string());
-                self.text("span_id", &span.span_id().to_string());
-            }
-        });
-    }
-
     fn finish(mut self) -> String {
         self.text.push_str("}\n");
         self.text
     }
 }
 
+/// The ids of the span that OpenTelemetry's API says is current.
+fn current_of_opentelemetry() -> Option<(TraceId, SpanId)> {
+    opentelemetry::Context::map_current(|context| {
+        let span = context.span();
+        let span = span.span_context();
+        span.is_valid().then(|| (span.trace_id(), span.span_id()))
+    })
+}
+
 /// The line that tells of lost ones, when there is room again.
-fn told(lost: Lost) -> Line {
+fn lost_line(lost: Lost) -> Line {
     let mut line = Json::new();
     line.text("message", &format!("lost {} lines since {}", lost.items, lost.since));
     line.put("lost", &lost.items.to_string());

@@ -11,3 +11,4 @@ mod lines;
 mod real;
 mod sender;
 mod spool;
+mod whole;

@@ -84,7 +84,12 @@ impl Tenant {
 
     /// Up to 5000 lines with their labels, oldest first.
     pub async fn lines(&self) -> Vec<(serde_json::Value, String)> {
-        let query = http::encode("{test=~\".+\"}");
+        self.lines_of("{test=~\".+\"}").await
+    }
+
+    /// The same for the streams that `selector` names.
+    pub async fn lines_of(&self, selector: &str) -> Vec<(serde_json::Value, String)> {
+        let query = http::encode(selector);
         let end = std::time::UNIX_EPOCH.elapsed().unwrap() + Duration::from_secs(60);
         let start = end - Duration::from_secs(3 * 3600);
         let path = format!(
