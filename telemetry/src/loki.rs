@@ -115,7 +115,7 @@ impl Loki {
     /// Says when the time is over, if nobody has said it.
     fn end_within(&self, limit: Duration) {
         // A little is left to count what could not be delivered.
-        let limit = limit - (limit / 10).min(Duration::from_millis(50));
+        let limit = limit.saturating_sub((limit / 10).min(Duration::from_millis(50)));
         self.end.send_if_modified(|end| {
             let first = end.is_none();
             end.get_or_insert_with(|| Instant::now() + limit);

@@ -36,7 +36,7 @@ impl From<Line> for Entry {
     fn from(line: Line) -> Self {
         Self {
             level: line.severity(),
-            at: line.nanos() as i64,
+            at: line.nanos().cast_signed(),
             line: Bytes::from_owner(Text(line)),
             late: false,
         }

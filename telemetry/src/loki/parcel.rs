@@ -301,7 +301,7 @@ mod tests {
                 .enumerate()
                 .map(|(number, (at, length, bad))| {
                     let bad = if *bad { "!" } else { "" };
-                    entry(at * SECOND / 2 + number as i64, format!("{bad}{}", "x".repeat(*length)))
+                    entry(at * SECOND / 2 + number.cast_signed() as i64, format!("{bad}{}", "x".repeat(*length)))
                 })
                 .collect();
             let count = entries.len() as u64;

@@ -39,8 +39,8 @@ pub(crate) struct Spool {
 /// What became of lines that were to be stored.
 #[derive(Debug, Default)]
 pub(crate) struct Stored {
-    /// On disk.
-    pub(crate) stored: u64,
+    /// Lines that are on disk.
+    pub(crate) kept: u64,
     /// There was no room, or they are longer than a spool takes.
     pub(crate) refused: u64,
     /// Lines that were stored before and had to go.
@@ -115,7 +115,7 @@ impl Spool {
                 continue;
             }
             match self.lanes[index].append(&self.folder, &lines, self.segment) {
-                Ok(()) => done.stored += lines.len() as u64,
+                Ok(()) => done.kept += lines.len() as u64,
                 Err(error) => {
                     done.error = Some(error);
                     entries.append(&mut lines);

@@ -217,8 +217,8 @@ impl Shared {
         lose(&self.queue, done.given_up, DropReason::SpoolFull);
         self.lost.borrow_mut().add(done.given_up + done.refused);
         self.queue.settle(done.refused, Fate::Dropped(DropReason::SpoolFull));
-        if done.stored > 0 {
-            self.queue.settle(done.stored, Fate::Spooled);
+        if done.kept > 0 {
+            self.queue.settle(done.kept, Fate::Spooled);
             self.grown.notify_one();
         }
         match done.error {

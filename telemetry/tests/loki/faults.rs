@@ -121,6 +121,7 @@ async fn through(trouble: Trouble, client: Client, tenant: Tenant) -> Outcome {
 }
 
 /// All troubles at one time, each with a tenant of its own.
+#[expect(clippy::print_stdout, reason = "the table of the guide")]
 async fn through_all(client: Client, test: &str) -> Option<Vec<Outcome>> {
     let tenant = real::tenant(test).await?;
     let mut running = tokio::task::JoinSet::new();

@@ -91,7 +91,7 @@ impl Tenant {
     pub async fn lines_of(&self, selector: &str) -> Vec<(serde_json::Value, String)> {
         let query = http::encode(selector);
         let end = std::time::UNIX_EPOCH.elapsed().unwrap() + Duration::from_secs(60);
-        let start = end - Duration::from_secs(3 * 3600);
+        let start = end.saturating_sub(Duration::from_secs(3 * 3600));
         let path = format!(
             "/loki/api/v1/query_range?query={query}&limit=5000&direction=forward&start={}&end={}",
             start.as_nanos(),

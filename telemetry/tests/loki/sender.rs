@@ -26,14 +26,16 @@ enum Inner {
 /// Time-outs and waits of a tenth of the real ones or less.
 pub fn quick() -> LokiSettings {
     let milliseconds = Duration::from_millis;
-    let mut settings = LokiSettings::default();
-    settings.timeout = milliseconds(700);
-    settings.linger = milliseconds(50);
-    settings.retry = RetrySettings::default();
-    settings.retry.first = milliseconds(50);
-    settings.retry.longest = milliseconds(400);
-    settings.retry.closed = milliseconds(300);
-    settings
+    LokiSettings {
+        timeout: milliseconds(700),
+        linger: milliseconds(50),
+        retry: RetrySettings {
+            first: milliseconds(50),
+            longest: milliseconds(400),
+            closed: milliseconds(300),
+        },
+        ..LokiSettings::default()
+    }
 }
 
 impl Sender {

@@ -194,12 +194,12 @@ async fn old_lines_keep_their_time() {
     file.write_all(b"OPSPOOL1").unwrap();
     let hour = Duration::from_secs(3600);
     for number in 0..3_u32 {
-        let at = now - 24 * 8 * hour + Duration::from_secs(number.into());
+        let at = now.saturating_sub(24 * 8 * hour) + Duration::from_secs(number.into());
         file.write_all(&record(at, 2, "{\"message\":\"much too old\"}"))
             .unwrap();
     }
     for number in 0..20_u32 {
-        let at = now - 2 * hour + Duration::from_secs(number.into());
+        let at = now.saturating_sub(2 * hour) + Duration::from_secs(number.into());
         // INFO is too far ahead, of DEBUG there is nothing yet.
         let level = if number % 2 == 0 { 2 } else { 1 };
         file.write_all(&record(at, level, &format!("{{\"number\":{number}}}")))

@@ -49,7 +49,7 @@ pub enum SpoolError {
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
-    folder: OwnedFd,
+    handle: OwnedFd,
     /// Locked as long as it is open.
     _lock: OwnedFd,
 }
@@ -85,7 +85,7 @@ impl Folder {
         }
         Ok(Self {
             path: path.to_owned(),
-            folder,
+            handle: folder,
             _lock: lock,
         })
     }
@@ -97,7 +97,7 @@ impl Folder {
             source: source.into(),
         };
         let mut names = Vec::new();
-        for entry in Dir::read_from(&self.folder).map_err(failed)? {
+        for entry in Dir::read_from(&self.handle).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             names.push(entry.file_name().to_string_lossy().into_owned());
         }
@@ -107,27 +107,27 @@ impl Folder {
     /// A file that is there.
     pub(super) fn open_file(&self, name: &str, write: bool) -> Result<File, SpoolError> {
         let access = if write { OFlags::RDWR } else { OFlags::RDONLY };
-        open_in(&self.folder, &self.path, name, access).map(File::from)
+        open_in(&self.handle, &self.path, name, access).map(File::from)
     }
 
     /// A file, made if it is not there.
     pub(super) fn make_file(&self, name: &str) -> Result<File, SpoolError> {
-        open_in(&self.folder, &self.path, name, OFlags::CREATE | OFlags::RDWR).map(File::from)
+        open_in(&self.handle, &self.path, name, OFlags::CREATE | OFlags::RDWR).map(File::from)
     }
 
     /// Takes a file away; one that is gone is as good.
     pub(super) fn remove(&self, name: &str) {
-        let _ = unlinkat(self.folder.as_fd(), name, AtFlags::empty());
+        let _ = unlinkat(self.handle.as_fd(), name, AtFlags::empty());
     }
 
     /// Gives a file another name; whatever had it is gone.
     pub(super) fn rename(&self, name: &str, to: &str) {
-        let _ = renameat(self.folder.as_fd(), name, self.folder.as_fd(), to);
+        let _ = renameat(self.handle.as_fd(), name, self.handle.as_fd(), to);
     }
 
     /// Sees to it that files that were made are found after a loss of power.
     pub(super) fn sync(&self) {
-        let _ = rustix::fs::fsync(&self.folder);
+        let _ = rustix::fs::fsync(&self.handle);
     }
 }
 

@@ -196,6 +196,14 @@ mod tests {
         prop::collection::vec(entry, 0..40)
     }
 
+    fn encoded(entries: &[Entry]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for entry in entries {
+            encode(entry, &mut bytes);
+        }
+        bytes
+    }
+
     fn file(bytes: &[u8]) -> File {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
@@ -216,8 +224,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read(entries in entries()) {
-            let mut bytes = Vec::new();
-            entries.iter().for_each(|entry| encode(entry, &mut bytes));
+            let bytes = encoded(&entries);
             prop_assert_eq!(bytes.len(), entries.iter().map(size).sum::<usize>());
             prop_assert_eq!(read(&bytes), (entries, Next::End));
         }
@@ -239,8 +246,7 @@ mod tests {
 
         #[test]
         fn a_flipped_bit_is_never_taken_for_a_line(entries in entries(), place in any::<prop::sample::Index>(), bit in 0u8..8) {
-            let mut bytes = Vec::new();
-            entries.iter().for_each(|entry| encode(entry, &mut bytes));
+            let mut bytes = encoded(&entries);
             prop_assume!(!bytes.is_empty());
             let place = place.index(bytes.len());
             bytes[place] ^= 1 << bit;
@@ -259,13 +265,12 @@ mod tests {
     fn lines_that_cross_blocks_are_read() {
         let line = |length: usize| Entry {
             level: LEVELS[2].0,
-            at: length as i64,
+            at: length.cast_signed() as i64,
             line: vec![b'x'; length].into(),
             late: false,
         };
         let entries: Vec<_> = [BLOCK - 100, 200, LONGEST_LINE, 1, BLOCK, 0].map(line).into();
-        let mut bytes = Vec::new();
-        entries.iter().for_each(|entry| encode(entry, &mut bytes));
+        let bytes = encoded(&entries);
         assert_eq!(read(&bytes), (entries, Next::End));
     }
 }

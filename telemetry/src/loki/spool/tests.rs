@@ -68,7 +68,7 @@ proptest! {
                     stored.extend(entries.iter().map(|entry| (entry.at, entry.clone())));
                     let count = entries.len() as u64;
                     let done = spool.store(&mut entries);
-                    prop_assert_eq!((done.stored, done.refused, done.given_up), (count, 0, 0));
+                    prop_assert_eq!((done.kept, done.refused, done.given_up), (count, 0, 0));
                 }
                 Step::Take(bytes) => {
                     if let Some(mark) = mark.take() {
@@ -131,8 +131,8 @@ fn lines_without_room_are_refused_and_counted() {
     let (mut spool, _) = open(&path, 10_000);
     let mut entries: Vec<Entry> = (0..100).map(|at| entry(at, 4, 1000)).collect();
     let done = spool.store(&mut entries);
-    assert_eq!(done.stored + done.refused + done.given_up, 100);
-    assert!(done.stored >= 9, "{done:?}");
+    assert_eq!(done.kept + done.refused + done.given_up, 100);
+    assert!(done.kept >= 9, "{done:?}");
     let done = spool.store(&mut vec![entry(0, 4, segment::LONGEST_LINE + 1)]);
     assert_eq!(done.refused, 1, "longer than any record");
 }
