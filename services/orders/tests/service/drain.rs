@@ -57,7 +57,7 @@ impl Stack {
     async fn each_is_charged_once(&self, placed: &[String]) {
         for id in placed {
             let charges = self.charges(id).await;
-            let statuses: Vec<_> = charges.iter().map(|charge| charge.status()).collect();
+            let statuses: Vec<_> = charges.iter().map(proto::payments::v1::Charge::status).collect();
             assert_eq!(statuses, [ChargeStatus::Charged], "{id}");
             self.until_notified(id, &["order.created", "order.paid", "order.delivered"])
                 .await;
