@@ -95,6 +95,7 @@ async fn register<S: Store>(
         .metrics
         .counter(catalogue::IDENTITY_REGISTRATIONS_TOTAL, [outcome])
         .inc();
+    tracing::info!(outcome, "registration");
     Ok((StatusCode::CREATED, Json(result?)).into_response())
 }
 
@@ -122,6 +123,7 @@ async fn login<S: Store>(
         .metrics
         .counter(catalogue::IDENTITY_LOGINS_TOTAL, [outcome])
         .inc();
+    tracing::info!(outcome, "sign-in");
     // RFC 6749 section 5.1: a token must not stay in any cache.
     Ok((
         [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))],

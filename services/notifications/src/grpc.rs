@@ -52,7 +52,12 @@ impl<S: Store> notifications_server::Notifications for Notifications<S> {
         &self,
         request: Request<PublishEventRequest>,
     ) -> Result<Response<PublishEventResponse>, Status> {
-        let result = self.publish(request.into_inner()).await;
+        let asked = request.into_inner();
+        let told = asked
+            .event
+            .as_ref()
+            .map(|event| (event.event_id.clone(), event.r#type.clone()));
+        let result = self.publish(asked).await;
         let outcome = match &result {
             Err(_) => "error",
             Ok(accepted) if accepted.duplicate => "duplicate",
@@ -63,6 +68,8 @@ impl<S: Store> notifications_server::Notifications for Notifications<S> {
             .counter(catalogue::NOTIFICATIONS_EVENTS_TOTAL, [outcome])
             .inc();
         let Accepted { duplicate, state } = result?;
+        let (event_id, event_type) = told.unwrap_or_default();
+        tracing::info!(event_id, event_type, outcome, "event taken");
         if state == EventState::Pending {
             self.bell.ring();
         }

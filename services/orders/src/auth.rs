@@ -37,7 +37,7 @@ pub struct Verifier {
 
 struct Inner {
     url: String,
-    client: reqwest::Client,
+    client: telemetry::HttpClient,
     policy: Pipeline,
     keys: RwLock<Keys>,
     fetching: tokio::sync::Mutex<Option<Instant>>,
@@ -102,7 +102,7 @@ impl Verifier {
         Ok(Self {
             inner: Arc::new(Inner {
                 url: format!("{}/.well-known/jwks.json", identity.trim_end_matches('/')),
-                client,
+                client: telemetry::HttpClient::new(client),
                 policy,
                 keys: RwLock::default(),
                 fetching: tokio::sync::Mutex::new(None),
@@ -279,7 +279,11 @@ impl Inner {
     }
 
     async fn get(&self) -> Result<Vec<u8>, FetchError> {
-        let mut response = self.client.get(&self.url).send().await?.error_for_status()?;
+        let mut response = self
+            .client
+            .send(self.client.plain().get(&self.url))
+            .await?
+            .error_for_status()?;
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await? {
             if body.len() + chunk.len() > MAX_JWKS {

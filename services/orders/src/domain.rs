@@ -29,6 +29,8 @@ pub struct Order {
     pub created_at: Timestamp,
     /// When its status or saga last changed (milliseconds).
     pub updated_at: Timestamp,
+    /// The request that placed it, for the trace.
+    pub origin: crate::origin::Origin,
 }
 
 /// One line of an order.

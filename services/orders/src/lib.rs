@@ -7,6 +7,7 @@ pub mod delivery;
 pub mod domain;
 pub mod metrics;
 pub mod orchestrator;
+pub mod origin;
 pub mod peers;
 pub mod ports;
 pub mod problem;

@@ -98,7 +98,9 @@ impl Orchestrator {
     /// Runs a claimed saga in the background until it is final, must wait, or is lost.
     pub fn run_saga(&self, claimed: Claimed, slot: Slot) {
         let inner = self.inner.clone();
-        let span = tracing::info_span!("saga", order_id = %claimed.order.id);
+        let order_id = claimed.order.id;
+        let origin = claimed.order.origin.clone();
+        let span = origin.span(|| tracing::info_span!(target: telemetry::SPAN_TARGET, parent: None, "saga", %order_id));
         let work = async move {
             inner.drive(claimed).await;
             drop(slot);
@@ -167,8 +169,11 @@ impl Inner {
             let step = claimed.claim.step;
             let outcome = self.execute(&claimed).await;
             self.metrics.step(step, &outcome);
+            let (order_id, attempt) = (claimed.order.id, claimed.order.saga.attempts);
             if let Outcome::Unknown { reason } = &outcome {
-                tracing::warn!(step = step.as_str(), attempt = claimed.order.saga.attempts, %reason, "step will be tried again");
+                tracing::warn!(%order_id, step = step.as_str(), attempt, %reason, "step will be tried again");
+            } else {
+                tracing::info!(%order_id, step = step.as_str(), attempt, outcome = outcome.as_str(), "step done");
             }
             match self.record(&claimed, outcome).await {
                 Some(Recorded::Continue(next)) => {
@@ -178,7 +183,7 @@ impl Inner {
                 Some(Recorded::Finished(order)) => {
                     self.events.notify_one();
                     self.metrics.finished(&order);
-                    tracing::debug!(status = order.saga.status.as_str(), "order is final");
+                    tracing::info!(order_id = %order.id, status = order.saga.status.as_str(), "order is final");
                     return;
                 }
                 Some(Recorded::Later | Recorded::Lost) | None => return,

@@ -9,6 +9,7 @@ use futures::StreamExt as _;
 use jiff::Timestamp;
 use rand::Rng as _;
 use tokio::sync::Notify;
+use tracing::Instrument as _;
 
 use crate::domain::OrderId;
 use crate::metrics::OrderMetrics;
@@ -147,6 +148,13 @@ impl Relay {
     }
 
     async fn publish_one(&self, event: &ClaimedEvent) -> Fate {
+        let (event_id, kind) = (event.event.id, event.event.kind.as_str());
+        let span = || tracing::info_span!(target: telemetry::SPAN_TARGET, parent: None, "publish", %event_id, event_type = kind);
+        let span = event.event.origin.span(span);
+        self.hand_over(event).instrument(span).await
+    }
+
+    async fn hand_over(&self, event: &ClaimedEvent) -> Fate {
         match self.publisher.publish(&event.event).await {
             Ok(()) => Fate::Published,
             Err(PublishError::Unreachable(error)) => {

@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use tokio::sync::Notify;
+use tracing::Instrument as _;
 
 use crate::clock;
 use crate::domain::{FieldError, Order, OrderId, OrderRequest, is_idempotency_key};
 use crate::metrics::OrderMetrics;
 use crate::orchestrator::{Orchestrator, chain};
+use crate::origin::Origin;
 use crate::reconcile::{Reconciler, Seen};
 use crate::store::{Cancelled, Claimed, Create, Created, DeadEvent, Orphan, StepRecord, Store, StoreError};
 
@@ -119,10 +121,11 @@ impl Orders {
             idempotency_key: key,
             now: clock::now(),
             lease,
+            origin: Origin::current(),
         };
         let this = self.clone();
         // A task of its own: a customer who hangs up between commit and answer must not leave the saga to its lease.
-        let task = tokio::spawn(async move {
+        let work = async move {
             let created = this.store.create(create).await?;
             if let (Created::New(order, Some(claim)), Some(slot)) = (&created, slot) {
                 this.orchestrator.run_saga(
@@ -135,18 +138,21 @@ impl Orders {
             }
             this.events.notify_one();
             Ok::<_, StoreError>(created)
-        });
-        let created = match task.await {
+        };
+        let created = match tokio::spawn(work.in_current_span()).await {
             Ok(created) => created?,
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         };
         match created {
             Created::New(order, _) => {
                 self.metrics.created();
+                let (order_id, total_cents, currency) = (order.id, order.total_cents, order.currency.as_str());
+                tracing::info!(%order_id, total_cents, currency, "order placed");
                 Ok(Placed { order, replayed: false })
             }
             Created::Replayed(order) => {
                 self.metrics.replayed();
+                tracing::info!(order_id = %order.id, "order placed before");
                 Ok(Placed { order, replayed: true })
             }
             Created::KeyReused => Err(ServiceError::KeyReused),
@@ -194,6 +200,7 @@ impl Orders {
         match self.store.cancel(id, &customer.0, clock::now()).await? {
             Cancelled::Accepted(order) => {
                 self.events.notify_one();
+                tracing::info!(order_id = %order.id, status = order.saga.status.as_str(), "cancel accepted");
                 Ok(*order)
             }
             Cancelled::TooLate(order) => Err(ServiceError::TooLate(order)),

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::domain::{EventKind, NewOrder, Order, OrderId};
+use crate::origin::Origin;
 use crate::saga::{Outcome, Step};
 
 #[cfg(test)]
@@ -99,6 +100,8 @@ pub struct Create {
     pub now: Timestamp,
     /// Claims the saga in the same transaction.
     pub lease: Option<Lease>,
+    /// The request that places it.
+    pub origin: Origin,
 }
 
 /// What came of [`Store::create`].
@@ -218,6 +221,8 @@ pub struct Event {
     pub occurred_at: Timestamp,
     /// JSON; depends only on what of the order never changes, so that it is the same when told again.
     pub payload: String,
+    /// The request that placed the order, for the trace; no part of what is told.
+    pub origin: Origin,
 }
 
 /// Version of every event's payload.
@@ -239,6 +244,7 @@ impl Event {
             order: order.id,
             occurred_at: now,
             payload: payload.to_string(),
+            origin: order.origin.clone(),
         }
     }
 }

@@ -162,6 +162,7 @@ impl World {
                 idempotency_key: None,
                 now: world.now(),
                 lease: None,
+                origin: orders::origin::Origin::default(),
             };
             let Created::New(order, _) = world.store.create(create).await.unwrap() else {
                 panic!("new")

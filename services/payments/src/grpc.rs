@@ -65,6 +65,15 @@ impl<S: Store> payments_server::Payments for Payments<S> {
                 .counter(catalogue::PAYMENTS_CHARGED_CENTS_TOTAL, [])
                 .inc_by(charge.amount_cents.unsigned_abs());
         }
+        let (charge_id, order_id) = (charge.id, charge.order_id.as_str());
+        let amount_cents = charge.amount_cents;
+        match charge.outcome {
+            Outcome::Charged => tracing::info!(%charge_id, order_id, amount_cents, replayed, "payment charged"),
+            Outcome::Declined(why) => {
+                let reason = why.as_str();
+                tracing::info!(%charge_id, order_id, amount_cents, replayed, reason, "payment declined");
+            }
+        }
         Ok(Response::new(ProcessPaymentResponse {
             charge: Some(wire(charge)),
             replayed,
@@ -87,6 +96,8 @@ impl<S: Store> payments_server::Payments for Payments<S> {
             .counter(catalogue::PAYMENTS_REFUNDED_TOTAL, [outcome])
             .inc();
         let Answer { charge, replayed } = result?;
+        let (charge_id, order_id) = (charge.id, charge.order_id.as_str());
+        tracing::info!(%charge_id, order_id, replayed, "payment refunded");
         Ok(Response::new(RefundPaymentResponse {
             charge: Some(wire(charge)),
             replayed,

@@ -39,6 +39,9 @@ pub(crate) fn create(customer: &str, seconds: i64) -> Create {
         idempotency_key: None,
         now: at(seconds),
         lease: None,
+        origin: Origin::from_json(Some(
+            r#"{"traceparent":"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}"#,
+        )),
     }
 }
 
@@ -88,6 +91,7 @@ async fn reads_what_was_written<S: Store>((store, again): &(S, S)) {
     let (order, claim) = new(store, create("ann", 0)).await;
     assert_eq!(claim, None);
     assert_eq!(order.saga.status, Status::Pending);
+    assert_ne!(order.origin, Origin::default());
     assert_eq!(again.order(order.id).await.unwrap().as_ref(), Some(&order));
     assert_eq!(again.order(OrderId::fresh()).await.unwrap(), None);
     let published = events(again, 0).await;

@@ -132,6 +132,7 @@ impl Store for MemoryStore {
             saga: Saga::default(),
             created_at: create.now,
             updated_at: create.now,
+            origin: create.origin,
         };
         inner.emit(&order, &[EventKind::Created], create.now);
         let mut row = Row {

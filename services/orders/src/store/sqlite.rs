@@ -27,12 +27,20 @@ pub struct SqliteStore {
     database: Database,
 }
 
-const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "orders, steps, outbox, idempotency keys, orphans",
-    sql: include_str!("../../migrations/0001_orders.sql"),
-    usable_from: 1,
-}];
+const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        name: "orders, steps, outbox, idempotency keys, orphans",
+        sql: include_str!("../../migrations/0001_orders.sql"),
+        usable_from: 1,
+    },
+    Migration {
+        version: 2,
+        name: "where orders came from",
+        sql: include_str!("../../migrations/0002_origin.sql"),
+        usable_from: 1,
+    },
+];
 
 impl SqliteStore {
     /// Opens the file, made with mode 0600 if it is missing, and brings its schema up to date.

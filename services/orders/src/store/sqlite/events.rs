@@ -5,9 +5,11 @@ use rusqlite::{Connection, Row, params};
 
 use super::{StoreError, corrupt, timestamp};
 use crate::domain::{EventKind, Order};
+use crate::origin::Origin;
 use crate::store::{Backlog, ClaimedEvent, DeadEvent, Event, Fate, Lease, Settled, age, later};
 
-const COLUMNS: &str = "seq, event_id, order_id, kind, version, occurred_at, payload, claim, refusals";
+const COLUMNS: &str = "seq, event_id, order_id, kind, version, occurred_at, payload, claim, refusals, \
+                       (SELECT origin FROM orders WHERE orders.id = outbox.order_id)";
 
 /// Adds events to the outbox.
 pub(super) fn emit(db: &Connection, order: &Order, kinds: &[EventKind], now: Timestamp) -> Result<(), StoreError> {
@@ -118,7 +120,7 @@ pub(super) fn dead(db: &Connection, limit: usize) -> Result<Vec<DeadEvent>, Stor
         dead.push(DeadEvent {
             event,
             refusals: row.get(8)?,
-            error: row.get::<_, Option<String>>(9)?.unwrap_or_default(),
+            error: row.get::<_, Option<String>>(10)?.unwrap_or_default(),
         });
     }
     Ok(dead)
@@ -159,6 +161,7 @@ fn read(row: &Row<'_>) -> Result<(i64, Event), StoreError> {
         order: text(2)?.parse().map_err(corrupt)?,
         occurred_at: timestamp(row.get(5)?),
         payload: row.get(6)?,
+        origin: Origin::from_json(row.get_ref(9)?.as_str_or_null().map_err(corrupt)?),
     };
     Ok((row.get(0)?, event))
 }

@@ -8,11 +8,12 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{StoreError, corrupt, events, timestamp};
 use crate::domain::{EventKind, Order, OrderId};
+use crate::origin::Origin;
 use crate::saga::{Cancel, Next, Outcome, Saga};
 use crate::store::{Cancelled, Claim, Claimed, Create, Created, Lease, Recorded, StepRecord, later};
 
 const COLUMNS: &str = "id, customer, items, currency, address, total_cents, status, step, attempts, cancel_requested, \
-                       charge_id, reason, detail, created_at, updated_at";
+                       charge_id, reason, detail, created_at, updated_at, origin";
 
 pub(super) fn create(db: &Connection, create: &Create) -> Result<Created, StoreError> {
     if let Some(key) = &create.idempotency_key {
@@ -51,6 +52,7 @@ pub(super) fn create(db: &Connection, create: &Create) -> Result<Created, StoreE
         saga: if create.lease.is_some() { saga.begin() } else { saga },
         created_at: create.now,
         updated_at: create.now,
+        origin: create.origin.clone(),
     };
     let items = serde_json::to_string(&order.items).map_err(corrupt)?;
     let (due_at, number, owner) = match &create.lease {
@@ -59,8 +61,8 @@ pub(super) fn create(db: &Connection, create: &Create) -> Result<Created, StoreE
     };
     db.prepare_cached(
         "INSERT INTO orders (id, customer, items, currency, address, total_cents, status, step, attempts,
-                             cancel_requested, created_at, updated_at, due_at, claim, owner)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                             cancel_requested, created_at, updated_at, due_at, claim, owner, origin)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )?
     .execute(params![
         order.id.to_string(),
@@ -78,6 +80,7 @@ pub(super) fn create(db: &Connection, create: &Create) -> Result<Created, StoreE
         due_at.as_millisecond(),
         number,
         owner,
+        order.origin.to_json(),
     ])?;
     events::emit(db, &order, &[EventKind::Created], create.now)?;
     // As it will be read again: milliseconds.
@@ -170,7 +173,7 @@ pub(super) fn claim(db: &Connection, lease: &Lease, limit: usize) -> Result<Vec<
     let mut rows = statement.query(params![lease.now.as_millisecond(), limit.cast_signed()])?;
     let mut due = Vec::new();
     while let Some(row) = rows.next()? {
-        due.push((read(row)?, row.get::<_, i64>(15)?));
+        due.push((read(row)?, row.get::<_, i64>(16)?));
     }
     drop(rows);
     due.into_iter()
@@ -336,5 +339,6 @@ fn read(row: &Row<'_>) -> Result<Order, StoreError> {
         },
         created_at: timestamp(row.get(13)?),
         updated_at: timestamp(row.get(14)?),
+        origin: Origin::from_json(row.get_ref(15)?.as_str_or_null().map_err(corrupt)?),
     })
 }
