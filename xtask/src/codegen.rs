@@ -1,5 +1,6 @@
 //! `cargo xtask codegen`: what is generated and checked in, so that a reader finds it and a build needs no generator.
 
+mod deploy;
 mod protos;
 mod reference;
 
@@ -26,5 +27,6 @@ impl Arguments {
 /// When a generator fails, or a file is stale and `--check` was given.
 pub fn run(arguments: &Arguments) -> Result<()> {
     protos::write(arguments.check)?;
+    deploy::write(arguments.check)?;
     reference::write(arguments.check)
 }

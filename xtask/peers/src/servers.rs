@@ -16,8 +16,18 @@ mod temporal;
 use std::{io, path::PathBuf};
 
 pub use self::{
-    alertmanager::Alertmanager, collector::Collector, ferretdb::FerretDb, jaeger::Jaeger, kafka::Kafka, loki::Loki,
-    nats::Nats, postgres::Postgres, prometheus::Prometheus, rabbitmq::RabbitMq, redis::Redis, temporal::Temporal,
+    alertmanager::Alertmanager,
+    collector::Collector,
+    ferretdb::FerretDb,
+    jaeger::{Jaeger, JaegerFromFile},
+    kafka::Kafka,
+    loki::Loki,
+    nats::Nats,
+    postgres::Postgres,
+    prometheus::Prometheus,
+    rabbitmq::RabbitMq,
+    redis::Redis,
+    temporal::Temporal,
 };
 use crate::{Peer, Recipe};
 

@@ -1,6 +1,6 @@
 //! Jaeger, one process, with its traces on disk, so that they outlive a restart.
 
-use std::io;
+use std::{io, path::PathBuf};
 
 use super::program;
 use crate::{Place, Port, Program, Ready, Recipe};
@@ -49,15 +49,11 @@ impl Recipe for Jaeger {
 
     fn prepare(&self, place: &Place) -> io::Result<Vec<Program>> {
         let [keys, values] = ["keys", "values"].map(|name| place.make_folder(name));
-        let addresses = FLAGS
-            .iter()
-            .map(|(port, flag)| format!("--{flag}={}", place.address(port)));
-        let program = Program::new(program("jaeger")?)
+        let program = at_its_addresses(place)?
             .env("SPAN_STORAGE_TYPE", "badger")
             .args(["--badger.ephemeral=false", "--log-level=warn"])
             .arg(format!("--badger.directory-key={}", keys?.display()))
-            .arg(format!("--badger.directory-value={}", values?.display()))
-            .args(addresses);
+            .arg(format!("--badger.directory-value={}", values?.display()));
         Ok(vec![program])
     }
 
@@ -67,4 +63,36 @@ impl Recipe for Jaeger {
             path: "/",
         }
     }
+}
+
+/// A Jaeger that a configuration file tells everything but its addresses; it keeps traces in memory. Ports: as [`Jaeger`].
+#[derive(Debug, Clone)]
+pub struct JaegerFromFile(pub PathBuf);
+
+impl Recipe for JaegerFromFile {
+    fn peer(&self) -> &'static str {
+        Jaeger.peer()
+    }
+
+    fn ports(&self) -> &'static [Port] {
+        Jaeger.ports()
+    }
+
+    fn prepare(&self, place: &Place) -> io::Result<Vec<Program>> {
+        let file = format!("--config-file={}", self.0.display());
+        Ok(vec![
+            at_its_addresses(place)?.env("SPAN_STORAGE_TYPE", "memory").arg(file),
+        ])
+    }
+
+    fn ready(&self) -> Ready {
+        Jaeger.ready()
+    }
+}
+
+fn at_its_addresses(place: &Place) -> io::Result<Program> {
+    let addresses = FLAGS
+        .iter()
+        .map(|(port, flag)| format!("--{flag}={}", place.address(port)));
+    Ok(Program::new(program("jaeger")?).args(addresses))
 }
