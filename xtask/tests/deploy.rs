@@ -88,11 +88,8 @@ async fn prometheus_runs_with_its_file_and_scrapes_every_instance_of_every_servi
     let Some(prometheus) = Server::start(recipe, "prometheus_runs_with_its_file").await else {
         return;
     };
-    let pools = http::get(prometheus.address("http"), "/api/v1/scrape_pools")
-        .await
-        .unwrap()
-        .json();
-    let pools = &pools["data"]["scrapePools"];
+    let deadline = Instant::now() + Duration::from_secs(30);
+    // It is ready before it has read what to scrape.
     for job in [
         "identity",
         "orders",
@@ -103,10 +100,18 @@ async fn prometheus_runs_with_its_file_and_scrapes_every_instance_of_every_servi
         "jaeger",
         "prometheus",
     ] {
-        assert!(
-            pools.as_array().unwrap().contains(&json!(job)),
-            "{job} is not in {pools}"
-        );
+        loop {
+            let answer = http::get(prometheus.address("http"), "/api/v1/scrape_pools")
+                .await
+                .unwrap()
+                .json();
+            let pools = &answer["data"]["scrapePools"];
+            if pools.as_array().is_some_and(|pools| pools.contains(&json!(job))) {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{job} is not in {pools}");
+            sleep(Duration::from_millis(100)).await;
+        }
     }
 }
 

@@ -21,7 +21,7 @@ impl Recipe for Robbed {
     }
 
     fn prepare(&self, place: &Place) -> io::Result<Vec<Program>> {
-        let mut stranger = self.stranger.lock().unwrap();
+        let mut stranger = self.stranger.lock().expect("nobody panics with it");
         if stranger.is_none() {
             *stranger = Some(TcpListener::bind(place.address("redis"))?);
         }

@@ -65,9 +65,12 @@ fn deployment(container: &Container) -> Value {
         volumes.push(json!({ "name": "configuration", "configMap": { "name": container.name } }));
         mounts.push(json!({ "name": "configuration", "mountPath": path, "subPath": file, "readOnly": true }));
     }
-    let environment = container
+    let fixed = container
         .environment
         .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()));
+    let environment = fixed
+        .chain(container.choices.iter().copied())
         .map(|(name, value)| json!({ "name": name, "value": value }));
     let ports = container
         .ports

@@ -1,11 +1,10 @@
 //! What is deployed: the reference services as opsctl.toml has them, and the servers that take their logs, traces and
 //! metrics. Every form of the deployment is made from this.
 
-use std::fs;
+use std::{collections::BTreeMap, fs};
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
-use std::collections::BTreeMap;
 
 use super::configuration;
 
@@ -15,6 +14,8 @@ pub struct Container {
     pub image: String,
     pub arguments: Vec<String>,
     pub environment: Vec<(String, String)>,
+    /// Variables that whoever deploys may choose otherwise.
+    pub choices: Vec<(&'static str, &'static str)>,
     pub ports: Vec<Port>,
     /// A file of this folder, and where the program looks for it.
     pub configuration: Option<(&'static str, &'static str)>,
@@ -160,6 +161,7 @@ fn service_container(name: &str, service: &Service, defaults: &Service) -> Conta
         image: "opsctl-services:dev".to_owned(),
         arguments: service.local.command.clone(),
         environment,
+        choices: Vec::new(),
         ports: vec![
             Port {
                 name: "http",
@@ -195,6 +197,7 @@ fn servers() -> Vec<Container> {
         image: image.to_owned(),
         arguments: Vec::new(),
         environment: Vec::new(),
+        choices: Vec::new(),
         ports,
         configuration: None,
         data: None,
@@ -219,6 +222,7 @@ fn servers() -> Vec<Container> {
     vec![
         Container {
             arguments: vec!["--config=/etc/otelcol/config.yaml".to_owned()],
+            choices: vec![("TRACES_ENDPOINT", "jaeger:4317"), ("DECISION_WAIT", "10s")],
             configuration: Some((configuration::COLLECTOR, "/etc/otelcol/config.yaml")),
             needs: vec!["jaeger".to_owned(), "prometheus".to_owned(), "loki".to_owned()],
             ..server(
@@ -288,4 +292,55 @@ fn servers() -> Vec<Container> {
             )
         },
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CATALOGUE: &str = r#"
+        [defaults.service]
+        objectives = { latency_p95 = "300ms" }
+        local = { replicas = 2 }
+        [service.shop]
+        depends_on = ["pay-out"]
+        local = { command = ["shop", "--fast"] }
+        [service.pay-out]
+        uses = ["money"]
+        objectives = { latency_p95 = "1s" }
+        local = { command = ["pay-out"], replicas = 3 }
+    "#;
+
+    #[test]
+    fn the_catalogue_says_what_runs_and_what_is_slow() {
+        let stack = Stack::parse(CATALOGUE).unwrap();
+        assert_eq!(stack.services, ["pay-out", "shop"]);
+        assert_eq!(stack.slow_ms, 1000);
+        let of = |name: &str| {
+            stack
+                .containers
+                .iter()
+                .find(|container| container.name == name)
+                .unwrap()
+        };
+        let shop = of("shop");
+        assert_eq!(shop.arguments, ["shop", "--fast"]);
+        assert_eq!((shop.replicas, shop.data), (2, None));
+        let variable = |name: &str| {
+            shop.environment
+                .iter()
+                .find(|(known, _)| known == name)
+                .map(|(_, value)| value.as_str())
+        };
+        assert_eq!(variable("PAY_OUT_URL"), Some("http://pay-out:8080"));
+        assert_eq!(variable("PAY_OUT_GRPC_URL"), Some("http://pay-out:9090"));
+        assert!(shop.needs.contains(&"pay-out".to_owned()));
+        assert_eq!((of("pay-out").replicas, of("pay-out").data), (3, Some("/data")));
+    }
+
+    #[test]
+    fn an_objective_that_is_no_duration_is_refused_by_name() {
+        let error = Stack::parse(&CATALOGUE.replace("1s", "fast")).map(drop).unwrap_err();
+        assert!(error.to_string().contains("pay-out"), "{error}");
+    }
 }
