@@ -1,5 +1,6 @@
 //! The files of services/deploy do what they are for: each is held against the real program that reads it, or against
 //! its schema where the program cannot be had.
+#![expect(clippy::unwrap_used, reason = "a test ends where it is surprised")]
 
 use std::{
     fs,

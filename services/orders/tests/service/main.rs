@@ -7,6 +7,7 @@ mod drain;
 mod flow;
 mod identity;
 mod kill;
+mod observe;
 mod policies;
 mod restore;
 mod stack;

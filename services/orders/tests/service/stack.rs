@@ -59,7 +59,17 @@ impl Stack {
         let key = Key::new("k1");
         let identity = Identity::start(&key).await;
         let url = identity.url();
-        Self::start_with(instances, folder, key, identity, &url).await
+        Self::start_with(instances, folder, key, identity, &url, &[]).await
+    }
+
+    /// One instance of each, told these settings too.
+    pub(crate) async fn start_told(settings: &[(&str, String)]) -> Self {
+        telemetry::init_tls();
+        let folder = tempfile::tempdir().unwrap();
+        let key = Key::new("k1");
+        let identity = Identity::start(&key).await;
+        let url = identity.url();
+        Self::start_with(1, folder, key, identity, &url, settings).await
     }
 
     /// The same with the real identity, for which the one of the tests only stands by.
@@ -69,13 +79,19 @@ impl Stack {
         key: Key,
         identity: Identity,
         identity_url: &str,
+        settings: &[(&str, String)],
     ) -> Self {
-        let data = |name: &str| folder.path().join(name);
-        let payments = Service::start(Trial::new(&sibling("payments"), &data("payments"))).await;
-        let notifications = Service::start(Trial::new(&sibling("notifications"), &data("notifications"))).await;
+        let trial = |name: &str| {
+            let trial = Trial::new(&sibling(name), &folder.path().join(name));
+            settings
+                .iter()
+                .fold(trial, |trial, (name, value)| trial.env(name, value))
+        };
+        let payments = Service::start(trial("payments")).await;
+        let notifications = Service::start(trial("notifications")).await;
         let mut orders = Vec::new();
         for number in 0..instances {
-            let trial = Trial::new(&sibling("orders"), &data("orders"))
+            let trial = trial("orders")
                 .env("INSTANCE_ID", format!("orders-{number}"))
                 .env("IDENTITY_URL", identity_url)
                 .env("PAYMENTS_GRPC_URL", payments.instance.grpc_url())
