@@ -129,7 +129,8 @@ fn judge(metadata: &Metadata, topic: &str) -> Outcome {
 }
 
 impl Cause {
-    /// Takes an error of the client: call it in `ClientContext::error`. A passing check clears it.
+    /// Takes an error of the client: call it in `ClientContext::error`. The client tells its errors while it is polled. A
+    /// passing check clears it.
     pub fn kafka_error(&self, error: &KafkaError) {
         let failure = failure(error.clone());
         // After the first reason comes "all brokers are down", which explains nothing.

@@ -14,8 +14,9 @@ use super::Asking;
 use super::cause::Cause;
 use crate::check::{Check, Failure, Outcome, Reason};
 
-/// How long an answer is still waited for once it is known that no server is there.
-const PATIENCE: Duration = Duration::from_millis(200);
+/// How long an answer is still waited for once it is known that no server is there: after a broken connection the client
+/// looks again after half a second.
+const PATIENCE: Duration = Duration::from_millis(700);
 
 /// `ping` on one database, with that database's read preference; asked once more when a failover broke the first one.
 #[derive(Debug, Clone)]

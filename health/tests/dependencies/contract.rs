@@ -170,7 +170,7 @@ impl<'a> Suite<'a> {
             }
         };
         let spec = Spec::critical("dependency", scheduled)
-            .interval(TIMEOUT + SLACK)
+            .interval(TIMEOUT + Duration::from_millis(50))
             .timeout(TIMEOUT)
             .down_after(1)
             .up_after(1);

@@ -89,6 +89,15 @@ async fn a_full_pool_is_a_warning_and_a_hanging_server_behind_it_is_not() {
     server.resume();
     drop(busy);
     until(&plain, test, None).await;
+    server.pause();
+    assert_eq!(reason_of(&ask(&plain).await), Some(Reason::Timeout));
+    assert_eq!(
+        pool.status().size,
+        0,
+        "the next borrower would wait for the check's answer"
+    );
+    server.resume();
+    until(&plain, test, None).await;
 
     // The server's own limit: nobody gets in, so that is no warning.
     let (idle, mut others) = (pool.get().await.unwrap(), Vec::new());

@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fs, io};
 
-use health::{Cause, RabbitCheck, Reason};
-use lapin::options::QueueDeclareOptions;
+use health::{Cause, Outcome, RabbitCheck, Reason};
+use lapin::options::{BasicPublishOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
-use lapin::{Connection, ConnectionProperties};
-use peers::{Recipe, Server, http, servers};
+use lapin::{BasicProperties, Connection, ConnectionProperties};
+use peers::{Place, Port, Program, Ready, Recipe, Server, http, servers};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -135,4 +136,53 @@ async fn open_channels(server: &Server) -> Vec<u16> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rabbitmq_keeps_the_contract() {
     holds::<RabbitMq>("rabbitmq_keeps_the_contract").await;
+}
+
+/// A RabbitMQ that has too little memory from the start.
+struct Full;
+
+impl Recipe for Full {
+    fn peer(&self) -> &'static str {
+        servers::RabbitMq.peer()
+    }
+
+    fn ports(&self) -> &'static [Port] {
+        servers::RabbitMq.ports()
+    }
+
+    fn prepare(&self, place: &Place) -> io::Result<Vec<Program>> {
+        let programs = servers::RabbitMq.prepare(place)?;
+        let file = place.folder().join("rabbitmq.conf");
+        let config = fs::read_to_string(&file)?;
+        fs::write(file, config + "vm_memory_high_watermark.absolute = 1MB\n")?;
+        Ok(programs)
+    }
+
+    fn ready(&self) -> Ready {
+        servers::RabbitMq.ready()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_blocks_its_publishers_is_a_warning() {
+    let test = "a_broker_that_blocks_its_publishers_is_a_warning";
+    let Some(server) = Server::start(Full, test).await else {
+        return;
+    };
+    let (check, mut current) = check(server.address("amqp"), "guest");
+    until(&check, test, None).await;
+    let connection = current.wait_for(Option::is_some).await.unwrap().clone().unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    // The broker says so to who publishes.
+    let published = channel.basic_publish(
+        "".into(),
+        "nobody".into(),
+        BasicPublishOptions::default(),
+        b"",
+        BasicProperties::default(),
+    );
+    published.await.unwrap();
+    until(&check, test, Some(Reason::Saturated)).await;
+    let outcome = ask(&check).await;
+    assert!(matches!(outcome, Outcome::Warn(_)), "{outcome:?}");
 }
