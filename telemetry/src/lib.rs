@@ -71,7 +71,7 @@ pub use database::{DatabaseCalls, Pool, PoolFigures};
 pub use level::{FilterError, LevelStatus, LogLevel};
 pub use log::settings::{LogFormat, LogSettings, StdoutSettings};
 pub use metrics::{Counter, Exemplar, Gauge, Histogram, Metrics, MetricsSettings};
-pub use otlp::{Compression, OtlpSettings, OtlpSignal, Protocol};
+pub use otlp::{Client as OtlpClient, Compression, OtlpSettings, OtlpSignal, Protocol};
 #[cfg(feature = "resilience")]
 pub use policy_events::PolicyEvents;
 pub use propagation::{CorrelationId, inject, inject_metadata, interceptor};

@@ -13,7 +13,9 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 pub(crate) use answer::Answer;
-pub use settings::{Compression, OtlpSettings, OtlpSignal, Protocol};
+#[cfg(feature = "opentelemetry-otlp")]
+pub(crate) use http::client as http_client;
+pub use settings::{Client, Compression, OtlpSettings, OtlpSignal, Protocol};
 pub(crate) use settings::{Signal, Target};
 
 use crate::InitError;

@@ -359,3 +359,77 @@ async fn over_grpc_the_same_rules_hold() {
     assert_eq!((counts.delivered, counts.dropped), (0, 700));
     assert!(counts.took < Duration::from_millis(1500), "{:?}", counts.took);
 }
+
+/// The crate opentelemetry-otlp through the same: what it hides is `unknown`, what a second try would save is lost.
+#[cfg(feature = "opentelemetry-otlp")]
+#[tokio::test(flavor = "multi_thread")]
+async fn the_other_exporter_says_unknown_and_does_not_try_again() {
+    let theirs = |spans| Emitter::spans(spans).env("OTLP_CLIENT", "opentelemetry-otlp");
+    let figures = |counts: &Counts| (counts.delivered, counts.rejected, counts.dropped, counts.unknown);
+
+    let collector = Collector::new(|_, _| Reply::Take);
+    let (counts, _) = run(&collector, theirs(1300)).await;
+    assert_eq!((figures(&counts), collector.taken()), ((0, 0, 0, 1300), 1300));
+
+    // 13 spans are refused, and nobody hears of it.
+    let collector = Collector::new(|_, _| Reply::TakeBut(13));
+    let (counts, _) = run(&collector, theirs(100)).await;
+    assert_eq!(figures(&counts), (0, 0, 0, 100));
+
+    for status in [400, 429, 500, 503] {
+        let collector = Collector::new(move |number, _| {
+            if number == 0 {
+                Reply::Status(status, Some("1"))
+            } else {
+                Reply::Take
+            }
+        });
+        let (counts, _) = run(&collector, theirs(700)).await;
+        assert_eq!(
+            figures(&counts),
+            (0, 0, 512, 188),
+            "{status}: the first request is lost"
+        );
+    }
+
+    let collector = Collector::new(|_, _| Reply::Hang);
+    let (counts, _) = run(&collector, theirs(700).limit(Duration::from_secs(1))).await;
+    assert_eq!(figures(&counts), (0, 0, 700, 0));
+    assert!(counts.took < Duration::from_millis(1500), "{:?}", counts.took);
+
+    let (listener, endpoint) = listen().await;
+    drop(listener);
+    for protocol in ["http/protobuf", "grpc"] {
+        let emitter = theirs(700)
+            .limit(Duration::from_secs(1))
+            .env("OTEL_EXPORTER_OTLP_PROTOCOL", protocol);
+        let counts = emitter.run(&endpoint).await;
+        assert_eq!(figures(&counts), (0, 0, 700, 0), "{protocol}");
+        assert!(
+            counts.took < Duration::from_millis(1500),
+            "{protocol}: {:?}",
+            counts.took
+        );
+    }
+}
+
+/// Without the feature, asking for it is an error and not a silence.
+#[cfg(not(feature = "opentelemetry-otlp"))]
+#[test]
+fn the_other_exporter_is_refused_where_it_is_not_built_in() {
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", "emit", "--nocapture"])
+        .env("TELEMETRY_TEST_SPANS", "1")
+        .env("TELEMETRY_TEST_LIMIT", "1");
+    let output = command
+        .env("OTLP_CLIENT", "opentelemetry-otlp")
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && stderr.contains("telemetry.otlp.client"),
+        "{stderr}"
+    );
+}

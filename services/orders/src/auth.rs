@@ -12,6 +12,7 @@ use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, JwkSet};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use resilience::Pipeline;
 use serde::Deserialize;
+use telemetry::HttpClient;
 use tokio::time::Instant;
 
 use crate::service::Customer;
@@ -37,7 +38,7 @@ pub struct Verifier {
 
 struct Inner {
     url: String,
-    client: telemetry::HttpClient,
+    client: HttpClient,
     policy: Pipeline,
     keys: RwLock<Keys>,
     fetching: tokio::sync::Mutex<Option<Instant>>,
@@ -102,7 +103,7 @@ impl Verifier {
         Ok(Self {
             inner: Arc::new(Inner {
                 url: format!("{}/.well-known/jwks.json", identity.trim_end_matches('/')),
-                client: telemetry::HttpClient::new(client),
+                client: HttpClient::new(client),
                 policy,
                 keys: RwLock::default(),
                 fetching: tokio::sync::Mutex::new(None),
@@ -279,11 +280,7 @@ impl Inner {
     }
 
     async fn get(&self) -> Result<Vec<u8>, FetchError> {
-        let mut response = self
-            .client
-            .send(self.client.plain().get(&self.url))
-            .await?
-            .error_for_status()?;
+        let mut response = self.client.send(self.client.plain().get(&self.url)).await?.error_for_status()?;
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await? {
             if body.len() + chunk.len() > MAX_JWKS {

@@ -12,18 +12,17 @@ use proto::payments::v1::refund_payment_request::Target;
 use resilience::grpc::GrpcClassify;
 use resilience::{Error, Pipeline, Safety};
 use telemetry::GrpcClientLayer;
+use telemetry::client::GrpcClientService;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
-use tower_layer::Layer;
 
 use crate::domain::Order;
 use crate::ports::{Charge, ChargePage, Payments, PeerError, PublishError, Publisher};
 use crate::saga::Outcome;
 use crate::store::Event;
 
-type Watched = <GrpcClientLayer as Layer<Channel>>::Service;
-type Outgoing = InterceptedService<Watched, fn(Request<()>) -> Result<Request<()>, Status>>;
+type Outgoing = InterceptedService<GrpcClientService<Channel>, fn(Request<()>) -> Result<Request<()>, Status>>;
 
 /// The policies that are compiled in: one for each service that orders calls.
 pub const POLICIES: &str = include_str!("../policies.toml");
@@ -36,9 +35,9 @@ pub fn channel(url: &str) -> Result<Channel, tonic::transport::Error> {
     Ok(endpoint.connect_lazy())
 }
 
-/// A channel whose every call has a span and carries its trace.
-fn watched(channel: Channel) -> Watched {
-    GrpcClientLayer::new().layer(channel)
+/// Each attempt has a span, and carries the trace.
+fn traced(channel: Channel) -> GrpcClientService<Channel> {
+    GrpcClientLayer::new().around(channel)
 }
 
 /// Payments by gRPC.
@@ -52,7 +51,7 @@ impl GrpcPayments {
     /// Calls over `channel` under `policy`.
     pub fn new(channel: Channel, policy: Pipeline) -> Self {
         Self {
-            client: PaymentsClient::with_interceptor(watched(channel), resilience::grpc::deadline_out),
+            client: PaymentsClient::with_interceptor(traced(channel), resilience::grpc::deadline_out),
             policy,
         }
     }
@@ -203,7 +202,7 @@ impl GrpcNotifications {
     /// Calls over `channel` under `policy`.
     pub fn new(channel: Channel, policy: Pipeline) -> Self {
         Self {
-            client: NotificationsClient::with_interceptor(watched(channel), resilience::grpc::deadline_out),
+            client: NotificationsClient::with_interceptor(traced(channel), resilience::grpc::deadline_out),
             policy,
         }
     }

@@ -49,6 +49,11 @@ impl GrpcClientLayer {
         self
     }
 
+    /// The layer around `channel`.
+    pub fn around<S>(&self, channel: S) -> GrpcClientService<S> {
+        self.layer(channel)
+    }
+
     /// Sends context to these hosts alone (`payments`, `*.shop.internal`), by what [`GrpcClientLayer::to`] said.
     #[must_use]
     pub fn inject_only<I>(mut self, hosts: I) -> Self

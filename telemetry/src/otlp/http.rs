@@ -23,22 +23,8 @@ pub(super) struct Http {
 
 impl Http {
     pub(super) fn new(target: &Target) -> Result<Self, InitError> {
-        crate::init_tls();
-        let otlp = |source: reqwest::Error| InitError::Otlp { source: source.into() };
-        let mut client = reqwest::Client::builder()
-            .connect_timeout(target.timeout.min(Duration::from_secs(5)))
-            .redirect(reqwest::redirect::Policy::none())
-            .user_agent(concat!("opsctl-telemetry/", env!("CARGO_PKG_VERSION")));
-        if let Some(certificates) = target.certificates()? {
-            for certificate in reqwest::Certificate::from_pem_bundle(&certificates).map_err(otlp)? {
-                client = client.add_root_certificate(certificate);
-            }
-        }
-        if let Some(identity) = target.identity()? {
-            client = client.identity(reqwest::Identity::from_pem(&identity.concat()).map_err(otlp)?);
-        }
         Ok(Self {
-            client: client.build().map_err(otlp)?,
+            client: client(target)?,
             url: target.endpoint.parse().map_err(|_| target.bad_endpoint())?,
             headers: target.headers.clone(),
             gzip: target.compression == Compression::Gzip,
@@ -79,6 +65,25 @@ impl Http {
             .and_then(|value| value.to_str().ok());
         of_status(response.status().as_u16(), after, &body)
     }
+}
+
+/// reqwest's client with the time-outs and certificates that are set.
+pub(crate) fn client(target: &Target) -> Result<reqwest::Client, InitError> {
+    crate::init_tls();
+    let otlp = |source: reqwest::Error| InitError::Otlp { source: source.into() };
+    let mut client = reqwest::Client::builder()
+        .connect_timeout(target.timeout.min(Duration::from_secs(5)))
+        .redirect(reqwest::redirect::Policy::none())
+        .user_agent(concat!("opsctl-telemetry/", env!("CARGO_PKG_VERSION")));
+    if let Some(certificates) = target.certificates()? {
+        for certificate in reqwest::Certificate::from_pem_bundle(&certificates).map_err(otlp)? {
+            client = client.add_root_certificate(certificate);
+        }
+    }
+    if let Some(identity) = target.identity()? {
+        client = client.identity(reqwest::Identity::from_pem(&identity.concat()).map_err(otlp)?);
+    }
+    client.build().map_err(otlp)
 }
 
 fn later(error: &reqwest::Error) -> Answer {

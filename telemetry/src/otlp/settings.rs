@@ -15,6 +15,8 @@ use crate::builder::units;
 #[derive(Debug, Clone, Default, PartialEq, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OtlpSettings {
+    /// Who speaks with the collector. Default our own client.
+    pub client: Client,
     /// For all signals. The endpoint is a base: `/v1/traces` and so on are added to it over HTTP.
     pub all: OtlpSignal,
     /// For traces. The endpoint is used as it stands.
@@ -44,6 +46,19 @@ pub struct OtlpSignal {
     pub client_certificate: Option<PathBuf>,
     /// PEM file of its key.
     pub client_key: Option<PathBuf>,
+}
+
+/// Who speaks OTLP.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+pub enum Client {
+    /// Ours, whose account is exact.
+    #[default]
+    #[serde(rename = "own")]
+    Own,
+    /// The exporter of the crate of that name, unmodified, for traces; behind the feature of that name. Its account has
+    /// `unknown` where its answers hide what became of a span.
+    #[serde(rename = "opentelemetry-otlp")]
+    OpentelemetryOtlp,
 }
 
 /// How OTLP is spoken.
@@ -104,6 +119,7 @@ impl Signal {
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
     pub(crate) signal: Signal,
+    pub(crate) client: Client,
     /// Over HTTP with the path.
     pub(crate) endpoint: String,
     pub(crate) protocol: Protocol,
@@ -111,12 +127,20 @@ pub(crate) struct Target {
     pub(crate) headers: HeaderMap,
     pub(crate) compression: Compression,
     certificate: Option<PathBuf>,
-    client: Option<[PathBuf; 2]>,
+    identity: Option<[PathBuf; 2]>,
 }
 
 impl OtlpSettings {
-    /// Reads `OTEL_EXPORTER_OTLP_…`, `OTEL_EXPORTER_OTLP_TRACES_…` and `OTEL_EXPORTER_OTLP_METRICS_…`.
+    /// Reads `OTLP_CLIENT`, `OTEL_EXPORTER_OTLP_…`, `OTEL_EXPORTER_OTLP_TRACES_…` and `OTEL_EXPORTER_OTLP_METRICS_…`.
     pub(crate) fn read_env(&mut self, env: &Env<'_>) -> Result<(), InitError> {
+        let client = |text: &str| match text {
+            "own" => Some(Client::Own),
+            "opentelemetry-otlp" => Some(Client::OpentelemetryOtlp),
+            _ => None,
+        };
+        if let Some(client) = env.read("OTLP_CLIENT", "own or opentelemetry-otlp", client)? {
+            self.client = client;
+        }
         self.all.read_env(env, "OTEL_EXPORTER_OTLP_")?;
         self.traces.read_env(env, "OTEL_EXPORTER_OTLP_TRACES_")?;
         self.metrics.read_env(env, "OTEL_EXPORTER_OTLP_METRICS_")
@@ -141,9 +165,10 @@ impl OtlpSettings {
         let uri = endpoint.parse::<http::Uri>().ok();
         let usable = uri.is_some_and(|uri| uri.host().is_some() && matches!(uri.scheme_str(), Some("http" | "https")));
         let key = signal.key();
-        let client = |of: &OtlpSignal| of.client_certificate.clone().zip(of.client_key.clone());
+        let identity = |of: &OtlpSignal| of.client_certificate.clone().zip(of.client_key.clone());
         let target = Target {
             signal,
+            client: self.client,
             protocol,
             timeout: own.timeout.or(all.timeout).unwrap_or(Duration::from_secs(10)),
             headers: headers(
@@ -156,7 +181,7 @@ impl OtlpSettings {
             )?,
             compression: own.compression.or(all.compression).unwrap_or_default(),
             certificate: own.certificate.clone().or_else(|| all.certificate.clone()),
-            client: client(own).or_else(|| client(all)).map(<[PathBuf; 2]>::from),
+            identity: identity(own).or_else(|| identity(all)).map(<[PathBuf; 2]>::from),
             endpoint,
         };
         if usable {
@@ -183,7 +208,7 @@ impl Target {
 
     /// Our certificate and key, as PEM.
     pub(crate) fn identity(&self) -> Result<Option<[Vec<u8>; 2]>, InitError> {
-        let Some([certificate, key]) = &self.client else {
+        let Some([certificate, key]) = &self.identity else {
             return Ok(None);
         };
         Ok(Some([

@@ -1,6 +1,9 @@
 //! Spans to a collector: a queue bounded by bytes, and a thread of its own that sends batches and tries again what may be
 //! tried again. Every span ends as delivered, rejected or dropped; one that was sent without an answer is not delivered.
 
+#[cfg(feature = "opentelemetry-otlp")]
+mod theirs;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +11,7 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use tokio::time::Instant;
 
 use crate::InitError;
-use crate::otlp::{Answer, Target, Transport};
+use crate::otlp::{Answer, Client, Target, Transport};
 use crate::report::{DropReason, RejectReason, SinkCounts};
 use crate::sink::account::Fate;
 use crate::sink::queue::{BatchLimits, Queue, QueueLimits};
@@ -35,12 +38,17 @@ impl Exporter {
     ) -> Result<Self, InitError> {
         let queue = Queue::new(queue, None);
         let of_thread = Arc::clone(&queue);
+<<<<<<< HEAD
         // A wrong certificate is told at once, and not by a thread that ends.
         Transport::probe(&target)?;
+=======
+        // What is wrong is told at once, and not by a thread that ends.
+        probe(&target, &resource)?;
+>>>>>>> 674081a (The crate opentelemetry-otlp can speak instead; orders' calls have spans; spans against the real collector and Jaeger)
         let run = move || async move {
-            if let Ok(transport) = Transport::new(&target) {
+            if let Ok(wire) = Wire::new(&target, &resource) {
                 let sender = Sender {
-                    transport,
+                    wire,
                     resource,
                     queue: of_thread,
                 };
@@ -57,6 +65,22 @@ impl Exporter {
     }
 }
 
+<<<<<<< HEAD
+=======
+/// Makes a client as the thread will.
+fn probe(target: &Target, resource: &Resource) -> Result<(), InitError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| InitError::Thread { source })?;
+    let inside = runtime.enter();
+    let made = Wire::new(target, resource).map(drop);
+    drop(inside);
+    runtime.shutdown_background();
+    made
+}
+
+>>>>>>> 674081a (The crate opentelemetry-otlp can speak instead; orders' calls have spans; spans against the real collector and Jaeger)
 impl Sink for Exporter {
     fn name(&self) -> &'static str {
         "otlp_traces"
@@ -79,8 +103,35 @@ impl Sink for Exporter {
     }
 }
 
+/// What speaks with the collector.
+enum Wire {
+    Ours(Transport),
+    #[cfg(feature = "opentelemetry-otlp")]
+    Theirs(Box<theirs::Theirs>),
+}
+
+impl Wire {
+    fn new(target: &Target, resource: &Resource) -> Result<Self, InitError> {
+        match target.client {
+            Client::Own => Transport::new(target).map(Self::Ours),
+            #[cfg(feature = "opentelemetry-otlp")]
+            Client::OpentelemetryOtlp => Ok(Self::Theirs(Box::new(theirs::Theirs::new(target, resource)?))),
+            #[cfg(not(feature = "opentelemetry-otlp"))]
+            Client::OpentelemetryOtlp => {
+                let _ = resource;
+                let expected = "own: telemetry is built without its feature opentelemetry-otlp";
+                Err(InitError::setting(
+                    "telemetry.otlp.client",
+                    "opentelemetry-otlp",
+                    expected,
+                ))
+            }
+        }
+    }
+}
+
 struct Sender {
-    transport: Transport,
+    wire: Wire,
     resource: Resource,
     queue: Arc<Queue<Finished>>,
 }
@@ -89,16 +140,23 @@ impl Sender {
     async fn run(&self, limits: BatchLimits) {
         let mut batch = Vec::new();
         while self.queue.take_async(limits, &mut batch).await {
-            self.deliver(&batch).await;
+            match &self.wire {
+                Wire::Ours(transport) => self.deliver(transport, &batch).await,
+                #[cfg(feature = "opentelemetry-otlp")]
+                Wire::Theirs(theirs) => {
+                    let fate = theirs.send(&batch, self.queue.deadline()).await;
+                    self.queue.settle(batch.len() as u64, fate);
+                }
+            }
             batch.clear();
         }
     }
 
     /// Sends a batch until it is settled. Parts of it, where the collector finds it too large.
-    async fn deliver(&self, batch: &[Finished]) {
+    async fn deliver(&self, transport: &Transport, batch: &[Finished]) {
         let mut parts = vec![batch];
         while let Some(part) = parts.pop() {
-            match self.persist(part).await {
+            match self.persist(transport, part).await {
                 Verdict::Settled => {}
                 Verdict::TooLarge if part.len() > 1 => {
                     let (first, second) = part.split_at(part.len() / 2);
@@ -113,7 +171,7 @@ impl Sender {
 
     /// Sends one request again and again, as long as the collector is not there or has no room: the queue in front
     /// bounds what that costs. At the end of the shutdown's time the queue's seal settles what is in our hands.
-    async fn persist(&self, part: &[Finished]) -> Verdict {
+    async fn persist(&self, transport: &Transport, part: &[Finished]) -> Verdict {
         let mut backoff = Backoff::new(WAITS.0, WAITS.1);
         let message = request(&self.resource, part);
         let all = part.len() as u64;
@@ -124,7 +182,7 @@ impl Sender {
                 self.queue.settle(all, Fate::Dropped(DropReason::Unreachable));
                 return Verdict::Settled;
             }
-            match self.transport.send(message.clone(), deadline).await {
+            match transport.send(message.clone(), deadline).await {
                 Answer::Taken { rejected, .. } => {
                     let rejected = rejected.min(all);
                     self.queue.settle(rejected, Fate::Rejected(RejectReason::Partial));

@@ -64,12 +64,6 @@ impl Told {
     pub(crate) fn correlation_id(&self) -> Option<&CorrelationId> {
         self.carried.as_ref()?.correlation_id.as_ref()
     }
-
-    /// As the API of `opentelemetry` has it.
-    pub(crate) fn span_context(&self, is_remote: bool) -> SpanContext {
-        let state = self.carried.as_ref().and_then(|carried| carried.trace_state.as_deref());
-        span_context(self.ids, state, is_remote)
-    }
 }
 
 pub(crate) fn span_context(ids: SpanIds, trace_state: Option<&str>, is_remote: bool) -> SpanContext {
