@@ -14,24 +14,26 @@ pub use self::http::{HttpClient, HttpClientFuture, HttpClientLayer, HttpClientSe
 
 /// To whom context is sent. Others get no headers: what a correlation id or baggage says is not everybody's.
 #[derive(Debug, Clone, Default)]
-enum Hosts {
-    #[default]
-    All,
-    Only(std::sync::Arc<[String]>),
-}
+pub struct Hosts(Option<std::sync::Arc<[String]>>);
 
 impl Hosts {
-    fn only<I>(hosts: I) -> Self
+    /// Everybody.
+    pub const ALL: Self = Self(None);
+
+    /// These hosts (`payments`), and all below a domain (`*.shop.internal`).
+    pub fn only<I>(hosts: I) -> Self
     where
         I: IntoIterator,
         I::Item: Into<String>,
     {
-        Self::Only(hosts.into_iter().map(|host| host.into().to_ascii_lowercase()).collect())
+        Self(Some(
+            hosts.into_iter().map(|host| host.into().to_ascii_lowercase()).collect(),
+        ))
     }
 
     /// Whether `host` is listed, by itself or by a `*.domain` above it.
     fn has(&self, host: Option<&str>) -> bool {
-        let Self::Only(listed) = self else { return true };
+        let Some(listed) = &self.0 else { return true };
         let Some(host) = host.map(str::to_ascii_lowercase) else {
             return false;
         };
@@ -50,7 +52,7 @@ mod tests {
 
     #[test]
     fn hosts_are_listed_by_name_or_domain() {
-        assert!(Hosts::All.has(None) && Hosts::All.has(Some("anywhere")));
+        assert!(Hosts::ALL.has(None) && Hosts::ALL.has(Some("anywhere")));
         let hosts = Hosts::only(["Payments", "*.shop.internal"]);
         for (host, wanted) in [
             (Some("payments"), true),

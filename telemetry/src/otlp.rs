@@ -20,6 +20,19 @@ pub(crate) use settings::{Signal, Target};
 
 use crate::InitError;
 
+/// Makes a client as a thread will later, and throws it away: what is wrong with its settings is told at the start.
+pub(crate) fn probe<T>(make: impl FnOnce() -> Result<T, InitError>) -> Result<(), InitError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| InitError::Thread { source })?;
+    let inside = runtime.enter();
+    let made = make().map(drop);
+    drop(inside);
+    runtime.shutdown_background();
+    made
+}
+
 /// Sends messages of one signal to one collector.
 #[derive(Debug)]
 pub(crate) struct Transport {
@@ -46,22 +59,8 @@ impl Transport {
         })
     }
 
-    /// Whether one can be made, for those who make it in a thread, where nobody hears of an error.
-    pub(crate) fn probe(target: &Target) -> Result<(), InitError> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|source| InitError::Thread { source })?;
-        let inside = runtime.enter();
-        let made = Self::new(target).map(drop);
-        drop(inside);
-        runtime.shutdown_background();
-        made
-    }
-
     /// Sends one encoded `Export…ServiceRequest` and waits for the answer, not longer than the export's time-out and not
-    /// beyond `deadline`. Without an
-    /// answer nothing is known of it, and it may have arrived: that is `Later`.
+    /// beyond `deadline`. Without an answer nothing is known of it, and it may have arrived: that is `Later`.
     pub(crate) async fn send(&self, message: Bytes, deadline: Option<Instant>) -> Answer {
         let limit = Instant::now() + self.timeout;
         let until = deadline.map_or(limit, |deadline| deadline.min(limit));

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use axum::http::{HeaderMap, StatusCode};
+use telemetry::client::Hosts;
 use telemetry::{CapturedSpan, GrpcClientLayer, HttpClient, HttpClientLayer, Telemetry, TestTelemetry};
 use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::HealthCheckRequest;
@@ -158,7 +159,7 @@ async fn context_goes_to_listed_hosts_alone() {
     let (heard, url) = http_server(&telemetry).await;
     telemetry::init_tls();
     for (hosts, wanted) in [(vec!["localhost"], true), (vec!["*.internal"], false)] {
-        let client = HttpClient::new(reqwest::Client::new()).inject_only(hosts);
+        let client = HttpClient::new(reqwest::Client::new()).inject_to(Hosts::only(hosts));
         client.send(client.plain().get(format!("{url}/ok"))).await.unwrap();
         assert_eq!(heard.last().contains_key("traceparent"), wanted);
     }

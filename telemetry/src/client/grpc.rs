@@ -54,14 +54,10 @@ impl GrpcClientLayer {
         self.layer(channel)
     }
 
-    /// Sends context to these hosts alone (`payments`, `*.shop.internal`), by what [`GrpcClientLayer::to`] said.
+    /// Sends context to these hosts alone, by what [`GrpcClientLayer::to`] said.
     #[must_use]
-    pub fn inject_only<I>(mut self, hosts: I) -> Self
-    where
-        I: IntoIterator,
-        I::Item: Into<String>,
-    {
-        self.hosts = Hosts::only(hosts);
+    pub fn inject_to(mut self, hosts: Hosts) -> Self {
+        self.hosts = hosts;
         self
     }
 }

@@ -20,7 +20,8 @@ use crate::red::http::method_label;
 /// ```
 /// # async fn example() -> Result<(), reqwest::Error> {
 /// # telemetry::init_tls();
-/// let client = telemetry::HttpClient::new(reqwest::Client::new()).inject_only(["identity", "*.shop.internal"]);
+/// let ours = telemetry::client::Hosts::only(["identity", "*.shop.internal"]);
+/// let client = telemetry::HttpClient::new(reqwest::Client::new()).inject_to(ours);
 /// let keys = client.send(client.plain().get("http://identity:8080/.well-known/jwks.json")).await?;
 /// # drop(keys);
 /// # Ok(()) }
@@ -40,18 +41,14 @@ impl HttpClient {
     pub fn new(inner: reqwest::Client) -> Self {
         Self {
             inner,
-            hosts: Hosts::All,
+            hosts: Hosts::ALL,
         }
     }
 
-    /// Sends context to these hosts alone: `identity`, `*.shop.internal`.
+    /// Sends context to these hosts alone.
     #[must_use]
-    pub fn inject_only<I>(mut self, hosts: I) -> Self
-    where
-        I: IntoIterator,
-        I::Item: Into<String>,
-    {
-        self.hosts = Hosts::only(hosts);
+    pub fn inject_to(mut self, hosts: Hosts) -> Self {
+        self.hosts = hosts;
         self
     }
 
@@ -124,14 +121,10 @@ impl HttpClientLayer {
         Self::default()
     }
 
-    /// As [`HttpClient::inject_only`].
+    /// As [`HttpClient::inject_to`].
     #[must_use]
-    pub fn inject_only<I>(mut self, hosts: I) -> Self
-    where
-        I: IntoIterator,
-        I::Item: Into<String>,
-    {
-        self.hosts = Hosts::only(hosts);
+    pub fn inject_to(mut self, hosts: Hosts) -> Self {
+        self.hosts = hosts;
         self
     }
 }

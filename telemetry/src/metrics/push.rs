@@ -64,7 +64,7 @@ impl Push {
     ) -> Result<Self, InitError> {
         let shared = Arc::new(Shared::default());
         // A wrong certificate is told at once, and not by a thread that ends.
-        Transport::probe(&target)?;
+        crate::otlp::probe(|| Transport::new(&target))?;
         let pusher = Pusher {
             shared: Arc::clone(&shared),
             interval: interval.max(SHORTEST),

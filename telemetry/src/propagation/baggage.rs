@@ -5,6 +5,7 @@ use opentelemetry::baggage::BaggageExt as _;
 use opentelemetry::{Context, KeyValue, StringValue};
 
 use super::ReadHeaders;
+use super::headers::members;
 use crate::trace::kept;
 
 /// Longest header that is passed on, in bytes (3.3.2).
@@ -67,24 +68,10 @@ pub(crate) fn read(headers: &(impl ReadHeaders + ?Sized)) -> Result<Option<Bagga
 }
 
 fn from<'a>(values: impl Iterator<Item = &'a [u8]>) -> Result<Option<Baggage>, ()> {
-    let mut joined = String::new();
-    let mut members = 0;
-    for value in values {
-        let value = std::str::from_utf8(value).map_err(drop)?;
-        for member in value.split(',') {
-            let member = member.trim_matches([' ', '\t']);
-            if member.is_empty() {
-                continue;
-            }
-            members += 1;
-            if !is_member(member) || members > MEMBERS || joined.len() + member.len() >= LIMIT {
-                return Err(());
-            }
-            if !joined.is_empty() {
-                joined.push(',');
-            }
-            joined.push_str(member);
-        }
+    let members = members(values)?;
+    let joined = members.join(",");
+    if members.len() > MEMBERS || joined.len() > LIMIT || !members.iter().all(|member| is_member(member)) {
+        return Err(());
     }
     Ok(Some(joined).filter(|joined| !joined.is_empty()).map(Baggage))
 }

@@ -40,6 +40,18 @@ pub trait WriteHeaders {
     fn set(&mut self, name: &str, value: &str);
 }
 
+/// The members of a list that stands in one header or several, as `a=1, b=2`: without the white space around them and
+/// without empty ones. What is not UTF-8 is an error.
+pub(super) fn members<'a>(values: impl Iterator<Item = &'a [u8]>) -> Result<Vec<&'a str>, ()> {
+    let mut members = Vec::new();
+    for value in values {
+        let value = std::str::from_utf8(value).map_err(drop)?;
+        let trimmed = value.split(',').map(|member| member.trim_matches([' ', '\t']));
+        members.extend(trimmed.filter(|member| !member.is_empty()));
+    }
+    Ok(members)
+}
+
 impl ReadHeaders for HeaderMap {
     fn header_values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> + 'a {
         self.get_all(name).iter().map(HeaderValue::as_bytes)

@@ -35,21 +35,29 @@ pub struct Channel<'a> {
     pub destination: &'a str,
 }
 
+/// A span as the semantic conventions have those of messages.
+macro_rules! message_span {
+    ($channel:expr, $operation:literal, $kind:literal $(, parent: $parent:expr)?) => {
+        tracing::info_span!(
+            target: crate::SPAN_TARGET,
+            $(parent: $parent,)?
+            "message",
+            otel.name = format_args!(concat!($operation, " {}"), $channel.destination),
+            otel.kind = $kind,
+            messaging.system = $channel.system,
+            messaging.destination.name = $channel.destination,
+            messaging.operation.name = $operation,
+            messaging.operation.type = $operation,
+            messaging.batch.message_count = Empty,
+            error.type = Empty,
+            otel.status_code = Empty,
+        )
+    };
+}
+
 /// A PRODUCER span for one message, whose headers get its context. The span is to hold while the broker is asked.
 pub fn send(channel: Channel<'_>, headers: &mut (impl WriteHeaders + ?Sized)) -> Span {
-    let Channel { system, destination } = channel;
-    let span = tracing::info_span!(
-        target: crate::SPAN_TARGET,
-        "message_send",
-        otel.name = format_args!("send {destination}"),
-        otel.kind = "producer",
-        messaging.system = system,
-        messaging.destination.name = destination,
-        messaging.operation.name = "send",
-        messaging.operation.type = "send",
-        error.type = Empty,
-        otel.status_code = Empty,
-    );
+    let span = message_span!(channel, "send", "producer");
     inject_span(&span, headers);
     span
 }
@@ -61,22 +69,7 @@ pub fn process(channel: Channel<'_>, headers: &(impl ReadHeaders + ?Sized)) -> S
 
 /// The same where the headers were read before.
 pub fn process_extracted(channel: Channel<'_>, sender: &Extracted) -> Span {
-    let Channel { system, destination } = channel;
-    sender.scope(|| {
-        tracing::info_span!(
-            target: crate::SPAN_TARGET,
-            parent: None,
-            "message_process",
-            otel.name = format_args!("process {destination}"),
-            otel.kind = "consumer",
-            messaging.system = system,
-            messaging.destination.name = destination,
-            messaging.operation.name = "process",
-            messaging.operation.type = "process",
-            error.type = Empty,
-            otel.status_code = Empty,
-        )
-    })
+    sender.scope(|| message_span!(channel, "process", "consumer", parent: None))
 }
 
 /// A CONSUMER span for a batch, linked to the sender of each message: it is in a trace of its own, or of whatever runs
@@ -85,20 +78,7 @@ pub fn receive<'a, H>(channel: Channel<'_>, batch: impl IntoIterator<Item = &'a 
 where
     H: ReadHeaders + ?Sized + 'a,
 {
-    let Channel { system, destination } = channel;
-    let span = tracing::info_span!(
-        target: crate::SPAN_TARGET,
-        "message_receive",
-        otel.name = format_args!("receive {destination}"),
-        otel.kind = "consumer",
-        messaging.system = system,
-        messaging.destination.name = destination,
-        messaging.operation.name = "receive",
-        messaging.operation.type = "receive",
-        messaging.batch.message_count = Empty,
-        error.type = Empty,
-        otel.status_code = Empty,
-    );
+    let span = message_span!(channel, "receive", "consumer");
     let mut messages = 0_u64;
     for headers in batch {
         messages += 1;

@@ -4,6 +4,7 @@
 use opentelemetry::trace::{SpanId, TraceId};
 
 use super::ReadHeaders;
+use super::headers::members;
 use crate::trace::{Parent, SpanIds};
 
 const TRACEPARENT: &str = "traceparent";
@@ -90,29 +91,18 @@ fn hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
 
 /// Joins and checks the list members of all `tracestate` headers. `None` when there is nothing in them.
 fn state<'a>(values: impl Iterator<Item = &'a [u8]>) -> Result<Option<String>, ()> {
-    let mut joined = String::new();
-    let mut keys: Vec<(usize, usize)> = Vec::new();
-    for value in values {
-        let value = std::str::from_utf8(value).map_err(drop)?;
-        for member in value.split(',') {
-            let member = member.trim_matches([' ', '\t']);
-            if member.is_empty() {
-                continue;
-            }
-            let (key, value) = member.split_once('=').ok_or(())?;
-            let seen = keys.iter().any(|(from, to)| &joined[*from..*to] == key);
-            if !is_key(key) || !is_value(value) || seen || keys.len() == MEMBERS {
-                return Err(());
-            }
-            if !joined.is_empty() {
-                joined.push(',');
-            }
-            keys.push((joined.len(), joined.len() + key.len()));
-            joined.push_str(member);
-            if joined.len() > STATE_LIMIT {
-                return Err(());
-            }
+    let members = members(values)?;
+    let mut keys = Vec::with_capacity(members.len());
+    for member in &members {
+        let (key, value) = member.split_once('=').ok_or(())?;
+        if !is_key(key) || !is_value(value) || keys.contains(&key) || keys.len() == MEMBERS {
+            return Err(());
         }
+        keys.push(key);
+    }
+    let joined = members.join(",");
+    if joined.len() > STATE_LIMIT {
+        return Err(());
     }
     Ok(Some(joined).filter(|joined| !joined.is_empty()))
 }

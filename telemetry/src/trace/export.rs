@@ -11,7 +11,7 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use tokio::time::Instant;
 
 use crate::InitError;
-use crate::otlp::{Answer, Client, Target, Transport};
+use crate::otlp::{self, Answer, Client, Target, Transport};
 use crate::report::{DropReason, RejectReason, SinkCounts};
 use crate::sink::account::Fate;
 use crate::sink::queue::{BatchLimits, Queue, QueueLimits};
@@ -38,13 +38,8 @@ impl Exporter {
     ) -> Result<Self, InitError> {
         let queue = Queue::new(queue, None);
         let of_thread = Arc::clone(&queue);
-<<<<<<< HEAD
-        // A wrong certificate is told at once, and not by a thread that ends.
-        Transport::probe(&target)?;
-=======
         // What is wrong is told at once, and not by a thread that ends.
-        probe(&target, &resource)?;
->>>>>>> 674081a (The crate opentelemetry-otlp can speak instead; orders' calls have spans; spans against the real collector and Jaeger)
+        otlp::probe(|| Wire::new(&target, &resource))?;
         let run = move || async move {
             if let Ok(wire) = Wire::new(&target, &resource) {
                 let sender = Sender {
@@ -65,22 +60,6 @@ impl Exporter {
     }
 }
 
-<<<<<<< HEAD
-=======
-/// Makes a client as the thread will.
-fn probe(target: &Target, resource: &Resource) -> Result<(), InitError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|source| InitError::Thread { source })?;
-    let inside = runtime.enter();
-    let made = Wire::new(target, resource).map(drop);
-    drop(inside);
-    runtime.shutdown_background();
-    made
-}
-
->>>>>>> 674081a (The crate opentelemetry-otlp can speak instead; orders' calls have spans; spans against the real collector and Jaeger)
 impl Sink for Exporter {
     fn name(&self) -> &'static str {
         "otlp_traces"

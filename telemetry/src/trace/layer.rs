@@ -118,22 +118,7 @@ impl Shared {
         }
     }
 
-    /// Calls `with` with what a recorded span keeps.
-    fn with_recorded<S, T>(
-        &self,
-        id: &Id,
-        context: &Context<'_, S>,
-        with: impl FnOnce(&mut Recording, &SpanIds, Option<&Carried>) -> T,
-    ) -> Option<T>
-    where
-        S: Subscriber + for<'lookup> LookupSpan<'lookup>,
-    {
-        self.with_recording(id, context, |recording, ids, carried| {
-            ids.sampled.then(|| with(recording, ids, carried))
-        })?
-    }
-
-    /// The same also for a span that is recorded for the case that it gets a sampled parent.
+    /// Calls `with` for a span that is recorded, also if only for the case that it gets a sampled parent.
     fn with_recording<S, T>(
         &self,
         id: &Id,
@@ -203,7 +188,7 @@ where
 
     fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
         self.shared.with_recording(id, &context, |recording, _, _| {
-            recording.record(values, &self.shared.limits)
+            recording.record(values, &self.shared.limits);
         });
     }
 
@@ -231,20 +216,25 @@ where
         } else {
             return;
         };
-        self.shared.with_recorded(parent, &context, |recording, _, _| {
-            recording.event(event, &self.shared.limits)
+        self.shared.with_recording(parent, &context, |recording, ids, _| {
+            if ids.sampled {
+                recording.event(event, &self.shared.limits);
+            }
         });
     }
 
     fn on_enter(&self, id: &Id, context: Context<'_, S>) {
-        let seen = self.shared.with_recorded(id, &context, |recording, ids, carried| {
+        let seen = self.shared.with_recording(id, &context, |recording, ids, carried| {
+            if !ids.sampled {
+                return None;
+            }
             let context = recording.context.get_or_insert_with(|| {
                 let state = carried.and_then(|carried| carried.trace_state.as_deref());
                 OtelContext::current().with_remote_span_context(span_context(*ids, state, false))
             });
-            context.clone()
+            Some(context.clone())
         });
-        if let Some(seen) = seen {
+        if let Some(seen) = seen.flatten() {
             let guard = seen.attach();
             let _ = ENTERED.try_with(|entered| entered.borrow_mut().push((id.clone(), guard)));
         }

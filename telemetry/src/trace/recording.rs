@@ -37,22 +37,12 @@ pub(crate) struct Recording {
 impl Recording {
     /// Begins it with the fields that it has at its start.
     pub(crate) fn begin(attributes: &Attributes<'_>, limits: &Limits) -> Box<Self> {
-        let span = Span {
-            name: attributes.metadata().name().to_owned(),
-            kind: SpanKind::Internal as i32,
-            start_time_unix_nano: unix_nanos(),
-            attributes: Vec::with_capacity(attributes.metadata().fields().len()),
-            ..Span::default()
-        };
-        let mut recording = Box::new(Self {
-            span,
-            began: Instant::now(),
-            context: None,
-        });
-        attributes.record(&mut SpanFields {
+        let mut recording = Self::begin_late(attributes.metadata().name());
+        recording.span.attributes.reserve(attributes.metadata().fields().len());
+        attributes.record(&mut Visitor(SpanFields {
             span: &mut recording.span,
             limits,
-        });
+        }));
         recording
     }
 
@@ -72,10 +62,10 @@ impl Recording {
 
     /// More fields, or new values.
     pub(crate) fn record(&mut self, values: &Record<'_>, limits: &Limits) {
-        values.record(&mut SpanFields {
+        values.record(&mut Visitor(SpanFields {
             span: &mut self.span,
             limits,
-        });
+        }));
     }
 
     /// An event inside.
@@ -88,13 +78,13 @@ impl Recording {
                 return;
             }
         }
-        let mut fields = EventFields {
+        let mut fields = Visitor(EventFields {
             message: None,
             error: None,
             attributes: Vec::with_capacity(metadata.fields().len() + 2),
             dropped: 0,
             limits,
-        };
+        });
         event.record(&mut fields);
         let EventFields {
             message,
@@ -102,7 +92,7 @@ impl Recording {
             mut attributes,
             dropped,
             ..
-        } = fields;
+        } = fields.0;
         if *metadata.level() == tracing::Level::ERROR && self.span.status.is_none() {
             let text = message
                 .clone()
@@ -252,12 +242,51 @@ fn unsigned(value: u64) -> Value {
     i64::try_from(value).map_or_else(|_| Value::StringValue(value.to_string()), Value::IntValue)
 }
 
+/// Takes fields by what OTLP has for them.
+trait Fields {
+    fn string(&mut self, field: &Field, value: &str);
+    fn typed(&mut self, field: &Field, value: Value);
+    fn error(&mut self, field: &Field, error: &(dyn std::error::Error + 'static));
+}
+
+struct Visitor<F>(F);
+
+impl<F: Fields> Visit for Visitor<F> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0.string(field, value);
+    }
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        self.0.string(field, &format!("{value:?}"));
+    }
+    fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
+        self.0.error(field, value);
+    }
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.0.typed(field, Value::BoolValue(value));
+    }
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.0.typed(field, Value::IntValue(value));
+    }
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.0.typed(field, unsigned(value));
+    }
+    fn record_i128(&mut self, field: &Field, value: i128) {
+        self.0.string(field, &value.to_string());
+    }
+    fn record_u128(&mut self, field: &Field, value: u128) {
+        self.0.string(field, &value.to_string());
+    }
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.0.typed(field, Value::DoubleValue(value));
+    }
+}
+
 struct SpanFields<'a> {
     span: &'a mut Span,
     limits: &'a Limits,
 }
 
-impl SpanFields<'_> {
+impl Fields for SpanFields<'_> {
     fn string(&mut self, field: &Field, value: &str) {
         match name(field) {
             "otel.name" => value.clone_into(&mut self.span.name),
@@ -287,10 +316,17 @@ impl SpanFields<'_> {
 
     fn typed(&mut self, field: &Field, value: Value) {
         let key = name(field);
+        if key == "error" && value == Value::BoolValue(true) {
+            set_status(self.span, StatusCode::Error, String::new());
+        }
         if self.limits.is_secret(key) {
             return put(self.span, text(key, Limits::HIDDEN), self.limits);
         }
         put(self.span, pair(key.to_owned(), value), self.limits);
+    }
+
+    fn error(&mut self, field: &Field, error: &(dyn std::error::Error + 'static)) {
+        self.string(field, &with_causes(error));
     }
 }
 
@@ -306,39 +342,6 @@ fn kind(text: &str) -> Option<SpanKind> {
         .into_iter()
         .find(|(word, _)| word.eq_ignore_ascii_case(text))
         .map(|(_, kind)| kind)
-}
-
-impl Visit for SpanFields<'_> {
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.string(field, value);
-    }
-    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        self.string(field, &format!("{value:?}"));
-    }
-    fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
-        self.string(field, &with_causes(value));
-    }
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        if value && field.name() == "error" {
-            set_status(self.span, StatusCode::Error, String::new());
-        }
-        self.typed(field, Value::BoolValue(value));
-    }
-    fn record_i64(&mut self, field: &Field, value: i64) {
-        self.typed(field, Value::IntValue(value));
-    }
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.typed(field, unsigned(value));
-    }
-    fn record_i128(&mut self, field: &Field, value: i128) {
-        self.string(field, &value.to_string());
-    }
-    fn record_u128(&mut self, field: &Field, value: u128) {
-        self.string(field, &value.to_string());
-    }
-    fn record_f64(&mut self, field: &Field, value: f64) {
-        self.typed(field, Value::DoubleValue(value));
-    }
 }
 
 struct Exception {
@@ -363,7 +366,9 @@ impl EventFields<'_> {
             self.dropped += 1;
         }
     }
+}
 
+impl Fields for EventFields<'_> {
     fn string(&mut self, field: &Field, value: &str) {
         let key = name(field);
         let clean = self.limits.clean(key, value).into_owned();
@@ -390,40 +395,14 @@ impl EventFields<'_> {
             self.put(pair(key.to_owned(), value));
         }
     }
-}
 
-impl Visit for EventFields<'_> {
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.string(field, value);
-    }
-    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        self.string(field, &format!("{value:?}"));
-    }
-    fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
+    fn error(&mut self, field: &Field, error: &(dyn std::error::Error + 'static)) {
         let key = name(field);
-        let message = self.limits.clean(key, &value.to_string()).into_owned();
-        let causes = value
+        let message = self.limits.clean(key, &error.to_string()).into_owned();
+        let causes = error
             .source()
-            .map(|_| self.limits.clean(key, &with_causes(value)).into_owned());
+            .map(|_| self.limits.clean(key, &with_causes(error)).into_owned());
         self.error = Some(Exception { message, causes });
-    }
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        self.typed(field, Value::BoolValue(value));
-    }
-    fn record_i64(&mut self, field: &Field, value: i64) {
-        self.typed(field, Value::IntValue(value));
-    }
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.typed(field, unsigned(value));
-    }
-    fn record_i128(&mut self, field: &Field, value: i128) {
-        self.string(field, &value.to_string());
-    }
-    fn record_u128(&mut self, field: &Field, value: u128) {
-        self.string(field, &value.to_string());
-    }
-    fn record_f64(&mut self, field: &Field, value: f64) {
-        self.typed(field, Value::DoubleValue(value));
     }
 }
 
