@@ -280,7 +280,11 @@ impl Inner {
     }
 
     async fn get(&self) -> Result<Vec<u8>, FetchError> {
-        let mut response = self.client.send(self.client.plain().get(&self.url)).await?.error_for_status()?;
+        let mut response = self
+            .client
+            .send(self.client.plain().get(&self.url))
+            .await?
+            .error_for_status()?;
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await? {
             if body.len() + chunk.len() > MAX_JWKS {
