@@ -24,12 +24,13 @@ use crate::log::maker::LineMaker;
 use crate::log::pretty::Pretty;
 use crate::log::rate::RateLimit;
 use crate::log::settings::LogFormat;
-use crate::log::stdout::{self, Out, Stdout};
+use crate::log::stdout::{self, Out};
 use crate::log::{LogLayer, Notices, Outputs};
 use crate::loki::{Loki, LokiClient};
 use crate::metrics::Metrics;
 use crate::otlp::Protocol;
 use crate::redact::Redact;
+use crate::scrape::MetricsServer;
 use crate::sink::queue::{Queue, QueueLimits};
 use crate::sink::{self, Sink};
 use crate::timed::Timed;
@@ -149,6 +150,19 @@ impl TelemetryBuilder {
         self
     }
 
+    /// Serves `/metrics` on an address of its own, besides [`Telemetry::metrics_router`].
+    pub fn metrics_listen(mut self, addr: std::net::SocketAddr) -> Self {
+        self.settings.metrics.listen = Some(addr);
+        self
+    }
+
+    /// Pushes metrics to the OTLP endpoint too, so often.
+    pub fn metrics_otlp(mut self, interval: Duration) -> Self {
+        self.settings.metrics.otlp = true;
+        self.settings.metrics.interval = interval;
+        self
+    }
+
     /// Sends lines to Loki (`http://loki:3100`).
     pub fn loki(mut self, url: impl Into<String>) -> Self {
         self.settings.loki.url = Some(url.into());
@@ -228,11 +242,14 @@ impl TelemetryBuilder {
             pretty: self.pretty(own_writer),
             ..Outputs::default()
         };
-        let stdout = Stdout::start(queue, Arc::clone(&maker), out, took(stdout::NAME))
+        stdout::start(Arc::clone(&queue), Arc::clone(&maker), out, took(stdout::NAME))
             .map_err(|source| InitError::Thread { source })?;
         let mut parts = Parts {
             traces: Traces::none(),
-            sinks: vec![Arc::new(stdout)],
+            sinks: vec![queue],
+            server: None,
+            #[cfg(feature = "tracing-loki")]
+            unmodified: None,
             builder: self,
             metrics,
             maker,
@@ -255,6 +272,9 @@ impl TelemetryBuilder {
                 ..Outputs::default()
             },
             sinks: Vec::new(),
+            server: None,
+            #[cfg(feature = "tracing-loki")]
+            unmodified: None,
             traces,
             builder: self,
         }
@@ -291,6 +311,10 @@ pub(crate) struct Parts {
     outputs: Outputs,
     traces: Traces,
     sinks: Vec<Arc<dyn Sink>>,
+    /// Serves `/metrics` alone, if it is asked for.
+    server: Option<MetricsServer>,
+    #[cfg(feature = "tracing-loki")]
+    unmodified: Option<crate::loki::CountedLayer>,
 }
 
 impl Parts {
@@ -304,19 +328,38 @@ impl Parts {
             loki,
             ..
         } = &self.builder.settings;
-        let mut traces = self.builder.settings.traces.clone();
-        traces.export &= !disabled;
         let resource = service.resource(environment);
         let redact = self.maker.redact.clone();
+        let mut traces = self.builder.settings.traces.clone();
+        traces.export &= !disabled;
         self.traces = trace::start(&traces, otlp, environment, &resource, redact)?;
         self.sinks.append(&mut self.traces.sinks);
-        if loki.url.is_some() && loki.client == LokiClient::Own {
-            let queue = line_queue(&self.maker, "loki", loki.queue());
-            let notices = Notices::new(Arc::clone(&self.maker), self.outputs.clone());
-            let alarm = Arc::new(move |severity, message: &str| notices.tell(severity, message, &[("sink", &"loki")]));
-            let sink = Loki::start(loki, &service.name, environment, Arc::clone(&queue), alarm)?;
-            self.sinks.push(Arc::new(sink));
-            self.outputs.loki = Some(queue);
+        let mut metrics = self.builder.settings.metrics.clone();
+        metrics.otlp &= !disabled;
+        let started = metrics.start(otlp, &resource, &self.metrics)?;
+        self.sinks.extend(started.sink);
+        self.server = started.server;
+        match (&loki.url, loki.client) {
+            (None, _) => {}
+            (Some(_), LokiClient::Own) => {
+                let queue = line_queue(&self.maker, "loki", loki.queue());
+                let notices = Notices::new(Arc::clone(&self.maker), self.outputs.clone());
+                let alarm = move |severity, message: &str| notices.tell(severity, message, &[("sink", &"loki")]);
+                let sink = Loki::start(loki, &service.name, environment, Arc::clone(&queue), Arc::new(alarm))?;
+                self.sinks.push(Arc::new(sink));
+                self.outputs.loki = Some(queue);
+            }
+            #[cfg(feature = "tracing-loki")]
+            (Some(_), LokiClient::TracingLoki) => {
+                let (layer, sink) = crate::loki::Unmodified::start(loki, &service.name, environment)?;
+                self.sinks.push(Arc::new(sink));
+                self.unmodified = Some(layer);
+            }
+            #[cfg(not(feature = "tracing-loki"))]
+            (Some(_), LokiClient::TracingLoki) => {
+                let expected = "own, since this program was built without the feature tracing-loki";
+                return Err(InitError::setting("telemetry.loki.client", "tracing-loki", expected));
+            }
         }
         Ok(())
     }
@@ -363,6 +406,7 @@ impl Parts {
                 lines_per_second,
                 notices: Notices::new(self.maker, self.outputs),
                 sampling: self.traces.sampling,
+                server: self.server,
                 sinks: self.sinks,
                 shutdown_timeout: settings.shutdown.timeout,
                 report: OnceLock::new(),
@@ -370,10 +414,10 @@ impl Parts {
                 policies: crate::policies::Policies::default(),
             }),
         };
-        let layer = filter
-            .and_then(guarded.then_some(Guard))
-            .and_then(log)
-            .and_then(self.traces.layer);
+        let guard = guarded.then_some(Guard);
+        let layer = filter.and_then(guard).and_then(log).and_then(self.traces.layer);
+        #[cfg(feature = "tracing-loki")]
+        let layer = layer.and_then(self.unmodified);
         Ok((layer, telemetry))
     }
 }
@@ -381,5 +425,5 @@ impl Parts {
 /// A queue of lines that tells of its own losses.
 fn line_queue(maker: &Arc<LineMaker>, sink: &'static str, limits: QueueLimits) -> Arc<Queue<Line>> {
     let maker = Arc::clone(maker);
-    Queue::new(limits, Some(Box::new(move |lost| maker.lost(sink, lost))))
+    Queue::new(sink, limits, Some(Box::new(move |lost| maker.lost(sink, lost))))
 }

@@ -96,6 +96,7 @@ struct Inner {
     lines_per_second: Timed<Option<u32>>,
     notices: Notices,
     sampling: Sampling,
+    server: Option<MetricsServer>,
     sinks: Vec<Arc<dyn Sink>>,
     shutdown_timeout: Duration,
     report: OnceLock<Report>,
@@ -130,6 +131,11 @@ impl Telemetry {
     /// `GET /metrics`, for the service's HTTP port.
     pub fn metrics_router<S: Clone + Send + Sync + 'static>(&self) -> axum::Router<S> {
         scrape::router(self.inner.metrics.clone())
+    }
+
+    /// Where `/metrics` is served on an address of its own, if it is.
+    pub fn metrics_addr(&self) -> Option<std::net::SocketAddr> {
+        self.inner.server.as_ref().map(MetricsServer::local_addr)
     }
 
     /// Span, trace context, correlation id and RED metrics for an axum router; put it on with `Router::layer` after the

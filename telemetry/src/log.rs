@@ -140,17 +140,27 @@ where
                 of_log: normal.is_some(),
             });
             self.maker.begin(buffers, head);
-            if let Some(span) = context.event_span(event) {
-                append_ids(&mut buffers.line, &span);
-            }
-            let mut filling = Filling::new(&mut buffers.line, &mut buffers.seen);
-            filling.add(&buffers.fields);
+            let Buffers {
+                line,
+                fields,
+                tail,
+                seen,
+                ..
+            } = buffers;
+            let mut filling = Filling::new(tail, seen, line.len());
+            filling.add(fields);
+            // From the inside out, each span looked at once: for its fields, and for the ids until one knows them.
+            let mut own = None;
+            let mut known = false;
             for span in context.event_scope(event).into_iter().flatten() {
-                if let Some(fields) = span.extensions().get::<Fields>() {
+                let (at, extensions) = (span.id(), span.extensions());
+                if let Some(fields) = extensions.get::<Fields>() {
                     filling.add(fields);
                 }
+                known = known || append_ids(line, own.get_or_insert(at.clone()), &at, &extensions);
             }
             filling.end();
+            line.push_str(tail);
             Line::new(&buffers.line, clock::nanos(at), head.severity)
         });
         self.volume.0[head.severity as usize].fetch_add(1, Ordering::Relaxed);

@@ -134,7 +134,7 @@ impl Sink for Loki {
     }
 
     fn queued_bytes(&self) -> usize {
-        self.queue.bytes()
+        self.queue.queued_bytes()
     }
 
     fn flush(&self, limit: Duration) {
@@ -142,7 +142,7 @@ impl Sink for Loki {
     }
 
     fn close(&self, limit: Duration) -> SinkCounts {
-        self.queue.close(limit);
+        self.queue.take_no_more(limit);
         self.end_within(limit);
         self.ended.wait(limit);
         self.queue.seal()
@@ -151,7 +151,7 @@ impl Sink for Loki {
 
 impl Drop for Loki {
     fn drop(&mut self) {
-        self.queue.close(DROPPED);
+        self.queue.take_no_more(DROPPED);
         self.end_within(DROPPED);
     }
 }

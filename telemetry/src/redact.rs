@@ -86,7 +86,7 @@ impl Redact {
         reason = "what is cleaned may become a setting, as the names are"
     )]
     pub(crate) fn clean<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        let Some(first) = text.find("://") else {
+        let Some(first) = url(text) else {
             return text.into();
         };
         let mut out = String::with_capacity(text.len());
@@ -104,11 +104,24 @@ impl Redact {
                 }
                 None => tail,
             };
-            next = rest.find("://");
+            next = url(rest);
         }
         out.push_str(rest);
         out.into()
     }
+}
+
+/// Where `://` begins. Most texts have no colon at all, and looking for one byte is quick.
+fn url(text: &str) -> Option<usize> {
+    let mut from = 0;
+    while let Some(found) = text[from..].find(':') {
+        let at = from + found;
+        if text[at..].starts_with("://") {
+            return Some(at);
+        }
+        from = at + 1;
+    }
+    None
 }
 
 /// The first `limit` bytes, cut between characters.

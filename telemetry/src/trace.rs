@@ -31,8 +31,6 @@ use crate::InitError;
 use crate::otlp::{OtlpSettings, Signal};
 use crate::redact::Redact;
 use crate::sink::Sink;
-use export::Exporter;
-use file::FileExporter;
 use finished::Finished;
 
 /// Target of the spans of requests, calls, statements and messages. The filter lets it through always: a service that
@@ -77,14 +75,14 @@ pub(crate) fn start(
     };
     let exporter = match target {
         None => None,
-        Some(target) => Some(Arc::new(Exporter::start(
+        Some(target) => Some(export::start(
             target,
             resource.clone(),
             settings.queue(),
             settings.batches(),
-        )?)),
+        )?),
     };
-    let file = FileExporter::start(&settings.file, resource, settings.queue())?.map(Arc::new);
+    let file = file::start(&settings.file, resource, settings.queue())?;
     let mut sinks: Vec<Arc<dyn Sink>> = Vec::new();
     sinks.extend(exporter.clone().map(|sink| sink as Arc<dyn Sink>));
     sinks.extend(file.clone().map(|sink| sink as Arc<dyn Sink>));

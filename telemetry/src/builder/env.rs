@@ -27,16 +27,6 @@ impl<'a> Env<'a> {
         }
     }
 
-    /// The first of these variables that is set, with its name.
-    pub(crate) fn first<'n>(&self, names: &[&'n str]) -> Result<Option<(&'n str, String)>, InitError> {
-        for name in names {
-            if let Some(value) = self.get(name)? {
-                return Ok(Some((name, value)));
-            }
-        }
-        Ok(None)
-    }
-
     /// The value as `read` understands it; `expected` says what that is.
     pub(crate) fn read<T>(
         &self,

@@ -9,6 +9,7 @@ use super::units;
 use crate::InitError;
 use crate::log::settings::LogSettings;
 use crate::loki::LokiSettings;
+use crate::metrics::MetricsSettings;
 use crate::otlp::OtlpSettings;
 use crate::trace::TracesSettings;
 
@@ -32,6 +33,8 @@ pub struct Settings {
     pub otlp: OtlpSettings,
     /// Spans.
     pub traces: TracesSettings,
+    /// Metrics.
+    pub metrics: MetricsSettings,
     /// The end.
     pub shutdown: ShutdownSettings,
 }
@@ -71,6 +74,7 @@ impl Default for Settings {
             loki: LokiSettings::default(),
             otlp: OtlpSettings::default(),
             traces: TracesSettings::default(),
+            metrics: MetricsSettings::default(),
             shutdown: ShutdownSettings::default(),
         }
     }
@@ -153,7 +157,8 @@ impl Settings {
         self.log.read_env(env)?;
         self.loki.read_env(env)?;
         self.otlp.read_env(env)?;
-        self.traces.read_env(env)
+        self.traces.read_env(env)?;
+        self.metrics.read_env(env)
     }
 
     /// What a file may say and cannot be used.

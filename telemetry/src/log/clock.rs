@@ -33,7 +33,8 @@ impl Stamps {
 
 /// Nanoseconds since the Unix epoch, 0 before it.
 pub(crate) fn nanos(at: jiff::Timestamp) -> u64 {
-    u64::try_from(at.as_nanosecond()).unwrap_or(0)
+    let (seconds, nanos) = (at.as_second().max(0), at.subsec_nanosecond().max(0));
+    seconds.unsigned_abs() * 1_000_000_000 + u64::from(nanos.unsigned_abs())
 }
 
 #[cfg(test)]

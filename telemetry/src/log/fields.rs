@@ -173,16 +173,15 @@ impl Recorder<'_> {
         *self.scratch = scratch;
     }
 
-    fn plain(&mut self, field: &Field, value: fmt::Arguments<'_>) {
+    /// A value that is JSON as it stands.
+    fn plain(&mut self, field: &Field, json: &str) {
         let Some(name) = self.name(field) else { return };
         if self.redact.is_secret(name) {
             self.secret(name);
         } else if name == "message" && self.message.is_some() {
-            self.shown(field, value);
+            self.text(field, json);
         } else {
-            self.fields.put(name, |out| {
-                let _ = out.write_fmt(value);
-            });
+            self.fields.put(name, |out| out.push_str(json));
         }
     }
 }
@@ -198,28 +197,28 @@ impl Visit for Recorder<'_> {
         self.shown(field, format_args!("{}", Chain(value)));
     }
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.plain(field, format_args!("{value}"));
+        self.plain(field, if value { "true" } else { "false" });
     }
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.plain(field, format_args!("{value}"));
+        self.plain(field, itoa::Buffer::new().format(value));
     }
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.plain(field, format_args!("{value}"));
+        self.plain(field, itoa::Buffer::new().format(value));
     }
     // Numbers that JSON's readers would round are text.
     fn record_i128(&mut self, field: &Field, value: i128) {
-        self.shown(field, format_args!("{value}"));
+        self.text(field, itoa::Buffer::new().format(value));
     }
     fn record_u128(&mut self, field: &Field, value: u128) {
-        self.shown(field, format_args!("{value}"));
+        self.text(field, itoa::Buffer::new().format(value));
     }
     fn record_f64(&mut self, field: &Field, value: f64) {
         if !value.is_finite() {
             self.shown(field, format_args!("{value}"));
         } else if value != 0.0 && !(1e-5..1e16).contains(&value.abs()) {
-            self.plain(field, format_args!("{value:e}"));
+            self.plain(field, &format!("{value:e}"));
         } else {
-            self.plain(field, format_args!("{value}"));
+            self.plain(field, &value.to_string());
         }
     }
 }

@@ -14,8 +14,8 @@ use crate::sink::queue::{Lost, Severity};
 
 /// Longest line in bytes.
 const LINE_LIMIT: usize = 128 * 1024;
-/// What the end of a line needs.
-const END: usize = 32;
+/// What the ids (with a correlation id of the greatest length) and the end of a line need.
+const RESERVED: usize = 320;
 /// Target of lines that telemetry writes of itself.
 pub(crate) const TARGET: &str = "telemetry";
 /// Larger buffers are not kept.
@@ -36,6 +36,8 @@ pub(crate) struct Buffers {
     pub(crate) line: String,
     pub(crate) message: String,
     pub(crate) fields: Fields,
+    /// Fields of the event and its spans, as they will stand at the end of the line.
+    pub(crate) tail: String,
     pub(crate) scratch: String,
     pub(crate) seen: Vec<&'static str>,
 }
@@ -50,10 +52,13 @@ impl Buffers {
         let kept = BUFFERS.try_with(Cell::take).ok().flatten();
         let mut buffers = kept.unwrap_or_default();
         buffers.line.clear();
+        buffers.tail.clear();
         buffers.message.clear();
         buffers.fields.clear();
         let result = with(&mut buffers);
-        let held = buffers.line.capacity() + buffers.scratch.capacity() + buffers.fields.capacity();
+        let texts = [&buffers.line, &buffers.message, &buffers.tail, &buffers.scratch];
+        let held: usize = texts.iter().map(|text| text.capacity()).sum();
+        let held = held + buffers.fields.capacity();
         if held <= KEPT {
             let _ = BUFFERS.try_with(|kept| kept.set(Some(buffers)));
         }
@@ -133,29 +138,35 @@ impl LineMaker {
     }
 }
 
-/// Puts fields into a line from the inside out: each name once, and all that fits.
+/// Puts the fields of a line together from the inside out: each name once, and all that fits.
 #[derive(Debug)]
 pub(crate) struct Filling<'a> {
-    line: &'a mut String,
+    tail: &'a mut String,
     seen: &'a mut Vec<&'static str>,
+    /// Bytes that there is room for.
+    room: usize,
     truncated: bool,
 }
 
 impl<'a> Filling<'a> {
-    /// Goes on with a line that has its head and ids.
-    pub(crate) fn new(line: &'a mut String, seen: &'a mut Vec<&'static str>) -> Self {
+    /// Begins with nothing. `head`: bytes of the line before the ids.
+    pub(crate) fn new(tail: &'a mut String, seen: &'a mut Vec<&'static str>, head: usize) -> Self {
         seen.clear();
-        let truncated = false;
-        Self { line, seen, truncated }
+        Self {
+            tail,
+            seen,
+            room: LINE_LIMIT.saturating_sub(head + RESERVED),
+            truncated: false,
+        }
     }
 
     /// Adds the fields of the event, then of its span, then of the one around it.
     pub(crate) fn add(&mut self, fields: &Fields) {
         self.truncated |= fields.truncated;
         let before = self.seen.len();
-        let fits = self.line.len() + fields.json().len() + END <= LINE_LIMIT;
+        let fits = self.tail.len() + fields.json().len() <= self.room;
         if fits && !fields.names().any(|name| self.seen.contains(&name)) {
-            self.line.push_str(fields.json());
+            self.tail.push_str(fields.json());
             self.seen.extend(fields.names());
             return;
         }
@@ -164,8 +175,8 @@ impl<'a> Filling<'a> {
                 continue;
             }
             self.seen.push(name);
-            if self.line.len() + json.len() + END <= LINE_LIMIT {
-                self.line.push_str(json);
+            if self.tail.len() + json.len() <= self.room {
+                self.tail.push_str(json);
             } else {
                 self.truncated = true;
             }
@@ -179,6 +190,6 @@ impl<'a> Filling<'a> {
         } else {
             "}\n"
         };
-        self.line.push_str(end);
+        self.tail.push_str(end);
     }
 }

@@ -58,11 +58,6 @@ impl RateLimit {
         self.inner.limit.store(limit.unwrap_or(0), Ordering::Relaxed);
     }
 
-    /// The limit.
-    pub(crate) fn get(&self) -> Option<u32> {
-        Some(self.inner.limit.load(Ordering::Relaxed)).filter(|limit| *limit > 0)
-    }
-
     /// All lines that were left out so far.
     pub(crate) fn suppressed(&self) -> u64 {
         self.inner.suppressed.load(Ordering::Relaxed)

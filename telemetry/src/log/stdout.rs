@@ -14,8 +14,7 @@ use tracing::dispatcher::{self, Dispatch};
 use super::line::Line;
 use super::maker::LineMaker;
 use crate::metrics::Histogram;
-use crate::report::{DropReason, SinkCounts};
-use crate::sink::Sink;
+use crate::report::DropReason;
 use crate::sink::account::Fate;
 use crate::sink::queue::{BatchLimits, Lost, Queue};
 
@@ -24,62 +23,29 @@ pub(crate) const NAME: &str = "stdout";
 const BATCH: BatchLimits = BatchLimits {
     bytes: 64 * 1024,
     items: 1024,
-    linger: Duration::ZERO,
+    linger: Duration::from_millis(1),
 };
 
-/// The sink. Its thread lives until the queue is closed and empty.
-#[derive(Debug)]
-pub(crate) struct Stdout {
-    queue: Arc<Queue<Line>>,
-}
-
-impl Stdout {
-    /// Starts the thread that writes what is in `queue`.
-    pub(crate) fn start(
-        queue: Arc<Queue<Line>>,
-        maker: Arc<LineMaker>,
-        out: Out,
-        took: Histogram,
-    ) -> std::io::Result<Self> {
-        let writer = Writer {
-            queue: Arc::clone(&queue),
-            maker,
-            out,
-            took,
-            torn: false,
-            lost: None,
-        };
-        std::thread::Builder::new()
-            .name("telemetry-stdout".to_owned())
-            .spawn(move || {
-                // What a writer logs must not come back to it.
-                let _silence = dispatcher::set_default(&Dispatch::none());
-                writer.run();
-            })?;
-        Ok(Self { queue })
-    }
-}
-
-impl Sink for Stdout {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn counts(&self) -> SinkCounts {
-        self.queue.counts()
-    }
-
-    fn queued_bytes(&self) -> usize {
-        self.queue.bytes()
-    }
-
-    fn flush(&self, limit: Duration) {
-        self.queue.flush(limit);
-    }
-
-    fn close(&self, limit: Duration) -> SinkCounts {
-        self.queue.end(limit)
-    }
+/// Starts the thread that writes what comes into `queue`, until it is closed and empty. The sink is the queue.
+///
+/// # Errors
+/// When the thread cannot be made.
+pub(crate) fn start(queue: Arc<Queue<Line>>, maker: Arc<LineMaker>, out: Out, took: Histogram) -> std::io::Result<()> {
+    let writer = Writer {
+        queue,
+        maker,
+        out,
+        took,
+        torn: false,
+        lost: None,
+    };
+    let thread = std::thread::Builder::new().name("telemetry-stdout".to_owned());
+    let running = thread.spawn(move || {
+        // What a writer logs must not come back to it.
+        let _silence = dispatcher::set_default(&Dispatch::none());
+        writer.run();
+    });
+    running.map(drop)
 }
 
 /// Where lines are written.

@@ -142,7 +142,7 @@ impl Builder {
         loki_url: Url,
     ) -> Result<(Layer, BackgroundTaskController, BackgroundTask), Error> {
         self.settings.url = Some(loki_url.into());
-        let queue = Queue::new(self.settings.queue(), Some(Box::new(lost_line)));
+        let queue = Queue::new("loki", self.settings.queue(), Some(Box::new(lost_line)));
         let (running, ended) = oneshot::channel::<Infallible>();
         let quiet = Arc::new(|_: Severity, _: &str| {});
         let loki = Loki::start_with(&self.settings, "", "", Arc::clone(&queue), quiet, move || drop(running))

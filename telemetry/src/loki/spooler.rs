@@ -15,6 +15,7 @@ use super::spool::{Batch, Spool};
 use super::worker::{Alarm, Courier, time_is_over};
 use crate::log::line::Line;
 use crate::report::DropReason;
+use crate::sink::Sink as _;
 use crate::sink::account::Fate;
 use crate::sink::queue::{BatchLimits, Queue, Severity};
 

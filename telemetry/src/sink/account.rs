@@ -14,8 +14,6 @@ pub(crate) enum Fate {
     Dropped(DropReason),
     /// Kept on disk.
     Spooled,
-    /// Handed to something that does not tell.
-    Unknown,
 }
 
 /// Counts of one sink, and whether it is over.
@@ -96,7 +94,6 @@ impl Account {
                 counts.spooled += n;
                 counts.spooled_ever += n;
             }
-            Fate::Unknown => counts.unknown += n,
             Fate::Rejected(reason) => {
                 counts.rejected += n;
                 counts.rejected_by[reason as usize] += n;
@@ -127,12 +124,11 @@ mod tests {
         Seal(u64),
     }
 
-    const FATES: [Fate; 5] = [
+    const FATES: [Fate; 4] = [
         Fate::Delivered,
         Fate::Rejected(RejectReason::BadRequest),
         Fate::Dropped(DropReason::Unreachable),
         Fate::Spooled,
-        Fate::Unknown,
     ];
 
     fn step() -> impl Strategy<Value = Step> {
@@ -204,14 +200,13 @@ mod tests {
                 prop_assert_eq!(counts.pending(), of(&|item| item.is_none()));
                 prop_assert_eq!(counts.delivered, of(&|item| *item == Some(Fate::Delivered)));
                 prop_assert_eq!(counts.spooled, of(&|item| *item == Some(Fate::Spooled)));
-                prop_assert_eq!(counts.unknown, of(&|item| *item == Some(Fate::Unknown)));
                 prop_assert_eq!(counts.rejected, of(&|item| matches!(item, Some(Fate::Rejected(_)))));
                 for reason in DropReason::ALL {
                     let expected = of(&|item| *item == Some(Fate::Dropped(reason)));
                     prop_assert_eq!(counts.dropped_because(reason), expected, "{}", reason.name());
                 }
                 prop_assert_eq!(counts.dropped, of(&|item| matches!(item, Some(Fate::Dropped(_)))));
-                prop_assert_eq!(counts.is_exact(), of(&|item| matches!(item, None | Some(Fate::Unknown))) == 0);
+                prop_assert_eq!(counts.is_exact(), of(&|item| item.is_none()) == 0);
                 prop_assert!(!sealed || counts.pending() == 0);
             }
         }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::Sink;
 use super::account::{Account, Fate};
 use crate::report::{DropReason, SinkCounts};
 
@@ -107,6 +108,8 @@ type Notice<T> = Box<dyn Fn(Lost) -> T + Send + Sync>;
 
 /// The queue.
 pub(crate) struct Queue<T> {
+    /// As in the report.
+    name: &'static str,
     state: Mutex<State<T>>,
     limits: QueueLimits,
     /// Makes the item that tells of a loss once room has returned.
@@ -142,8 +145,8 @@ struct Lane<T> {
 }
 
 impl<T: Item> Queue<T> {
-    /// An empty queue. `notice` makes the item that tells of a loss.
-    pub(crate) fn new(limits: QueueLimits, notice: Option<Notice<T>>) -> Arc<Self> {
+    /// An empty queue before the sink of this name. `notice` makes the item that tells of a loss.
+    pub(crate) fn new(name: &'static str, limits: QueueLimits, notice: Option<Notice<T>>) -> Arc<Self> {
         let state = State {
             lanes: std::array::from_fn(|_| Lane {
                 items: VecDeque::new(),
@@ -159,6 +162,7 @@ impl<T: Item> Queue<T> {
             closed: None,
         };
         Arc::new(Self {
+            name,
             state: Mutex::new(state),
             limits,
             notice,
@@ -243,7 +247,8 @@ impl<T: Item> Queue<T> {
     }
 
     /// Waits for items and moves them to `batch`, oldest first, with the notice of a loss behind them. `false` when the
-    /// queue is closed and empty. For a consumer that is a thread; it does not linger.
+    /// queue is closed and empty. For a consumer that is a thread. To linger a little spares the producers a wake-up for
+    /// every item.
     pub(crate) fn take_blocking(&self, limits: BatchLimits, batch: &mut Vec<T>) -> bool {
         let mut state = self.lock();
         while state.bytes == 0 {
@@ -252,6 +257,15 @@ impl<T: Item> Queue<T> {
             }
             state.wake_at = 1;
             state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        if !limits.linger.is_zero() {
+            state.wake_at = limits.bytes;
+            let more = |state: &mut State<T>| {
+                let hurry = state.hurry || state.closed.is_some();
+                state.bytes < limits.bytes && !hurry
+            };
+            let waited = self.filled.wait_timeout_while(state, limits.linger, more);
+            (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         }
         self.take(state, limits, batch);
         true
@@ -358,18 +372,8 @@ impl<T: Item> Queue<T> {
         self.lock().account.unspool(n)
     }
 
-    /// Counts so far.
-    pub(crate) fn counts(&self) -> SinkCounts {
-        self.lock().account.counts()
-    }
-
-    /// Bytes that wait.
-    pub(crate) fn bytes(&self) -> usize {
-        self.lock().bytes
-    }
-
     /// Waits at most `limit` until everything emitted is settled; whether it is.
-    pub(crate) fn flush(&self, limit: Duration) -> bool {
+    pub(crate) fn settle_all(&self, limit: Duration) -> bool {
         let mut state = self.lock();
         state.hurry = state.bytes > 0;
         state.wake_at = usize::MAX;
@@ -382,7 +386,7 @@ impl<T: Item> Queue<T> {
     }
 
     /// Takes no more. The consumer still gets what waits, and has until [`Queue::deadline`] to settle it.
-    pub(crate) fn close(&self, limit: Duration) {
+    pub(crate) fn take_no_more(&self, limit: Duration) {
         let mut state = self.lock();
         state.closed.get_or_insert_with(|| Instant::now() + limit);
         state.wake_at = usize::MAX;
@@ -417,13 +421,6 @@ impl<T: Item> Queue<T> {
         counts
     }
 
-    /// [`Queue::close`], [`Queue::flush`] and [`Queue::seal`]: the whole end of a sink that has nothing else to do.
-    pub(crate) fn end(&self, limit: Duration) -> SinkCounts {
-        self.close(limit);
-        self.flush(limit);
-        self.seal()
-    }
-
     fn wake_consumer(&self) {
         self.filled.notify_one();
         self.filled_task.notify_one();
@@ -431,6 +428,32 @@ impl<T: Item> Queue<T> {
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A queue is all of a sink that others see, when its consumer has nothing else to do at the end than to settle what it
+/// took.
+impl<T: Item> Sink for Queue<T> {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn counts(&self) -> SinkCounts {
+        self.lock().account.counts()
+    }
+
+    fn queued_bytes(&self) -> usize {
+        self.lock().bytes
+    }
+
+    fn flush(&self, limit: Duration) {
+        self.settle_all(limit);
+    }
+
+    fn close(&self, limit: Duration) -> SinkCounts {
+        self.take_no_more(limit);
+        self.settle_all(limit);
+        self.seal()
     }
 }
 

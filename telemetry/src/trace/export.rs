@@ -12,74 +12,39 @@ use tokio::time::Instant;
 
 use crate::InitError;
 use crate::otlp::{self, Answer, Client, Target, Transport};
-use crate::report::{DropReason, RejectReason, SinkCounts};
+use crate::report::{DropReason, RejectReason};
 use crate::sink::account::Fate;
 use crate::sink::queue::{BatchLimits, Queue, QueueLimits};
 use crate::sink::retry::Backoff;
-use crate::sink::{Sink, thread};
+use crate::sink::thread;
 use crate::trace::finished::{Finished, request};
 
 /// First and longest wait before a batch is sent again.
 const WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 
-/// The exporter.
-#[derive(Debug)]
-pub(crate) struct Exporter {
-    queue: Arc<Queue<Finished>>,
-}
-
-impl Exporter {
-    /// Starts its thread. The collector need not be there.
-    pub(crate) fn start(
-        target: Target,
-        resource: Resource,
-        queue: QueueLimits,
-        batch: BatchLimits,
-    ) -> Result<Self, InitError> {
-        let queue = Queue::new(queue, None);
-        let of_thread = Arc::clone(&queue);
-        // What is wrong is told at once, and not by a thread that ends.
-        otlp::probe(|| Wire::new(&target, &resource))?;
-        let run = move || async move {
-            if let Ok(wire) = Wire::new(&target, &resource) {
-                let sender = Sender {
-                    wire,
-                    resource,
-                    queue: of_thread,
-                };
-                sender.run(batch).await;
-            }
-        };
-        thread::spawn("telemetry-otlp", run).map_err(|source| InitError::Thread { source })?;
-        Ok(Self { queue })
-    }
-
-    /// Hands it a span.
-    pub(crate) fn push(&self, span: Finished) {
-        self.queue.push(span);
-    }
-}
-
-impl Sink for Exporter {
-    fn name(&self) -> &'static str {
-        "otlp_traces"
-    }
-
-    fn counts(&self) -> SinkCounts {
-        self.queue.counts()
-    }
-
-    fn queued_bytes(&self) -> usize {
-        self.queue.bytes()
-    }
-
-    fn flush(&self, limit: Duration) {
-        self.queue.flush(limit);
-    }
-
-    fn close(&self, limit: Duration) -> SinkCounts {
-        self.queue.end(limit)
-    }
+/// Starts the exporter's thread and gives the queue before it. The collector need not be there.
+pub(crate) fn start(
+    target: Target,
+    resource: Resource,
+    queue: QueueLimits,
+    batch: BatchLimits,
+) -> Result<Arc<Queue<Finished>>, InitError> {
+    let queue = Queue::new("otlp_traces", queue, None);
+    let of_thread = Arc::clone(&queue);
+    // What is wrong is told at once, and not by a thread that ends.
+    otlp::probe(|| Wire::new(&target, &resource))?;
+    let run = move || async move {
+        if let Ok(wire) = Wire::new(&target, &resource) {
+            let sender = Sender {
+                wire,
+                resource,
+                queue: of_thread,
+            };
+            sender.run(batch).await;
+        }
+    };
+    thread::spawn("telemetry-otlp", run).map_err(|source| InitError::Thread { source })?;
+    Ok(queue)
 }
 
 /// What speaks with the collector.

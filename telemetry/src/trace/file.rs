@@ -14,10 +14,10 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans};
 
 use crate::InitError;
-use crate::report::{DropReason, SinkCounts};
+use crate::report::DropReason;
 use crate::sink::account::Fate;
 use crate::sink::queue::{BatchLimits, Queue, QueueLimits};
-use crate::sink::{Sink, thread};
+use crate::sink::thread;
 use crate::trace::finished::{Finished, scope};
 use crate::trace::settings::FileSettings;
 
@@ -28,72 +28,37 @@ const BATCH: BatchLimits = BatchLimits {
     linger: Duration::from_millis(250),
 };
 
-/// The exporter.
-#[derive(Debug)]
-pub(crate) struct FileExporter {
-    queue: Arc<Queue<Finished>>,
-}
-
-impl FileExporter {
-    /// Opens the file and starts the thread that writes to it.
-    pub(crate) fn start(
-        settings: &FileSettings,
-        resource: Resource,
-        queue: QueueLimits,
-    ) -> Result<Option<Self>, InitError> {
-        let Some(path) = &settings.path else { return Ok(None) };
-        let Ok(file) = open(path) else {
-            let value = path.display().to_string();
-            return Err(InitError::setting(
-                "telemetry.traces.file.path",
-                &value,
-                "a file that can be written",
-            ));
-        };
-        let queue = Queue::new(queue, None);
-        let mut writer = Writer {
-            file,
-            path: path.clone(),
-            max_bytes: settings.max_bytes.map(|bytes| bytes as u64),
-            resource,
-            queue: Arc::clone(&queue),
-        };
-        let run = move || async move {
-            let mut batch = Vec::new();
-            while writer.queue.take_async(BATCH, &mut batch).await {
-                writer.write(&mut batch);
-            }
-        };
-        thread::spawn("telemetry-traces", run).map_err(|source| InitError::Thread { source })?;
-        Ok(Some(Self { queue }))
-    }
-
-    /// Hands it a span.
-    pub(crate) fn push(&self, span: Finished) {
-        self.queue.push(span);
-    }
-}
-
-impl Sink for FileExporter {
-    fn name(&self) -> &'static str {
-        "traces_file"
-    }
-
-    fn counts(&self) -> SinkCounts {
-        self.queue.counts()
-    }
-
-    fn queued_bytes(&self) -> usize {
-        self.queue.bytes()
-    }
-
-    fn flush(&self, limit: Duration) {
-        self.queue.flush(limit);
-    }
-
-    fn close(&self, limit: Duration) -> SinkCounts {
-        self.queue.end(limit)
-    }
+/// Opens the file, starts the thread that writes to it and gives the queue before it.
+pub(crate) fn start(
+    settings: &FileSettings,
+    resource: Resource,
+    queue: QueueLimits,
+) -> Result<Option<Arc<Queue<Finished>>>, InitError> {
+    let Some(path) = &settings.path else { return Ok(None) };
+    let Ok(file) = open(path) else {
+        let value = path.display().to_string();
+        return Err(InitError::setting(
+            "telemetry.traces.file.path",
+            &value,
+            "a file that can be written",
+        ));
+    };
+    let queue = Queue::new("traces_file", queue, None);
+    let mut writer = Writer {
+        file,
+        path: path.clone(),
+        max_bytes: settings.max_bytes.map(|bytes| bytes as u64),
+        resource,
+        queue: Arc::clone(&queue),
+    };
+    let run = move || async move {
+        let mut batch = Vec::new();
+        while writer.queue.take_async(BATCH, &mut batch).await {
+            writer.write(&mut batch);
+        }
+    };
+    thread::spawn("telemetry-traces", run).map_err(|source| InitError::Thread { source })?;
+    Ok(Some(queue))
 }
 
 struct Writer {

@@ -50,12 +50,13 @@ pub(crate) fn derived(root: SpanId, own: &Id) -> SpanId {
 }
 
 /// Appends bytes as lower hex.
-pub(crate) fn push_hex(out: &mut String, bytes: &[u8]) {
+pub(crate) fn push_hex<const N: usize>(out: &mut String, bytes: &[u8; N]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for byte in bytes {
-        out.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        out.push(char::from(DIGITS[usize::from(byte & 15)]));
+    let mut hex = [[0; 2]; N];
+    for (pair, byte) in hex.iter_mut().zip(bytes) {
+        *pair = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
     }
+    out.push_str(std::str::from_utf8(hex.as_flattened()).unwrap_or_default());
 }
 
 #[cfg(test)]

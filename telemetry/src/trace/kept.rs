@@ -8,7 +8,7 @@ use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState}
 use tracing::Dispatch;
 use tracing::span::Id;
 use tracing_subscriber::Registry;
-use tracing_subscriber::registry::{LookupSpan, SpanRef};
+use tracing_subscriber::registry::{Extensions, LookupSpan, SpanRef};
 
 use crate::propagation::{Baggage, CorrelationId};
 use crate::trace::ids::{derived, push_hex};
@@ -51,6 +51,16 @@ impl Kept {
     pub(crate) fn is_recorded(&self) -> bool {
         self.ids.sampled && self.recording.is_some()
     }
+
+    /// The ids of the span `own`, which is the span `at` of this entry, or below it and keeps nothing.
+    fn ids_of(&self, own: &Id, at: &Id) -> SpanIds {
+        let mut ids = self.ids;
+        // Below a recorded span only those are missing that were never shown to the layer: they are as good as absent.
+        if at != own && !self.is_recorded() {
+            ids.span_id = derived(ids.span_id, own);
+        }
+        ids
+    }
 }
 
 /// What a span says to others: logs, exemplars, outgoing requests.
@@ -81,36 +91,33 @@ where
     for at in span.scope() {
         let extensions = at.extensions();
         let Some(kept) = extensions.get::<Kept>() else { continue };
-        let mut ids = kept.ids;
-        // Below a recorded span only those are missing that were never shown to the layer: they are as good as absent.
-        if at.id() != own && !kept.is_recorded() {
-            ids.span_id = derived(ids.span_id, &own);
-        }
-        return Some(with(ids, kept.carried.as_ref()));
+        return Some(with(kept.ids_of(&own, &at.id()), kept.carried.as_ref()));
     }
     None
 }
 
 /// Appends `,"trace_id":"…","span_id":"…","trace_flags":"01"` and, if there is one, `,"correlation_id":"…"`, as the
-/// log's lines have them.
-pub(crate) fn append_ids<'a, R: LookupSpan<'a>>(line: &mut String, span: &SpanRef<'a, R>) {
-    told(span, |ids, carried| {
-        line.push_str(",\"trace_id\":\"");
-        push_hex(line, &ids.trace_id.to_bytes());
-        line.push_str("\",\"span_id\":\"");
-        push_hex(line, &ids.span_id.to_bytes());
-        line.push_str(if ids.sampled {
-            "\",\"trace_flags\":\"01\""
-        } else {
-            "\",\"trace_flags\":\"00\""
-        });
-        if let Some(id) = carried.and_then(|carried| carried.correlation_id.as_ref()) {
-            // Its form leaves nothing to escape.
-            line.push_str(",\"correlation_id\":\"");
-            line.push_str(id.as_str());
-            line.push('"');
-        }
+/// log's lines have them, if the span `at` knows them for its descendant (or itself) `own`; else its parent may. Whether
+/// it did.
+pub(crate) fn append_ids(line: &mut String, own: &Id, at: &Id, extensions: &Extensions<'_>) -> bool {
+    let Some(kept) = extensions.get::<Kept>() else { return false };
+    let ids = kept.ids_of(own, at);
+    line.push_str(",\"trace_id\":\"");
+    push_hex(line, &ids.trace_id.to_bytes());
+    line.push_str("\",\"span_id\":\"");
+    push_hex(line, &ids.span_id.to_bytes());
+    line.push_str(if ids.sampled {
+        "\",\"trace_flags\":\"01\""
+    } else {
+        "\",\"trace_flags\":\"00\""
     });
+    if let Some(id) = kept.carried.as_ref().and_then(|carried| carried.correlation_id.as_ref()) {
+        // Its form leaves nothing to escape.
+        line.push_str(",\"correlation_id\":\"");
+        line.push_str(id.as_str());
+        line.push('"');
+    }
+    true
 }
 
 /// Looks a span up in the registry of a dispatcher. Needs no layer of a certain type, so that it works below `reload`

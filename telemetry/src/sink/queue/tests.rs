@@ -59,7 +59,7 @@ fn numbers(things: &[Thing]) -> Vec<u64> {
 
 #[test]
 fn items_come_out_in_order_whatever_their_severity() {
-    let queue = Queue::new(limits(1000, OnFull::DropLowest), None);
+    let queue = Queue::new("test", limits(1000, OnFull::DropLowest), None);
     for number in 0..20 {
         queue.push(thing(LEVELS[number as usize * 3 % 5], number));
     }
@@ -76,7 +76,7 @@ fn items_come_out_in_order_whatever_their_severity() {
 
 #[test]
 fn a_full_queue_gives_up_the_oldest_of_the_lowest_level() {
-    let queue = Queue::new(limits(50, OnFull::DropLowest), None);
+    let queue = Queue::new("test", limits(50, OnFull::DropLowest), None);
     for (number, severity) in LEVELS.into_iter().rev().enumerate() {
         queue.push(thing(severity, number as u64));
     }
@@ -102,7 +102,7 @@ fn a_full_queue_gives_up_the_oldest_of_the_lowest_level() {
 
 #[test]
 fn drop_newest_keeps_what_waits() {
-    let queue = Queue::new(limits(30, OnFull::DropNewest), None);
+    let queue = Queue::new("test", limits(30, OnFull::DropNewest), None);
     for number in 0..5 {
         queue.push(thing(LEVELS[number as usize], number));
     }
@@ -113,7 +113,7 @@ fn drop_newest_keeps_what_waits() {
 #[test]
 fn what_is_larger_than_the_queue_is_counted_as_such() {
     for on_full in [OnFull::DropLowest, OnFull::Block, OnFull::DropNewest] {
-        let queue = Queue::new(limits(9, on_full), None);
+        let queue = Queue::new("test", limits(9, on_full), None);
         queue.push(thing(Severity::Error, 0));
         assert_eq!(queue.counts().dropped_because(DropReason::TooLarge), 1);
     }
@@ -121,13 +121,14 @@ fn what_is_larger_than_the_queue_is_counted_as_such() {
 
 #[test]
 fn block_waits_for_room_and_no_longer_than_said() {
-    let queue = Queue::new(limits(20, OnFull::Block), None);
+    let queue = Queue::new("test", limits(20, OnFull::Block), None);
     queue.push(thing(Severity::Info, 0));
     queue.push(thing(Severity::Info, 1));
     // Nobody takes anything.
     queue.push(thing(Severity::Info, 2));
     assert_eq!(queue.counts().dropped_because(DropReason::QueueFull), 1);
     let patient = Queue::new(
+        "test",
         QueueLimits {
             block: Duration::from_secs(60),
             ..limits(20, OnFull::Block)
@@ -151,7 +152,7 @@ fn block_waits_for_room_and_no_longer_than_said() {
         while patient.lock().blocked == 0 {
             std::thread::yield_now();
         }
-        patient.close(Duration::ZERO);
+        patient.take_no_more(Duration::ZERO);
     });
     assert_eq!(patient.counts().dropped_because(DropReason::Closed), 1);
 }
@@ -163,7 +164,7 @@ fn a_loss_is_told_when_room_returns() {
         bytes: 10,
         number: 1000 + lost.items,
     };
-    let queue = Queue::new(limits(100, OnFull::DropLowest), Some(Box::new(told)));
+    let queue = Queue::new("test", limits(100, OnFull::DropLowest), Some(Box::new(told)));
     for number in 0..13 {
         queue.push(thing(Severity::Info, number));
     }
@@ -177,11 +178,11 @@ fn a_loss_is_told_when_room_returns() {
 
 #[test]
 fn the_end_says_what_was_queued_and_what_was_on_its_way() {
-    let queue = Queue::new(limits(1000, OnFull::DropLowest), None);
+    let queue = Queue::new("test", limits(1000, OnFull::DropLowest), None);
     (0..10).for_each(|number| queue.push(thing(Severity::Info, number)));
     take(&queue, BatchLimits { items: 4, ..ALL });
     queue.settle(1, Fate::Delivered);
-    let counts = queue.end(Duration::from_millis(20));
+    let counts = queue.close(Duration::from_millis(20));
     assert_eq!(counts.delivered, 1);
     assert_eq!(counts.dropped_because(DropReason::Unanswered), 3);
     assert_eq!(counts.dropped_because(DropReason::Deadline), 6);
@@ -189,7 +190,7 @@ fn the_end_says_what_was_queued_and_what_was_on_its_way() {
     // An answer that comes too late changes nothing, and what comes later is counted.
     assert!(!queue.settle(3, Fate::Delivered));
     queue.push(thing(Severity::Error, 11));
-    let counts = queue.end(Duration::from_secs(60));
+    let counts = queue.close(Duration::from_secs(60));
     assert_eq!((counts.emitted, counts.delivered, counts.dropped), (11, 1, 10));
     assert_eq!(counts.dropped_because(DropReason::Closed), 1);
     assert!(!queue.take_blocking(ALL, &mut Vec::new()));
@@ -197,7 +198,7 @@ fn the_end_says_what_was_queued_and_what_was_on_its_way() {
 
 #[tokio::test(start_paused = true)]
 async fn a_task_lingers_for_a_batch_but_not_when_it_is_full_or_somebody_waits() {
-    let queue = Queue::new(limits(1000, OnFull::DropLowest), None);
+    let queue = Queue::new("test", limits(1000, OnFull::DropLowest), None);
     let lingering = BatchLimits {
         bytes: 30,
         items: 100,
@@ -224,14 +225,14 @@ async fn a_task_lingers_for_a_batch_but_not_when_it_is_full_or_somebody_waits() 
     let began = Instant::now();
     queue.push(thing(Severity::Info, 0));
     let flusher = Arc::clone(&queue);
-    let flushed = tokio::task::spawn_blocking(move || flusher.flush(Duration::from_secs(60)));
+    let flushed = tokio::task::spawn_blocking(move || flusher.settle_all(Duration::from_secs(60)));
     batch.clear();
     assert!(queue.take_async(lingering, &mut batch).await);
     queue.settle(5, Fate::Delivered);
     assert!(flushed.await.unwrap(), "everything was settled");
     assert!(began.elapsed() < Duration::from_secs(5), "somebody waited");
 
-    queue.close(Duration::from_secs(1));
+    queue.take_no_more(Duration::from_secs(1));
     assert!(!queue.take_async(lingering, &mut batch).await);
 }
 
@@ -244,16 +245,16 @@ proptest! {
     ) {
         let on_full = [OnFull::DropLowest, OnFull::DropNewest, OnFull::Block][policy];
         let limits = QueueLimits { bytes: limit, on_full, block: Duration::ZERO };
-        let queue = Queue::new(limits, None);
+        let queue = Queue::new("test", limits, None);
         let mut taken = Vec::new();
         for (number, (severity, bytes, takes)) in items.iter().enumerate() {
             queue.push(Thing { severity: LEVELS[*severity], bytes: *bytes, number: number as u64 });
-            prop_assert!(queue.bytes() <= limit);
-            if *takes == 0 && queue.bytes() > 0 {
+            prop_assert!(queue.queued_bytes() <= limit);
+            if *takes == 0 && queue.queued_bytes() > 0 {
                 taken.extend(take(&queue, BatchLimits { items: 2, ..ALL }));
             }
         }
-        if queue.bytes() > 0 {
+        if queue.queued_bytes() > 0 {
             taken.extend(take(&queue, ALL));
         }
         prop_assert!(taken.windows(2).all(|pair| pair[0].number < pair[1].number), "in order");
@@ -272,6 +273,7 @@ fn nothing_is_uncounted_while_threads_race_with_the_end() {
         println!("seed {seed}");
         let on_full = [OnFull::DropLowest, OnFull::DropNewest, OnFull::Block][seed as usize % 3];
         let queue = Queue::new(
+            "test",
             QueueLimits {
                 bytes: 400,
                 on_full,
@@ -307,7 +309,7 @@ fn nothing_is_uncounted_while_threads_race_with_the_end() {
             while queue.counts().emitted < seed * 100 {
                 std::hint::spin_loop();
             }
-            let counts = queue.end(Duration::from_micros(seed * 20));
+            let counts = queue.close(Duration::from_micros(seed * 20));
             assert!(counts.is_exact(), "seed {seed}: {counts:?}");
         });
         let counts = queue.counts();
