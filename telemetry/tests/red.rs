@@ -336,3 +336,53 @@ fn threads_count_every_request_once() {
     assert_eq!(requests(&metrics, "GET", "/orders/{id}", "200"), Some(2000.0));
     assert_eq!(requests(&metrics, "POST", "/orders/{id}", "409"), Some(2000.0));
 }
+
+#[tokio::test]
+async fn calls_to_peers_are_counted_on_the_clients_side() {
+    let telemetry = Telemetry::test();
+    let metrics = telemetry.metrics();
+    let layer = GrpcLayer::on(&Metrics::new()).metrics_only();
+    let server = grpc(&layer);
+    let client = telemetry::GrpcClientLayer::new().measured(metrics);
+    for answer in ["14", "0"] {
+        let request = Request::post("/shop.Orders/Create")
+            .header("x-answer", answer)
+            .body(Body::empty())
+            .unwrap();
+        let response = client.layer(server.clone()).oneshot(request).await.unwrap();
+        response.into_body().collect().await.unwrap();
+    }
+    let http = telemetry::HttpClientLayer::new().measured(metrics);
+    for path in ["http://shop.internal/boom", "http://shop.internal/orders/1"] {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let app = app(HttpLayer::on(&Metrics::new()).metrics_only());
+        http.layer(app).oneshot(request).await.unwrap();
+    }
+    let hangs = tower::service_fn(|_: Request<Body>| std::future::pending::<Result<Response<Body>, Infallible>>());
+    let request = Request::get("http://shop.internal/").body(Body::empty()).unwrap();
+    let hung = http.layer(hangs).oneshot(request);
+    assert!(tokio::time::timeout(Duration::from_millis(1), hung).await.is_err());
+    let scraped = scraped(metrics);
+    for (code, count) in [("OK", 1.0), ("Unavailable", 1.0), ("Internal", 0.0)] {
+        let labels = [
+            ("grpc_type", "unary"),
+            ("grpc_service", "shop.Orders"),
+            ("grpc_method", "Create"),
+            ("grpc_code", code),
+        ];
+        assert_eq!(scraped.value("grpc_client_handled_total", &labels), count, "{code}");
+    }
+    for (status, error) in [("200", ""), ("500", "500"), ("", "cancelled")] {
+        let labels = [
+            ("http_request_method", "GET"),
+            ("server_address", "shop.internal"),
+            ("http_response_status_code", status),
+            ("error_type", error),
+        ];
+        assert_eq!(
+            scraped.value("http_client_request_duration_seconds_count", &labels),
+            1.0,
+            "{status}"
+        );
+    }
+}

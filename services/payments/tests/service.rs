@@ -220,6 +220,38 @@ async fn probes_tell_the_truth_whatever_the_fault() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn its_metrics_tell_of_methods_database_and_runtime() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Trial::new(EXE, folder.path()).start().await;
+    let text = service.get("/metrics").await.unwrap().body;
+    for method in ["ProcessPayment", "RefundPayment", "ListCharges"] {
+        let before =
+            format!("grpc_service=\"opsctl.payments.v1.Payments\",grpc_method=\"{method}\",grpc_code=\"Internal\"}} 0");
+        assert!(
+            text.contains(&before),
+            "{method} is there before its first call\n{text}"
+        );
+    }
+    pay(&mut client(&service), payment("o1", "k1", 10)).await.unwrap();
+    let call = "db_client_operation_duration_seconds_count{db_system_name=\"sqlite\",db_operation_name=\"INSERT\",\
+                db_collection_name=\"charges\",error_type=\"\"}";
+    for (series, wanted) in [
+        (call, 1.0),
+        ("db_pool_wait_seconds_count{pool=\"payments/writer\"}", 1.0),
+        ("db_pool_connections_max{pool=\"payments/writer\"}", 1.0),
+        ("db_pool_waiters{pool=\"payments/readers\"}", 0.0),
+        (
+            "grpc_server_started_total{grpc_type=\"unary\",grpc_service=\"opsctl.payments.v1.Payments\",grpc_method=\"ProcessPayment\"}",
+            1.0,
+        ),
+    ] {
+        let seen = service.metric(series).await;
+        assert!((seen - wanted).abs() < 1e-9, "{series} is {seen}, not {wanted}");
+    }
+    assert!(service.metric("tokio_workers{runtime=\"main\"}").await >= 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_share_of_injected_errors_is_the_one_asked_for() {
     let folder = tempfile::tempdir().unwrap();
     let service = Trial::new(EXE, folder.path())

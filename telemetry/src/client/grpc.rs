@@ -6,13 +6,16 @@ use std::task::{Context as Task, Poll, ready};
 use http::{HeaderMap, Request, Response, Uri};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
+use tokio::time::Instant;
 use tower_layer::Layer;
 use tower_service::Service;
 use tracing::Span;
 use tracing::field::Empty;
 
 use super::Hosts;
+use crate::metrics::{Exemplar, Metrics};
 use crate::propagation::inject_span;
+use crate::red::grpc::{GrpcCall, GrpcRed};
 
 /// Put it around a channel, below what repeats calls:
 ///
@@ -31,6 +34,7 @@ use crate::propagation::inject_span;
 pub struct GrpcClientLayer {
     server: Option<(String, u16)>,
     hosts: Hosts,
+    red: Option<GrpcRed>,
 }
 
 impl GrpcClientLayer {
@@ -52,6 +56,13 @@ impl GrpcClientLayer {
     /// The layer around `channel`.
     pub fn around<S>(&self, channel: S) -> GrpcClientService<S> {
         self.layer(channel)
+    }
+
+    /// Counts calls as `grpc_client_*`, too.
+    #[must_use]
+    pub fn measured(mut self, metrics: &Metrics) -> Self {
+        self.red = Some(GrpcRed::client(metrics.clone()));
+        self
     }
 
     /// Sends context to these hosts alone, by what [`GrpcClientLayer::to`] said.
@@ -94,7 +105,9 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let call = Call::begin(request.uri().path(), self.layer.server.as_ref());
+        let path = request.uri().path();
+        let measured = self.layer.red.as_ref().map(|red| Measured::begin(red, path));
+        let call = Call::begin(path, self.layer.server.as_ref(), measured);
         let host = self.layer.server.as_ref().map(|(host, _)| host.as_str());
         if self.layer.hosts.has(host) {
             inject_span(&call.span, request.headers_mut());
@@ -115,10 +128,38 @@ where
 struct Call {
     span: Span,
     ended: bool,
+    measured: Option<Measured>,
+}
+
+/// A call that is counted.
+#[derive(Debug)]
+struct Measured {
+    red: GrpcRed,
+    call: GrpcCall,
+    started: Instant,
+}
+
+impl Measured {
+    fn begin(red: &GrpcRed, path: &str) -> Self {
+        Self {
+            call: red.begin(path),
+            red: red.clone(),
+            started: Instant::now(),
+        }
+    }
+
+    fn end(&self, code: u16, span: &Span) {
+        let exemplar = if self.red.metrics().has_exemplars() {
+            Exemplar::of(span)
+        } else {
+            None
+        };
+        self.red.finish(&self.call, code, self.started.elapsed(), exemplar);
+    }
 }
 
 impl Call {
-    fn begin(path: &str, server: Option<&(String, u16)>) -> Self {
+    fn begin(path: &str, server: Option<&(String, u16)>, measured: Option<Measured>) -> Self {
         let name = path.trim_start_matches('/');
         let (service, method) = name.split_once('/').unwrap_or((name, ""));
         let span = tracing::info_span!(
@@ -135,7 +176,11 @@ impl Call {
             error.type = Empty,
             otel.status_code = Empty,
         );
-        Self { span, ended: false }
+        Self {
+            span,
+            ended: false,
+            measured,
+        }
     }
 
     /// The server said how it ended.
@@ -154,6 +199,9 @@ impl Call {
     fn end(&mut self, code: u16) {
         if std::mem::replace(&mut self.ended, true) {
             return;
+        }
+        if let Some(measured) = &self.measured {
+            measured.end(code, &self.span);
         }
         self.span.record("rpc.grpc.status_code", code);
         // For who calls, everything but OK is an error.

@@ -2,18 +2,21 @@
 //! request ends with the head of its answer; how long the body takes is the caller's matter.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context as Task, Poll, ready};
 
 use http::{HeaderMap, Request, Response, StatusCode, Uri};
 use pin_project_lite::pin_project;
+use tokio::time::Instant;
 use tower_layer::Layer;
 use tower_service::Service;
 use tracing::field::Empty;
 use tracing::{Instrument as _, Span};
 
 use super::Hosts;
+use crate::metrics::{Exemplar, Metrics};
 use crate::propagation::inject_span;
-use crate::red::http::method_label;
+use crate::red::http::{HttpClientRed, method_label};
 
 /// A reqwest client whose requests have spans and carry context. Clones share connections.
 ///
@@ -34,6 +37,7 @@ use crate::red::http::method_label;
 pub struct HttpClient {
     inner: reqwest::Client,
     hosts: Hosts,
+    red: Option<Arc<HttpClientRed>>,
 }
 
 impl HttpClient {
@@ -42,7 +46,15 @@ impl HttpClient {
         Self {
             inner,
             hosts: Hosts::ALL,
+            red: None,
         }
+    }
+
+    /// Counts requests as `http_client_request_duration_seconds`, too.
+    #[must_use]
+    pub fn measured(mut self, metrics: &Metrics) -> Self {
+        self.red = Some(Arc::new(HttpClientRed::new(metrics.clone())));
+        self
     }
 
     /// Sends context to these hosts alone.
@@ -93,6 +105,7 @@ impl HttpClient {
             url.port_or_known_default(),
             // The query and the user may be secrets, the path is what was asked for.
             &format!("{}://{}{}", url.scheme(), authority(url), url.path()),
+            self.red.as_ref(),
         );
         if self.hosts.has(host.as_deref()) {
             inject_span(&call.span, request.headers_mut());
@@ -113,12 +126,20 @@ fn authority(url: &reqwest::Url) -> String {
 #[derive(Debug, Clone, Default)]
 pub struct HttpClientLayer {
     hosts: Hosts,
+    red: Option<Arc<HttpClientRed>>,
 }
 
 impl HttpClientLayer {
     /// Spans and context for all requests.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// As [`HttpClient::measured`].
+    #[must_use]
+    pub fn measured(mut self, metrics: &Metrics) -> Self {
+        self.red = Some(Arc::new(HttpClientRed::new(metrics.clone())));
+        self
     }
 
     /// As [`HttpClient::inject_to`].
@@ -136,6 +157,7 @@ impl<S> Layer<S> for HttpClientLayer {
         HttpClientService {
             inner,
             hosts: self.hosts.clone(),
+            red: self.red.clone(),
         }
     }
 }
@@ -145,6 +167,7 @@ impl<S> Layer<S> for HttpClientLayer {
 pub struct HttpClientService<S> {
     inner: S,
     hosts: Hosts,
+    red: Option<Arc<HttpClientRed>>,
 }
 
 impl<S, B, R> Service<Request<B>> for HttpClientService<S>
@@ -162,7 +185,7 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let uri = request.uri();
         let host = uri.host().or_else(|| host_header(request.headers()));
-        let call = Call::begin(request.method(), host, port(uri), &shown(uri));
+        let call = Call::begin(request.method(), host, port(uri), &shown(uri), self.red.as_ref());
         if self.hosts.has(host) {
             inject_span(&call.span, request.headers_mut());
         }
@@ -202,10 +225,39 @@ fn shown(uri: &Uri) -> String {
 struct Call {
     span: Span,
     ended: bool,
+    measured: Option<Measured>,
+}
+
+/// A request that is counted.
+#[derive(Debug)]
+struct Measured {
+    red: Arc<HttpClientRed>,
+    method: &'static str,
+    host: Box<str>,
+    started: Instant,
+}
+
+impl Measured {
+    fn end(&self, status: Option<StatusCode>, error: &str, span: &Span) {
+        let exemplar = if self.red.metrics().has_exemplars() {
+            Exemplar::of(span)
+        } else {
+            None
+        };
+        let status = status.map(|status| status.as_u16());
+        let took = self.started.elapsed();
+        self.red.finish(self.method, &self.host, status, error, took, exemplar);
+    }
 }
 
 impl Call {
-    fn begin(method: &http::Method, host: Option<&str>, port: Option<u16>, url: &str) -> Self {
+    fn begin(
+        method: &http::Method,
+        host: Option<&str>,
+        port: Option<u16>,
+        url: &str,
+        red: Option<&Arc<HttpClientRed>>,
+    ) -> Self {
         let method = method_label(method);
         let span = tracing::info_span!(
             target: crate::SPAN_TARGET,
@@ -220,34 +272,46 @@ impl Call {
             error.type = Empty,
             otel.status_code = Empty,
         );
-        Self { span, ended: false }
+        Self {
+            span,
+            ended: false,
+            measured: red.map(|red| Measured {
+                red: Arc::clone(red),
+                method,
+                host: host.unwrap_or_default().into(),
+                started: Instant::now(),
+            }),
+        }
     }
 
     /// `None` when there is no answer.
     fn end(&mut self, status: Option<StatusCode>) {
         self.ended = true;
-        match status {
-            None => self.fail("transport"),
-            Some(status) => {
-                self.span.record("http.response.status_code", status.as_u16());
-                // For who calls, a refusal is an error too.
-                if status.is_client_error() || status.is_server_error() {
-                    self.fail(status.as_str());
-                }
-            }
-        }
+        let Some(code) = status else {
+            self.tell(None, "transport");
+            return;
+        };
+        self.span.record("http.response.status_code", code.as_u16());
+        // For who calls, a refusal is an error too.
+        let is_error = code.is_client_error() || code.is_server_error();
+        self.tell(status, if is_error { code.as_str() } else { "" });
     }
 
-    fn fail(&self, why: &str) {
-        self.span.record("error.type", why);
-        self.span.record("otel.status_code", "ERROR");
+    fn tell(&self, status: Option<StatusCode>, error: &str) {
+        if let Some(measured) = &self.measured {
+            measured.end(status, error, &self.span);
+        }
+        if !error.is_empty() {
+            self.span.record("error.type", error);
+            self.span.record("otel.status_code", "ERROR");
+        }
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
         if !self.ended {
-            self.fail("cancelled");
+            self.tell(None, "cancelled");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! gRPC calls under the names of go-grpc-prometheus, `grpc_server_*` and `grpc_client_*`, and under OpenTelemetry's
-//! `rpc_*` where those are asked for. A method that was not announced has series of its own once a call of it went well:
-//! until then its name is a caller's text.
+//! `rpc_*` where those are asked for. A server's method that was not announced has series of its own once a call of it
+//! went well: until then its name is a caller's text.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
@@ -65,7 +65,6 @@ pub struct RpcNames {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Side {
     Server(RpcNames),
-    #[expect(dead_code, reason = "the client layers count with it")]
     Client,
 }
 
@@ -85,7 +84,7 @@ pub(crate) struct GrpcRed {
 #[derive(Debug)]
 pub(crate) struct Method {
     service: Box<str>,
-    method: Box<str>,
+    name: Box<str>,
     started: Counter,
     handled: [Counter; CODES],
     handling: Histogram,
@@ -107,6 +106,10 @@ impl GrpcRed {
     pub(crate) fn server(metrics: Metrics) -> Self {
         let names = metrics.rpc_names();
         Self::new(metrics, Side::Server(names))
+    }
+
+    pub(crate) fn client(metrics: Metrics) -> Self {
+        Self::new(metrics, Side::Client)
     }
 
     /// Exports the server's calls under these names too.
@@ -161,7 +164,8 @@ impl GrpcRed {
         let method = match call {
             GrpcCall::Known(method) => method,
             GrpcCall::Unknown(path) => {
-                learned = self.learn(path, code == 0);
+                // What a client calls is of the program; what a server is asked for may be anything.
+                learned = self.learn(path, code == 0 || self.side == Side::Client);
                 learned.started.inc();
                 &learned
             }
@@ -173,10 +177,10 @@ impl GrpcRed {
         }
     }
 
-    /// The series of a method that was not announced: its own if a call of it went well, else everybody's.
-    fn learn(&self, path: &str, went_well: bool) -> Arc<Method> {
+    /// The series of a method that was not announced: its own if there surely is one, else everybody's.
+    fn learn(&self, path: &str, is_real: bool) -> Arc<Method> {
         let new = |service, method| Arc::new(Method::new(&self.metrics, self.side, GrpcType::Unary, service, method));
-        if went_well && let Some((service, method)) = split(path) {
+        if is_real && let Some((service, method)) = split(path) {
             let mut learned = self.learned.write().unwrap_or_else(PoisonError::into_inner);
             if learned.len() < LEARNED || learned.contains_key(path) {
                 return Arc::clone(learned.entry(path.into()).or_insert_with(|| new(service, method)));
@@ -204,7 +208,7 @@ impl Method {
         let labels = [kind.as_str(), service, method];
         Self {
             service: service.into(),
-            method: method.into(),
+            name: method.into(),
             started: metrics.counter(started, labels),
             handled: catalogue::GRPC_CODES.map(|code| metrics.counter(handled, [labels[0], service, method, code])),
             handling: metrics.histogram(handling, labels),
@@ -217,7 +221,7 @@ impl Method {
         let seconds = took.as_secs_f64();
         if names.stable {
             let series = self.stable[code].get_or_init(|| {
-                let name = format!("{}/{}", self.service, self.method);
+                let name = format!("{}/{}", self.service, self.name);
                 let labels = ["grpc", &name, catalogue::RPC_CODES[code]];
                 metrics.histogram(catalogue::RPC_SERVER_CALL_DURATION_SECONDS, labels)
             });
@@ -225,7 +229,7 @@ impl Method {
         }
         if names.v1_37 {
             let series = self.v1_37[code].get_or_init(|| {
-                let labels = ["grpc", &self.service, &self.method, &code.to_string()];
+                let labels = ["grpc", &self.service, &self.name, &code.to_string()];
                 metrics.histogram(catalogue::RPC_SERVER_DURATION_MILLISECONDS, labels)
             });
             series.observe_with(seconds * 1e3, exemplar);

@@ -1,5 +1,5 @@
-//! HTTP requests that a server answered: `http_server_request_duration_seconds` under OpenTelemetry's stable names. The
-//! route is the router's pattern, never the path that a caller sent.
+//! HTTP requests under OpenTelemetry's stable names: `http_server_request_duration_seconds`, where the route is the
+//! router's pattern and never the path that a caller sent, and `http_client_request_duration_seconds`.
 
 use std::time::Duration;
 
@@ -72,6 +72,65 @@ impl HttpRed {
         let is = |key: &(Box<str>, &str, u16)| key.2 == status && key.1 == method && &*key.0 == route;
         let seconds = took.as_secs_f64();
         match self.known.get_or_make(is, || ((route.into(), method, status), make())) {
+            Some(known) => known.observe_with(seconds, exemplar),
+            None => make().observe_with(seconds, exemplar),
+        }
+    }
+}
+
+/// Series of one client's requests.
+#[derive(Debug)]
+pub(crate) struct HttpClientRed {
+    metrics: Metrics,
+    known: Memo<ClientKey, Histogram>,
+}
+
+#[derive(Debug, PartialEq)]
+struct ClientKey {
+    method: &'static str,
+    host: Box<str>,
+    status: Option<u16>,
+    error: Box<str>,
+}
+
+impl HttpClientRed {
+    pub(crate) fn new(metrics: Metrics) -> Self {
+        Self {
+            metrics,
+            known: Memo::default(),
+        }
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// A request to `host` ended: with a status, or none, and with an error or an empty text.
+    pub(crate) fn finish(
+        &self,
+        method: &'static str,
+        host: &str,
+        status: Option<u16>,
+        error: &str,
+        took: Duration,
+        exemplar: Option<Exemplar>,
+    ) {
+        let make = || {
+            let status = status.map(|status| status.to_string()).unwrap_or_default();
+            let handle = catalogue::HTTP_CLIENT_REQUEST_DURATION_SECONDS;
+            self.metrics.histogram(handle, [method, host, &status, error])
+        };
+        let is = |key: &ClientKey| {
+            key.status == status && key.method == method && *key.host == *host && *key.error == *error
+        };
+        let key = || ClientKey {
+            method,
+            host: host.into(),
+            status,
+            error: error.into(),
+        };
+        let seconds = took.as_secs_f64();
+        match self.known.get_or_make(is, || (key(), make())) {
             Some(known) => known.observe_with(seconds, exemplar),
             None => make().observe_with(seconds, exemplar),
         }
