@@ -12,16 +12,22 @@ use axum::routing::{get, post};
 use health::{Health, Lifecycle, Settings};
 
 #[tokio::main]
+#[cfg_attr(test, expect(dead_code, reason = "the tests call `run` themselves"))]
 async fn main() -> Result<(), Box<dyn Error>> {
+    run().await
+}
+
+/// The service from its first to its last moment.
+pub async fn run() -> Result<(), Box<dyn Error>> {
     // First, so that a signal that comes early is an end in order too.
     let settings = Settings::default().from_env()?;
     let life = Lifecycle::install(settings.drain)?;
-    println!("installed");
+    println!("service: installed");
     let address = std::env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:8080".to_owned());
     let wait = std::env::var("SLOW_START_MS").map_or(0, |text| text.parse().unwrap_or(0));
     life.starting(tokio::time::sleep(Duration::from_millis(wait))).await?;
     let listener = tokio::net::TcpListener::bind(&address).await?;
-    println!("listening {}", listener.local_addr()?);
+    println!("service: listening {}", listener.local_addr()?);
 
     let health = Health::builder()
         .critical("always", || async {})
@@ -44,9 +50,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .merge(health.http_router())
         .fallback_service(grpc);
     let flush = |limit: Duration| async move {
-        println!("flushing for {} ms", limit.as_millis());
+        println!("service: flushing for {} ms", limit.as_millis());
     };
     let ended = life.run(&health, life.serve(listener, app), flush).await;
-    println!("{}", if ended.servers.is_some() { "finished" } else { "cut" });
+    println!("service: {}", if ended.servers.is_some() { "finished" } else { "cut" });
     Ok(())
 }

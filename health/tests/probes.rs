@@ -307,23 +307,25 @@ async fn kubelet(address: SocketAddr, path: &str) -> (u16, String, Duration) {
     )
 }
 
-/// A service under load whose dependencies hang, and a thread that probes it meanwhile: how long each probe took.
-fn probe_from_outside(address: SocketAddr, stop: Arc<AtomicBool>) -> std::thread::JoinHandle<Vec<Duration>> {
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
-            let mut times = Vec::new();
-            while !stop.load(Ordering::SeqCst) {
-                let (status, body, time) = kubelet(address, "/health/ready").await;
-                assert_eq!((status, body), (200, said("warn")));
-                times.push(time);
-                sleep(Duration::from_millis(2)).await;
-            }
-            times
-        })
+/// Asks a service from outside until told to stop, by turns for a probe and for a handler that does nothing: how many of
+/// each took longer than ten milliseconds, and how many there were.
+fn ask_by_turns(address: SocketAddr, stop: Arc<AtomicBool>) -> (usize, usize, usize) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let (mut late, mut late_empty, mut turns) = (0, 0, 0);
+        let is_late = |time: Duration| usize::from(time > Duration::from_millis(10));
+        while !stop.load(Ordering::SeqCst) {
+            let (status, body, time) = kubelet(address, "/health/ready").await;
+            assert_eq!((status, body), (200, said("warn")));
+            late += is_late(time);
+            late_empty += is_late(kubelet(address, "/empty").await.2);
+            turns += 1;
+            sleep(Duration::from_millis(2)).await;
+        }
+        (late, late_empty, turns)
     })
 }
 
@@ -349,17 +351,15 @@ async fn a_dependency_that_hangs_makes_no_probe_slower() {
         builder = builder.check(Spec::degraded(format!("blocks{n}"), check));
     }
     let health = builder.build().unwrap();
-    tokio::time::timeout(
-        Duration::from_secs(10),
-        health.wait_until(|state| state == State::Degraded),
-    )
-    .await
-    .unwrap();
+    let degraded = health.wait_until(|state| state == State::Degraded);
+    tokio::time::timeout(Duration::from_secs(10), degraded).await.unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(axum::serve(listener, health.http_router()).into_future());
+    let empty = axum::routing::get(|| std::future::ready(()));
+    let app = health.http_router().route("/empty", empty);
+    tokio::spawn(axum::serve(listener, app).into_future());
     // Work in short turns, as a busy service has it: the runtime is never idle.
-    let busy: Vec<_> = (0..64)
+    let busy: Vec<_> = (0..16)
         .map(|_| {
             tokio::spawn(async {
                 loop {
@@ -370,23 +370,20 @@ async fn a_dependency_that_hangs_makes_no_probe_slower() {
         })
         .collect();
     let stop = Arc::new(AtomicBool::new(false));
-    let prober = probe_from_outside(address, Arc::clone(&stop));
+    let told = Arc::clone(&stop);
+    let asking = tokio::task::spawn_blocking(move || ask_by_turns(address, told));
     sleep(Duration::from_secs(2)).await;
     stop.store(true, Ordering::SeqCst);
-    let mut times = tokio::task::spawn_blocking(|| prober.join().unwrap()).await.unwrap();
+    let (late, late_empty, turns) = asking.await.unwrap();
     for task in busy {
         task.abort();
     }
-    times.sort_unstable();
-    let (median, most) = (times[times.len() / 2], times[times.len() - 1]);
-    println!("{} probes, median {median:?}, longest {most:?}", times.len());
-    assert!(times.len() > 20, "{times:?}");
-    // The prober shares the machine with other tests; what hangs here hangs for at least 90 ms.
-    let late = times.iter().filter(|time| **time > Duration::from_millis(10)).count();
+    println!("of {turns} probes {late} took longer than 10 ms, of as many empty answers {late_empty}");
+    assert!(turns > 20, "{turns}");
+    // The machine may be slow, and is so for both.
     assert!(
-        late * 20 <= times.len() && most < Duration::from_millis(90),
-        "{late} of {} late, longest {most:?}",
-        times.len()
+        late <= late_empty + turns / 20 + 1,
+        "{late} of {turns} late, of the empty ones {late_empty}"
     );
 }
 
