@@ -618,16 +618,51 @@ async fn a_real_order_is_found_by_the_id_of_its_answer() {
     assert_eq!(placed.status(), 201);
     assert_eq!(placed.headers()["x-correlation-id"], "order-of-a-test");
 
+    // The saga, payments and notifications come after the answer.
     let trace = || sandbox.run(&["trace", TRACE, "--json"]);
-    eventually("the spans of orders", || trace().code == 0);
-    // The client's own span is nowhere: it is named as missing, and the request hangs together under it.
+    let all = json!(["notifications", "orders", "payments"]);
+    eventually("spans of all three", || {
+        let ran = trace();
+        ran.code == 0 && ran.json()["traces"][0]["services"] == all
+    });
     let trace = trace().json()["traces"][0].clone();
+    let spans = trace["spans"].as_array().expect("spans");
+    let named = |service: &str, name: &str| {
+        let found = spans
+            .iter()
+            .find(|span| span["service"] == service && span["name"] == name);
+        found.unwrap_or_else(|| panic!("`{name}` of {service} in {spans:#?}"))
+    };
+    // The client's own span is nowhere: it is named as missing, and all hangs together under it.
     assert_eq!(trace["missing_spans"], json!(["00f067aa0ba902b7"]));
-    assert_eq!(trace["spans"][0]["parent_span_id"], "00f067aa0ba902b7");
-    assert_eq!(trace["spans"][0]["name"], "POST /orders");
-    assert!(
-        trace["spans"][0]["instance"]
-            .as_str()
-            .is_some_and(|instance| instance.starts_with("orders-"))
+    let placed = named("orders", "POST /orders");
+    assert_eq!(placed["parent_span_id"], "00f067aa0ba902b7");
+    let below = |service: &str, name: &str, parent: &Value| {
+        let found = spans.iter().find(|span| {
+            span["service"] == service && span["name"] == name && span["parent_span_id"] == parent["span_id"]
+        });
+        found.unwrap_or_else(|| panic!("`{name}` of {service} below {parent:#} in {spans:#?}"))
+    };
+    below("orders", "INSERT orders", placed);
+    let saga = below("orders", "saga", placed);
+    let charge = below("orders", "opsctl.payments.v1.Payments/ProcessPayment", saga);
+    let charged = below("payments", "opsctl.payments.v1.Payments/ProcessPayment", charge);
+    assert_eq!(
+        (&charge["kind"], &charged["kind"]),
+        (&json!("client"), &json!("server"))
     );
+    below("payments", "INSERT charges", charged);
+
+    let lines = sandbox.run(&["logs", "--trace", "order-of-a-test", "--json"]).ended(0);
+    let said = messages(&lines);
+    for expected in [
+        "orders: order placed",
+        "payments: payment charged",
+        "orders: step done",
+        "orders: order is final",
+    ] {
+        assert!(said.contains(&expected.to_owned()), "{expected:?} in {said:#?}");
+    }
+    let tree = sandbox.run(&["trace", "order-of-a-test", "--logs"]).ended(0).stdout;
+    assert!(tree.contains("INFO step done"), "{tree}");
 }

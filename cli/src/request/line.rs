@@ -3,6 +3,27 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
+/// What stands in every line.
+const COMMON: [&str; 17] = [
+    "timestamp",
+    "time",
+    "ts",
+    "@timestamp",
+    "level",
+    "severity",
+    "message",
+    "msg",
+    "target",
+    "logger",
+    "service",
+    "env",
+    "instance",
+    "trace_id",
+    "span_id",
+    "trace_flags",
+    "correlation_id",
+];
+
 /// A line of a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Line {
@@ -36,20 +57,29 @@ impl Line {
         }
     }
 
-    /// `LEVEL message`, the rest of its fields left out; a line that is not JSON whole.
+    /// `LEVEL message field=value …` without the fields that stand in every line and those of the spans around it (they
+    /// have dots in their names); a line that is not JSON whole.
     pub(crate) fn brief(&self) -> String {
-        let Some(fields) = fields_of(&self.text) else {
+        let Some(Value::Object(fields)) = fields_of(&self.text) else {
             return self.text.clone();
         };
         let field = |names: &[&str]| {
             let found = names.iter().find_map(|name| fields.get(*name)?.as_str());
             found.unwrap_or_default().to_owned()
         };
-        let (level, message) = (field(&["level", "severity"]), field(&["message", "msg"]));
+        let message = field(&["message", "msg"]);
         if message.is_empty() {
             return self.text.clone();
         }
-        format!("{} {message}", level.to_uppercase()).trim_start().to_owned()
+        let mut brief = format!("{} {message}", field(&["level", "severity"]).to_uppercase());
+        for (key, value) in fields
+            .iter()
+            .filter(|(key, _)| !COMMON.contains(&key.as_str()) && !key.contains('.'))
+        {
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            brief.push_str(&format!(" {key}={value}"));
+        }
+        brief.trim_start().to_owned()
     }
 
     /// Whether it says that something failed.
@@ -119,7 +149,7 @@ mod tests {
     #[test]
     fn a_line_in_brief() {
         let json = r#"{"level":"WARN","message":"card refused","amount":5}"#;
-        assert_eq!(Line::new("a", "", json).brief(), "WARN card refused");
+        assert_eq!(Line::new("a", "", json).brief(), "WARN card refused amount=5");
         assert_eq!(Line::new("a", "", r#"{"event":1}"#).brief(), r#"{"event":1}"#);
         assert_eq!(Line::new("a", "", "plain").brief(), "plain");
     }

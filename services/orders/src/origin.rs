@@ -25,8 +25,8 @@ impl Origin {
         Self(headers)
     }
 
-    /// Makes a span that goes on with the trace. It does not belong to whatever span is current: the request that placed
-    /// the order was answered, and its span must not wait for this one.
+    /// Makes a span that goes on with the trace. `make` says `parent: None`: the request that placed the order is answered
+    /// by now, or soon, and its span must not wait for this one.
     pub fn span(&self, make: impl FnOnce() -> Span) -> Span {
         if self.0.is_empty() {
             make()
