@@ -21,11 +21,12 @@ pub fn file(stack: &Stack) -> Value {
 }
 
 fn service(container: &Container) -> Value {
-    let environment: Map<String, Value> = container
-        .environment
+    let fixed = container.environment.iter().cloned();
+    let chosen = container
+        .choices
         .iter()
-        .map(|(name, value)| (name.clone(), json!(value)))
-        .collect();
+        .map(|(name, otherwise)| ((*name).to_owned(), format!("${{{name}:-{otherwise}}}")));
+    let environment: Map<String, Value> = fixed.chain(chosen).map(|(name, value)| (name, value.into())).collect();
     let published = container.ports.iter().filter(|port| port.published);
     // On this machine only.
     let published: Vec<String> = published
