@@ -12,7 +12,7 @@ use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, JwkSet};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use resilience::Pipeline;
 use serde::Deserialize;
-use telemetry::HttpClient;
+use telemetry::{HttpClient, Metrics};
 use tokio::time::Instant;
 
 use crate::service::Customer;
@@ -94,8 +94,9 @@ pub enum FetchError {
 }
 
 impl Verifier {
-    /// Verifies with the keys at `<identity>/.well-known/jwks.json`, fetched under `policy`.
-    pub fn new(identity: &str, policy: Pipeline) -> Result<Self, FetchError> {
+    /// Verifies with the keys at `<identity>/.well-known/jwks.json`, fetched under `policy` and counted in
+    /// `metrics`.
+    pub fn new(identity: &str, policy: Pipeline, metrics: &Metrics) -> Result<Self, FetchError> {
         let client = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
@@ -103,7 +104,7 @@ impl Verifier {
         Ok(Self {
             inner: Arc::new(Inner {
                 url: format!("{}/.well-known/jwks.json", identity.trim_end_matches('/')),
-                client: HttpClient::new(client),
+                client: HttpClient::new(client).measured(metrics),
                 policy,
                 keys: RwLock::default(),
                 fetching: tokio::sync::Mutex::new(None),

@@ -11,8 +11,8 @@ use proto::payments::v1::payments_client::PaymentsClient;
 use proto::payments::v1::refund_payment_request::Target;
 use resilience::grpc::GrpcClassify;
 use resilience::{Error, Pipeline, Safety};
-use telemetry::GrpcClientLayer;
 use telemetry::client::GrpcClientService;
+use telemetry::{GrpcClientLayer, Metrics};
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
@@ -35,9 +35,9 @@ pub fn channel(url: &str) -> Result<Channel, tonic::transport::Error> {
     Ok(endpoint.connect_lazy())
 }
 
-/// Each attempt has a span, and carries the trace.
-fn traced(channel: Channel) -> GrpcClientService<Channel> {
-    GrpcClientLayer::new().around(channel)
+/// Each attempt has a span, carries the trace, and is counted.
+fn observed(channel: Channel, metrics: &Metrics) -> GrpcClientService<Channel> {
+    GrpcClientLayer::new().measured(metrics).around(channel)
 }
 
 /// Payments by gRPC.
@@ -48,10 +48,10 @@ pub struct GrpcPayments {
 }
 
 impl GrpcPayments {
-    /// Calls over `channel` under `policy`.
-    pub fn new(channel: Channel, policy: Pipeline) -> Self {
+    /// Calls over `channel` under `policy`, counted in `metrics`.
+    pub fn new(channel: Channel, policy: Pipeline, metrics: &Metrics) -> Self {
         Self {
-            client: PaymentsClient::with_interceptor(traced(channel), resilience::grpc::deadline_out),
+            client: PaymentsClient::with_interceptor(observed(channel, metrics), resilience::grpc::deadline_out),
             policy,
         }
     }
@@ -199,10 +199,10 @@ pub struct GrpcNotifications {
 }
 
 impl GrpcNotifications {
-    /// Calls over `channel` under `policy`.
-    pub fn new(channel: Channel, policy: Pipeline) -> Self {
+    /// Calls over `channel` under `policy`, counted in `metrics`.
+    pub fn new(channel: Channel, policy: Pipeline, metrics: &Metrics) -> Self {
         Self {
-            client: NotificationsClient::with_interceptor(traced(channel), resilience::grpc::deadline_out),
+            client: NotificationsClient::with_interceptor(observed(channel, metrics), resilience::grpc::deadline_out),
             policy,
         }
     }

@@ -120,7 +120,7 @@ pub async fn run(args: Arguments) -> anyhow::Result<()> {
     for policy in [&payments_policy, &notifications_policy, &identity_policy] {
         telemetry.watch_policy(policy);
     }
-    let verifier = Verifier::new(&args.identity_url, identity_policy.clone())
+    let verifier = Verifier::new(&args.identity_url, identity_policy.clone(), telemetry.metrics())
         .map_err(|error| Misconfigured(format!("IDENTITY_URL={}: {error}", args.identity_url)))?;
 
     let identity = HttpCheck::get(&format!("{}/health/live", args.identity_url.trim_end_matches('/')))
@@ -148,7 +148,11 @@ pub async fn run(args: Arguments) -> anyhow::Result<()> {
 
     let metrics = OrderMetrics::new(telemetry.metrics());
     let store: Arc<dyn Store> = Arc::new(store);
-    let payments: Arc<dyn Payments> = Arc::new(GrpcPayments::new(payments_channel, payments_policy));
+    let payments: Arc<dyn Payments> = Arc::new(GrpcPayments::new(
+        payments_channel,
+        payments_policy,
+        telemetry.metrics(),
+    ));
     let wake = Arc::new(Notify::new());
     let orchestrator = Orchestrator::new(
         Settings {
@@ -166,7 +170,11 @@ pub async fn run(args: Arguments) -> anyhow::Result<()> {
     let relay = Relay {
         instance,
         store: store.clone(),
-        publisher: Arc::new(GrpcNotifications::new(notifications_channel, notifications_policy)),
+        publisher: Arc::new(GrpcNotifications::new(
+            notifications_channel,
+            notifications_policy,
+            telemetry.metrics(),
+        )),
         metrics: metrics.clone(),
         wake: wake.clone(),
         clock: clock::now,

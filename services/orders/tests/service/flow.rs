@@ -52,6 +52,9 @@ async fn an_order_is_charged_delivered_and_told() {
     );
     let orders = &stack.orders[0].instance;
     assert!((orders.metric("orders_created_total").await - 1.0).abs() < 0.1);
+    let charged = "grpc_client_handled_total{grpc_type=\"unary\",grpc_service=\"opsctl.payments.v1.Payments\",\
+                   grpc_method=\"ProcessPayment\",grpc_code=\"OK\"}";
+    assert!((orders.metric(charged).await - 1.0).abs() < 0.1);
     assert!((orders.metric("orders_finished_total{status=\"delivered\"}").await - 1.0).abs() < 0.1);
 }
 
