@@ -1,21 +1,12 @@
 //! Spans through a real collector to a real Jaeger, and what becomes of them while the collector is away, hangs or comes
 //! back. Each test ends in the exact account: what is delivered is what the collector says that it accepted.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
-
-#[path = "support/emitter.rs"]
-mod emitter;
-
 use std::time::Duration;
 
-use emitter::Emitter;
 use peers::{Server, http, servers};
 use tokio::time::Instant;
 
-#[test]
-fn emit() {
-    emitter::emit();
-}
+use crate::emitter::Emitter;
 
 /// How long a collector is away. Hours in a soak, seconds here.
 fn outage() -> Duration {
@@ -71,7 +62,7 @@ service: {{pipelines: {{traces: {{receivers: [otlp], exporters: [otlphttp]}}}}}}
             .env("TRACES_FILE", file.to_str().unwrap())
             .run(&collector.url(port))
             .await;
-        assert_eq!((counts.delivered, counts.lost()), (5, 0), "{protocol}");
+        assert_eq!((counts.delivered, counts.lost()), (5, 0), "{protocol}: {counts:?}\n{}", collector.log_tail());
         // Both exporters are on at once: the file tells which ids to look for.
         let line: serde_json::Value = serde_json::from_str(std::fs::read_to_string(&file).unwrap().trim()).unwrap();
         let span = &line["resourceSpans"][0]["scopeSpans"][0]["spans"][0];
