@@ -61,7 +61,7 @@ impl fmt::Debug for Blocking {
 impl Check for Blocking {
     fn run(&self) -> Pin<Box<dyn Future<Output = Outcome> + Send + '_>> {
         let ask = Arc::clone(&self.ask);
-        Box::pin(self.flight.ask(move || tokio::task::spawn_blocking(move || ask())))
+        Box::pin(self.flight.ask(move || ask()))
     }
 }
 

@@ -90,10 +90,8 @@ impl Check for DiskCheck {
     fn run(&self) -> Asking<'_> {
         // A stale network file system hangs statvfs for hours, so it must neither sit on a runtime thread nor take a new
         // thread at every run.
-        Box::pin(self.flight.ask(|| {
-            let limits = self.limits.clone();
-            tokio::task::spawn_blocking(move || limits.ask())
-        }))
+        let limits = self.limits.clone();
+        Box::pin(self.flight.ask(move || limits.ask()))
     }
 
     fn component_type(&self) -> &'static str {

@@ -83,12 +83,10 @@ impl Check for KafkaCheck {
             if self.polled.as_ref().is_some_and(|beat| beat.check() == Beat::Dead) {
                 return Outcome::Fail(Failure::new(Reason::Stale, "the consumer does not poll"));
             }
-            let answer = self.flight.ask(|| {
-                let (metadata, topic, within) = (Arc::clone(&self.metadata), self.topic.clone(), self.within);
-                tokio::task::spawn_blocking(move || match metadata(&topic, within) {
-                    Ok(metadata) => judge(&metadata, &topic),
-                    Err(error) => Outcome::Fail(failure(error)),
-                })
+            let (metadata, topic, within) = (Arc::clone(&self.metadata), self.topic.clone(), self.within);
+            let answer = self.flight.ask(move || match metadata(&topic, within) {
+                Ok(metadata) => judge(&metadata, &topic),
+                Err(error) => Outcome::Fail(failure(error)),
             });
             match answer.await {
                 // The client's call just says that no broker was there, or was there in time.

@@ -113,10 +113,8 @@ impl Limits {
 impl Check for MemoryCheck {
     fn run(&self) -> Asking<'_> {
         // The kernel adds up a group's counters when `memory.stat` is read, which takes its time in a big one.
-        Box::pin(self.flight.ask(|| {
-            let limits = self.limits.clone();
-            tokio::task::spawn_blocking(move || limits.ask())
-        }))
+        let limits = self.limits.clone();
+        Box::pin(self.flight.ask(move || limits.ask()))
     }
 
     fn component_type(&self) -> &'static str {

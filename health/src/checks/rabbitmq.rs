@@ -11,7 +11,6 @@ use lapin::{Connection, ErrorKind};
 
 use super::Asking;
 use super::cause::Cause;
-use super::single_flight::SingleFlight;
 use crate::check::{Check, Failure, Outcome, Reason};
 
 /// Opens a channel, looks whether the wanted queues exist, closes it: two round trips, one more for each queue. A
@@ -20,8 +19,6 @@ pub struct RabbitCheck {
     connection: Box<dyn Fn() -> Option<Arc<Connection>> + Send + Sync>,
     queues: Vec<String>,
     cause: Cause,
-    /// A channel that is opened half-way stays open when its future is dropped, so the question is not dropped.
-    flight: SingleFlight,
 }
 
 impl fmt::Debug for RabbitCheck {
@@ -39,7 +36,6 @@ impl RabbitCheck {
             connection: Box::new(connection),
             queues: Vec::new(),
             cause: Cause::default(),
-            flight: SingleFlight::default(),
         }
     }
 
@@ -69,10 +65,8 @@ impl Check for RabbitCheck {
             if connection.status().blocked() {
                 return Outcome::Warn(Failure::new(Reason::Saturated, "the broker blocks the connection"));
             }
-            let queues = self.queues.clone();
-            self.flight
-                .ask(|| tokio::spawn(async move { ask(&connection, &queues).await.map_err(failure).into() }))
-                .await
+            // Dropped half-way, the client closes the channel when the broker has opened it.
+            ask(&connection, &self.queues).await.map_err(failure).into()
         })
     }
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use health::{Cause, Check as _, Failure, MongoCheck, Outcome, Reason};
+use health::{Cause, Failure, MongoCheck, Outcome, Reason};
 use mongodb::Client;
 use mongodb::options::{ClientOptions, Credential};
 use peers::{Place, Port, Program, Ready, Recipe, Server, servers};
