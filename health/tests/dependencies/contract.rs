@@ -166,9 +166,10 @@ impl<'a> Suite<'a> {
                 async move { check.run().await }
             }
         };
+        // Half of the time, so that the state follows soon; each way of failing is seen by asking directly.
         let spec = Spec::critical("dependency", scheduled)
-            .interval(TIMEOUT + Duration::from_millis(50))
-            .timeout(TIMEOUT)
+            .interval(TIMEOUT / 2 + Duration::from_millis(50))
+            .timeout(TIMEOUT / 2)
             .down_after(1)
             .up_after(1);
         let health = Health::builder().check(spec).build().unwrap();
@@ -210,11 +211,11 @@ impl<'a> Suite<'a> {
         }
     }
 
-    /// Asks for as long as an outage lasts: two seconds, or a minute in a soak, when clients also give up connections by
+    /// Asks for as long as an outage lasts: a second, or a minute in a soak, when clients also give up connections by
     /// themselves.
     async fn outage(&self) {
         let soak = std::env::var_os("OPSCTL_SOAK").is_some_and(|value| value == "1");
-        let over = Instant::now() + Duration::from_secs(if soak { 60 } else { 2 });
+        let over = Instant::now() + Duration::from_secs(if soak { 60 } else { 1 });
         while Instant::now() < over {
             let (outcome, _) = self.ask(&self.check).await;
             let out = matches!(reason_of(&outcome), Some(Reason::Timeout | Reason::Refused));
