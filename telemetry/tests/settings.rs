@@ -38,7 +38,7 @@ fn a_wrong_variable_is_named_with_what_it_may_be() {
         ("OTEL_RESOURCE_ATTRIBUTES", "a=%zz", "key=value"),
         ("OTEL_LOGS_EXPORTER", "otlp", "none or console"),
         ("OTEL_TRACES_EXPORTER", "zipkin", "otlp or none"),
-        ("OTEL_TRACES_SAMPLER_ARG", "2", "0 to 1"),
+        ("OTEL_TRACES_SAMPLER_ARG", "2", "between 0 and 1"),
         ("OTEL_PROPAGATORS", "b3", "tracecontext"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json", "http/protobuf or grpc"),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s", "milliseconds"),

@@ -348,6 +348,16 @@ fn what_was_logged_before_a_panic_ended_everything_is_written() {
     }
 }
 
+/// Logs while it is being logged.
+struct Chatty;
+
+impl std::fmt::Debug for Chatty {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        tracing::info!(inner = 1, "inside");
+        f.write_str("chatty")
+    }
+}
+
 fn log_lines() {
     let folder = std::env::var_os(FOLDER).unwrap();
     become_stdout(File::create(Path::new(&folder).join("stdout")).unwrap());
@@ -355,6 +365,7 @@ fn log_lines() {
     let _span = tracing::info_span!("request", order = 7).entered();
     log::warn!(target: "old::library", "careful: {}", 1);
     log::debug!("not wanted");
+    tracing::info!(before = 0, chatty = ?Chatty, after = 2, "outside");
     let _ = telemetry.shutdown_blocking(LONG);
     tell(&telemetry, Value::Null);
 }
@@ -364,7 +375,9 @@ fn lines_of_the_crate_log_are_lines_like_any_other() {
     let folder = tempfile::tempdir().unwrap();
     run("log", Some(folder.path()));
     let text = std::fs::read_to_string(folder.path().join("stdout")).unwrap();
-    let line: Value = serde_json::from_str(text.trim_end()).unwrap_or_else(|error| panic!("{error}: {text}"));
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 3, "{text}");
+    let line = &lines[0];
     assert_eq!(
         (&line["target"], &line["level"], &line["message"], &line["order"]),
         (&"old::library".into(), &"WARN".into(), &"careful: 1".into(), &7.into())

@@ -61,11 +61,6 @@ impl<'a> Env<'a> {
         self.read(name, "a whole number of milliseconds", read)
     }
 
-    /// A duration with its unit: `10s`, `250ms`.
-    pub(crate) fn duration(&self, name: &str) -> Result<Option<Duration>, InitError> {
-        self.read(name, units::DURATION, |text| humantime::parse_duration(text).ok())
-    }
-
     /// A number of bytes: `16MiB`, `1048576`.
     pub(crate) fn bytes(&self, name: &str) -> Result<Option<usize>, InitError> {
         self.read(name, units::BYTES, units::parse_bytes)

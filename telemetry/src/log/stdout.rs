@@ -41,8 +41,10 @@ pub(crate) fn start(queue: Arc<Queue<Line>>, maker: Arc<LineMaker>, out: Out, to
     };
     let thread = std::thread::Builder::new().name("telemetry-stdout".to_owned());
     let running = thread.spawn(move || {
-        // What a writer logs must not come back to it.
-        let _silence = dispatcher::set_default(&Dispatch::none());
+        // What a writer of the application logs must not come back to it. A file logs nothing, and as long as no thread
+        // has a subscriber of its own, events of all threads are cheaper.
+        let application = matches!(writer.out, Out::Writer(_));
+        let _silence = application.then(|| dispatcher::set_default(&Dispatch::none()));
         writer.run();
     });
     running.map(drop)

@@ -67,7 +67,7 @@ impl Started {
             on_full: OnFull::DropLowest,
             block: Duration::ZERO,
         };
-        let queue = Queue::new(limits, None);
+        let queue = Queue::new("loki", limits, None);
         let told = Arc::new(Mutex::new(Vec::new()));
         let tells = Arc::clone(&told);
         let alarm: Alarm =
@@ -174,7 +174,7 @@ async fn settings_that_cannot_be_used_are_errors_at_the_start() {
             on_full: OnFull::DropLowest,
             block: Duration::ZERO,
         };
-        Loki::start(&settings, "shop", "test", Queue::new(limits, None), Arc::new(|_, _| {})).is_ok()
+        Loki::start(&settings, "shop", "test", Queue::new("loki", limits, None), Arc::new(|_, _| {})).is_ok()
     };
     assert!(start(|_| {}), "a Loki that is not there is no error");
     assert!(!start(|settings| settings.url = Some("loki".to_owned())));
