@@ -345,7 +345,11 @@ impl Parts {
                 let queue = line_queue(&self.maker, "loki", loki.queue());
                 let notices = Notices::new(Arc::clone(&self.maker), self.outputs.clone());
                 let alarm = move |severity, message: &str| notices.tell(severity, message, &[("sink", &"loki")]);
-                let sink = Loki::start(loki, &service.name, environment, Arc::clone(&queue), Arc::new(alarm))?;
+                let took = self
+                    .metrics
+                    .histogram(catalogue::TELEMETRY_EXPORT_DURATION_SECONDS, ["loki"]);
+                let lines = Arc::clone(&queue);
+                let sink = Loki::start(loki, &service.name, environment, lines, Arc::new(alarm), Some(took))?;
                 self.sinks.push(Arc::new(sink));
                 self.outputs.loki = Some(queue);
             }

@@ -36,6 +36,7 @@ pub use wire::LokiCompression;
 
 use crate::InitError;
 use crate::log::line::Line;
+use crate::metrics::Histogram;
 use crate::report::SinkCounts;
 use crate::sink::Sink;
 use crate::sink::queue::{BatchLimits, Queue};
@@ -58,7 +59,8 @@ pub(crate) struct Loki {
 }
 
 impl Loki {
-    /// Starts the thread that delivers what comes into `queue`. `alarm` tells a person what Loki cannot be told.
+    /// Starts the thread that delivers what comes into `queue`. `alarm` tells a person what Loki cannot be told, and
+    /// `took` gets the time of each push.
     ///
     /// # Errors
     /// When a setting cannot be used or the thread cannot be made. A Loki that is not there is no error.
@@ -68,8 +70,9 @@ impl Loki {
         environment: &str,
         queue: Arc<Queue<Line>>,
         alarm: Alarm,
+        took: Option<Histogram>,
     ) -> Result<Self, InitError> {
-        Self::start_with(settings, service, environment, queue, alarm, || {})
+        Self::start_with(settings, service, environment, queue, alarm, took, || {})
     }
 
     fn start_with(
@@ -78,6 +81,7 @@ impl Loki {
         environment: &str,
         queue: Arc<Queue<Line>>,
         alarm: Alarm,
+        took: Option<Histogram>,
         at_the_end: impl FnOnce() + Send + 'static,
     ) -> Result<Self, InitError> {
         let (end, ending) = watch::channel(None);
@@ -87,6 +91,7 @@ impl Loki {
             encoder: settings.encoder(service, environment)?,
             waits,
             alarm,
+            took,
             end: ending,
             backoff: Backoff::new(waits.first, waits.longest),
             alarmed: false,

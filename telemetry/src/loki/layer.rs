@@ -145,7 +145,9 @@ impl Builder {
         let queue = Queue::new("loki", self.settings.queue(), Some(Box::new(lost_line)));
         let (running, ended) = oneshot::channel::<Infallible>();
         let quiet = Arc::new(|_: Severity, _: &str| {});
-        let loki = Loki::start_with(&self.settings, "", "", Arc::clone(&queue), quiet, move || drop(running))
+        let at_the_end = move || drop(running);
+        let lines = Arc::clone(&queue);
+        let loki = Loki::start_with(&self.settings, "", "", lines, quiet, None, at_the_end)
             .map_err(|source| Error::Start { source })?;
         let loki = Arc::new(loki);
         let layer = Layer {
@@ -278,14 +280,13 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> tracing_subscriber::Layer<S> for La
     fn on_record(&self, id: &Id, values: &Record<'_>, context: tracing_subscriber::layer::Context<'_, S>) {
         let Some(span) = context.span(id) else { return };
         let mut extensions = span.extensions_mut();
-        match extensions.get_mut::<Fields>() {
-            Some(fields) => values.record(fields),
+        if let Some(fields) = extensions.get_mut::<Fields>() {
+            values.record(fields);
+        } else {
             // The span is older than the layer.
-            None => {
-                let mut fields = Fields(Vec::new());
-                values.record(&mut fields);
-                extensions.insert(fields);
-            }
+            let mut fields = Fields(Vec::new());
+            values.record(&mut fields);
+            extensions.insert(fields);
         }
     }
 

@@ -13,6 +13,7 @@ use super::entry::{Entry, Stamps};
 use super::parcel::Parcel;
 use super::wire::Encoder;
 use crate::log::line::Line;
+use crate::metrics::Histogram;
 use crate::sink::account::Fate;
 use crate::sink::queue::{BatchLimits, Queue, Severity};
 use crate::sink::retry::{Backoff, Verdict};
@@ -40,6 +41,8 @@ pub(crate) struct Courier {
     pub(crate) encoder: Encoder,
     pub(crate) waits: Waits,
     pub(crate) alarm: Alarm,
+    /// Gets the time of each push.
+    pub(crate) took: Option<Histogram>,
     /// Set once: when the time of the shutdown is over.
     pub(crate) end: watch::Receiver<Option<Instant>>,
     pub(crate) backoff: Backoff,
@@ -77,6 +80,7 @@ impl Courier {
                 return false;
             }
             let body = self.encoder.encode(part);
+            let began = Instant::now();
             let answer = tokio::select! {
                 answer = self.client.push(body) => answer,
                 () = time_is_over(self.end.clone()) => {
@@ -84,6 +88,9 @@ impl Courier {
                     return false;
                 }
             };
+            if let Some(took) = &self.took {
+                took.observe_duration(began.elapsed());
+            }
             let wait = match answer {
                 Answer::Unreachable => self.failed(None),
                 Answer::None => {
