@@ -32,7 +32,7 @@ use crate::otlp::Protocol;
 use crate::redact::Redact;
 use crate::scrape::MetricsServer;
 use crate::sink::queue::{Queue, QueueLimits};
-use crate::sink::{self, Sink};
+use crate::sink::{self, Alarm, Sink};
 use crate::timed::Timed;
 use crate::trace::{self, Traces};
 use crate::{Inner, LogLevel, Telemetry, level};
@@ -318,6 +318,12 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
+    /// What a sink says to a person.
+    fn alarm(&self, sink: &'static str) -> Alarm {
+        let notices = Notices::new(Arc::clone(&self.maker), self.outputs.clone());
+        Arc::new(move |severity, message: &str| notices.tell(severity, message, &[("sink", &sink)]))
+    }
+
     /// Starts the sinks that send to others.
     fn start_remote(&mut self) -> Result<(), InitError> {
         let Settings {
@@ -332,7 +338,8 @@ impl Parts {
         let redact = self.maker.redact.clone();
         let mut traces = self.builder.settings.traces.clone();
         traces.export &= !disabled;
-        self.traces = trace::start(&traces, otlp, environment, &resource, redact)?;
+        let alarm = self.alarm("otlp_traces");
+        self.traces = trace::start(&traces, otlp, environment, &resource, redact, alarm)?;
         self.sinks.append(&mut self.traces.sinks);
         let mut metrics = self.builder.settings.metrics.clone();
         metrics.otlp &= !disabled;
@@ -343,13 +350,11 @@ impl Parts {
             (None, _) => {}
             (Some(_), LokiClient::Own) => {
                 let queue = line_queue(&self.maker, "loki", loki.queue());
-                let notices = Notices::new(Arc::clone(&self.maker), self.outputs.clone());
-                let alarm = move |severity, message: &str| notices.tell(severity, message, &[("sink", &"loki")]);
                 let took = self
                     .metrics
                     .histogram(catalogue::TELEMETRY_EXPORT_DURATION_SECONDS, ["loki"]);
-                let lines = Arc::clone(&queue);
-                let sink = Loki::start(loki, &service.name, environment, lines, Arc::new(alarm), Some(took))?;
+                let (lines, alarm) = (Arc::clone(&queue), self.alarm("loki"));
+                let sink = Loki::start(loki, &service.name, environment, lines, alarm, Some(took))?;
                 self.sinks.push(Arc::new(sink));
                 self.outputs.loki = Some(queue);
             }

@@ -13,6 +13,9 @@ use tokio::time::Instant;
 
 use crate::report::{Report, SinkCounts};
 
+/// Says something to a person, in one line on stdout: what a sink has to say must not come back to it.
+pub(crate) type Alarm = std::sync::Arc<dyn Fn(queue::Severity, &str) + Send + Sync>;
+
 /// Where items end up. All calls return within their limit, whatever the receiver does.
 pub(crate) trait Sink: Send + Sync {
     /// As in the report and in the label `sink`: `stdout`, `loki`, `otlp_traces`.

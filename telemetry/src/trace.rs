@@ -30,7 +30,7 @@ pub use settings::{FileSettings, TracesSettings};
 use crate::InitError;
 use crate::otlp::{OtlpSettings, Signal};
 use crate::redact::Redact;
-use crate::sink::Sink;
+use crate::sink::{Alarm, Sink};
 use finished::Finished;
 
 /// Target of the spans of requests, calls, statements and messages. The filter lets it through always: a service that
@@ -53,13 +53,15 @@ impl Traces {
     }
 }
 
-/// Starts the exporters that the settings ask for. `resource` says who the service is, `environment` where it runs.
+/// Starts the exporters that the settings ask for. `resource` says who the service is, `environment` where it runs;
+/// `alarm` tells a person of a collector that takes nothing.
 pub(crate) fn start(
     settings: &TracesSettings,
     otlp: &OtlpSettings,
     environment: &str,
     resource: &[(&str, &str)],
     redact: Redact,
+    alarm: Alarm,
 ) -> Result<Traces, InitError> {
     let resource = Resource {
         attributes: resource
@@ -80,6 +82,7 @@ pub(crate) fn start(
             resource.clone(),
             settings.queue(),
             settings.batches(),
+            alarm,
         )?),
     };
     let file = file::start(&settings.file, resource, settings.queue())?;

@@ -238,6 +238,12 @@ async fn a_collector_without_room_is_asked_again_when_it_says() {
     let (counts, _) = run(&collector, Emitter::spans(100).limit(Duration::from_secs(20))).await;
     assert_eq!((counts.delivered, counts.lost(), collector.taken()), (100, 0, 100));
     let seen = collector.seen.lock().unwrap();
+    let told: Vec<_> = counts.alarms.iter().map(|line| line.contains("status 429")).collect();
+    assert_eq!(
+        told,
+        [true, false],
+        "that it does not take spans, and that it does again: {counts:?}"
+    );
     let wait = seen[1].0.duration_since(seen[0].0);
     assert!(wait >= Duration::from_millis(990), "Retry-After was 1 s: {wait:?}");
 }

@@ -22,7 +22,7 @@ use crate::sink::retry::{Backoff, Verdict};
 const LONGEST_AT_THE_END: Duration = Duration::from_millis(500);
 
 /// Tells a person, beside Loki.
-pub(crate) type Alarm = Arc<dyn Fn(Severity, &str) + Send + Sync>;
+pub(crate) use crate::sink::Alarm;
 
 /// Waits between attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

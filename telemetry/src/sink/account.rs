@@ -14,6 +14,9 @@ pub(crate) enum Fate {
     Dropped(DropReason),
     /// Kept on disk.
     Spooled,
+    /// Handed to something that does not tell.
+    #[cfg(feature = "opentelemetry-otlp")]
+    Unknown,
 }
 
 /// Counts of one sink, and whether it is over.
@@ -90,6 +93,8 @@ impl Account {
         let counts = &mut self.counts;
         match fate {
             Fate::Delivered => counts.delivered += n,
+            #[cfg(feature = "opentelemetry-otlp")]
+            Fate::Unknown => counts.unknown += n,
             Fate::Spooled => {
                 counts.spooled += n;
                 counts.spooled_ever += n;

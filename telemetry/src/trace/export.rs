@@ -4,6 +4,7 @@
 #[cfg(feature = "opentelemetry-otlp")]
 mod theirs;
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,13 +15,16 @@ use crate::InitError;
 use crate::otlp::{self, Answer, Client, Target, Transport};
 use crate::report::{DropReason, RejectReason};
 use crate::sink::account::Fate;
-use crate::sink::queue::{BatchLimits, Queue, QueueLimits};
+use crate::sink::queue::{BatchLimits, Queue, QueueLimits, Severity};
 use crate::sink::retry::Backoff;
-use crate::sink::thread;
+use crate::sink::{Alarm, thread};
 use crate::trace::finished::{Finished, request};
 
 /// First and longest wait before a batch is sent again.
 const WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+
+/// How long a person is left alone with the next trouble after one was told.
+const QUIET: Duration = Duration::from_secs(10);
 
 /// Starts the exporter's thread and gives the queue before it. The collector need not be there.
 pub(crate) fn start(
@@ -28,6 +32,7 @@ pub(crate) fn start(
     resource: Resource,
     queue: QueueLimits,
     batch: BatchLimits,
+    alarm: Alarm,
 ) -> Result<Arc<Queue<Finished>>, InitError> {
     let queue = Queue::new("otlp_traces", queue, None);
     let of_thread = Arc::clone(&queue);
@@ -39,6 +44,8 @@ pub(crate) fn start(
                 wire,
                 resource,
                 queue: of_thread,
+                alarm,
+                told: RefCell::default(),
             };
             sender.run(batch).await;
         }
@@ -78,6 +85,9 @@ struct Sender {
     wire: Wire,
     resource: Resource,
     queue: Arc<Queue<Finished>>,
+    alarm: Alarm,
+    /// The trouble that was told last, if it lasts, and when.
+    told: RefCell<Option<(String, Instant)>>,
 }
 
 impl Sender {
@@ -127,19 +137,41 @@ impl Sender {
                 return Verdict::Settled;
             }
             match transport.send(message.clone(), deadline).await {
-                Answer::Taken { rejected, .. } => {
+                Answer::Taken { rejected, why } => {
                     let rejected = rejected.min(all);
+                    self.note((rejected > 0).then_some(why));
                     self.queue.settle(rejected, Fate::Rejected(RejectReason::Partial));
                     self.queue.settle(all - rejected, Fate::Delivered);
                     return Verdict::Settled;
                 }
-                Answer::Refused { reason, .. } => {
+                Answer::Refused { reason, why } => {
+                    self.note(Some(why));
                     self.queue.settle(all, Fate::Rejected(reason));
                     return Verdict::Settled;
                 }
                 Answer::TooLarge => return Verdict::TooLarge,
-                Answer::Later { after, .. } => self.pause(backoff.next(after, fastrand::f64())).await,
+                Answer::Later { after, why } => {
+                    self.note(Some(why));
+                    self.pause(backoff.next(after, fastrand::f64())).await;
+                }
             }
+        }
+    }
+
+    /// Tells a person why spans are not taken, and once that they are again.
+    fn note(&self, trouble: Option<String>) {
+        let mut told = self.told.borrow_mut();
+        let Some(why) = trouble else {
+            if told.take().is_some() {
+                (self.alarm)(Severity::Info, "the collector takes spans again");
+            }
+            return;
+        };
+        let now = Instant::now();
+        let known = |(before, at): &(String, Instant)| *before == why || now.duration_since(*at) < QUIET;
+        if !told.as_ref().is_some_and(known) {
+            (self.alarm)(Severity::Warn, &format!("the collector does not take spans: {why}"));
+            *told = Some((why, now));
         }
     }
 

@@ -100,7 +100,9 @@ where
 /// log's lines have them, if the span `at` knows them for its descendant (or itself) `own`; else its parent may. Whether
 /// it did.
 pub(crate) fn append_ids(line: &mut String, own: &Id, at: &Id, extensions: &Extensions<'_>) -> bool {
-    let Some(kept) = extensions.get::<Kept>() else { return false };
+    let Some(kept) = extensions.get::<Kept>() else {
+        return false;
+    };
     let ids = kept.ids_of(own, at);
     line.push_str(",\"trace_id\":\"");
     push_hex(line, &ids.trace_id.to_bytes());
@@ -111,7 +113,11 @@ pub(crate) fn append_ids(line: &mut String, own: &Id, at: &Id, extensions: &Exte
     } else {
         "\",\"trace_flags\":\"00\""
     });
-    if let Some(id) = kept.carried.as_ref().and_then(|carried| carried.correlation_id.as_ref()) {
+    if let Some(id) = kept
+        .carried
+        .as_ref()
+        .and_then(|carried| carried.correlation_id.as_ref())
+    {
         // Its form leaves nothing to escape.
         line.push_str(",\"correlation_id\":\"");
         line.push_str(id.as_str());

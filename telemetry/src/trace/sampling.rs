@@ -223,8 +223,8 @@ fn bound(ratio: f64) -> u64 {
 }
 
 fn lower_bits(trace: TraceId) -> u64 {
-    let [.., a, b, c, d, e, f, g, h] = trace.to_bytes();
-    u64::from_be_bytes([a, b, c, d, e, f, g, h]) >> 1
+    // The lower half of the id, without its lowest bit.
+    (u128::from_be_bytes(trace.to_bytes()) as u64) >> 1
 }
 
 #[cfg(test)]

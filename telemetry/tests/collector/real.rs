@@ -45,8 +45,8 @@ async fn a_trace_is_found_in_jaeger_through_the_collector() {
         return;
     };
     let to_jaeger = format!(
-        "exporters: {{otlphttp: {{endpoint: \"{}\"}}}}
-service: {{pipelines: {{traces: {{receivers: [otlp], exporters: [otlphttp]}}}}}}
+        "exporters: {{otlp_http: {{endpoint: \"{}\"}}}}
+service: {{pipelines: {{traces: {{receivers: [otlp], exporters: [otlp_http]}}}}}}
 ",
         jaeger.url("otlp-http")
     );
@@ -62,7 +62,12 @@ service: {{pipelines: {{traces: {{receivers: [otlp], exporters: [otlphttp]}}}}}}
             .env("TRACES_FILE", file.to_str().unwrap())
             .run(&collector.url(port))
             .await;
-        assert_eq!((counts.delivered, counts.lost()), (5, 0), "{protocol}: {counts:?}\n{}", collector.log_tail());
+        assert_eq!(
+            (counts.delivered, counts.lost()),
+            (5, 0),
+            "{protocol}: {counts:?}\n{}",
+            collector.log_tail()
+        );
         // Both exporters are on at once: the file tells which ids to look for.
         let line: serde_json::Value = serde_json::from_str(std::fs::read_to_string(&file).unwrap().trim()).unwrap();
         let span = &line["resourceSpans"][0]["scopeSpans"][0]["spans"][0];
