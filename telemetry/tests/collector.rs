@@ -331,7 +331,9 @@ async fn over_grpc_the_same_rules_hold() {
     let serve = |collector: Collector| async move {
         let (listener, endpoint) = listen().await;
         let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
-        let service = TraceServiceServer::new(collector).accept_compressed(tonic::codec::CompressionEncoding::Gzip);
+        let service = TraceServiceServer::new(collector)
+            .accept_compressed(tonic::codec::CompressionEncoding::Gzip)
+            .send_compressed(tonic::codec::CompressionEncoding::Gzip);
         let server = tonic::transport::Server::builder().add_service(service);
         (tokio::spawn(server.serve_with_incoming(incoming)), endpoint)
     };

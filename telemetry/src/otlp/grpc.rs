@@ -52,7 +52,8 @@ impl Grpc {
     }
 
     pub(super) async fn send(&self, message: Bytes) -> Answer {
-        let mut client = tonic::client::Grpc::new(self.channel.clone());
+        // grpc-go answers in the compression in which it was asked.
+        let mut client = tonic::client::Grpc::new(self.channel.clone()).accept_compressed(CompressionEncoding::Gzip);
         if self.gzip {
             client = client.send_compressed(CompressionEncoding::Gzip);
         }
