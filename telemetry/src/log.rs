@@ -3,6 +3,7 @@
 
 pub(crate) mod clock;
 pub(crate) mod fields;
+mod ids;
 pub(crate) mod json;
 pub(crate) mod line;
 pub(crate) mod maker;
@@ -27,7 +28,7 @@ use self::maker::{Buffers, Filling, Head, LineMaker};
 use self::pretty::Pretty;
 use self::rate::{RateLimit, Suppressed, Verdict};
 use crate::sink::queue::{Queue, Severity};
-use crate::trace::kept::append_ids;
+use crate::trace::kept::known;
 
 /// Where finished lines go. Clones share.
 #[derive(Debug, Clone, Default)]
@@ -142,6 +143,7 @@ where
             self.maker.begin(buffers, head);
             let Buffers {
                 line,
+                ids,
                 fields,
                 tail,
                 seen,
@@ -151,13 +153,16 @@ where
             filling.add(fields);
             // From the inside out, each span looked at once: for its fields, and for the ids until one knows them.
             let mut own = None;
-            let mut known = false;
+            let mut found = false;
             for span in context.event_scope(event).into_iter().flatten() {
                 let (at, extensions) = (span.id(), span.extensions());
                 if let Some(fields) = extensions.get::<Fields>() {
                     filling.add(fields);
                 }
-                known = known || append_ids(line, own.get_or_insert(at.clone()), &at, &extensions);
+                if !found && let Some((known, correlation)) = known(own.get_or_insert(at.clone()), &at, &extensions) {
+                    ids.append(line, known, correlation);
+                    found = true;
+                }
             }
             filling.end();
             line.push_str(tail);

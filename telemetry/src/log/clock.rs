@@ -21,13 +21,11 @@ impl Stamps {
             self.second = Some(second);
         }
         out.push_str(&self.text);
-        let mut digits = *b".000000000Z";
-        let mut rest = nanos;
-        for digit in digits[1..10].iter_mut().rev() {
-            *digit = b'0' + (rest % 10) as u8;
-            rest /= 10;
-        }
-        out.push_str(std::str::from_utf8(&digits).unwrap_or_default());
+        out.push('.');
+        // A digit before them keeps the leading zeros.
+        let mut digits = itoa::Buffer::new();
+        out.push_str(&digits.format(1_000_000_000 + nanos)[1..]);
+        out.push('Z');
     }
 }
 

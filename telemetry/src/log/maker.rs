@@ -6,6 +6,7 @@ use std::fmt::Display;
 
 use super::clock::{self, Stamps};
 use super::fields::Fields;
+use super::ids::IdText;
 use super::json;
 use super::line::Line;
 use super::rate::Suppressed;
@@ -33,6 +34,7 @@ pub(crate) struct LineMaker {
 #[derive(Debug, Default)]
 pub(crate) struct Buffers {
     pub(crate) stamps: Stamps,
+    pub(crate) ids: IdText,
     pub(crate) line: String,
     pub(crate) message: String,
     pub(crate) fields: Fields,

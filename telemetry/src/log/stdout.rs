@@ -113,8 +113,12 @@ impl Writer {
             let began = Instant::now();
             let written = self.write(&bytes);
             self.took.observe_duration(began.elapsed());
-            let whole = bytes[..written].iter().filter(|byte| **byte == b'\n').count();
-            let mut whole = whole.saturating_sub(usize::from(self.torn && written > 0));
+            let mut whole = if written == bytes.len() {
+                batch.len() + usize::from(notice.is_some())
+            } else {
+                let ends = bytes[..written].iter().filter(|byte| **byte == b'\n').count();
+                ends.saturating_sub(usize::from(self.torn && written > 0))
+            };
             if written > 0 {
                 self.torn = bytes[written - 1] != b'\n';
             }

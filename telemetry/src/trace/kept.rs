@@ -11,7 +11,7 @@ use tracing_subscriber::Registry;
 use tracing_subscriber::registry::{Extensions, LookupSpan, SpanRef};
 
 use crate::propagation::{Baggage, CorrelationId};
-use crate::trace::ids::{derived, push_hex};
+use crate::trace::ids::derived;
 use crate::trace::recording::Recording;
 
 /// A span's ids, and whether its trace is sampled.
@@ -96,34 +96,18 @@ where
     None
 }
 
-/// Appends `,"trace_id":"…","span_id":"…","trace_flags":"01"` and, if there is one, `,"correlation_id":"…"`, as the
-/// log's lines have them, if the span `at` knows them for its descendant (or itself) `own`; else its parent may. Whether
-/// it did.
-pub(crate) fn append_ids(line: &mut String, own: &Id, at: &Id, extensions: &Extensions<'_>) -> bool {
-    let Some(kept) = extensions.get::<Kept>() else {
-        return false;
-    };
-    let ids = kept.ids_of(own, at);
-    line.push_str(",\"trace_id\":\"");
-    push_hex(line, &ids.trace_id.to_bytes());
-    line.push_str("\",\"span_id\":\"");
-    push_hex(line, &ids.span_id.to_bytes());
-    line.push_str(if ids.sampled {
-        "\",\"trace_flags\":\"01\""
-    } else {
-        "\",\"trace_flags\":\"00\""
-    });
-    if let Some(id) = kept
-        .carried
-        .as_ref()
-        .and_then(|carried| carried.correlation_id.as_ref())
-    {
-        // Its form leaves nothing to escape.
-        line.push_str(",\"correlation_id\":\"");
-        line.push_str(id.as_str());
-        line.push('"');
-    }
-    true
+/// What the span `at` knows for its descendant (or itself) `own`: its ids, and the id of the request. Nothing: its parent
+/// may.
+pub(crate) fn known<'a>(
+    own: &Id,
+    at: &Id,
+    extensions: &'a Extensions<'_>,
+) -> Option<(SpanIds, Option<&'a CorrelationId>)> {
+    let kept = extensions.get::<Kept>()?;
+    let carried = kept.carried.as_ref();
+    let correlation = carried.and_then(|carried| carried.correlation_id.as_ref());
+    Some((kept.ids_of(own, at), correlation))
+}
 }
 
 /// Looks a span up in the registry of a dispatcher. Needs no layer of a certain type, so that it works below `reload`
