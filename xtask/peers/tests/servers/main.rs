@@ -97,7 +97,7 @@ async fn eventually(what: &str, server: &Server, mut condition: impl AsyncFnMut(
 
 /// The folder is gone, and no process has it in its command line or as its working directory.
 async fn nothing_is_left(folder: &Path) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(30);
     loop {
         let users = users_of(folder);
         if users.is_empty() && !folder.exists() {
