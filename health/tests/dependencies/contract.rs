@@ -73,10 +73,11 @@ pub async fn holds<D: Dependency>(test: &str) {
         assert_eq!(reason_of(&outcome), None, "{test}: run {run}: {outcome:?}");
     }
     suite.say(&format!("{:?} a run", began.elapsed() / RUNS));
-    assert_eq!(
-        settled_connections(address).await,
-        before,
-        "{test}: connections after {RUNS} runs"
+    let after = settled_connections(address).await;
+    // Some clients open a few of their own accord; a run that leaves one behind leaves a hundred.
+    assert!(
+        after < before + 5,
+        "{test}: {before} connections, {after} after {RUNS} runs"
     );
 
     if D::RELAYS {
