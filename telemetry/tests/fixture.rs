@@ -27,7 +27,10 @@ fn cargo(subcommand: &str, arguments: &[&str]) -> Output {
         .args(arguments)
         .current_dir(fixture())
         .env("CARGO_NET_OFFLINE", "true")
-        .env("CARGO_TARGET_DIR", Path::new(env!("CARGO_TARGET_TMPDIR")).join("beside"))
+        .env(
+            "CARGO_TARGET_DIR",
+            Path::new(env!("CARGO_TARGET_TMPDIR")).join("beside"),
+        )
         .env_remove("RUSTFLAGS")
         .output()
         .expect("cargo starts")
@@ -66,11 +69,27 @@ fn default_features_bring_a_bounded_number_of_crates_and_each_once() {
         crates.len()
     );
     let versions = |name: &str| crates.iter().filter(|(known, _)| *known == name).count();
-    for once in ["axum", "hyper", "tonic", "reqwest", "rustls", "prost", "opentelemetry", "tracing-subscriber"] {
+    for once in [
+        "axum",
+        "hyper",
+        "tonic",
+        "reqwest",
+        "rustls",
+        "prost",
+        "opentelemetry",
+        "tracing-subscriber",
+    ] {
         assert_eq!(versions(once), 1, "{once}");
     }
     // A second provider of cryptography, a second client, and what is behind features.
-    for never in ["aws-lc-rs", "openssl-sys", "native-tls", "tracing-loki", "tracing-opentelemetry", "opentelemetry_sdk"] {
+    for never in [
+        "aws-lc-rs",
+        "openssl-sys",
+        "native-tls",
+        "tracing-loki",
+        "tracing-opentelemetry",
+        "opentelemetry_sdk",
+    ] {
         assert_eq!(versions(never), 0, "{never}");
     }
 }
@@ -95,7 +114,11 @@ fn every_dependency_builds_with_the_compiler_that_is_promised() {
         let own = packages.iter().find(|package| package["name"] == name);
         own.and_then(|package| package["rust_version"].as_str()).map(version)
     };
-    assert_eq!(promised("telemetry"), Some(OLDEST), "what the manifest promises is what is tested here");
+    assert_eq!(
+        promised("telemetry"),
+        Some(OLDEST),
+        "what the manifest promises is what is tested here"
+    );
     assert!(promised("health") <= Some(OLDEST));
 }
 

@@ -108,7 +108,6 @@ pub(crate) fn known<'a>(
     let correlation = carried.and_then(|carried| carried.correlation_id.as_ref());
     Some((kept.ids_of(own, at), correlation))
 }
-}
 
 /// Looks a span up in the registry of a dispatcher. Needs no layer of a certain type, so that it works below `reload`
 /// and beside any other layers; under a subscriber that is not built on [`Registry`] there is nothing to find.
