@@ -356,7 +356,7 @@ struct SetLevel {
 async fn set_level(State(level): State<LogLevel>, body: Bytes) -> Response {
     let wanted: SetLevel = match read(&body) {
         Ok(wanted) => wanted,
-        Err(refused) => return refused,
+        Err(error) => return bad_request(&error),
     };
     match ttl(wanted.ttl.as_deref()).and_then(|ttl| level.set(&wanted.filter, ttl).map_err(|error| error.to_string())) {
         Ok(()) => axum::Json(level.status()).into_response(),
@@ -394,7 +394,7 @@ struct SetRate {
 async fn set_rate(State(rate): State<Timed<Option<u32>>>, body: Bytes) -> Response {
     let wanted: SetRate = match read(&body) {
         Ok(wanted) => wanted,
-        Err(refused) => return refused,
+        Err(error) => return bad_request(&error),
     };
     let limit = Some(wanted.lines_per_second).filter(|limit| *limit > 0);
     match ttl(wanted.ttl.as_deref()).and_then(|ttl| rate.set(limit, ttl)) {
@@ -403,8 +403,8 @@ async fn set_rate(State(rate): State<Timed<Option<u32>>>, body: Bytes) -> Respon
     }
 }
 
-fn read<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Response> {
-    serde_json::from_slice(body).map_err(|error| bad_request(&error.to_string()))
+fn read<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, String> {
+    serde_json::from_slice(body).map_err(|error| error.to_string())
 }
 
 fn ttl(text: Option<&str>) -> Result<Duration, String> {

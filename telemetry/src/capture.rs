@@ -1,5 +1,6 @@
 //! Telemetry for tests: lines and spans of the current thread, kept in memory. Nothing is written or sent.
 
+use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use opentelemetry_proto::tonic::common::v1::KeyValue;
@@ -93,7 +94,12 @@ pub(crate) fn start() -> TestTelemetry {
 }
 
 fn captured(span: Span) -> CapturedSpan {
-    let id = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let id = |bytes: &[u8]| {
+        bytes.iter().fold(String::new(), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        })
+    };
     CapturedSpan {
         name: span.name,
         trace_id: id(&span.trace_id),

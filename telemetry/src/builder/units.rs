@@ -43,6 +43,7 @@ pub(crate) mod duration {
 pub(crate) mod bytes {
     use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
 
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
     pub(crate) fn serialize<S: Serializer>(value: &usize, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_u64(*value as u64)
     }

@@ -116,7 +116,7 @@ impl Writer {
             let mut whole = if written == bytes.len() {
                 batch.len() + usize::from(notice.is_some())
             } else {
-                let ends = bytes[..written].iter().filter(|byte| **byte == b'\n').count();
+                let ends = bytes[..written].split(|byte| *byte == b'\n').count() - 1;
                 ends.saturating_sub(usize::from(self.torn && written > 0))
             };
             if written > 0 {
