@@ -26,7 +26,7 @@ use crate::log::rate::RateLimit;
 use crate::log::settings::LogFormat;
 use crate::log::stdout::{self, Out};
 use crate::log::{LogLayer, Notices, Outputs};
-use crate::loki::{Loki, LokiClient};
+use crate::loki::{Loki, LokiClient, Watchers};
 use crate::metrics::Metrics;
 use crate::otlp::Protocol;
 use crate::redact::Redact;
@@ -353,8 +353,12 @@ impl Parts {
                 let took = self
                     .metrics
                     .histogram(catalogue::TELEMETRY_EXPORT_DURATION_SECONDS, ["loki"]);
-                let (lines, alarm) = (Arc::clone(&queue), self.alarm("loki"));
-                let sink = Loki::start(loki, &service.name, environment, lines, alarm, Some(took))?;
+                let watchers = Watchers {
+                    alarm: self.alarm("loki"),
+                    took: Some(took),
+                    running: None,
+                };
+                let sink = Loki::start(loki, &service.name, environment, Arc::clone(&queue), watchers)?;
                 self.sinks.push(Arc::new(sink));
                 self.outputs.loki = Some(queue);
             }

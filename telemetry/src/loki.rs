@@ -20,10 +20,11 @@ mod unmodified;
 mod wire;
 mod worker;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 pub use client::LokiAuth;
@@ -50,6 +51,16 @@ use worker::Courier;
 /// How long a sink that nobody ended may still deliver.
 const DROPPED: Duration = Duration::from_millis(200);
 
+/// Those who look at a sink from outside.
+pub(crate) struct Watchers {
+    /// Tells a person what Loki cannot be told.
+    pub(crate) alarm: Alarm,
+    /// Gets the time of each push.
+    pub(crate) took: Option<Histogram>,
+    /// Is dropped when the sink has ended.
+    pub(crate) running: Option<oneshot::Sender<Infallible>>,
+}
+
 /// The sink.
 #[derive(Debug)]
 pub(crate) struct Loki {
@@ -59,8 +70,7 @@ pub(crate) struct Loki {
 }
 
 impl Loki {
-    /// Starts the thread that delivers what comes into `queue`. `alarm` tells a person what Loki cannot be told, and
-    /// `took` gets the time of each push.
+    /// Starts the thread that delivers what comes into `queue`.
     ///
     /// # Errors
     /// When a setting cannot be used or the thread cannot be made. A Loki that is not there is no error.
@@ -69,21 +79,9 @@ impl Loki {
         service: &str,
         environment: &str,
         queue: Arc<Queue<Line>>,
-        alarm: Alarm,
-        took: Option<Histogram>,
+        watchers: Watchers,
     ) -> Result<Self, InitError> {
-        Self::start_with(settings, service, environment, queue, alarm, took, || {})
-    }
-
-    fn start_with(
-        settings: &LokiSettings,
-        service: &str,
-        environment: &str,
-        queue: Arc<Queue<Line>>,
-        alarm: Alarm,
-        took: Option<Histogram>,
-        at_the_end: impl FnOnce() + Send + 'static,
-    ) -> Result<Self, InitError> {
+        let Watchers { alarm, took, running } = watchers;
         let (end, ending) = watch::channel(None);
         let waits = settings.retry.waits();
         let courier = Courier {
@@ -111,7 +109,7 @@ impl Loki {
                 None => worker::run(lines, limits, courier).await,
                 Some(spool) => spooler::run(lines, limits, courier, spool, fsync).await,
             }
-            at_the_end();
+            drop(running);
         })
         .map_err(|source| InitError::Thread { source })?;
         Ok(Self { queue, end, ended })

@@ -20,7 +20,7 @@ use tracing_log::NormalizeEvent as _;
 use tracing_subscriber::registry::LookupSpan;
 
 use super::labels::{self, LabelError};
-use super::{Loki, LokiSettings};
+use super::{Loki, LokiSettings, Watchers};
 use crate::InitError;
 use crate::log::json::string;
 use crate::log::line::Line;
@@ -144,10 +144,12 @@ impl Builder {
         self.settings.url = Some(loki_url.into());
         let queue = Queue::new("loki", self.settings.queue(), Some(Box::new(lost_line)));
         let (running, ended) = oneshot::channel::<Infallible>();
-        let quiet = Arc::new(|_: Severity, _: &str| {});
-        let at_the_end = move || drop(running);
-        let lines = Arc::clone(&queue);
-        let loki = Loki::start_with(&self.settings, "", "", lines, quiet, None, at_the_end)
+        let watchers = Watchers {
+            alarm: Arc::new(|_, _| {}),
+            took: None,
+            running: Some(running),
+        };
+        let loki = Loki::start(&self.settings, "", "", Arc::clone(&queue), watchers)
             .map_err(|source| Error::Start { source })?;
         let loki = Arc::new(loki);
         let layer = Layer {

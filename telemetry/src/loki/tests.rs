@@ -52,6 +52,14 @@ struct Started {
     told: Arc<Mutex<Vec<(Severity, String)>>>,
 }
 
+fn watchers(alarm: Alarm) -> Watchers {
+    Watchers {
+        alarm,
+        took: None,
+        running: None,
+    }
+}
+
 impl Started {
     fn new(url: &str, change: impl FnOnce(&mut LokiSettings)) -> Self {
         let mut settings = LokiSettings {
@@ -72,7 +80,7 @@ impl Started {
         let tells = Arc::clone(&told);
         let alarm: Alarm =
             Arc::new(move |severity, text: &str| tells.lock().unwrap().push((severity, text.to_owned())));
-        let loki = Loki::start(&settings, "shop", "test", Arc::clone(&queue), alarm).unwrap();
+        let loki = Loki::start(&settings, "shop", "test", Arc::clone(&queue), watchers(alarm)).unwrap();
         Self {
             loki: Arc::new(loki),
             queue,
@@ -174,7 +182,8 @@ async fn settings_that_cannot_be_used_are_errors_at_the_start() {
             on_full: OnFull::DropLowest,
             block: Duration::ZERO,
         };
-        Loki::start(&settings, "shop", "test", Queue::new("loki", limits, None), Arc::new(|_, _| {})).is_ok()
+        let queue = Queue::new("loki", limits, None);
+        Loki::start(&settings, "shop", "test", queue, watchers(Arc::new(|_, _| {}))).is_ok()
     };
     assert!(start(|_| {}), "a Loki that is not there is no error");
     assert!(!start(|settings| settings.url = Some("loki".to_owned())));
