@@ -148,7 +148,12 @@ impl Spec {
 
     /// With what the settings say of it.
     pub(crate) fn with(mut self, settings: &CheckSettings) -> Self {
-        self.role = settings.kind.unwrap_or(self.role);
+        if let Some(role) = settings.kind.filter(|role| *role != self.role) {
+            self.role = role;
+            // What the service said of it in its other role.
+            self.on_down = None;
+            self.required_at_start = None;
+        }
         self.scope = settings.scope.unwrap_or(self.scope);
         self.on_down = settings.on_down.or(self.on_down);
         self.required_at_start = settings.required_at_start.or(self.required_at_start);

@@ -1,6 +1,7 @@
 //! When checks run and what their answers make of the service, under a paused clock: start, hysteresis, timeouts, panics,
 //! roles, starvation, refresh.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
@@ -123,31 +124,48 @@ async fn what_all_instances_share_keeps_the_traffic_unless_told_otherwise() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn checks_that_hang_or_panic_fail_and_never_overlap() {
-    struct Leave(Arc<AtomicU32>);
-    impl Drop for Leave {
-        fn drop(&mut self) {
-            self.0.fetch_sub(1, Ordering::SeqCst);
-        }
-    }
-    let (running, most) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
-    let hanging = {
-        let (running, most) = (Arc::clone(&running), Arc::clone(&most));
+/// Checks that hang, and how many of them ran at one time.
+#[derive(Clone, Default)]
+struct Crowd {
+    running: Arc<AtomicU32>,
+    most: Arc<AtomicU32>,
+}
+
+impl Crowd {
+    fn check(&self) -> impl Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync + 'static {
+        let crowd = self.clone();
         move || {
-            most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-            let leave = Leave(Arc::clone(&running));
-            async move {
+            let now = crowd.running.fetch_add(1, Ordering::SeqCst) + 1;
+            crowd.most.fetch_max(now, Ordering::SeqCst);
+            let leave = Leave(Arc::clone(&crowd.running));
+            Box::pin(async move {
                 let _leave = leave;
                 hangs().await;
-            }
+            })
         }
-    };
+    }
+
+    fn most(&self) -> u32 {
+        self.most.load(Ordering::SeqCst)
+    }
+}
+
+struct Leave(Arc<AtomicU32>);
+
+impl Drop for Leave {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn checks_that_hang_or_panic_fail_and_never_overlap() {
     async fn panics() {
         panic!("on purpose");
     }
+    let crowd = Crowd::default();
     let health = Health::builder()
-        .degraded("hangs", hanging)
+        .degraded("hangs", crowd.check())
         .degraded("panics", panics)
         .build()
         .unwrap();
@@ -160,31 +178,15 @@ async fn checks_that_hang_or_panic_fail_and_never_overlap() {
         checks[0].runs > 5 && checks[1].runs > 5,
         "both are asked again: {checks:?}"
     );
-    assert_eq!(most.load(Ordering::SeqCst), 1);
+    assert_eq!(crowd.most(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn checks_that_hang_do_not_starve_the_others_and_at_most_eight_run() {
-    let (running, most) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
-    let good = Dependency::default();
+    let (crowd, good) = (Crowd::default(), Dependency::default());
     let mut builder = Health::builder();
     for n in 0..40 {
-        let (running, most) = (Arc::clone(&running), Arc::clone(&most));
-        let hanging = move || {
-            struct Leave(Arc<AtomicU32>);
-            impl Drop for Leave {
-                fn drop(&mut self) {
-                    self.0.fetch_sub(1, Ordering::SeqCst);
-                }
-            }
-            most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-            let leave = Leave(Arc::clone(&running));
-            async move {
-                let _leave = leave;
-                hangs().await;
-            }
-        };
-        builder = builder.check(Spec::degraded(format!("bad{n}"), hanging).timeout(secs(9)));
+        builder = builder.check(Spec::degraded(format!("bad{n}"), crowd.check()).timeout(secs(9)));
     }
     let health = builder.critical("good", good.check()).build().unwrap();
     // The first round may hang it up once: forty times nine seconds over six places.
@@ -197,7 +199,7 @@ async fn checks_that_hang_do_not_starve_the_others_and_at_most_eight_run() {
         assert!(check.age_seconds < 13.0, "{check:?}");
     }
     assert!(good.asked() - before >= 24, "{}", good.asked() - before);
-    assert!((6..=8).contains(&most.load(Ordering::SeqCst)), "{most:?}");
+    assert!((6..=8).contains(&crowd.most()), "{}", crowd.most());
 }
 
 #[tokio::test(start_paused = true)]

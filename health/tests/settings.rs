@@ -147,7 +147,15 @@ async fn settings_go_before_what_the_service_says() {
         kind: Some(Role::Informative),
         ..CheckSettings::default()
     };
-    let health = said(informative).build().unwrap();
+    let checks = [("db".to_owned(), informative)].into();
+    let health = Health::builder()
+        .check(spec().on_down(OnDown::NotReady).required_at_start(true))
+        .settings(Settings {
+            checks,
+            ..Settings::default()
+        })
+        .build()
+        .unwrap();
     assert_eq!(health.state(), State::Ready, "nothing to wait for");
 }
 
