@@ -104,7 +104,9 @@ async fn servers_end_with_down_and_with_who_holds_them() {
     let down = said(&task(cache.path(), &["down"]));
     assert_eq!(down.trim(), "0 ended", "what a killed holder left is no holder");
 
-    let refused = task(cache.path(), &["up", "mongod"]);
-    assert!(!refused.status.success());
-    assert!(said(&refused).contains("ferretdb"), "{}", said(&refused));
+    for arguments in [&["up", "mongod"][..], &["up", "--detach", "mongod"]] {
+        let refused = task(cache.path(), arguments);
+        assert!(!refused.status.success());
+        assert!(said(&refused).contains("ferretdb"), "{}", said(&refused));
+    }
 }

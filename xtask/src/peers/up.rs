@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, File, TryLockError},
-    io::{BufRead, BufReader, Write},
+    io::{self, BufRead, BufReader, Seek, Write},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -68,7 +68,13 @@ pub fn hold(names: &[String]) -> Result<()> {
 pub fn detach(names: &[String]) -> Result<()> {
     let mut holder = Command::new(std::env::current_exe()?);
     holder.args(["peers", "up"]).args(names);
-    holder.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
+    // Nothing of ours stays open in it: who reads our output must see its end.
+    let mut complaints = tempfile::tempfile()?;
+    holder
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(complaints.try_clone()?)
+        .process_group(0);
     let mut holder = holder
         .spawn()
         .context("could not start the process that holds the servers")?;
@@ -86,7 +92,9 @@ pub fn detach(names: &[String]) -> Result<()> {
         }
         println!("{line}");
     }
-    bail!("the servers did not start: {}", holder.wait()?);
+    holder.wait()?;
+    complaints.rewind()?;
+    bail!("the servers did not start: {}", io::read_to_string(complaints)?.trim());
 }
 
 /// Ends every process that holds servers, and waits until they are gone.
@@ -152,5 +160,5 @@ fn folder() -> Result<PathBuf> {
 
 /// A line for whoever listens; after `detach` nobody does.
 fn say(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{line}");
+    let _ = writeln!(io::stdout(), "{line}");
 }
