@@ -155,11 +155,10 @@ impl OtlpSettings {
         let all = &self.all;
         let protocol = own.protocol.or(all.protocol).unwrap_or_default();
         let endpoint = match (&own.endpoint, &all.endpoint) {
-            (Some(endpoint), _) => endpoint.clone(),
             (None, Some(base)) if protocol == Protocol::HttpProtobuf => {
                 format!("{}{}", base.trim_end_matches('/'), signal.path())
             }
-            (None, Some(endpoint)) => endpoint.clone(),
+            (Some(endpoint), _) | (None, Some(endpoint)) => endpoint.clone(),
             (None, None) => return Ok(None),
         };
         let uri = endpoint.parse::<http::Uri>().ok();

@@ -56,7 +56,7 @@ pub(crate) fn start(
 
 /// What speaks with the collector.
 enum Wire {
-    Ours(Transport),
+    Ours(Box<Transport>),
     #[cfg(feature = "opentelemetry-otlp")]
     Theirs(Box<theirs::Theirs>),
 }
@@ -64,7 +64,7 @@ enum Wire {
 impl Wire {
     fn new(target: &Target, resource: &Resource) -> Result<Self, InitError> {
         match target.client {
-            Client::Own => Transport::new(target).map(Self::Ours),
+            Client::Own => Ok(Self::Ours(Box::new(Transport::new(target)?))),
             #[cfg(feature = "opentelemetry-otlp")]
             Client::OpentelemetryOtlp => Ok(Self::Theirs(Box::new(theirs::Theirs::new(target, resource)?))),
             #[cfg(not(feature = "opentelemetry-otlp"))]

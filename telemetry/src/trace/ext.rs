@@ -146,7 +146,7 @@ impl SpanExt for Span {
     fn set_attribute(&self, key: impl Into<opentelemetry::Key>, value: impl Into<opentelemetry::Value>) {
         let pair = KeyValue::new(key, value);
         recorded(self, |recording, shared| {
-            recording.attribute(attribute(pair), &shared.limits)
+            recording.attribute(attribute(pair), &shared.limits);
         });
     }
 

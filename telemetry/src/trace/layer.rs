@@ -69,14 +69,13 @@ impl Shared {
     /// forgotten at its end if it stays unsampled.
     fn first(&self, entry: Entry, may_move: bool, recording: impl FnOnce() -> Box<Recording>) -> Kept {
         let Entry { parent, carried } = entry;
-        let (trace_id, parent_span_id, sampled) = match parent {
-            Some(parent) => (parent.trace_id, parent.span_id, self.sampling.below(parent)),
-            None => {
-                let trace_id = ids::trace_id();
-                // Without anybody to take them, nobody wants new traces.
-                let sampled = self.take.is_some() && self.sampling.root(trace_id);
-                (trace_id, SpanId::INVALID, sampled)
-            }
+        let (trace_id, parent_span_id, sampled) = if let Some(parent) = parent {
+            (parent.trace_id, parent.span_id, self.sampling.below(parent))
+        } else {
+            let trace_id = ids::trace_id();
+            // Without anybody to take them, nobody wants new traces.
+            let sampled = self.take.is_some() && self.sampling.root(trace_id);
+            (trace_id, SpanId::INVALID, sampled)
         };
         let ids = SpanIds {
             trace_id,
@@ -93,7 +92,7 @@ impl Shared {
         }
     }
 
-    fn child(&self, parent: SpanIds, carried: Option<Arc<Carried>>, recording: Box<Recording>) -> Kept {
+    fn child(parent: SpanIds, carried: Option<Arc<Carried>>, recording: Box<Recording>) -> Kept {
         Kept {
             ids: SpanIds {
                 span_id: ids::span_id(),
@@ -182,7 +181,7 @@ where
         };
         if let Some((ids, carried)) = above {
             let recording = Recording::begin(attributes, &shared.limits);
-            shared.keep(shared.child(ids, carried, recording), id, &context);
+            shared.keep(Shared::child(ids, carried, recording), id, &context);
         }
     }
 

@@ -155,7 +155,7 @@ impl Sampling {
     pub fn status(&self) -> SamplingStatus {
         let now = Instant::now();
         let mut state = self.lock();
-        self.measure(&mut state, self.inner.begun.load(Ordering::Relaxed), now);
+        state.measure(self.inner.begun.load(Ordering::Relaxed), now);
         let ratio = self.put_in_force(&mut state, now);
         let sampler = &self.inner.sampler;
         SamplingStatus {
@@ -175,17 +175,8 @@ impl Sampling {
     fn look(&self, begun: u64) {
         let now = Instant::now();
         let mut state = self.lock();
-        self.measure(&mut state, begun, now);
+        state.measure(begun, now);
         self.put_in_force(&mut state, now);
-    }
-
-    fn measure(&self, state: &mut State, begun: u64, now: Instant) {
-        let elapsed = now.duration_since(state.since);
-        if elapsed >= WINDOW {
-            state.per_second = begun.saturating_sub(state.begun_then) as f64 / elapsed.as_secs_f64();
-            state.since = now;
-            state.begun_then = begun;
-        }
     }
 
     fn put_in_force(&self, state: &mut State, now: Instant) -> f64 {
@@ -205,6 +196,18 @@ impl Sampling {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Takes the rate of the window that is over.
+    fn measure(&mut self, begun: u64, now: Instant) {
+        let elapsed = now.duration_since(self.since);
+        if elapsed >= WINDOW {
+            self.per_second = begun.saturating_sub(self.begun_then) as f64 / elapsed.as_secs_f64();
+            self.since = now;
+            self.begun_then = begun;
+        }
     }
 }
 
