@@ -249,7 +249,7 @@ impl TelemetryBuilder {
             sinks: vec![queue],
             server: None,
             #[cfg(feature = "tracing-loki")]
-            unmodified: None,
+            unmodified: crate::loki::CountedLayer::default(),
             builder: self,
             metrics,
             maker,
@@ -274,7 +274,7 @@ impl TelemetryBuilder {
             sinks: Vec::new(),
             server: None,
             #[cfg(feature = "tracing-loki")]
-            unmodified: None,
+            unmodified: crate::loki::CountedLayer::default(),
             traces,
             builder: self,
         }
@@ -314,7 +314,7 @@ pub(crate) struct Parts {
     /// Serves `/metrics` alone, if it is asked for.
     server: Option<MetricsServer>,
     #[cfg(feature = "tracing-loki")]
-    unmodified: Option<crate::loki::CountedLayer>,
+    unmodified: crate::loki::CountedLayer,
 }
 
 impl Parts {
@@ -366,7 +366,7 @@ impl Parts {
             (Some(_), LokiClient::TracingLoki) => {
                 let (layer, sink) = crate::loki::Unmodified::start(loki, &service.name, environment)?;
                 self.sinks.push(Arc::new(sink));
-                self.unmodified = Some(layer);
+                self.unmodified = layer;
             }
             #[cfg(not(feature = "tracing-loki"))]
             (Some(_), LokiClient::TracingLoki) => {

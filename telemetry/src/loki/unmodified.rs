@@ -28,9 +28,13 @@ pub(crate) struct Unmodified {
     ended: Ended,
 }
 
-/// The crate's layer, with a count of what goes into it.
-pub(crate) struct CountedLayer {
-    inner: tracing_loki::Layer,
+/// The crate's layer, with a count of what goes into it, or nothing. (A layer in an `Option` that is `None` says of
+/// itself that nothing is enabled, and silences those beside it.)
+#[derive(Default)]
+pub(crate) struct CountedLayer(Option<Counted>);
+
+struct Counted {
+    layer: tracing_loki::Layer,
     emitted: Arc<AtomicU64>,
 }
 
@@ -106,11 +110,11 @@ impl Unmodified {
         })
         .map_err(|source| InitError::Thread { source })?;
         let emitted = Arc::new(AtomicU64::new(0));
-        let layer = CountedLayer {
-            inner: layer,
+        let counted = Counted {
+            layer,
             emitted: Arc::clone(&emitted),
         };
-        Ok((layer, Self { emitted, end, ended }))
+        Ok((CountedLayer(Some(counted)), Self { emitted, end, ended }))
     }
 }
 
@@ -148,15 +152,21 @@ impl Sink for Unmodified {
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for CountedLayer {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
-        self.inner.on_new_span(attributes, id, context);
+        if let Some(counted) = &self.0 {
+            counted.layer.on_new_span(attributes, id, context);
+        }
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
-        self.inner.on_record(id, values, context);
+        if let Some(counted) = &self.0 {
+            counted.layer.on_record(id, values, context);
+        }
     }
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
-        self.emitted.fetch_add(1, Ordering::Relaxed);
-        self.inner.on_event(event, context);
+        if let Some(counted) = &self.0 {
+            counted.emitted.fetch_add(1, Ordering::Relaxed);
+            counted.layer.on_event(event, context);
+        }
     }
 }
