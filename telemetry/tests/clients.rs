@@ -55,7 +55,7 @@ async fn http_server(telemetry: &TestTelemetry) -> (Heard, String) {
     let app = axum::Router::new()
         .route("/ok", axum::routing::get(|| async { "fine" }))
         .route("/broken", axum::routing::get(|| async { StatusCode::BAD_GATEWAY }))
-        .route("/slow", axum::routing::get(|| std::future::pending::<()>()))
+        .route("/slow", axum::routing::get(std::future::pending::<()>))
         .layer(telemetry.http_layer())
         .layer(axum::middleware::map_request(move |request: axum::extract::Request| {
             hear.headers.lock().unwrap().push(request.headers().clone());
