@@ -1,4 +1,5 @@
 //! Database calls as spans and durations, pools, and the runtime: what is told, and what never is.
+#![expect(clippy::float_cmp, reason = "whole numbers, which floats hold exactly")]
 
 #[path = "support/exposition.rs"]
 mod exposition;

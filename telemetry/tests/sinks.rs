@@ -1,5 +1,6 @@
 //! The end of telemetry, and writers that are slow, hang, fail or write in parts: every line is accounted for, and nobody
 //! waits longer than said.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
 use std::io::{Error, ErrorKind, Write};
 use std::sync::mpsc::{Receiver, Sender, channel};

@@ -62,7 +62,7 @@ fn nothing_is_found_twice_or_missed_while_a_log_is_rotated() {
         scope.spawn(|| {
             let mut number = 0_u64;
             while !done.load(Ordering::Acquire) {
-                let lines: String = (number..number + 50).map(|n| format!("{n}\n")).collect();
+                let lines = (number..number + 50).fold(String::new(), |lines, n| lines + &format!("{n}\n"));
                 append(&log, &lines);
                 number += 50;
                 rotate::rotate(&log, 20_000, rotate::KEPT).unwrap();
