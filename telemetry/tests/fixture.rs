@@ -88,7 +88,7 @@ fn default_features_bring_a_bounded_number_of_crates_and_each_once() {
         "native-tls",
         "tracing-loki",
         "tracing-opentelemetry",
-        "opentelemetry_sdk",
+        "opentelemetry-otlp",
     ] {
         assert_eq!(versions(never), 0, "{never}");
     }

@@ -1,5 +1,7 @@
-//! `layers()` beside an application's own subscriber: nobody's filter costs anybody else's lines.
+//! `layers()` beside an application's own subscriber: nobody's filter costs anybody else's lines. Each test is a process
+//! of its own: what a call site is of interest to is decided for all subscribers of a process together.
 
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -62,7 +64,7 @@ impl Kept {
 /// A thousand spans with an event each; before every second, somebody asks whether DEBUG is on and then says nothing, as
 /// sqlx does before it logs a statement: through the crate `log`, whose bridge is there, or through `tracing`.
 fn work() {
-    // Another test may have been first.
+    // The second call finds it there.
     let _ = tracing_log::LogTracer::init();
     let ask = |number: u64| match number % 4 {
         0 => log::log_enabled!(log::Level::Debug),
@@ -77,8 +79,28 @@ fn work() {
     }
 }
 
+/// Runs the test of this name again, alone in another process; `false` in there.
+fn runs_elsewhere(test: &str) -> bool {
+    const ALONE: &str = "TELEMETRY_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return false;
+    }
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(ALONE, "1")
+        .output()
+        .unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    true
+}
+
 #[test]
 fn filtered_layers_lose_data_by_themselves() {
+    if runs_elsewhere("filtered_layers_lose_data_by_themselves") {
+        return;
+    }
     // This is why there is a guard: when it fails, tracing-subscriber was cured and the guard can go.
     let (info, debug) = (Counted::default(), Counted::default());
     let subscriber = registry()
@@ -90,6 +112,9 @@ fn filtered_layers_lose_data_by_themselves() {
 
 #[test]
 fn beside_our_layers_they_lose_nothing_in_any_order() {
+    if runs_elsewhere("beside_our_layers_they_lose_nothing_in_any_order") {
+        return;
+    }
     for ours_inside in [true, false] {
         let written = Kept::default();
         let builder = Telemetry::builder("shop").filter("trace").log_writer(written.clone());
@@ -117,6 +142,9 @@ fn beside_our_layers_they_lose_nothing_in_any_order() {
 
 #[test]
 fn our_filter_holds_for_the_whole_subscriber_and_changes_while_it_runs() {
+    if runs_elsewhere("our_filter_holds_for_the_whole_subscriber_and_changes_while_it_runs") {
+        return;
+    }
     let written = Kept::default();
     let (layers, telemetry) = Telemetry::builder("shop")
         .filter("warn")
