@@ -1,6 +1,8 @@
 //! What a line looks like, whatever is logged: one JSON object on one line, every key once, nothing secret, bounded; and
 //! how many lines one place may write.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
+
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -254,7 +256,7 @@ fn more_names_can_be_secret() {
                 password = 12,
                 note = "x://a:b@c",
                 "for x://d:e@f/ and b"
-            )
+            );
         },
     );
     let line = &lines(&text)[0];
