@@ -1,4 +1,5 @@
 //! RED figures of HTTP and gRPC servers: through the layers, from the text that is scraped.
+#![expect(clippy::float_cmp, reason = "whole numbers, which floats hold exactly")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
 #[path = "support/exposition.rs"]

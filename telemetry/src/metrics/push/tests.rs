@@ -278,7 +278,7 @@ async fn each_interval_says_all_that_a_lost_one_did() {
                 .get()
         })
         .sum();
-    assert_eq!(total as f64, scraped, "the last push has everything");
+    assert_eq!(total, scraped as i64, "the last push has everything");
 }
 
 #[tokio::test(flavor = "multi_thread")]
