@@ -1,5 +1,5 @@
-//! Traces: spans get their ids and are recorded ([`layer`]) if the sampler says so ([`sampling`]), and go to a collector
-//! ([`export`]) and to a file ([`file`]). What passes between processes is `propagation`'s, and lines are the log's.
+//! Traces: spans get their ids and are recorded (`layer`) if the sampler says so (`sampling`), and go to a collector
+//! (`export`) and to a file (`file`). What passes between processes is `propagation`'s, and lines are the log's.
 
 pub(crate) mod entry;
 mod export;
