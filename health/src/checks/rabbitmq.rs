@@ -17,7 +17,7 @@ use crate::check::{Check, Failure, Outcome, Reason};
 /// connection that the broker blocks (memory or disk alarm) is a warning, `saturated`.
 pub struct RabbitCheck {
     connection: Box<dyn Fn() -> Option<Arc<Connection>> + Send + Sync>,
-    queues: Vec<String>,
+    queues: Arc<Vec<String>>,
     cause: Cause,
 }
 
@@ -34,7 +34,7 @@ impl RabbitCheck {
     pub fn new(connection: impl Fn() -> Option<Arc<Connection>> + Send + Sync + 'static) -> Self {
         Self {
             connection: Box::new(connection),
-            queues: Vec::new(),
+            queues: Arc::default(),
             cause: Cause::default(),
         }
     }
@@ -42,7 +42,7 @@ impl RabbitCheck {
     /// This queue must exist. It is declared passively, which creates nothing and needs no permission to configure.
     #[must_use]
     pub fn queue(mut self, name: impl Into<String>) -> Self {
-        self.queues.push(name.into());
+        Arc::make_mut(&mut self.queues).push(name.into());
         self
     }
 
@@ -65,8 +65,14 @@ impl Check for RabbitCheck {
             if connection.status().blocked() {
                 return Outcome::Warn(Failure::new(Reason::Saturated, "the broker blocks the connection"));
             }
-            // Dropped half-way, the client closes the channel when the broker has opened it.
-            ask(&connection, &self.queues).await.map_err(failure).into()
+            // To its end, also when the check's time is over: a channel that is given up half-way may cost the application
+            // its connection.
+            let queues = Arc::clone(&self.queues);
+            let asked = tokio::spawn(async move { ask(&connection, &queues).await });
+            match asked.await {
+                Ok(answer) => answer.map_err(failure).into(),
+                Err(ended) => Outcome::Fail(Failure::new(Reason::Panic, ended.to_string())),
+            }
         })
     }
 
