@@ -161,3 +161,8 @@ impl Sender {
         counts
     }
 }
+
+/// Whether the numbered line is a warning or an error.
+pub fn is_urgent(number: u64) -> bool {
+    number % 16 < 2
+}
