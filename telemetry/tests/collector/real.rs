@@ -180,6 +180,13 @@ service: {pipelines: {traces: {receivers: [otlp], processors: [memory_limiter], 
     let Some(collector) = Server::start(servers::Collector::new(full), NAME).await else {
         return;
     };
+    // It refuses from its first look at its memory on.
+    eventually("the collector refuses", async || {
+        let span = r#"{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"0af7651916cd43dd8448eb211c80319c","spanId":"b7ad6b7169203331","name":"first"}]}]}]}"#;
+        let answer = http::post(collector.address("http"), "/v1/traces", "application/json", span).await;
+        answer.is_ok_and(|answer| answer.status == 503)
+    })
+    .await;
     for (protocol, port) in [("http/protobuf", "http"), ("grpc", "grpc")] {
         let emitter = Emitter::spans(300)
             .limit(Duration::from_secs(2))
