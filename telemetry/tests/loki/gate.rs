@@ -115,6 +115,15 @@ impl Gate {
         self.state.pushes.lock().unwrap().len()
     }
 
+    /// Waits until so many have come.
+    pub async fn until_pushes(&self, count: usize, limit: Duration) {
+        let until = Instant::now() + limit;
+        while self.pushes() < count {
+            assert!(Instant::now() < until, "{} pushes instead of {count}", self.pushes());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// When they came.
     pub fn times(&self) -> Vec<Instant> {
         self.state.pushes.lock().unwrap().clone()

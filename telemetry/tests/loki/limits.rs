@@ -128,8 +128,9 @@ async fn an_endless_answer_ends_nothing() {
     let mut sender = Sender::own(&gate, &tenant, quick());
     for status in [200, 500, 400] {
         gate.set(Fault::Endless(status));
+        let before = gate.pushes();
         sender.burst(1);
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        gate.until_pushes(before + 1, LIMIT).await;
         if status == 500 {
             gate.set(Fault::Pass);
         }
