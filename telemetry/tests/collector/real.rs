@@ -158,8 +158,8 @@ async fn a_collector_that_hangs_costs_the_limit_and_claims_nothing() {
     // One that hangs for a while is waited for.
     let running = tokio::spawn(
         Emitter::spans(700)
-            .limit(Duration::from_secs(20))
-            .env("OTEL_EXPORTER_OTLP_TIMEOUT", "60000")
+            .limit(outage() + Duration::from_secs(20))
+            .env("OTEL_EXPORTER_OTLP_TIMEOUT", "300000")
             .run_owned(collector.url("http")),
     );
     collector.pause();
