@@ -11,15 +11,16 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use tracing::Subscriber;
+use tracing_subscriber::Layer;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
-use tracing_subscriber::{EnvFilter, Layer, reload};
 
 use self::env::Env;
 pub use self::error::InitError;
 use self::settings::Settings;
+use crate::filter::Filter;
 use crate::guard::Guard;
-use crate::log::line::Line;
+use crate::log::line::{LineLane, Lines};
 use crate::log::maker::LineMaker;
 use crate::log::pretty::Pretty;
 use crate::log::rate::RateLimit;
@@ -388,7 +389,7 @@ impl Parts {
     {
         let settings = &self.builder.settings;
         let filter = level::parse(&settings.log.filter).map_err(|source| InitError::Filter { source })?;
-        let (filter, handle) = reload::Layer::<EnvFilter, S>::new(filter);
+        let filter = Filter::new(filter);
         let rate = RateLimit::default();
         let base = settings.log.lines_per_second;
         rate.set(base);
@@ -414,7 +415,7 @@ impl Parts {
         let telemetry = Telemetry {
             inner: Arc::new(Inner {
                 metrics,
-                level: LogLevel::new(handle, settings.log.filter.clone()),
+                level: LogLevel::new(filter.clone(), settings.log.filter.clone()),
                 rate,
                 lines_per_second,
                 notices: Notices::new(self.maker, self.outputs),
@@ -436,7 +437,8 @@ impl Parts {
 }
 
 /// A queue of lines that tells of its own losses.
-fn line_queue(maker: &Arc<LineMaker>, sink: &'static str, limits: QueueLimits) -> Arc<Queue<Line>> {
+fn line_queue(maker: &Arc<LineMaker>, sink: &'static str, limits: QueueLimits) -> Arc<Queue<LineLane>> {
     let maker = Arc::clone(maker);
-    Queue::new(sink, limits, Some(Box::new(move |lost| maker.lost(sink, lost))))
+    let notice = move |lost, lines: &mut Lines| maker.lost(sink, lost, |line| lines.push(line));
+    Queue::new(sink, limits, Some(Box::new(notice)))
 }

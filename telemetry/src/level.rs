@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use tracing_subscriber::{EnvFilter, reload};
+use tracing_subscriber::EnvFilter;
 
+use crate::filter::{Filter, InForce};
 use crate::timed::Timed;
 
 /// What always exists, whatever the filter says, unless it names the target itself: what was changed by whom, and the
@@ -42,7 +43,7 @@ pub struct FilterError {
 }
 
 /// Reads a filter and adds what always exists.
-pub(crate) fn parse(filter: &str) -> Result<EnvFilter, FilterError> {
+pub(crate) fn parse(filter: &str) -> Result<InForce, FilterError> {
     let refuse = |reason: String| FilterError {
         filter: crate::redact::limited(filter, 200).to_owned(),
         reason,
@@ -60,16 +61,20 @@ pub(crate) fn parse(filter: &str) -> Result<EnvFilter, FilterError> {
             all.push_str(directive);
         }
     }
-    EnvFilter::builder()
-        .parse(&all)
-        .map_err(|error| refuse(error.to_string()))
+    match EnvFilter::builder().parse(&all) {
+        Ok(filter) => Ok(InForce {
+            filter,
+            by_span: all.contains('['),
+        }),
+        Err(error) => Err(refuse(error.to_string())),
+    }
 }
 
 impl LogLevel {
-    pub(crate) fn new<S: 'static>(handle: reload::Handle<EnvFilter, S>, base: String) -> Self {
+    pub(crate) fn new(running: Filter, base: String) -> Self {
         let apply = move |filter: &String| {
-            let filter = parse(filter).map_err(|error| error.reason)?;
-            handle.reload(filter).map_err(|error| error.to_string())
+            running.change(parse(filter).map_err(|error| error.reason)?);
+            Ok(())
         };
         Self {
             filter: Timed::new("log level", base, apply),

@@ -28,6 +28,7 @@ mod builder;
 mod capture;
 pub mod client;
 pub mod database;
+mod filter;
 mod guard;
 mod level;
 mod log;

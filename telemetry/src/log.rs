@@ -7,6 +7,7 @@ mod ids;
 pub(crate) mod json;
 pub(crate) mod line;
 pub(crate) mod maker;
+mod names;
 pub(crate) mod pretty;
 pub(crate) mod rate;
 pub(crate) mod settings;
@@ -23,7 +24,7 @@ use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
 use self::fields::{Fields, Recorder};
-use self::line::Line;
+use self::line::{Line, LineLane};
 use self::maker::{Buffers, Filling, Head, LineMaker};
 use self::pretty::Pretty;
 use self::rate::{RateLimit, Suppressed, Verdict};
@@ -33,10 +34,10 @@ use crate::trace::kept::known;
 /// Where finished lines go. Clones share.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Outputs {
-    pub(crate) stdout: Option<Arc<Queue<Line>>>,
+    pub(crate) stdout: Option<Arc<Queue<LineLane>>>,
     /// How stdout wants its lines, unless it is JSON.
     pub(crate) pretty: Option<Pretty>,
-    pub(crate) loki: Option<Arc<Queue<Line>>>,
+    pub(crate) loki: Option<Arc<Queue<LineLane>>>,
     /// A list in memory, for tests.
     pub(crate) capture: Option<Arc<Mutex<Vec<String>>>>,
 }
@@ -82,6 +83,7 @@ impl LogLayer {
         Buffers::lend(|buffers| {
             record(&mut Recorder {
                 redact: &self.maker.redact,
+                names: &mut buffers.names,
                 fields: &mut fields,
                 message: None,
                 scratch: &mut buffers.scratch,
@@ -120,7 +122,7 @@ where
         match self.rate.admit(event.metadata(), at.as_second()) {
             Verdict::Write => {}
             Verdict::LeaveOut => return,
-            Verdict::Tell(suppressed) => self.outputs.push(self.maker.suppressed(suppressed)),
+            Verdict::Tell(suppressed) => self.maker.suppressed(suppressed, |line| self.outputs.push(line)),
         }
         // What came through the crate `log` says where it is from in its fields.
         let normal = (event.metadata().target() == "log")
@@ -132,9 +134,10 @@ where
             severity: metadata.level().into(),
             target: metadata.target(),
         };
-        let line = Buffers::lend(|buffers| {
+        Buffers::lend(|buffers| {
             event.record(&mut Recorder {
                 redact: &self.maker.redact,
+                names: &mut buffers.names,
                 fields: &mut buffers.fields,
                 message: Some(&mut buffers.message),
                 scratch: &mut buffers.scratch,
@@ -166,33 +169,33 @@ where
             }
             filling.end();
             line.push_str(tail);
-            Line::new(&buffers.line, clock::nanos(at), head.severity)
+            self.outputs
+                .push(Line::new(&buffers.line, clock::nanos(at), head.severity));
         });
         self.volume.0[head.severity as usize].fetch_add(1, Ordering::Relaxed);
-        self.outputs.push(line);
     }
 }
 
 impl Outputs {
     /// Hands a line to every sink.
-    pub(crate) fn push(&self, line: Line) {
+    pub(crate) fn push(&self, line: Line<'_>) {
         if let Some(lines) = &self.capture {
             let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
             lines.push(line.text().to_owned());
         }
         if let Some(loki) = &self.loki {
-            loki.push(line.clone());
+            loki.push(line);
         }
         self.push_stdout(line);
     }
 
     /// Hands a line to stdout alone.
-    pub(crate) fn push_stdout(&self, line: Line) {
+    pub(crate) fn push_stdout(&self, line: Line<'_>) {
         let Some(stdout) = &self.stdout else { return };
-        stdout.push(match self.pretty {
-            Some(pretty) => line.as_text(&pretty.show(line.text())),
-            None => line,
-        });
+        match self.pretty {
+            Some(pretty) => stdout.push(line.as_text(&pretty.show(line.text()))),
+            None => stdout.push(line),
+        }
     }
 }
 
@@ -211,12 +214,12 @@ impl Notices {
 
     /// Writes one line.
     pub(crate) fn tell(&self, severity: Severity, message: &str, fields: &[(&str, &dyn std::fmt::Display)]) {
-        self.outputs
-            .push_stdout(self.maker.own(severity, maker::TARGET, message, fields));
+        let told = |line: Line<'_>| self.outputs.push_stdout(line);
+        self.maker.own(severity, maker::TARGET, message, fields, told);
     }
 
     /// Tells of lines that a rate limit left out; like those lines, to every sink.
     pub(crate) fn tell_suppressed(&self, suppressed: Suppressed) {
-        self.outputs.push(self.maker.suppressed(suppressed));
+        self.maker.suppressed(suppressed, |line| self.outputs.push(line));
     }
 }

@@ -36,7 +36,7 @@ pub use spool::SpoolError;
 pub use wire::LokiCompression;
 
 use crate::InitError;
-use crate::log::line::Line;
+use crate::log::line::LineLane;
 use crate::metrics::Histogram;
 use crate::report::SinkCounts;
 use crate::sink::Sink;
@@ -64,7 +64,7 @@ pub(crate) struct Watchers {
 /// The sink.
 #[derive(Debug)]
 pub(crate) struct Loki {
-    queue: Arc<Queue<Line>>,
+    queue: Arc<Queue<LineLane>>,
     end: watch::Sender<Option<Instant>>,
     ended: Ended,
 }
@@ -78,7 +78,7 @@ impl Loki {
         settings: &LokiSettings,
         service: &str,
         environment: &str,
-        queue: Arc<Queue<Line>>,
+        queue: Arc<Queue<LineLane>>,
         watchers: Watchers,
     ) -> Result<Self, InitError> {
         let Watchers { alarm, took, running } = watchers;

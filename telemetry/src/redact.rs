@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What stands instead of a secret.
 pub(crate) const REDACTED: &str = "[redacted]";
@@ -27,6 +28,8 @@ pub(crate) struct Redact {
 
 #[derive(Debug)]
 struct Inner {
+    /// No other has it.
+    id: u64,
     /// Lower case.
     parts: Vec<String>,
     /// For each lower-case letter with which a part begins, those that come second: nearly every name is let through
@@ -56,9 +59,16 @@ impl Redact {
                 _ => odd = true,
             }
         }
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
         Self {
-            inner: Arc::new(Inner { parts, second, odd }),
+            inner: Arc::new(Inner { id, parts, second, odd }),
         }
+    }
+
+    /// Tells it from others: those of one id, and no others, keep the same names secret.
+    pub(crate) fn id(&self) -> u64 {
+        self.inner.id
     }
 
     /// Whether the value of a field of this name must not be written.
@@ -114,7 +124,7 @@ impl Redact {
 /// Where `://` begins. Most texts have no colon at all, and looking for one byte is quick.
 fn url(text: &str) -> Option<usize> {
     let mut from = 0;
-    while let Some(found) = text[from..].find(':') {
+    while let Some(found) = memchr::memchr(b':', &text.as_bytes()[from..]) {
         let at = from + found;
         if text[at..].starts_with("://") {
             return Some(at);

@@ -2,6 +2,7 @@
 //! [`queue::Queue`] on a thread of their own; how they deliver them is their own matter.
 
 pub(crate) mod account;
+pub(crate) mod lane;
 pub(crate) mod queue;
 pub(crate) mod retry;
 pub(crate) mod thread;

@@ -29,7 +29,10 @@ fn main() {
     candidates.extend(ours::candidates());
     candidates.extend(peers::candidates());
     candidates.extend(growth::candidates());
-    candidates.retain(|candidate| word.as_ref().is_none_or(|word| candidate.what().contains(word)));
+    candidates.retain(|candidate| {
+        word.as_ref()
+            .is_none_or(|word| candidate.name().contains(word.as_str()))
+    });
     println!("{}", measure::measure(&candidates));
 }
 

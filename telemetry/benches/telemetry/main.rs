@@ -24,7 +24,7 @@ fn main() {
     candidates.extend(spans::candidates());
     candidates.extend(requests::candidates());
     candidates.extend(scrape::candidates());
-    candidates.retain(|candidate| wanted(candidate.what()));
+    candidates.retain(|candidate| wanted(&candidate.name()));
     let calls = measure::measure(&candidates);
     let flood = wanted("flood").then(flood::measure);
     let probe = wanted("probe").then(probe::measure);

@@ -17,11 +17,10 @@ impl Stamps {
         if self.second != Some(second) {
             self.text.clear();
             let whole = jiff::Timestamp::from_second(second).unwrap_or_default();
-            let _ = write!(self.text, "{}", whole.strftime("%Y-%m-%dT%H:%M:%S"));
+            let _ = write!(self.text, "{}", whole.strftime("%Y-%m-%dT%H:%M:%S."));
             self.second = Some(second);
         }
         out.push_str(&self.text);
-        out.push('.');
         // A digit before them keeps the leading zeros.
         let mut digits = itoa::Buffer::new();
         out.push_str(&digits.format(1_000_000_000 + nanos)[1..]);

@@ -1,11 +1,13 @@
 //! The fields of an event or a span as JSON, written once: secrets taken out, long values cut, every name once. Which of
 //! them end up in a line is [`super::maker`]'s matter.
 
+use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 
 use tracing::field::{Field, Visit};
 
 use super::json;
+use super::names::{Name, Names};
 use crate::redact::{REDACTED, Redact, limited};
 
 /// Longest value of one field in bytes, before it is escaped.
@@ -82,44 +84,23 @@ impl Fields {
         *self = all;
     }
 
-    fn put(&mut self, name: &'static str, write: impl FnOnce(&mut String)) {
-        if self.has(name) {
+    fn put(&mut self, name: &Name, write: impl FnOnce(&mut String)) {
+        if self.has(name.text) {
             return;
         }
         let start = self.json.len();
-        self.json.push_str(",\"");
-        if is_reserved(name) {
-            self.json.push_str("field.");
-        }
-        json::escape(&mut self.json, name);
-        self.json.push_str("\":");
+        self.json.push_str(&name.key);
         write(&mut self.json);
         let end = self.json.len();
+        let name = name.text;
         self.entries.push(Entry { name, start, end });
     }
-}
-
-/// Keys that the line itself uses; a field of that name gets the prefix `field.`.
-fn is_reserved(name: &str) -> bool {
-    matches!(
-        name,
-        "timestamp"
-            | "level"
-            | "message"
-            | "target"
-            | "service"
-            | "env"
-            | "trace_id"
-            | "span_id"
-            | "trace_flags"
-            | "correlation_id"
-            | "truncated"
-    ) || name.starts_with("field.")
 }
 
 /// Writes what an event or span records.
 pub(crate) struct Recorder<'a> {
     pub(crate) redact: &'a Redact,
+    pub(crate) names: &'a mut Names,
     pub(crate) fields: &'a mut Fields,
     /// Where the text of the field `message` goes, escaped; in a span it is a field like any other.
     pub(crate) message: Option<&'a mut String>,
@@ -129,35 +110,38 @@ pub(crate) struct Recorder<'a> {
 }
 
 impl Recorder<'_> {
-    fn name(&self, field: &Field) -> Option<&'static str> {
-        let name = field.name();
-        if self.of_log && name.starts_with("log.") {
-            return None;
-        }
-        Some(name.strip_prefix("r#").unwrap_or(name))
+    fn is_left_out(&self, field: &Field) -> bool {
+        self.of_log && field.name().starts_with("log.")
     }
 
     fn text(&mut self, field: &Field, value: &str) {
-        let Some(name) = self.name(field) else { return };
-        if name == "message"
-            && let Some(message) = &mut self.message
-        {
-            let clean = self.redact.clean(value);
-            let cut = limited(&clean, VALUE_LIMIT);
-            self.fields.truncated |= cut.len() < clean.len();
-            json::escape(message, cut);
-        } else if self.redact.is_secret(name) {
-            self.secret(name);
+        if self.is_left_out(field) {
+            return;
+        }
+        let name = self.names.of(field.name(), self.redact);
+        let message = self.message.as_deref_mut().filter(|_| name.is_message);
+        if message.is_none() && name.is_secret {
+            return self.fields.put(name, |out| json::string(out, REDACTED));
+        }
+        // Most texts are short and harmless.
+        let clean = if value.len() <= VALUE_LIMIT && json::is_plain(value) {
+            Cow::Borrowed(value)
         } else {
             let clean = self.redact.clean(value);
             let cut = limited(&clean, VALUE_LIMIT);
             self.fields.truncated |= cut.len() < clean.len();
-            self.fields.put(name, |out| json::string(out, cut));
+            let mut escaped = String::with_capacity(cut.len() + 8);
+            json::escape(&mut escaped, cut);
+            Cow::Owned(escaped)
+        };
+        match message {
+            Some(message) => message.push_str(&clean),
+            None => self.fields.put(name, |out| {
+                out.push('"');
+                out.push_str(&clean);
+                out.push('"');
+            }),
         }
-    }
-
-    fn secret(&mut self, name: &'static str) {
-        self.fields.put(name, |out| json::string(out, REDACTED));
     }
 
     fn shown(&mut self, field: &Field, value: fmt::Arguments<'_>) {
@@ -175,11 +159,14 @@ impl Recorder<'_> {
 
     /// A value that is JSON as it stands.
     fn plain(&mut self, field: &Field, json: &str) {
-        let Some(name) = self.name(field) else { return };
-        if self.redact.is_secret(name) {
-            self.secret(name);
-        } else if name == "message" && self.message.is_some() {
+        if self.is_left_out(field) {
+            return;
+        }
+        let name = self.names.of(field.name(), self.redact);
+        if name.is_message && self.message.is_some() {
             self.text(field, json);
+        } else if name.is_secret {
+            self.fields.put(name, |out| json::string(out, REDACTED));
         } else {
             self.fields.put(name, |out| out.push_str(json));
         }

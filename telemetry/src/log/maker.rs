@@ -9,6 +9,7 @@ use super::fields::Fields;
 use super::ids::IdText;
 use super::json;
 use super::line::Line;
+use super::names::Names;
 use super::rate::Suppressed;
 use crate::redact::Redact;
 use crate::sink::queue::{Lost, Severity};
@@ -35,6 +36,7 @@ pub(crate) struct LineMaker {
 pub(crate) struct Buffers {
     pub(crate) stamps: Stamps,
     pub(crate) ids: IdText,
+    pub(crate) names: Names,
     pub(crate) line: String,
     pub(crate) message: String,
     pub(crate) fields: Fields,
@@ -92,9 +94,7 @@ impl LineMaker {
         } = buffers;
         line.push_str("{\"timestamp\":\"");
         stamps.append(line, head.at);
-        line.push_str("\",\"level\":\"");
-        line.push_str(head.severity.name());
-        line.push_str("\",\"message\":\"");
+        line.push_str(after_timestamp(head.severity));
         line.push_str(message);
         line.push_str("\",\"target\":\"");
         json::escape(line, head.target);
@@ -102,8 +102,15 @@ impl LineMaker {
         line.push_str(&self.fixed);
     }
 
-    /// A line that telemetry writes of itself.
-    pub(crate) fn own(&self, severity: Severity, target: &str, message: &str, fields: &[(&str, &dyn Display)]) -> Line {
+    /// Makes a line that telemetry writes of itself, for `then`.
+    pub(crate) fn own(
+        &self,
+        severity: Severity,
+        target: &str,
+        message: &str,
+        fields: &[(&str, &dyn Display)],
+        then: impl FnOnce(Line<'_>),
+    ) {
         Buffers::lend(|buffers| {
             let at = crate::wall_clock();
             json::escape(&mut buffers.message, &self.redact.clean(message));
@@ -115,19 +122,19 @@ impl LineMaker {
                 json::string(&mut buffers.line, &value.to_string());
             }
             buffers.line.push_str("}\n");
-            Line::new(&buffers.line, clock::nanos(at), severity)
-        })
+            then(Line::new(&buffers.line, clock::nanos(at), severity));
+        });
     }
 
-    /// The line that tells of lines that a sink lost.
-    pub(crate) fn lost(&self, sink: &str, lost: Lost) -> Line {
+    /// Makes the line that tells of lines that a sink lost.
+    pub(crate) fn lost(&self, sink: &str, lost: Lost, then: impl FnOnce(Line<'_>)) {
         let message = format!("lost {} lines since {:.3}", lost.items, lost.since);
         let fields: [(&str, &dyn Display); 2] = [("sink", &sink), ("lost", &lost.items)];
-        self.own(Severity::Warn, TARGET, &message, &fields)
+        self.own(Severity::Warn, TARGET, &message, &fields, then);
     }
 
-    /// The line that tells of lines that a rate limit left out.
-    pub(crate) fn suppressed(&self, suppressed: Suppressed) -> Line {
+    /// Makes the line that tells of lines that a rate limit left out.
+    pub(crate) fn suppressed(&self, suppressed: Suppressed, then: impl FnOnce(Line<'_>)) {
         let metadata = suppressed.metadata;
         let message = format!("suppressed {} lines", suppressed.lines);
         let place = format!(
@@ -136,7 +143,18 @@ impl LineMaker {
             metadata.line().unwrap_or_default()
         );
         let fields: [(&str, &dyn Display); 2] = [("place", &place), ("suppressed", &suppressed.lines)];
-        self.own(metadata.level().into(), metadata.target(), &message, &fields)
+        self.own(metadata.level().into(), metadata.target(), &message, &fields, then);
+    }
+}
+
+/// From the end of the time stamp to the message.
+const fn after_timestamp(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Trace => "\",\"level\":\"TRACE\",\"message\":\"",
+        Severity::Debug => "\",\"level\":\"DEBUG\",\"message\":\"",
+        Severity::Info => "\",\"level\":\"INFO\",\"message\":\"",
+        Severity::Warn => "\",\"level\":\"WARN\",\"message\":\"",
+        Severity::Error => "\",\"level\":\"ERROR\",\"message\":\"",
     }
 }
 

@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::time::Instant;
 use tracing::dispatcher::{self, Dispatch};
 
-use super::line::Line;
+use super::line::{Line, LineLane, Lines};
 use super::maker::LineMaker;
 use crate::metrics::Histogram;
 use crate::report::DropReason;
@@ -21,8 +21,8 @@ use crate::sink::queue::{BatchLimits, Lost, Queue};
 /// As in the report.
 pub(crate) const NAME: &str = "stdout";
 const BATCH: BatchLimits = BatchLimits {
-    bytes: 64 * 1024,
-    items: 1024,
+    bytes: 256 * 1024,
+    items: usize::MAX,
     linger: Duration::from_millis(1),
 };
 
@@ -30,7 +30,12 @@ const BATCH: BatchLimits = BatchLimits {
 ///
 /// # Errors
 /// When the thread cannot be made.
-pub(crate) fn start(queue: Arc<Queue<Line>>, maker: Arc<LineMaker>, out: Out, took: Histogram) -> std::io::Result<()> {
+pub(crate) fn start(
+    queue: Arc<Queue<LineLane>>,
+    maker: Arc<LineMaker>,
+    out: Out,
+    took: Histogram,
+) -> std::io::Result<()> {
     let writer = Writer {
         queue,
         maker,
@@ -72,6 +77,21 @@ impl Out {
         }
     }
 
+    /// Writes as much as can be; says how much.
+    fn write_all(&mut self, bytes: &[u8], queue: &Queue<LineLane>) -> usize {
+        let mut written = 0;
+        while written < bytes.len() {
+            match self.write(&bytes[written..]) {
+                Ok(0) => break,
+                Ok(count) => written += count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock && !queue.is_sealed() => self.wait(),
+                Err(_) => break,
+            }
+        }
+        written
+    }
+
     /// Waits until more may be written to what does not block by itself.
     fn wait(&self) {
         let limit = Duration::from_millis(100);
@@ -87,7 +107,7 @@ impl Out {
 }
 
 struct Writer {
-    queue: Arc<Queue<Line>>,
+    queue: Arc<Queue<LineLane>>,
     maker: Arc<LineMaker>,
     out: Out,
     took: Histogram,
@@ -99,22 +119,24 @@ struct Writer {
 
 impl Writer {
     fn run(mut self) {
-        let mut batch: Vec<Line> = Vec::with_capacity(BATCH.items);
-        let mut bytes: Vec<u8> = Vec::with_capacity(BATCH.bytes);
+        let mut batch = Lines::default();
+        let mut bytes: Vec<u8> = Vec::new();
         while self.queue.take_blocking(BATCH, &mut batch) {
             bytes.clear();
-            if self.torn {
-                bytes.push(b'\n');
-            }
+            bytes.extend(self.torn.then_some(b'\n'));
             // A line of our own goes first and is counted once it is written.
-            let notice = self.lost.map(|lost| self.maker.lost(NAME, lost));
-            let lines = || notice.iter().chain(&batch);
-            lines().for_each(|line| bytes.extend_from_slice(line.with_line_feed()));
+            let notice = self.lost;
+            if let Some(lost) = notice {
+                let put = |line: Line<'_>| bytes.extend_from_slice(line.with_line_feed());
+                self.maker.lost(NAME, lost, put);
+            }
+            let lines = batch.len();
+            batch.drain(|line, _, _| bytes.extend_from_slice(line));
             let began = Instant::now();
-            let written = self.write(&bytes);
+            let written = self.out.write_all(&bytes, &self.queue);
             self.took.observe_duration(began.elapsed());
             let mut whole = if written == bytes.len() {
-                batch.len() + usize::from(notice.is_some())
+                lines + usize::from(notice.is_some())
             } else {
                 let ends = bytes[..written].split(|byte| *byte == b'\n').count() - 1;
                 ends.saturating_sub(usize::from(self.torn && written > 0))
@@ -127,7 +149,7 @@ impl Writer {
                 self.lost = None;
                 self.queue.add_settled(1, Fate::Delivered);
             }
-            let failed = batch.len() - whole;
+            let failed = lines - whole;
             self.queue.settle(whole as u64, Fate::Delivered);
             if failed > 0 {
                 self.queue.settle(failed as u64, Fate::Dropped(DropReason::WriteFailed));
@@ -137,22 +159,6 @@ impl Writer {
                 });
                 lost.items += failed as u64;
             }
-            batch.clear();
         }
-    }
-
-    /// Writes as much as can be; says how much.
-    fn write(&mut self, bytes: &[u8]) -> usize {
-        let mut written = 0;
-        while written < bytes.len() {
-            match self.out.write(&bytes[written..]) {
-                Ok(0) => break,
-                Ok(count) => written += count,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock && !self.queue.is_sealed() => self.out.wait(),
-                Err(_) => break,
-            }
-        }
-        written
     }
 }

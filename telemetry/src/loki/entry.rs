@@ -3,11 +3,12 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
+use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::log::line::Line;
-use crate::sink::queue::{Item as _, Severity};
+use crate::log::line::Lines;
+use crate::sink::queue::Severity;
 
 /// A line, as it is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +22,25 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
+    /// Lines from the queue. They share their memory.
+    pub(crate) fn all_of(lines: &mut Lines) -> Vec<Self> {
+        let mut text = Vec::new();
+        let mut places = Vec::with_capacity(lines.len());
+        lines.drain(|line, nanos, level| {
+            let start = text.len();
+            text.extend_from_slice(line.trim_ascii_end());
+            places.push((start..text.len(), nanos, level));
+        });
+        let text = Bytes::from(text);
+        let entry = |(place, nanos, level): (Range<usize>, u64, Severity)| Self {
+            level,
+            at: nanos.cast_signed(),
+            line: text.slice(place),
+            late: false,
+        };
+        places.into_iter().map(entry).collect()
+    }
+
     /// What names its stream.
     pub(crate) const fn stream(&self) -> (bool, Severity) {
         (self.late, self.level)
@@ -29,26 +49,6 @@ impl Entry {
     /// Bytes in a request: the line, and about so much around it.
     pub(crate) fn bytes(&self) -> usize {
         self.line.len() + 24
-    }
-}
-
-impl From<Line> for Entry {
-    fn from(line: Line) -> Self {
-        Self {
-            level: line.severity(),
-            at: line.nanos().cast_signed(),
-            line: Bytes::from_owner(Text(line)),
-            late: false,
-        }
-    }
-}
-
-/// The text of a line that others hold, too.
-struct Text(Line);
-
-impl AsRef<[u8]> for Text {
-    fn as_ref(&self) -> &[u8] {
-        self.0.text().as_bytes()
     }
 }
 
@@ -87,6 +87,10 @@ impl Stamps {
             let times = run.seen.entry(self.hasher.hash_one(&entry.line));
             let times = times.and_modify(|times| *times += 1).or_insert(0);
             entry.at += *times;
+        }
+        // A batch shares its memory, which one line must not hold until the next of its level comes.
+        for first in self.last.iter_mut().filter_map(|run| run.first.as_mut()) {
+            *first = Bytes::copy_from_slice(first);
         }
     }
 }

@@ -23,7 +23,7 @@ use super::labels::{self, LabelError};
 use super::{Loki, LokiSettings, Watchers};
 use crate::InitError;
 use crate::log::json::string;
-use crate::log::line::Line;
+use crate::log::line::{Line, LineLane, Lines};
 use crate::report::SinkCounts;
 use crate::sink::Sink as _;
 use crate::sink::queue::{Lost, Queue, Severity};
@@ -142,7 +142,7 @@ impl Builder {
         loki_url: Url,
     ) -> Result<(Layer, BackgroundTaskController, BackgroundTask), Error> {
         self.settings.url = Some(loki_url.into());
-        let queue = Queue::new("loki", self.settings.queue(), Some(Box::new(lost_line)));
+        let queue = Queue::new("loki", self.settings.queue(), Some(Box::new(tell_of)));
         let (running, ended) = oneshot::channel::<Infallible>();
         let watchers = Watchers {
             alarm: Arc::new(|_, _| {}),
@@ -164,7 +164,7 @@ impl Builder {
 /// Makes lines of events and hands them to the sink.
 #[derive(Debug)]
 pub struct Layer {
-    queue: Arc<Queue<Line>>,
+    queue: Arc<Queue<LineLane>>,
     extra: Vec<(String, String)>,
     /// The sink lives as long as somebody can give it lines or end it.
     _loki: Arc<Loki>,
@@ -402,15 +402,15 @@ fn current_of_opentelemetry() -> Option<(TraceId, SpanId)> {
     })
 }
 
-/// The line that tells of lost ones, when there is room again.
-fn lost_line(lost: Lost) -> Line {
+/// Puts the line that tells of lost ones, when there is room again.
+fn tell_of(lost: Lost, lines: &mut Lines) {
     let mut line = Json::new();
     line.text("message", &format!("lost {} lines since {}", lost.items, lost.since));
     line.put("lost", &lost.items.to_string());
     line.spans(&[]);
     line.text("_target", "telemetry::loki");
     let nanos = u64::try_from(crate::wall_clock().as_nanosecond()).unwrap_or_default();
-    Line::new(&line.finish(), nanos, Severity::Warn)
+    lines.push(Line::new(&line.finish(), nanos, Severity::Warn));
 }
 
 fn key(text: &mut String, name: &str) {

@@ -13,7 +13,7 @@ use super::entry::{Entry, Stamps};
 use super::parcel::Parcel;
 use super::spool::{Batch, Spool};
 use super::worker::{Alarm, Courier, time_is_over};
-use crate::log::line::Line;
+use crate::log::line::{LineLane, Lines};
 use crate::report::DropReason;
 use crate::sink::Sink as _;
 use crate::sink::account::Fate;
@@ -58,7 +58,7 @@ impl Lost {
 
 /// What both tasks see. They share a thread.
 struct Shared {
-    queue: Arc<Queue<Line>>,
+    queue: Arc<Queue<LineLane>>,
     spool: RefCell<Spool>,
     /// Lines that the disk did not take.
     spilt: RefCell<Vec<Entry>>,
@@ -73,7 +73,7 @@ struct Shared {
 
 /// Stores and sends until the queue is closed and empty, and then as long as there is time.
 pub(crate) async fn run(
-    queue: Arc<Queue<Line>>,
+    queue: Arc<Queue<LineLane>>,
     limits: BatchLimits,
     mut courier: Courier,
     mut spool: Spool,
@@ -122,7 +122,7 @@ pub(crate) async fn run(
 }
 
 /// Lines that were on disk and are lost.
-fn lose(queue: &Queue<Line>, count: u64, reason: DropReason) {
+fn lose(queue: &Queue<LineLane>, count: u64, reason: DropReason) {
     if count > 0 && queue.unspool(count) {
         queue.settle(count, Fate::Dropped(reason));
     }
@@ -147,7 +147,7 @@ impl Shared {
             linger: Duration::ZERO,
         };
         let mut stamps = Stamps::default();
-        let mut lines = Vec::new();
+        let mut lines = Lines::default();
         let mut due: Option<Instant> = None;
         let mut failing = false;
         loop {
@@ -162,7 +162,7 @@ impl Shared {
             if !more {
                 break;
             }
-            let mut entries: Vec<Entry> = lines.drain(..).map(Entry::from).collect();
+            let mut entries = Entry::all_of(&mut lines);
             stamps.apply(&mut entries);
             entries.sort_by_key(|entry| entry.at);
             loop {

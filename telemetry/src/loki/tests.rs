@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 
 use super::*;
+use crate::log::line::Line;
 use crate::report::DropReason;
 use crate::sink::queue::{OnFull, QueueLimits, Severity};
 
@@ -48,7 +49,7 @@ impl Receiver {
 /// A sink, its queue and what it has told.
 struct Started {
     loki: Arc<Loki>,
-    queue: Arc<Queue<Line>>,
+    queue: Arc<Queue<LineLane>>,
     told: Arc<Mutex<Vec<(Severity, String)>>>,
 }
 

@@ -12,7 +12,7 @@ use super::client::{Answer, Client};
 use super::entry::{Entry, Stamps};
 use super::parcel::Parcel;
 use super::wire::Encoder;
-use crate::log::line::Line;
+use crate::log::line::{LineLane, Lines};
 use crate::metrics::Histogram;
 use crate::sink::account::Fate;
 use crate::sink::queue::{BatchLimits, Queue, Severity};
@@ -55,11 +55,11 @@ pub(crate) struct Courier {
 }
 
 /// Takes lines from the queue and delivers them, until it is closed and empty or the time is over.
-pub(crate) async fn run(queue: Arc<Queue<Line>>, limits: BatchLimits, mut courier: Courier) {
+pub(crate) async fn run(queue: Arc<Queue<LineLane>>, limits: BatchLimits, mut courier: Courier) {
     let mut stamps = Stamps::default();
-    let mut lines = Vec::new();
+    let mut lines = Lines::default();
     while queue.take_async(limits, &mut lines).await {
-        let mut entries: Vec<Entry> = lines.drain(..).map(Entry::from).collect();
+        let mut entries = Entry::all_of(&mut lines);
         stamps.apply(&mut entries);
         let mut parcel = Parcel::new(entries, courier.longest);
         let settle = |count, fate| {

@@ -2,7 +2,6 @@
 //! that no item is ever uncounted or counted twice. Producers never wait unless `block` is chosen. How a batch is
 //! delivered is the sink's matter.
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use tokio::time::Instant;
 
 use super::Sink;
 use super::account::{Account, Fate};
+use super::lane::{Lane, Room};
 use crate::report::{DropReason, SinkCounts};
 
 /// How much an item matters when not all can stay.
@@ -52,7 +52,7 @@ impl From<&tracing::Level> for Severity {
 }
 
 /// What waits in a queue.
-pub(crate) trait Item: Send + 'static {
+pub(crate) trait Item {
     /// Memory that it takes.
     fn bytes(&self) -> usize;
     /// How much it matters.
@@ -104,16 +104,17 @@ pub(crate) struct Lost {
     pub(crate) since: jiff::Timestamp,
 }
 
-type Notice<T> = Box<dyn Fn(Lost) -> T + Send + Sync>;
+/// Puts one item that tells of a loss into a batch.
+type Notice<L> = Box<dyn Fn(Lost, &mut <L as Lane>::Batch) + Send + Sync>;
 
 /// The queue.
-pub(crate) struct Queue<T> {
+pub(crate) struct Queue<L: Lane> {
     /// As in the report.
     name: &'static str,
-    state: Mutex<State<T>>,
+    state: Mutex<State<L>>,
     limits: QueueLimits,
-    /// Makes the item that tells of a loss once room has returned.
-    notice: Option<Notice<T>>,
+    /// Tells of a loss once room has returned.
+    notice: Option<Notice<L>>,
     /// A consumer that is a thread waits here,
     filled: Condvar,
     /// and one that is a task here.
@@ -124,9 +125,9 @@ pub(crate) struct Queue<T> {
     settled: Condvar,
 }
 
-struct State<T> {
-    /// One lane for each severity, with the items' numbers in the order in which they came.
-    lanes: [Lane<T>; Severity::ALL.len()],
+struct State<L> {
+    /// One lane for each severity. Numbers tell the order in which items of all of them came.
+    lanes: [Counted<L>; Severity::ALL.len()],
     next: u64,
     bytes: usize,
     account: Account,
@@ -139,19 +140,18 @@ struct State<T> {
     closed: Option<Instant>,
 }
 
-struct Lane<T> {
-    items: VecDeque<(u64, T)>,
+#[derive(Default)]
+struct Counted<L> {
+    lane: L,
+    items: u64,
     bytes: usize,
 }
 
-impl<T: Item> Queue<T> {
-    /// An empty queue before the sink of this name. `notice` makes the item that tells of a loss.
-    pub(crate) fn new(name: &'static str, limits: QueueLimits, notice: Option<Notice<T>>) -> Arc<Self> {
+impl<L: Lane> Queue<L> {
+    /// An empty queue before the sink of this name. `notice` tells of a loss.
+    pub(crate) fn new(name: &'static str, limits: QueueLimits, notice: Option<Notice<L>>) -> Arc<Self> {
         let state = State {
-            lanes: std::array::from_fn(|_| Lane {
-                items: VecDeque::new(),
-                bytes: 0,
-            }),
+            lanes: Default::default(),
             next: 0,
             bytes: 0,
             account: Account::default(),
@@ -174,7 +174,7 @@ impl<T: Item> Queue<T> {
     }
 
     /// Hands an item to the sink. Whatever happens, it is counted.
-    pub(crate) fn push(&self, item: T) {
+    pub(crate) fn push(&self, item: L::Item<'_>) {
         let bytes = item.bytes();
         let mut state = self.lock();
         if state.closed.is_some() || state.bytes + bytes > self.limits.bytes {
@@ -199,10 +199,10 @@ impl<T: Item> Queue<T> {
     #[cold]
     fn make_room<'a>(
         &'a self,
-        mut state: MutexGuard<'a, State<T>>,
+        mut state: MutexGuard<'a, State<L>>,
         bytes: usize,
         severity: Severity,
-    ) -> Option<MutexGuard<'a, State<T>>> {
+    ) -> Option<MutexGuard<'a, State<L>>> {
         let limit = self.limits.bytes;
         if state.closed.is_none() && bytes <= limit {
             match self.limits.on_full {
@@ -218,7 +218,7 @@ impl<T: Item> Queue<T> {
                 }
                 OnFull::Block => {
                     state.blocked += 1;
-                    let full = |state: &mut State<T>| state.closed.is_none() && state.bytes + bytes > limit;
+                    let full = |state: &mut State<L>| state.closed.is_none() && state.bytes + bytes > limit;
                     let waited = self.room.wait_timeout_while(state, self.limits.block, full);
                     let (roomy, waited) = waited.unwrap_or_else(PoisonError::into_inner);
                     state = roomy;
@@ -249,7 +249,7 @@ impl<T: Item> Queue<T> {
     /// Waits for items and moves them to `batch`, oldest first, with the notice of a loss behind them. `false` when the
     /// queue is closed and empty. For a consumer that is a thread. To linger a little spares the producers a wake-up for
     /// every item.
-    pub(crate) fn take_blocking(&self, limits: BatchLimits, batch: &mut Vec<T>) -> bool {
+    pub(crate) fn take_blocking(&self, limits: BatchLimits, batch: &mut L::Batch) -> bool {
         let mut state = self.lock();
         while state.bytes == 0 {
             if state.closed.is_some() {
@@ -260,7 +260,7 @@ impl<T: Item> Queue<T> {
         }
         if !limits.linger.is_zero() {
             state.wake_at = limits.bytes;
-            let more = |state: &mut State<T>| {
+            let more = |state: &mut State<L>| {
                 let hurry = state.hurry || state.closed.is_some();
                 state.bytes < limits.bytes && !hurry
             };
@@ -272,7 +272,7 @@ impl<T: Item> Queue<T> {
     }
 
     /// The same for a consumer that is a task. Nothing is taken when the future is dropped.
-    pub(crate) async fn take_async(&self, limits: BatchLimits, batch: &mut Vec<T>) -> bool {
+    pub(crate) async fn take_async(&self, limits: BatchLimits, batch: &mut L::Batch) -> bool {
         let mut until = None;
         loop {
             {
@@ -302,32 +302,31 @@ impl<T: Item> Queue<T> {
         }
     }
 
-    fn take(&self, mut state: MutexGuard<'_, State<T>>, limits: BatchLimits, batch: &mut Vec<T>) {
+    fn take(&self, mut state: MutexGuard<'_, State<L>>, limits: BatchLimits, batch: &mut L::Batch) {
         state.wake_at = usize::MAX;
-        let mut bytes = 0;
-        while batch.len() < limits.items {
-            let Some(lane) = state.oldest() else { break };
+        let mut room = Room::new(limits);
+        while let Some((lane, others)) = state.oldest() {
             let lane = &mut state.lanes[lane];
-            let size = lane.items.front().map_or(0, |(_, item)| item.bytes());
-            if bytes + size > limits.bytes && !batch.is_empty() {
+            let before = room.taken;
+            lane.lane.take(others, &mut room, batch);
+            lane.items -= (room.taken.items - before.items) as u64;
+            lane.bytes -= room.taken.bytes - before.bytes;
+            if lane.lane.first().is_some_and(|(number, _)| number < others) {
                 break;
             }
-            if let Some((_, item)) = lane.items.pop_front() {
-                lane.bytes -= size;
-                state.bytes -= size;
-                bytes += size;
-                batch.push(item);
-            }
         }
+        state.bytes -= room.taken.bytes;
         if state.bytes == 0 {
             state.hurry = false;
         }
+        // The end may come while the consumer waits for more: nothing is emitted after it.
         if state.bytes <= self.limits.bytes / 2
+            && !state.account.is_sealed()
             && let Some(notice) = &self.notice
             && let Some(lost) = state.lost.take()
         {
             state.account.emit(1);
-            batch.push(notice(lost));
+            notice(lost, batch);
         }
         let blocked = state.blocked > 0;
         drop(state);
@@ -379,7 +378,7 @@ impl<T: Item> Queue<T> {
         state.wake_at = usize::MAX;
         drop(state);
         self.wake_consumer();
-        let busy = |state: &mut State<T>| state.account.pending() > 0;
+        let busy = |state: &mut State<L>| state.account.pending() > 0;
         let waited = self.settled.wait_timeout_while(self.lock(), limit, busy);
         let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         state.account.pending() == 0
@@ -405,12 +404,8 @@ impl<T: Item> Queue<T> {
     pub(crate) fn seal(&self) -> SinkCounts {
         let mut state = self.lock();
         state.closed.get_or_insert_with(Instant::now);
-        let mut queued = 0;
-        for lane in &mut state.lanes {
-            queued += lane.items.len() as u64;
-            lane.items = VecDeque::new();
-            lane.bytes = 0;
-        }
+        let waiting = std::mem::take(&mut state.lanes);
+        let queued = waiting.iter().map(|lane| lane.items).sum();
         state.bytes = 0;
         state.account.seal(queued);
         let counts = state.account.counts();
@@ -426,14 +421,14 @@ impl<T: Item> Queue<T> {
         self.filled_task.notify_one();
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
+    fn lock(&self) -> MutexGuard<'_, State<L>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A queue is all of a sink that others see, when its consumer has nothing else to do at the end than to settle what it
 /// took.
-impl<T: Item> Sink for Queue<T> {
+impl<L: Lane> Sink for Queue<L> {
     fn name(&self) -> &'static str {
         self.name
     }
@@ -457,35 +452,45 @@ impl<T: Item> Sink for Queue<T> {
     }
 }
 
-impl<T: Item> State<T> {
-    fn put(&mut self, item: T, bytes: usize) {
+impl<L: Lane> State<L> {
+    fn put(&mut self, item: L::Item<'_>, bytes: usize) {
         let lane = &mut self.lanes[item.severity() as usize];
-        lane.items.push_back((self.next, item));
+        lane.lane.push(self.next, item);
+        lane.items += 1;
         lane.bytes += bytes;
         self.next += 1;
         self.bytes += bytes;
     }
 
-    /// The lane whose first item came before all others.
-    fn oldest(&self) -> Option<usize> {
-        let fronts = self.lanes.iter().enumerate();
-        fronts
-            .filter_map(|(index, lane)| lane.items.front().map(|(number, _)| (*number, index)))
-            .min()
-            .map(|(_, index)| index)
+    /// The lane whose first item came before all others, and the number of the first item in the others.
+    fn oldest(&self) -> Option<(usize, u64)> {
+        let mut oldest = None;
+        let mut others = u64::MAX;
+        for (index, lane) in self.lanes.iter().enumerate() {
+            let Some((number, _)) = lane.lane.first() else { continue };
+            match oldest {
+                Some((_, known)) if known < number => others = others.min(number),
+                _ => {
+                    others = oldest.map_or(others, |(_, known)| known);
+                    oldest = Some((index, number));
+                }
+            }
+        }
+        oldest.map(|(index, _)| (index, others))
     }
 
     fn drop_lowest(&mut self) -> bool {
-        let Some(lane) = self.lanes.iter_mut().find(|lane| !lane.items.is_empty()) else {
+        let first = |lane: &Counted<L>| lane.lane.first().map(|(_, bytes)| bytes);
+        let mut lanes = self.lanes.iter_mut();
+        let Some((lane, bytes)) = lanes.find_map(|lane| first(lane).map(|bytes| (lane, bytes))) else {
             return false;
         };
-        if let Some((_, gone)) = lane.items.pop_front() {
-            let bytes = gone.bytes();
-            lane.bytes -= bytes;
-            self.bytes -= bytes;
-            self.account.settle(1, Fate::Dropped(DropReason::QueueFull));
-            self.note_loss();
-        }
+        lane.lane.drop_first();
+        lane.items -= 1;
+        lane.bytes -= bytes;
+        self.bytes -= bytes;
+        self.account.settle(1, Fate::Dropped(DropReason::QueueFull));
+        self.note_loss();
         true
     }
 
@@ -498,7 +503,7 @@ impl<T: Item> State<T> {
     }
 }
 
-impl<T> std::fmt::Debug for Queue<T> {
+impl<L: Lane> std::fmt::Debug for Queue<L> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Queue")
             .field("limits", &self.limits)

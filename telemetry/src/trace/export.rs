@@ -18,7 +18,7 @@ use crate::sink::account::Fate;
 use crate::sink::queue::{BatchLimits, Queue, QueueLimits, Severity};
 use crate::sink::retry::Backoff;
 use crate::sink::{Alarm, thread};
-use crate::trace::finished::{Finished, request};
+use crate::trace::finished::{Finished, Spans, request};
 
 /// First and longest wait before a batch is sent again.
 const WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
@@ -33,7 +33,7 @@ pub(crate) fn start(
     queue: QueueLimits,
     batch: BatchLimits,
     alarm: Alarm,
-) -> Result<Arc<Queue<Finished>>, InitError> {
+) -> Result<Arc<Queue<Spans>>, InitError> {
     let queue = Queue::new("otlp_traces", queue, None);
     let of_thread = Arc::clone(&queue);
     // What is wrong is told at once, and not by a thread that ends.
@@ -84,7 +84,7 @@ impl Wire {
 struct Sender {
     wire: Wire,
     resource: Resource,
-    queue: Arc<Queue<Finished>>,
+    queue: Arc<Queue<Spans>>,
     alarm: Alarm,
     /// The trouble that was told last, if it lasts, and when.
     told: RefCell<Option<(String, Instant)>>,

@@ -18,7 +18,7 @@ use crate::report::DropReason;
 use crate::sink::account::Fate;
 use crate::sink::queue::{BatchLimits, Queue, QueueLimits};
 use crate::sink::thread;
-use crate::trace::finished::{Finished, scope};
+use crate::trace::finished::{Finished, Spans, scope};
 use crate::trace::settings::FileSettings;
 
 /// Spans in one line, and how long the first waits for others.
@@ -33,7 +33,7 @@ pub(crate) fn start(
     settings: &FileSettings,
     resource: Resource,
     queue: QueueLimits,
-) -> Result<Option<Arc<Queue<Finished>>>, InitError> {
+) -> Result<Option<Arc<Queue<Spans>>>, InitError> {
     let Some(path) = &settings.path else { return Ok(None) };
     let Ok(file) = open(path) else {
         let value = path.display().to_string();
@@ -66,7 +66,7 @@ struct Writer {
     path: PathBuf,
     max_bytes: Option<u64>,
     resource: Resource,
-    queue: Arc<Queue<Finished>>,
+    queue: Arc<Queue<Spans>>,
 }
 
 impl Writer {

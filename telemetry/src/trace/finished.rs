@@ -1,6 +1,8 @@
 //! A span that ended, encoded: what waits in the queues of the exporters. Encoding it where it ends makes a queue's bound
 //! exact, and a request is then put together without looking into its spans.
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
 use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
 use opentelemetry_proto::tonic::resource::v1::Resource;
@@ -31,6 +33,9 @@ impl Finished {
         Span::decode(self.encoded.clone()).ok()
     }
 }
+
+/// Spans that wait in a queue.
+pub(crate) type Spans = VecDeque<(u64, Finished)>;
 
 impl Item for Finished {
     fn bytes(&self) -> usize {

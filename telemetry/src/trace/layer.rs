@@ -203,6 +203,9 @@ where
     }
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        if self.shared.take.is_none() {
+            return;
+        }
         let current;
         let parent = if let Some(parent) = event.parent() {
             parent

@@ -90,9 +90,9 @@ impl Candidate {
         })
     }
 
-    /// What is done.
-    pub fn what(&self) -> &str {
-        &self.what
+    /// What is done, and whose it is.
+    pub fn name(&self) -> String {
+        format!("{} {}", self.what, self.who)
     }
 
     /// Does this before each batch.

@@ -23,6 +23,8 @@ impl Item for Thing {
     }
 }
 
+type Things = std::collections::VecDeque<(u64, Thing)>;
+
 const LEVELS: [Severity; 5] = Severity::ALL;
 
 fn limits(bytes: usize, on_full: OnFull) -> QueueLimits {
@@ -47,7 +49,7 @@ fn thing(severity: Severity, number: u64) -> Thing {
     }
 }
 
-fn take(queue: &Queue<Thing>, limits: BatchLimits) -> Vec<Thing> {
+fn take(queue: &Queue<Things>, limits: BatchLimits) -> Vec<Thing> {
     let mut batch = Vec::new();
     queue.take_blocking(limits, &mut batch);
     batch
@@ -59,7 +61,7 @@ fn numbers(things: &[Thing]) -> Vec<u64> {
 
 #[test]
 fn items_come_out_in_order_whatever_their_severity() {
-    let queue = Queue::new("test", limits(1000, OnFull::DropLowest), None);
+    let queue = Queue::<Things>::new("test", limits(1000, OnFull::DropLowest), None);
     for number in 0..20 {
         queue.push(thing(LEVELS[number as usize * 3 % 5], number));
     }
@@ -76,7 +78,7 @@ fn items_come_out_in_order_whatever_their_severity() {
 
 #[test]
 fn a_full_queue_gives_up_the_oldest_of_the_lowest_level() {
-    let queue = Queue::new("test", limits(50, OnFull::DropLowest), None);
+    let queue = Queue::<Things>::new("test", limits(50, OnFull::DropLowest), None);
     for (number, severity) in LEVELS.into_iter().rev().enumerate() {
         queue.push(thing(severity, number as u64));
     }
@@ -102,7 +104,7 @@ fn a_full_queue_gives_up_the_oldest_of_the_lowest_level() {
 
 #[test]
 fn drop_newest_keeps_what_waits() {
-    let queue = Queue::new("test", limits(30, OnFull::DropNewest), None);
+    let queue = Queue::<Things>::new("test", limits(30, OnFull::DropNewest), None);
     for number in 0..5 {
         queue.push(thing(LEVELS[number as usize], number));
     }
@@ -113,7 +115,7 @@ fn drop_newest_keeps_what_waits() {
 #[test]
 fn what_is_larger_than_the_queue_is_counted_as_such() {
     for on_full in [OnFull::DropLowest, OnFull::Block, OnFull::DropNewest] {
-        let queue = Queue::new("test", limits(9, on_full), None);
+        let queue = Queue::<Things>::new("test", limits(9, on_full), None);
         queue.push(thing(Severity::Error, 0));
         assert_eq!(queue.counts().dropped_because(DropReason::TooLarge), 1);
     }
@@ -121,13 +123,13 @@ fn what_is_larger_than_the_queue_is_counted_as_such() {
 
 #[test]
 fn block_waits_for_room_and_no_longer_than_said() {
-    let queue = Queue::new("test", limits(20, OnFull::Block), None);
+    let queue = Queue::<Things>::new("test", limits(20, OnFull::Block), None);
     queue.push(thing(Severity::Info, 0));
     queue.push(thing(Severity::Info, 1));
     // Nobody takes anything.
     queue.push(thing(Severity::Info, 2));
     assert_eq!(queue.counts().dropped_because(DropReason::QueueFull), 1);
-    let patient = Queue::new(
+    let patient = Queue::<Things>::new(
         "test",
         QueueLimits {
             block: Duration::from_secs(60),
@@ -159,12 +161,10 @@ fn block_waits_for_room_and_no_longer_than_said() {
 
 #[test]
 fn a_loss_is_told_when_room_returns() {
-    let told = |lost: Lost| Thing {
-        severity: Severity::Warn,
-        bytes: 10,
-        number: 1000 + lost.items,
+    let told = |lost: Lost, batch: &mut Vec<Thing>| {
+        batch.push(thing(Severity::Warn, 1000 + lost.items));
     };
-    let queue = Queue::new("test", limits(100, OnFull::DropLowest), Some(Box::new(told)));
+    let queue = Queue::<Things>::new("test", limits(100, OnFull::DropLowest), Some(Box::new(told)));
     for number in 0..13 {
         queue.push(thing(Severity::Info, number));
     }
@@ -178,7 +178,7 @@ fn a_loss_is_told_when_room_returns() {
 
 #[test]
 fn the_end_says_what_was_queued_and_what_was_on_its_way() {
-    let queue = Queue::new("test", limits(1000, OnFull::DropLowest), None);
+    let queue = Queue::<Things>::new("test", limits(1000, OnFull::DropLowest), None);
     (0..10).for_each(|number| queue.push(thing(Severity::Info, number)));
     take(&queue, BatchLimits { items: 4, ..ALL });
     queue.settle(1, Fate::Delivered);
@@ -196,9 +196,34 @@ fn the_end_says_what_was_queued_and_what_was_on_its_way() {
     assert!(!queue.take_blocking(ALL, &mut Vec::new()));
 }
 
+/// The end comes while the consumer lingers and has a loss to tell.
+#[test]
+fn nothing_is_emitted_after_the_end() {
+    let told = |lost: Lost, batch: &mut Vec<Thing>| {
+        batch.push(thing(Severity::Warn, lost.items));
+    };
+    let queue = Queue::<Things>::new("test", limits(20, OnFull::DropLowest), Some(Box::new(told)));
+    (0..5).for_each(|number| queue.push(thing(Severity::Info, number)));
+    let lingering = BatchLimits {
+        bytes: 1000,
+        items: 1000,
+        linger: Duration::from_secs(60),
+    };
+    std::thread::scope(|scope| {
+        let taken = scope.spawn(|| take(&queue, lingering));
+        while queue.lock().wake_at != lingering.bytes {
+            std::thread::yield_now();
+        }
+        let sealed = queue.seal();
+        assert!(sealed.is_exact(), "{sealed:?}");
+        assert_eq!(taken.join().unwrap(), []);
+        assert_eq!(queue.counts(), sealed);
+    });
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_task_lingers_for_a_batch_but_not_when_it_is_full_or_somebody_waits() {
-    let queue = Queue::new("test", limits(1000, OnFull::DropLowest), None);
+    let queue = Queue::<Things>::new("test", limits(1000, OnFull::DropLowest), None);
     let lingering = BatchLimits {
         bytes: 30,
         items: 100,
@@ -245,7 +270,7 @@ proptest! {
     ) {
         let on_full = [OnFull::DropLowest, OnFull::DropNewest, OnFull::Block][policy];
         let limits = QueueLimits { bytes: limit, on_full, block: Duration::ZERO };
-        let queue = Queue::new("test", limits, None);
+        let queue = Queue::<Things>::new("test", limits, None);
         let mut taken = Vec::new();
         for (number, (severity, bytes, takes)) in items.iter().enumerate() {
             queue.push(Thing { severity: LEVELS[*severity], bytes: *bytes, number: number as u64 });
@@ -272,7 +297,7 @@ fn nothing_is_uncounted_while_threads_race_with_the_end() {
     for seed in 0..60_u64 {
         println!("seed {seed}");
         let on_full = [OnFull::DropLowest, OnFull::DropNewest, OnFull::Block][seed as usize % 3];
-        let queue = Queue::new(
+        let queue = Queue::<Things>::new(
             "test",
             QueueLimits {
                 bytes: 400,
