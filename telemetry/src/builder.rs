@@ -415,7 +415,7 @@ impl Parts {
         let telemetry = Telemetry {
             inner: Arc::new(Inner {
                 metrics,
-                level: LogLevel::new(filter.clone(), settings.log.filter.clone()),
+                level: LogLevel::new(filter.handle(), settings.log.filter.clone()),
                 rate,
                 lines_per_second,
                 notices: Notices::new(self.maker, self.outputs),

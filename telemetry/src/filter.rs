@@ -1,7 +1,7 @@
 //! The filter as a layer that can be changed while it runs. `tracing_subscriber::reload` takes a lock that all threads
 //! share for everything that happens to a span or an event; here nobody waits for anybody.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
 use tracing::span::{Attributes, Id, Record};
@@ -11,9 +11,13 @@ use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::{EnvFilter, Layer};
 
-/// The layer, and the handle that changes it. Clones share.
-#[derive(Debug, Clone)]
+/// The layer.
+#[derive(Debug)]
 pub(crate) struct Filter(Arc<ArcSwap<InForce>>);
+
+/// Changes a filter as long as somebody uses it.
+#[derive(Debug)]
+pub(crate) struct Handle(Weak<ArcSwap<InForce>>);
 
 /// A filter that was read.
 #[derive(Debug)]
@@ -28,12 +32,8 @@ impl Filter {
         Self(Arc::new(ArcSwap::from_pointee(filter)))
     }
 
-    /// Puts another filter in force.
-    pub(crate) fn change(&self, filter: InForce) {
-        self.0.store(Arc::new(filter));
-        callsite::rebuild_interest_cache();
-        // The crate `log` asks its own limit first.
-        tracing_log::log::set_max_level(tracing_log::AsLog::as_log(&LevelFilter::current()));
+    pub(crate) fn handle(&self) -> Handle {
+        Handle(Arc::downgrade(&self.0))
     }
 
     fn of_spans(&self, tell: impl FnOnce(&EnvFilter)) {
@@ -41,6 +41,21 @@ impl Filter {
         if now.by_span {
             tell(&now.filter);
         }
+    }
+}
+
+impl Handle {
+    /// Puts another filter in force.
+    ///
+    /// # Errors
+    /// When nobody asks it any more.
+    pub(crate) fn change(&self, filter: InForce) -> Result<(), String> {
+        let running = self.0.upgrade().ok_or("the subscriber is gone")?;
+        running.store(Arc::new(filter));
+        callsite::rebuild_interest_cache();
+        // The crate `log` asks its own limit first.
+        tracing_log::log::set_max_level(tracing_log::AsLog::as_log(&LevelFilter::current()));
+        Ok(())
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
-use crate::filter::{Filter, InForce};
+use crate::filter::{Handle, InForce};
 use crate::timed::Timed;
 
 /// What always exists, whatever the filter says, unless it names the target itself: what was changed by whom, and the
@@ -71,11 +71,8 @@ pub(crate) fn parse(filter: &str) -> Result<InForce, FilterError> {
 }
 
 impl LogLevel {
-    pub(crate) fn new(running: Filter, base: String) -> Self {
-        let apply = move |filter: &String| {
-            running.change(parse(filter).map_err(|error| error.reason)?);
-            Ok(())
-        };
+    pub(crate) fn new(running: Handle, base: String) -> Self {
+        let apply = move |filter: &String| running.change(parse(filter).map_err(|error| error.reason)?);
         Self {
             filter: Timed::new("log level", base, apply),
         }

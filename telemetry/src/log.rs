@@ -1,5 +1,5 @@
-//! The log layer: every event becomes one line, made once on the caller's thread and handed to the queues of the sinks,
-//! which share its bytes. Which lines exist is the filter's matter (`level`); delivering them is the sinks'.
+//! The log layer: every event becomes one line, made once on the caller's thread, and each sink's queue takes a copy.
+//! Which lines exist is the filter's matter (`level`); delivering them is the sinks'.
 
 pub(crate) mod clock;
 pub(crate) mod fields;
@@ -25,7 +25,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 use self::fields::{Fields, Recorder};
 use self::line::{Line, LineLane};
-use self::maker::{Buffers, Filling, Head, LineMaker};
+use self::maker::{Buffers, Head, LineMaker};
 use self::pretty::Pretty;
 use self::rate::{RateLimit, Suppressed, Verdict};
 use crate::sink::queue::{Queue, Severity};
@@ -118,8 +118,8 @@ where
     }
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
-        let at = crate::wall_clock();
-        match self.rate.admit(event.metadata(), at.as_second()) {
+        let at = clock::now();
+        match self.rate.admit(event.metadata(), clock::seconds(at)) {
             Verdict::Write => {}
             Verdict::LeaveOut => return,
             Verdict::Tell(suppressed) => self.maker.suppressed(suppressed, |line| self.outputs.push(line)),
@@ -144,33 +144,24 @@ where
                 of_log: normal.is_some(),
             });
             self.maker.begin(buffers, head);
-            let Buffers {
-                line,
-                ids,
-                fields,
-                tail,
-                seen,
-                ..
-            } = buffers;
-            let mut filling = Filling::new(tail, seen, line.len());
-            filling.add(fields);
+            let room = LineMaker::room(&buffers.line);
+            let Buffers { line, ids, fields, .. } = buffers;
+            fields.cut(room);
             // From the inside out, each span looked at once: for its fields, and for the ids until one knows them.
             let mut own = None;
             let mut found = false;
             for span in context.event_scope(event).into_iter().flatten() {
                 let (at, extensions) = (span.id(), span.extensions());
-                if let Some(fields) = extensions.get::<Fields>() {
-                    filling.add(fields);
+                if let Some(outer) = extensions.get::<Fields>() {
+                    fields.add_outer(outer, room);
                 }
                 if !found && let Some((known, correlation)) = known(own.get_or_insert(at.clone()), &at, &extensions) {
                     ids.append(line, known, correlation);
                     found = true;
                 }
             }
-            filling.end();
-            line.push_str(tail);
-            self.outputs
-                .push(Line::new(&buffers.line, clock::nanos(at), head.severity));
+            LineMaker::end(buffers);
+            self.outputs.push(Line::new(&buffers.line, at, head.severity));
         });
         self.volume.0[head.severity as usize].fetch_add(1, Ordering::Relaxed);
     }

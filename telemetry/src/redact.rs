@@ -66,7 +66,7 @@ impl Redact {
         }
     }
 
-    /// Tells it from others: those of one id, and no others, keep the same names secret.
+    /// Those of one id keep the same names secret.
     pub(crate) fn id(&self) -> u64 {
         self.inner.id
     }

@@ -165,7 +165,46 @@ fn our_filter_holds_for_the_whole_subscriber_and_changes_while_it_runs() {
         say();
         assert_eq!(other.seen().1, before + 1);
     });
+    let refused = telemetry.log_level().set("warn", Duration::from_secs(600));
+    let why = refused.unwrap_err().to_string();
+    assert!(why.contains("the subscriber is gone"), "{why}");
     assert!(telemetry.shutdown_blocking(Duration::from_secs(20)).is_lossless());
+}
+
+#[test]
+fn a_filter_may_ask_for_what_happens_inside_of_one_span() {
+    if runs_elsewhere("a_filter_may_ask_for_what_happens_inside_of_one_span") {
+        return;
+    }
+    let (layers, telemetry) = Telemetry::builder("shop")
+        .filter("info")
+        .log_writer(Kept::default())
+        .layers()
+        .unwrap();
+    let other = Counted::default();
+    tracing::subscriber::with_default(registry().with(layers).with(other.clone()), || {
+        let work = |order: u64| {
+            let span = tracing::info_span!("work", order).entered();
+            tracing::debug!("inside");
+            drop(span);
+            tracing::debug!("outside");
+        };
+        let heard = |order| {
+            let before = other.seen().1;
+            work(order);
+            other.seen().1 - before
+        };
+        assert_eq!((heard(7), heard(8)), (0, 0));
+        let set = |filter| telemetry.log_level().set(filter, Duration::from_secs(600)).unwrap();
+        set("info,[work{order=7}]=debug");
+        assert_eq!((heard(7), heard(8)), (1, 0));
+        // Also when it changes inside of the span.
+        let span = tracing::info_span!("work", order = 7).entered();
+        set("info");
+        drop(span);
+        assert_eq!((heard(7), heard(8)), (0, 0));
+    });
+    drop(telemetry);
 }
 
 fn line_feeds(bytes: &[u8]) -> usize {

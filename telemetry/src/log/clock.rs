@@ -1,37 +1,45 @@
-//! The time stamp of a line: RFC 3339 in UTC with nanoseconds. What is the same for a whole second is kept.
+//! The time of a line, and its stamp: RFC 3339 in UTC with nanoseconds. What is the same for a whole second is kept.
 
 use std::fmt::Write as _;
+
+use rustix::time::{ClockId, clock_gettime};
+
+const SECOND: u64 = 1_000_000_000;
+
+/// Nanoseconds since the Unix epoch; 0 before it, which no clock of a service says.
+pub(crate) fn now() -> u64 {
+    let now = clock_gettime(ClockId::Realtime);
+    u64::try_from(now.tv_sec).map_or(0, |seconds| seconds * SECOND + now.tv_nsec.unsigned_abs())
+}
+
+/// Whole seconds of such a time.
+pub(crate) fn seconds(nanos: u64) -> u64 {
+    nanos / SECOND
+}
 
 /// Writes time stamps; one for each thread.
 #[derive(Debug, Default)]
 pub(crate) struct Stamps {
-    second: Option<i64>,
+    second: Option<u64>,
     text: String,
 }
 
 impl Stamps {
-    /// Appends `at` as `2026-01-02T03:04:05.000000006Z`.
-    pub(crate) fn append(&mut self, out: &mut String, at: jiff::Timestamp) {
-        // Before 1970 the parts are negative; no clock of a service says so.
-        let (second, nanos) = (at.as_second(), at.subsec_nanosecond().unsigned_abs());
+    /// Appends a time as `2026-01-02T03:04:05.000000006Z`.
+    pub(crate) fn append(&mut self, out: &mut String, nanos: u64) {
+        let second = seconds(nanos);
         if self.second != Some(second) {
             self.text.clear();
-            let whole = jiff::Timestamp::from_second(second).unwrap_or_default();
+            let whole = jiff::Timestamp::from_second(second.cast_signed()).unwrap_or_default();
             let _ = write!(self.text, "{}", whole.strftime("%Y-%m-%dT%H:%M:%S."));
             self.second = Some(second);
         }
         out.push_str(&self.text);
         // A digit before them keeps the leading zeros.
         let mut digits = itoa::Buffer::new();
-        out.push_str(&digits.format(1_000_000_000 + nanos)[1..]);
+        out.push_str(&digits.format(SECOND + nanos % SECOND)[1..]);
         out.push('Z');
     }
-}
-
-/// Nanoseconds since the Unix epoch, 0 before it.
-pub(crate) fn nanos(at: jiff::Timestamp) -> u64 {
-    let (seconds, nanos) = (at.as_second().max(0), at.subsec_nanosecond().max(0));
-    seconds.unsigned_abs() * 1_000_000_000 + u64::from(nanos.unsigned_abs())
 }
 
 #[cfg(test)]
@@ -44,12 +52,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn stamps_are_what_jiff_writes(seconds in proptest::collection::vec(0..4_000_000_000_i64, 1..5), nanos in 0..1_000_000_000_i32) {
+        fn stamps_are_what_jiff_writes(seconds in proptest::collection::vec(0..4_000_000_000_u64, 1..5), nanos in 0..SECOND) {
             let mut stamps = Stamps::default();
             for second in seconds {
-                let at = jiff::Timestamp::new(second, nanos).unwrap();
+                let nanos = second * SECOND + nanos;
+                let at = jiff::Timestamp::from_nanosecond(nanos.into()).unwrap();
                 let mut text = String::new();
-                stamps.append(&mut text, at);
+                stamps.append(&mut text, nanos);
                 prop_assert_eq!(text, format!("{at:.9}"));
             }
         }

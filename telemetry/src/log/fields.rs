@@ -1,7 +1,6 @@
 //! The fields of an event or a span as JSON, written once: secrets taken out, long values cut, every name once. Which of
 //! them end up in a line is [`super::maker`]'s matter.
 
-use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 
 use tracing::field::{Field, Visit};
@@ -84,6 +83,44 @@ impl Fields {
         *self = all;
     }
 
+    /// Leaves out what is beyond so many bytes.
+    pub(crate) fn cut(&mut self, room: usize) {
+        if self.json.len() > room {
+            let all = std::mem::take(self);
+            self.add_outer(&all, room);
+        }
+    }
+
+    /// Adds those of the span around, but for names that are known and for what is beyond so many bytes.
+    pub(crate) fn add_outer(&mut self, outer: &Self, room: usize) {
+        self.truncated |= outer.truncated;
+        let fits = self.json.len() + outer.json.len() <= room;
+        if fits && !outer.names().any(|name| self.has(name)) {
+            let begin = self.json.len();
+            self.json.push_str(&outer.json);
+            let moved = |entry: &Entry| Entry {
+                start: begin + entry.start,
+                end: begin + entry.end,
+                ..*entry
+            };
+            self.entries.extend(outer.entries.iter().map(moved));
+            return;
+        }
+        for (name, json) in outer.iter() {
+            if self.has(name) {
+                continue;
+            }
+            let start = self.json.len();
+            if start + json.len() > room {
+                self.truncated = true;
+                continue;
+            }
+            self.json.push_str(json);
+            let end = self.json.len();
+            self.entries.push(Entry { name, start, end });
+        }
+    }
+
     fn put(&mut self, name: &Name, write: impl FnOnce(&mut String)) {
         if self.has(name.text) {
             return;
@@ -124,21 +161,16 @@ impl Recorder<'_> {
             return self.fields.put(name, |out| json::string(out, REDACTED));
         }
         // Most texts are short and harmless.
-        let clean = if value.len() <= VALUE_LIMIT && json::is_plain(value) {
-            Cow::Borrowed(value)
-        } else {
-            let clean = self.redact.clean(value);
-            let cut = limited(&clean, VALUE_LIMIT);
-            self.fields.truncated |= cut.len() < clean.len();
-            let mut escaped = String::with_capacity(cut.len() + 8);
-            json::escape(&mut escaped, cut);
-            Cow::Owned(escaped)
-        };
+        let plain = value.len() <= VALUE_LIMIT && json::is_plain(value);
+        let clean = if plain { value.into() } else { self.redact.clean(value) };
+        let cut = limited(&clean, VALUE_LIMIT);
+        self.fields.truncated |= cut.len() < clean.len();
+        let escape = if plain { String::push_str } else { json::escape };
         match message {
-            Some(message) => message.push_str(&clean),
+            Some(message) => escape(message, cut),
             None => self.fields.put(name, |out| {
                 out.push('"');
-                out.push_str(&clean);
+                escape(out, cut);
                 out.push('"');
             }),
         }

@@ -35,8 +35,8 @@ impl<'a> Line<'a> {
         self.text.as_bytes()
     }
 
-    fn head(&self, number: u64) -> Head {
-        Head {
+    fn header(&self, number: u64) -> Header {
+        Header {
             number,
             nanos: self.nanos,
             length: self.text.len(),
@@ -47,7 +47,7 @@ impl<'a> Line<'a> {
 
 impl Item for Line<'_> {
     fn bytes(&self) -> usize {
-        Head::BYTES + self.text.len()
+        Header::BYTES + self.text.len()
     }
 
     fn severity(&self) -> Severity {
@@ -59,16 +59,45 @@ impl Item for Line<'_> {
 /// allocation, and the consumer gets them by the piece.
 #[derive(Debug, Default)]
 pub(crate) struct LineLane {
-    /// None is empty.
-    pieces: VecDeque<Piece>,
+    pieces: Pieces,
     spare: Spare,
 }
 
-/// Lines, each behind its head.
+/// None of them is empty. Two that stand together are more than half full, so that lines take up to twice the memory
+/// that they count for.
+#[derive(Debug, Default)]
+struct Pieces(VecDeque<Piece>);
+
+impl Pieces {
+    fn push(&mut self, header: Header, text: &[u8], spare: &mut Spare) {
+        let bytes = Header::BYTES + text.len();
+        if !self.0.back().is_some_and(|last| last.has_room(bytes)) {
+            self.0.push_back(spare.piece(bytes));
+        }
+        let last = self.0.len() - 1;
+        self.0[last].push(header, text);
+    }
+
+    fn first(&self) -> Option<(Header, &[u8])> {
+        self.0.front()?.first()
+    }
+
+    fn drop_first(&mut self, spare: &mut Spare) {
+        let Some(piece) = self.0.front_mut() else { return };
+        piece.drop_first();
+        if piece.items == 0
+            && let Some(empty) = self.0.pop_front()
+        {
+            spare.keep(empty.bytes);
+        }
+    }
+}
+
+/// Lines, each behind its header.
 #[derive(Debug, Default)]
 struct Piece {
     bytes: Vec<u8>,
-    /// Where the first line's head begins; what is before it went already.
+    /// Where the first line's header begins; what is before it went already.
     start: usize,
     /// Lines from there on.
     items: usize,
@@ -84,25 +113,24 @@ impl Piece {
         self.bytes.capacity() - self.bytes.len() >= bytes
     }
 
-    fn push(&mut self, head: Head, text: &[u8]) {
-        self.bytes.extend_from_slice(&head.bytes());
+    fn push(&mut self, header: Header, text: &[u8]) {
+        self.bytes.extend_from_slice(&header.bytes());
         self.bytes.extend_from_slice(text);
         self.items += 1;
-        self.last = head.number;
+        self.last = header.number;
     }
 
-    /// The first line's head.
-    fn first(&self) -> Option<Head> {
-        Some(Head::of(self.bytes.get(self.start..)?.first_chunk()?))
+    fn first(&self) -> Option<(Header, &[u8])> {
+        let (header, rest) = self.bytes.get(self.start..)?.split_first_chunk()?;
+        let header = Header::of(header);
+        Some((header, rest.get(..header.length)?))
     }
 
-    /// The first line, which is taken away.
-    fn take_first(&mut self) -> Option<(Head, &[u8])> {
-        let head = self.first()?;
-        let text = self.start + Head::BYTES;
-        self.start = text + head.length;
-        self.items -= 1;
-        Some((head, &self.bytes[text..self.start]))
+    fn drop_first(&mut self) {
+        if let Some((header, _)) = self.first() {
+            self.start += Header::BYTES + header.length;
+            self.items -= 1;
+        }
     }
 
     fn size(&self) -> Size {
@@ -117,8 +145,8 @@ impl Piece {
 #[derive(Debug, Default)]
 struct Spare(Vec<Vec<u8>>);
 
-/// Pieces whose memory is kept for later.
-const SPARE: usize = 16;
+/// Pieces whose memory is kept for later: those of one batch for stdout.
+const SPARE: usize = 4;
 
 impl Spare {
     fn piece(&mut self, bytes: usize) -> Piece {
@@ -138,16 +166,16 @@ impl Spare {
     }
 }
 
-/// What stands before a line.
+/// What stands before a line in a piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Head {
+struct Header {
     number: u64,
     nanos: u64,
     length: usize,
     severity: Severity,
 }
 
-impl Head {
+impl Header {
     const BYTES: usize = 24;
 
     fn bytes(self) -> [u8; Self::BYTES] {
@@ -177,48 +205,37 @@ impl Lane for LineLane {
     type Batch = Lines;
 
     fn push(&mut self, number: u64, line: Line<'_>) {
-        let bytes = line.bytes();
-        if !self.pieces.back().is_some_and(|last| last.has_room(bytes)) {
-            self.pieces.push_back(self.spare.piece(bytes));
-        }
-        let last = self.pieces.len() - 1;
-        self.pieces[last].push(line.head(number), line.text.as_bytes());
+        self.pieces
+            .push(line.header(number), line.text.as_bytes(), &mut self.spare);
     }
 
     fn first(&self) -> Option<(u64, usize)> {
-        let head = self.pieces.front()?.first()?;
-        Some((head.number, Head::BYTES + head.length))
+        let (header, text) = self.pieces.first()?;
+        Some((header.number, Header::BYTES + text.len()))
     }
 
     fn drop_first(&mut self) {
-        let Some(piece) = self.pieces.front_mut() else { return };
-        piece.take_first();
-        if piece.items == 0
-            && let Some(empty) = self.pieces.pop_front()
-        {
-            self.spare.keep(empty.bytes);
-        }
+        self.pieces.drop_first(&mut self.spare);
     }
 
     fn take(&mut self, before: u64, room: &mut Room, batch: &mut Lines) {
         batch.spare.0.drain(..).for_each(|memory| self.spare.keep(memory));
-        while let Some(piece) = self.pieces.front_mut() {
-            // Usually all of it goes at once.
-            if piece.last < before && room.take(piece.size()) {
-                batch.pieces.extend(self.pieces.pop_front());
-                continue;
-            }
-            let Some(head) = piece.first() else { return };
-            let size = Size {
+        // Usually whole pieces go.
+        while let Some(piece) = self.pieces.0.front()
+            && piece.last < before
+            && room.take(piece.size())
+        {
+            batch.pieces.0.extend(self.pieces.0.pop_front());
+        }
+        while let Some((header, text)) = self.pieces.first()
+            && header.number < before
+            && room.take(Size {
                 items: 1,
-                bytes: Head::BYTES + head.length,
-            };
-            if head.number >= before || !room.take(size) {
-                return;
-            }
-            if let Some((head, text)) = piece.take_first() {
-                batch.add(head, text);
-            }
+                bytes: Header::BYTES + text.len(),
+            })
+        {
+            batch.pieces.push(header, text, &mut self.spare);
+            self.pieces.drop_first(&mut self.spare);
         }
     }
 }
@@ -226,7 +243,7 @@ impl Lane for LineLane {
 /// Lines that were taken from a queue.
 #[derive(Debug, Default)]
 pub(crate) struct Lines {
-    pieces: Vec<Piece>,
+    pieces: Pieces,
     /// Goes back to the queue with the next batch.
     spare: Spare,
 }
@@ -234,30 +251,24 @@ pub(crate) struct Lines {
 impl Lines {
     /// Puts a line behind the others.
     pub(crate) fn push(&mut self, line: Line<'_>) {
-        self.add(line.head(0), line.text.as_bytes());
-    }
-
-    fn add(&mut self, head: Head, text: &[u8]) {
-        let bytes = Head::BYTES + text.len();
-        if !self.pieces.last().is_some_and(|last| last.has_room(bytes)) {
-            self.pieces.push(self.spare.piece(bytes));
-        }
-        let last = self.pieces.len() - 1;
-        self.pieces[last].push(head, text);
+        self.pieces.push(line.header(0), line.text.as_bytes(), &mut self.spare);
     }
 
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
-        self.pieces.iter().map(|piece| piece.items).sum()
+        self.pieces.0.iter().map(|piece| piece.items).sum()
+    }
+
+    /// Their bytes, with some for each line.
+    pub(crate) fn bytes(&self) -> usize {
+        self.pieces.0.iter().map(|piece| piece.size().bytes).sum()
     }
 
     /// Takes them out: hands each to `each`, with its line feed, its time stamp and its level.
     pub(crate) fn drain(&mut self, mut each: impl FnMut(&[u8], u64, Severity)) {
-        for mut piece in self.pieces.drain(..) {
-            while let Some((head, text)) = piece.take_first() {
-                each(text, head.nanos, head.severity);
-            }
-            self.spare.keep(piece.bytes);
+        while let Some((header, text)) = self.pieces.first() {
+            each(text, header.nanos, header.severity);
+            self.pieces.drop_first(&mut self.spare);
         }
     }
 }
@@ -269,7 +280,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::sink::queue::BatchLimits;
+    use crate::sink::Sink as _;
+    use crate::sink::account::Fate;
+    use crate::sink::queue::{BatchLimits, OnFull, Queue, QueueLimits};
 
     const NO_LINGER: std::time::Duration = std::time::Duration::ZERO;
 
@@ -346,6 +359,41 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn lines_of_all_levels_leave_a_queue_in_order(
+            lines in proptest::collection::vec((0..5_usize, 0..3000_usize, 0..6_usize), 0..200),
+            (items, bytes) in (1..60_usize, 1..300_000_usize),
+        ) {
+            let limits = QueueLimits { bytes: 1 << 20, on_full: OnFull::DropLowest, block: NO_LINGER };
+            let queue = Queue::<LineLane>::new("test", limits, None);
+            let mut batch = Lines::default();
+            let mut found = Vec::new();
+            let mut take = |items, bytes| {
+                queue.take_blocking(BatchLimits { items, bytes, linger: NO_LINGER }, &mut batch);
+                assert!(batch.len() <= items && (batch.bytes() <= bytes || batch.len() == 1));
+                queue.settle(batch.len() as u64, Fate::Delivered);
+                batch.drain(|text, nanos, severity| {
+                    assert!(text.starts_with(format!("{severity:?} {nanos} ").as_bytes()));
+                    found.push(nanos);
+                });
+            };
+            for (number, (severity, length, then)) in lines.iter().enumerate() {
+                let severity = Severity::ALL[*severity];
+                let text = format!("{severity:?} {number} {}\n", "x".repeat(*length));
+                queue.push(Line::new(&text, number as u64, severity));
+                if *then == 0 {
+                    take(items, bytes);
+                }
+            }
+            while queue.queued_bytes() > 0 {
+                take(items, bytes);
+            }
+            prop_assert_eq!(found, (0..lines.len() as u64).collect::<Vec<_>>());
+            prop_assert!(queue.counts().is_lossless());
+        }
+    }
+
     #[test]
     fn memory_of_lines_that_went_is_used_again() {
         let mut lane = LineLane::default();
@@ -359,7 +407,7 @@ mod tests {
         };
         for number in 0..10_000 {
             lane.push(number, Line::new(&text, number, Severity::Info));
-            pieces.insert(lane.pieces.back().map(|piece| piece.bytes.as_ptr()));
+            pieces.insert(lane.pieces.0.back().map(|piece| piece.bytes.as_ptr()));
             match number % 1000 {
                 0..100 => lane.drop_first(),
                 999 => {

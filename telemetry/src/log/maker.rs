@@ -40,10 +40,7 @@ pub(crate) struct Buffers {
     pub(crate) line: String,
     pub(crate) message: String,
     pub(crate) fields: Fields,
-    /// Fields of the event and its spans, as they will stand at the end of the line.
-    pub(crate) tail: String,
     pub(crate) scratch: String,
-    pub(crate) seen: Vec<&'static str>,
 }
 
 thread_local! {
@@ -56,11 +53,10 @@ impl Buffers {
         let kept = BUFFERS.try_with(Cell::take).ok().flatten();
         let mut buffers = kept.unwrap_or_default();
         buffers.line.clear();
-        buffers.tail.clear();
         buffers.message.clear();
         buffers.fields.clear();
         let result = with(&mut buffers);
-        let texts = [&buffers.line, &buffers.message, &buffers.tail, &buffers.scratch];
+        let texts = [&buffers.line, &buffers.message, &buffers.scratch];
         let held: usize = texts.iter().map(|text| text.capacity()).sum();
         let held = held + buffers.fields.capacity();
         if held <= KEPT {
@@ -73,7 +69,8 @@ impl Buffers {
 /// The head of a line.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Head<'a> {
-    pub(crate) at: jiff::Timestamp,
+    /// Nanoseconds since the Unix epoch.
+    pub(crate) at: u64,
     pub(crate) severity: Severity,
     pub(crate) target: &'a str,
 }
@@ -94,12 +91,30 @@ impl LineMaker {
         } = buffers;
         line.push_str("{\"timestamp\":\"");
         stamps.append(line, head.at);
-        line.push_str(after_timestamp(head.severity));
+        line.push_str("\",\"level\":\"");
+        line.push_str(head.severity.name());
+        line.push_str("\",\"message\":\"");
         line.push_str(message);
         line.push_str("\",\"target\":\"");
         json::escape(line, head.target);
         line.push('"');
         line.push_str(&self.fixed);
+    }
+
+    /// Bytes that there are for the fields of a line that was begun.
+    pub(crate) fn room(begun: &str) -> usize {
+        LINE_LIMIT.saturating_sub(begun.len() + RESERVED)
+    }
+
+    /// Ends `buffers.line` with the fields.
+    pub(crate) fn end(buffers: &mut Buffers) {
+        let Buffers { line, fields, .. } = buffers;
+        line.push_str(fields.json());
+        line.push_str(if fields.truncated {
+            ",\"truncated\":true}\n"
+        } else {
+            "}\n"
+        });
     }
 
     /// Makes a line that telemetry writes of itself, for `then`.
@@ -112,7 +127,7 @@ impl LineMaker {
         then: impl FnOnce(Line<'_>),
     ) {
         Buffers::lend(|buffers| {
-            let at = crate::wall_clock();
+            let at = clock::now();
             json::escape(&mut buffers.message, &self.redact.clean(message));
             self.begin(buffers, Head { at, severity, target });
             for (name, value) in fields {
@@ -122,7 +137,7 @@ impl LineMaker {
                 json::string(&mut buffers.line, &value.to_string());
             }
             buffers.line.push_str("}\n");
-            then(Line::new(&buffers.line, clock::nanos(at), severity));
+            then(Line::new(&buffers.line, at, severity));
         });
     }
 
@@ -144,72 +159,5 @@ impl LineMaker {
         );
         let fields: [(&str, &dyn Display); 2] = [("place", &place), ("suppressed", &suppressed.lines)];
         self.own(metadata.level().into(), metadata.target(), &message, &fields, then);
-    }
-}
-
-/// From the end of the time stamp to the message.
-const fn after_timestamp(severity: Severity) -> &'static str {
-    match severity {
-        Severity::Trace => "\",\"level\":\"TRACE\",\"message\":\"",
-        Severity::Debug => "\",\"level\":\"DEBUG\",\"message\":\"",
-        Severity::Info => "\",\"level\":\"INFO\",\"message\":\"",
-        Severity::Warn => "\",\"level\":\"WARN\",\"message\":\"",
-        Severity::Error => "\",\"level\":\"ERROR\",\"message\":\"",
-    }
-}
-
-/// Puts the fields of a line together from the inside out: each name once, and all that fits.
-#[derive(Debug)]
-pub(crate) struct Filling<'a> {
-    tail: &'a mut String,
-    seen: &'a mut Vec<&'static str>,
-    /// Bytes that there is room for.
-    room: usize,
-    truncated: bool,
-}
-
-impl<'a> Filling<'a> {
-    /// Begins with nothing. `head`: bytes of the line before the ids.
-    pub(crate) fn new(tail: &'a mut String, seen: &'a mut Vec<&'static str>, head: usize) -> Self {
-        seen.clear();
-        Self {
-            tail,
-            seen,
-            room: LINE_LIMIT.saturating_sub(head + RESERVED),
-            truncated: false,
-        }
-    }
-
-    /// Adds the fields of the event, then of its span, then of the one around it.
-    pub(crate) fn add(&mut self, fields: &Fields) {
-        self.truncated |= fields.truncated;
-        let before = self.seen.len();
-        let fits = self.tail.len() + fields.json().len() <= self.room;
-        if fits && !fields.names().any(|name| self.seen.contains(&name)) {
-            self.tail.push_str(fields.json());
-            self.seen.extend(fields.names());
-            return;
-        }
-        for (name, json) in fields.iter() {
-            if self.seen[..before].contains(&name) {
-                continue;
-            }
-            self.seen.push(name);
-            if self.tail.len() + json.len() <= self.room {
-                self.tail.push_str(json);
-            } else {
-                self.truncated = true;
-            }
-        }
-    }
-
-    /// Ends the line.
-    pub(crate) fn end(self) {
-        let end = if self.truncated {
-            ",\"truncated\":true}\n"
-        } else {
-            "}\n"
-        };
-        self.tail.push_str(end);
     }
 }

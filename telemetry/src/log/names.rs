@@ -4,14 +4,19 @@
 use super::json;
 use crate::redact::Redact;
 
-/// Names that a thread remembers.
-const SLOTS: usize = 128;
-/// Places at which a name may be.
+/// Names that a thread remembers: as many as so many bits tell apart, and a few.
+const BITS: u32 = 8;
+const SLOTS: usize = 1 << BITS;
+/// Places, from its own on, at which a name may be.
 const NEAR: usize = 4;
 
-/// The names that a thread met last.
+/// The names that a thread met.
 #[derive(Debug, Default)]
-pub(crate) struct Names(Vec<Option<Known>>);
+pub(crate) struct Names {
+    slots: Vec<Option<Known>>,
+    /// Which of those near goes next: were it always the same, two that are used would throw each other out for ever.
+    turn: usize,
+}
 
 /// A name, and who asked: another telemetry of the process may keep other names secret.
 #[derive(Debug)]
@@ -37,17 +42,22 @@ pub(crate) struct Name {
 impl Names {
     /// What is known of a field's name.
     pub(crate) fn of(&mut self, field: &'static str, redact: &Redact) -> &Name {
-        if self.0.is_empty() {
-            self.0.resize_with(SLOTS, || None);
+        if self.slots.is_empty() {
+            self.slots.resize_with(SLOTS + NEAR, || None);
         }
         // A constant is told from others by its place: what is there never changes.
         let place = (field.as_ptr().addr() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let first = (place >> 32) as usize % SLOTS;
-        let mut slots = (first..first + NEAR).map(|slot| slot % SLOTS);
-        let same = |known: &Known| std::ptr::eq(known.field, field) && known.redact == redact.id();
-        let found = slots.find(|slot| self.0[*slot].as_ref().is_none_or(same));
-        // Where all near are taken, the first goes.
-        let known = &mut self.0[found.unwrap_or(first)];
+        let first = (place >> (64 - BITS)) as usize;
+        let free = |known: &Option<Known>| match known {
+            None => true,
+            Some(known) => std::ptr::eq(known.field, field) && known.redact == redact.id(),
+        };
+        let found = self.slots[first..first + NEAR].iter().position(free);
+        let at = found.unwrap_or_else(|| {
+            self.turn = (self.turn + 1) % NEAR;
+            self.turn
+        });
+        let known = &mut self.slots[first + at];
         if found.is_none() {
             *known = None;
         }

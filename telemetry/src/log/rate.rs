@@ -31,7 +31,7 @@ struct Place {
 
 #[derive(Debug, Default)]
 struct Window {
-    second: i64,
+    second: u64,
     written: u32,
     suppressed: u64,
 }
@@ -64,7 +64,7 @@ impl RateLimit {
     }
 
     /// Decides on a line of this place in this second.
-    pub(crate) fn admit(&self, metadata: &'static Metadata<'static>, second: i64) -> Verdict {
+    pub(crate) fn admit(&self, metadata: &'static Metadata<'static>, second: u64) -> Verdict {
         let limit = self.inner.limit.load(Ordering::Relaxed);
         if limit == 0 {
             return Verdict::Write;

@@ -24,7 +24,7 @@ pub(crate) struct Entry {
 impl Entry {
     /// Lines from the queue. They share their memory.
     pub(crate) fn all_of(lines: &mut Lines) -> Vec<Self> {
-        let mut text = Vec::new();
+        let mut text = Vec::with_capacity(lines.bytes());
         let mut places = Vec::with_capacity(lines.len());
         lines.drain(|line, nanos, level| {
             let start = text.len();
@@ -89,8 +89,9 @@ impl Stamps {
             entry.at += *times;
         }
         // A batch shares its memory, which one line must not hold until the next of its level comes.
-        for first in self.last.iter_mut().filter_map(|run| run.first.as_mut()) {
-            *first = Bytes::copy_from_slice(first);
+        let firsts = self.last.iter_mut().filter_map(|run| run.first.as_mut());
+        for shared in firsts.filter(|first| !first.is_unique()) {
+            *shared = Bytes::copy_from_slice(shared);
         }
     }
 }

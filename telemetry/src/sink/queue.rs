@@ -140,9 +140,10 @@ struct State<L> {
     closed: Option<Instant>,
 }
 
+/// A lane, and how much waits in it.
 #[derive(Default)]
 struct Counted<L> {
-    lane: L,
+    waiting: L,
     items: u64,
     bytes: usize,
 }
@@ -259,13 +260,17 @@ impl<L: Lane> Queue<L> {
             state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         if !limits.linger.is_zero() {
-            state.wake_at = limits.bytes;
+            let enough = self.enough(limits);
+            state.wake_at = enough;
             let more = |state: &mut State<L>| {
                 let hurry = state.hurry || state.closed.is_some();
-                state.bytes < limits.bytes && !hurry
+                state.bytes < enough && !hurry
             };
             let waited = self.filled.wait_timeout_while(state, limits.linger, more);
             (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+            if state.account.is_sealed() {
+                return false;
+            }
         }
         self.take(state, limits, batch);
         true
@@ -274,13 +279,14 @@ impl<L: Lane> Queue<L> {
     /// The same for a consumer that is a task. Nothing is taken when the future is dropped.
     pub(crate) async fn take_async(&self, limits: BatchLimits, batch: &mut L::Batch) -> bool {
         let mut until = None;
+        let enough = self.enough(limits);
         loop {
             {
                 let mut state = self.lock();
                 let queued = state.bytes;
                 let hurry = state.hurry || state.closed.is_some() || limits.linger.is_zero();
                 let over = until.is_some_and(|until| Instant::now() >= until);
-                if queued > 0 && (queued >= limits.bytes || hurry || over) {
+                if queued > 0 && (queued >= enough || hurry || over) {
                     self.take(state, limits, batch);
                     return true;
                 }
@@ -290,7 +296,7 @@ impl<L: Lane> Queue<L> {
                 if queued > 0 && until.is_none() {
                     until = Some(Instant::now() + limits.linger);
                 }
-                state.wake_at = if queued == 0 { 1 } else { limits.bytes };
+                state.wake_at = if queued == 0 { 1 } else { enough };
             }
             match until {
                 None => self.filled_task.notified().await,
@@ -302,16 +308,21 @@ impl<L: Lane> Queue<L> {
         }
     }
 
+    /// Bytes at which a consumer waits for no more: those of a batch, and fewer than would fill the queue.
+    fn enough(&self, limits: BatchLimits) -> usize {
+        limits.bytes.min(self.limits.bytes / 2)
+    }
+
     fn take(&self, mut state: MutexGuard<'_, State<L>>, limits: BatchLimits, batch: &mut L::Batch) {
         state.wake_at = usize::MAX;
         let mut room = Room::new(limits);
         while let Some((lane, others)) = state.oldest() {
             let lane = &mut state.lanes[lane];
             let before = room.taken;
-            lane.lane.take(others, &mut room, batch);
+            lane.waiting.take(others, &mut room, batch);
             lane.items -= (room.taken.items - before.items) as u64;
             lane.bytes -= room.taken.bytes - before.bytes;
-            if lane.lane.first().is_some_and(|(number, _)| number < others) {
+            if lane.waiting.first().is_some_and(|(number, _)| number < others) {
                 break;
             }
         }
@@ -319,9 +330,7 @@ impl<L: Lane> Queue<L> {
         if state.bytes == 0 {
             state.hurry = false;
         }
-        // The end may come while the consumer waits for more: nothing is emitted after it.
         if state.bytes <= self.limits.bytes / 2
-            && !state.account.is_sealed()
             && let Some(notice) = &self.notice
             && let Some(lost) = state.lost.take()
         {
@@ -455,7 +464,7 @@ impl<L: Lane> Sink for Queue<L> {
 impl<L: Lane> State<L> {
     fn put(&mut self, item: L::Item<'_>, bytes: usize) {
         let lane = &mut self.lanes[item.severity() as usize];
-        lane.lane.push(self.next, item);
+        lane.waiting.push(self.next, item);
         lane.items += 1;
         lane.bytes += bytes;
         self.next += 1;
@@ -467,7 +476,9 @@ impl<L: Lane> State<L> {
         let mut oldest = None;
         let mut others = u64::MAX;
         for (index, lane) in self.lanes.iter().enumerate() {
-            let Some((number, _)) = lane.lane.first() else { continue };
+            let Some((number, _)) = lane.waiting.first() else {
+                continue;
+            };
             match oldest {
                 Some((_, known)) if known < number => others = others.min(number),
                 _ => {
@@ -480,12 +491,12 @@ impl<L: Lane> State<L> {
     }
 
     fn drop_lowest(&mut self) -> bool {
-        let first = |lane: &Counted<L>| lane.lane.first().map(|(_, bytes)| bytes);
+        let first = |lane: &Counted<L>| lane.waiting.first().map(|(_, bytes)| bytes);
         let mut lanes = self.lanes.iter_mut();
         let Some((lane, bytes)) = lanes.find_map(|lane| first(lane).map(|bytes| (lane, bytes))) else {
             return false;
         };
-        lane.lane.drop_first();
+        lane.waiting.drop_first();
         lane.items -= 1;
         lane.bytes -= bytes;
         self.bytes -= bytes;

@@ -202,22 +202,43 @@ fn nothing_is_emitted_after_the_end() {
     let told = |lost: Lost, batch: &mut Vec<Thing>| {
         batch.push(thing(Severity::Warn, lost.items));
     };
-    let queue = Queue::<Things>::new("test", limits(20, OnFull::DropLowest), Some(Box::new(told)));
-    (0..5).for_each(|number| queue.push(thing(Severity::Info, number)));
+    let queue = Queue::<Things>::new("test", limits(100, OnFull::DropLowest), Some(Box::new(told)));
+    queue.push(thing(Severity::Info, 0));
     let lingering = BatchLimits {
-        bytes: 1000,
-        items: 1000,
         linger: Duration::from_secs(60),
+        ..ALL
+    };
+    std::thread::scope(|scope| {
+        let taken = scope.spawn(|| queue.take_blocking(lingering, &mut Vec::new()));
+        while queue.lock().wake_at != 50 {
+            std::thread::yield_now();
+        }
+        queue.push(Thing {
+            bytes: 101,
+            ..thing(Severity::Info, 1)
+        });
+        let sealed = queue.seal();
+        assert!(sealed.is_exact(), "{sealed:?}");
+        assert!(!taken.join().unwrap(), "the end is over");
+        assert_eq!(queue.counts(), sealed);
+    });
+}
+
+/// A batch may be larger than the queue: a consumer that waits for a full one would sleep while callers lose.
+#[test]
+fn nobody_lingers_before_a_queue_that_is_half_full() {
+    let queue = Queue::<Things>::new("test", limits(100, OnFull::DropNewest), None);
+    let lingering = BatchLimits {
+        linger: Duration::from_secs(3600),
+        ..ALL
     };
     std::thread::scope(|scope| {
         let taken = scope.spawn(|| take(&queue, lingering));
-        while queue.lock().wake_at != lingering.bytes {
+        while queue.lock().wake_at != 1 {
             std::thread::yield_now();
         }
-        let sealed = queue.seal();
-        assert!(sealed.is_exact(), "{sealed:?}");
-        assert_eq!(taken.join().unwrap(), []);
-        assert_eq!(queue.counts(), sealed);
+        (0..5).for_each(|number| queue.push(thing(Severity::Info, number)));
+        assert_eq!(numbers(&taken.join().unwrap()), [0, 1, 2, 3, 4]);
     });
 }
 
