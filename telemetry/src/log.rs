@@ -12,6 +12,7 @@ pub(crate) mod pretty;
 pub(crate) mod rate;
 pub(crate) mod settings;
 pub(crate) mod stdout;
+pub(crate) mod waiting;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,10 +25,11 @@ use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
 use self::fields::{Fields, Recorder};
-use self::line::{Line, LineLane};
+use self::line::Line;
 use self::maker::{Buffers, Head, LineMaker};
 use self::pretty::Pretty;
 use self::rate::{RateLimit, Suppressed, Verdict};
+use self::waiting::LineLane;
 use crate::sink::queue::{Queue, Severity};
 use crate::trace::kept::known;
 

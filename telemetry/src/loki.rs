@@ -36,7 +36,7 @@ pub use spool::SpoolError;
 pub use wire::LokiCompression;
 
 use crate::InitError;
-use crate::log::line::LineLane;
+use crate::log::waiting::LineLane;
 use crate::metrics::Histogram;
 use crate::report::SinkCounts;
 use crate::sink::Sink;

@@ -11,8 +11,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::time::Instant;
 use tracing::dispatcher::{self, Dispatch};
 
-use super::line::{Line, LineLane, Lines};
+use super::line::Line;
 use super::maker::LineMaker;
+use super::waiting::{LineLane, Lines};
 use crate::metrics::Histogram;
 use crate::report::DropReason;
 use crate::sink::account::Fate;

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::log::line::Lines;
+use crate::log::waiting::Lines;
 use crate::sink::queue::Severity;
 
 /// A line, as it is sent.

@@ -13,7 +13,7 @@ use super::entry::{Entry, Stamps};
 use super::parcel::Parcel;
 use super::spool::{Batch, Spool};
 use super::worker::{Alarm, Courier, time_is_over};
-use crate::log::line::{LineLane, Lines};
+use crate::log::waiting::{LineLane, Lines};
 use crate::report::DropReason;
 use crate::sink::Sink as _;
 use crate::sink::account::Fate;

@@ -12,7 +12,7 @@ use super::client::{Answer, Client};
 use super::entry::{Entry, Stamps};
 use super::parcel::Parcel;
 use super::wire::Encoder;
-use crate::log::line::{LineLane, Lines};
+use crate::log::waiting::{LineLane, Lines};
 use crate::metrics::Histogram;
 use crate::sink::account::Fate;
 use crate::sink::queue::{BatchLimits, Queue, Severity};

@@ -1,5 +1,5 @@
 //! How items wait in a queue: those of one severity in a lane, in the order in which they came. Most kinds of items wait
-//! as they are; lines wait as bytes ([`LineLane`](crate::log::line::LineLane)).
+//! as they are; lines wait as bytes ([`LineLane`](crate::log::waiting::LineLane)).
 
 use std::collections::VecDeque;
 
