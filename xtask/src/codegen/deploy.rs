@@ -4,6 +4,7 @@
 
 mod compose;
 mod configuration;
+mod image;
 mod kubernetes;
 mod stack;
 mod yaml;
@@ -22,8 +23,15 @@ const FOLDER: &str = "services/deploy";
 /// # Errors
 /// When opsctl.toml cannot be read, a file cannot be written, or is stale and `check` is set.
 pub fn write(check: bool) -> Result<()> {
-    let folder = peers::workspace_root().join(FOLDER);
-    for (name, text) in files(&Stack::read()?) {
+    let root = peers::workspace_root();
+    let toolchain =
+        fs::read_to_string(root.join("rust-toolchain.toml")).context("could not read rust-toolchain.toml")?;
+    let toolchain: toml::Value = toml::from_str(&toolchain)?;
+    let rust = toolchain["toolchain"]["channel"]
+        .as_str()
+        .context("rust-toolchain.toml names no channel")?;
+    let folder = root.join(FOLDER);
+    for (name, text) in files(&Stack::read()?, rust) {
         let file = folder.join(name);
         if fs::read_to_string(&file).is_ok_and(|old| old == text) {
             continue;
@@ -36,7 +44,7 @@ pub fn write(check: bool) -> Result<()> {
 }
 
 /// Every file with its text.
-fn files(stack: &Stack) -> Vec<(&'static str, String)> {
+fn files(stack: &Stack, rust: &str) -> Vec<(&'static str, String)> {
     let configurations = [
         (
             configuration::COLLECTOR,
@@ -79,7 +87,12 @@ fn files(stack: &Stack) -> Vec<(&'static str, String)> {
         + &manifests.join("---\n");
     let compose = head("Held against compose-go, which Docker reads such files with; NOT started.")
         + &yaml::text(&compose::file(stack));
-    files.extend([("docker-compose.yaml", compose), ("kubernetes.yaml", manifests)]);
+    let image = head("NOT BUILT: no Docker has read it.") + &image::file(stack, rust);
+    files.extend([
+        ("docker-compose.yaml", compose),
+        ("kubernetes.yaml", manifests),
+        (image::FILE, image),
+    ]);
     files
 }
 

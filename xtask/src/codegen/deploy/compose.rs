@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::image;
 use super::stack::{Container, Stack};
 
 /// The document.
@@ -65,6 +66,10 @@ fn service(container: &Container) -> Value {
     });
     if let Value::Object(entries) = &mut service {
         entries.retain(|_, value| *value != json!({}) && *value != json!([]));
+        if container.image == image::NAME {
+            let build = json!({ "context": "../..", "dockerfile": format!("services/deploy/{}", image::FILE) });
+            entries.insert("build".to_owned(), build);
+        }
         if container.optional {
             entries.insert("profiles".to_owned(), json!([container.name]));
         }

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fs};
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-use super::configuration;
+use super::{configuration, image};
 
 /// One program and everything that its surroundings must know of it.
 pub struct Container {
@@ -97,7 +97,7 @@ pub struct Stack {
 pub const HTTP: u16 = 8080;
 const GRPC: u16 = 9090;
 /// The user of the services' image; the number that images without a distribution use.
-const SERVICE_USER: u32 = 65532;
+pub const SERVICE_USER: u32 = 65532;
 
 impl Stack {
     /// From the project's opsctl.toml.
@@ -158,7 +158,7 @@ fn service_container(name: &str, service: &Service, defaults: &Service) -> Conta
     }
     Container {
         name: name.to_owned(),
-        image: "opsctl-services:dev".to_owned(),
+        image: image::NAME.to_owned(),
         arguments: service.local.command.clone(),
         environment,
         choices: Vec::new(),
