@@ -15,7 +15,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::exit::Exit;
-use crate::output::{Paint, Style};
+use crate::output::{Paint, Style, printable};
 
 /// What every command returns: the code of a finished command, or the failure that the user is told.
 pub(crate) type Outcome = Result<Exit, Failure>;
@@ -116,17 +116,18 @@ impl Failure {
         self
     }
 
-    /// The lines for a person, on stderr.
+    /// The lines for a person, on stderr. What was typed and what services and servers said stand in it, so that
+    /// whatever could steer a terminal is escaped.
     pub(crate) fn text(&self, paint: Paint) -> String {
-        let mut text = format!("{} {}\n", paint.apply(Style::Error, "error:"), self.message);
+        let mut text = format!("{} {}\n", paint.apply(Style::Error, "error:"), printable(&self.message));
         for detail in &self.details {
-            let _ = writeln!(text, "  {detail}");
+            let _ = writeln!(text, "  {}", printable(detail));
         }
         for cause in &self.causes {
-            let _ = writeln!(text, "  caused by: {}", cause.replace('\n', "\n    "));
+            let _ = writeln!(text, "  caused by: {}", printable(cause).replace('\n', "\n    "));
         }
         if let Some(help) = &self.help {
-            let _ = writeln!(text, "{} {help}", paint.apply(Style::Hint, "help:"));
+            let _ = writeln!(text, "{} {}", paint.apply(Style::Hint, "help:"), printable(help));
         }
         text
     }

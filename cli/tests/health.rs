@@ -150,6 +150,20 @@ fn what_a_server_says_does_not_steer_the_terminal() {
     assert!(told.contains(r"503 \u{1b}[2Jgone\nx"), "{told:?}");
 }
 
+#[test]
+fn what_was_typed_does_not_steer_the_terminal_and_a_password_is_not_told() {
+    let told = check(&["http://a\u{1b}[2J/", "--json"]).ended(2).stderr;
+    assert!(told.contains(r"http://a\u001b[2J/"), "{told:?}");
+    let told = check(&["http://a\u{1b}[2J/"]).ended(2).stderr;
+    assert!(told.contains(r"`http://a\u{1b}[2J/` cannot be asked"), "{told:?}");
+    for word in ["http://me:hunter2@h/", "htp://me:hunter2@h/", "me:hunter2@h:80"] {
+        for more in [&[][..], &["--json"]] {
+            let told = check(&[&[word], more].concat()).ended(2).stderr;
+            assert!(told.contains("…@h") && !told.contains("hunter2"), "{told}");
+        }
+    }
+}
+
 /// tonic's own health server, which knows `orders` and everything (`""`).
 struct Grpc {
     runtime: tokio::runtime::Runtime,

@@ -140,6 +140,7 @@ pub(super) fn resolve(context: &Context, words: &[String], group: Option<&str>) 
                 endpoint: Ok(address(word, group)?),
             });
         } else if word.contains([':', '/']) {
+            let word = without_user(word);
             return Err(
                 Failure::usage("invalid_url", format!("`{word}` is neither a service nor an address"))
                     .help(format!("`http://{word}` or `grpc://{word}`?")),
@@ -270,11 +271,21 @@ fn absent(service: &str, instance: Option<&str>, reason: &'static str, detail: i
     }
 }
 
+/// An address as it may be told: what stands before an `@` may be a password, and a probe's words end in events and logs.
+fn without_user(word: &str) -> String {
+    let (scheme, rest) = word.split_at(word.find("://").map_or(0, |at| at + 3));
+    match rest.rfind('@') {
+        Some(at) => format!("{scheme}…{}", &rest[at..]),
+        None => word.to_owned(),
+    }
+}
+
 const SCHEMES: [&str; 5] = ["http", "https", "grpc", "grpcs", "tcp"];
 
 /// An address as typed.
 fn address(word: &str, group: Option<&str>) -> Result<Endpoint, Failure> {
-    let invalid = |why: String| Failure::usage("invalid_url", format!("`{word}` cannot be asked")).cause(why);
+    let shown = without_user(word);
+    let invalid = |why: String| Failure::usage("invalid_url", format!("`{shown}` cannot be asked")).cause(why);
     let uri: Uri = word
         .parse()
         .map_err(|error: http::uri::InvalidUri| invalid(format!("it is no address: {error}")))?;
