@@ -114,6 +114,25 @@ pub(crate) fn tree(width: Option<usize>) -> clap::Command {
     tree.help_template(short).term_width(width)
 }
 
+/// Takes the line ends out of the paragraphs below each command's long help: clap breaks lines at the terminal's width,
+/// and those of the source beside its own would leave every other line short. Lines that are set in stay as they are.
+pub(crate) fn unfolded(mut command: clap::Command) -> clap::Command {
+    if let Some(after) = command.get_after_long_help().map(ToString::to_string) {
+        let mut text = String::new();
+        let mut flows = false;
+        for line in after.lines() {
+            let prose = !line.is_empty() && !line.starts_with(' ');
+            if !text.is_empty() {
+                text.push(if flows && prose { ' ' } else { '\n' });
+            }
+            text.push_str(line);
+            flows = prose;
+        }
+        command = command.after_long_help(text);
+    }
+    command.mut_subcommands(unfolded)
+}
+
 /// The whole of `opsctl --help`.
 fn long_help(width: Option<usize>) -> clap::Command {
     let (tree, width) = (Cli::command(), width.unwrap_or(WIDTH).min(WIDTH));
@@ -225,6 +244,8 @@ fn parse(process: &Process) -> Result<Cli, Exit> {
     let wants_all = process.args.get(1).is_some_and(|arg| arg == "--help");
     let mut tree = if wants_all {
         long_help(out.width)
+    } else if process.args.iter().any(|arg| arg == "--help") {
+        unfolded(tree(out.width))
     } else {
         tree(out.width)
     };

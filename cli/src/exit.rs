@@ -74,7 +74,7 @@ impl Exit {
             Self::Failed => "failed (full disk, damaged key file, a bug)",
             Self::Usage => "usage or configuration (unknown key, wrong password, port taken)",
             Self::Partial => "partial: some items were skipped or damaged, and are listed",
-            Self::No => "the answer is no (unhealthy, damage found, drill failed, canary rolled back)",
+            Self::No => "the answer is no (unhealthy, damaged, drill failed, canary rolled back)",
             Self::Refused => "refused: no consent, or a guard",
             Self::UndoIncomplete => "undo incomplete, run `opsctl recover`",
             Self::Unreachable => "unreachable or timed out",

@@ -110,6 +110,29 @@ fn long_help_tells_examples_and_exit_status() {
 }
 
 #[test]
+fn paragraphs_of_long_help_break_where_the_line_is_full() {
+    let sandbox = Sandbox::new();
+    // The overview of the root is a list of lines.
+    for command in &COMMANDS[1..] {
+        for words in [words(command, &["--help"]), [&["help"], &*words(command, &[])].concat()] {
+            let text = sandbox.run(&words).ended(0).stdout;
+            let lines: Vec<&str> = text.lines().collect();
+            for pair in lines.windows(2) {
+                let prose = pair.iter().all(|line| !line.is_empty() && !line.starts_with(' '));
+                let next = pair[1].split(' ').next().unwrap_or_default();
+                let full = pair[0].chars().count() + 1 + next.chars().count() > 80;
+                assert!(
+                    !prose || full,
+                    "`opsctl {}` breaks early:\n{}",
+                    words.join(" "),
+                    pair.join("\n")
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn usage_errors() {
     let sandbox = Sandbox::new();
     let mut all = String::new();

@@ -32,7 +32,7 @@ pub(super) fn topics() -> impl Iterator<Item = (&'static str, String)> {
 
 /// Runs the command.
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
-    let mut tree = cli::tree(context.out.width);
+    let mut tree = cli::unfolded(cli::tree(context.out.width));
     if let [topic] = args.words.as_slice()
         && let Some((_, text)) = TOPICS.iter().find(|(name, _)| name == topic)
     {
