@@ -101,6 +101,15 @@ impl<'a> Sources<'a> {
         }
     }
 
+    /// What may be amiss when no line was found. Files are looked through as far as they are kept; a Loki is not.
+    pub(crate) fn none_found(&self, since: Option<Duration>) -> &'static str {
+        if self.loki.is_none() && since.is_none() {
+            "is it right, and not older than what is kept?"
+        } else {
+            "is it right, and not older than what was looked at? `--since 7d` looks a week back"
+        }
+    }
+
     /// Where spans are looked for, in words.
     pub(crate) fn spans_from(&self) -> String {
         match &self.traces {

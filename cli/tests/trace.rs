@@ -219,7 +219,13 @@ fn what_is_not_there_is_a_no_and_says_what_to_do() {
     sandbox
         .run(&["logs", "--trace", "corr-2"])
         .ended(4)
-        .says("no line has the correlation id `corr-2`");
+        .says("no line has the correlation id `corr-2`")
+        .says("not older than what is kept?");
+    // Only who looked at a part is told to look further back.
+    sandbox
+        .run(&["logs", "--trace", "corr-2", "--since", "1h"])
+        .ended(4)
+        .says("`--since 7d` looks a week back");
     sandbox
         .run(&["logs", "ordres", "--trace", "corr-1"])
         .ended(2)

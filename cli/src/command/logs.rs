@@ -135,7 +135,7 @@ fn of_request(args: &Args, id: &str, context: &Context) -> Outcome {
     };
     let found = context.interruptible(sources.lines(&id, query))??;
     if found.items.is_empty() {
-        return Err(no_lines(&id, &sources));
+        return Err(no_lines(&id, &sources, args.since));
     }
     for line in &found.items {
         tell(context, line)?;
@@ -149,7 +149,8 @@ fn of_request(args: &Args, id: &str, context: &Context) -> Outcome {
 }
 
 /// Nobody wrote of it.
-fn no_lines(id: &RequestId, sources: &Sources<'_>) -> Failure {
+fn no_lines(id: &RequestId, sources: &Sources<'_>, since: Option<Duration>) -> Failure {
+    let hint = sources.none_found(since);
     Failure::new(
         Exit::No,
         "not_found",
@@ -157,10 +158,8 @@ fn no_lines(id: &RequestId, sources: &Sources<'_>) -> Failure {
     )
     .cause(format!("looked in {}", sources.lines_from()))
     .help(match id {
-        RequestId::Trace(_) => "is it older than what is kept or looked at? `--since 7d` looks further back",
-        RequestId::Correlation(_) => {
-            "services answer with the id that they took as the header X-Correlation-ID; `--since 7d` looks further back"
-        }
+        RequestId::Trace(_) => hint.to_owned(),
+        RequestId::Correlation(_) => format!("{hint} Services answer with the id that they took as X-Correlation-ID"),
     })
 }
 

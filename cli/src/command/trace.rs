@@ -4,6 +4,8 @@
 mod draw;
 mod tree;
 
+use std::time::Duration;
+
 use serde::Serialize;
 use serde_json::Value;
 
@@ -33,7 +35,7 @@ pub(crate) struct Args {
 
     /// With a correlation id or --logs: how far back to look for lines
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
-    since: Option<std::time::Duration>,
+    since: Option<Duration>,
 }
 
 fn help() -> String {
@@ -138,7 +140,8 @@ async fn find(args: &Args, id: &RequestId, sources: &Sources<'_>) -> Result<Vec<
         lines = Some(found);
     }
     if traces.is_empty() {
-        return Err(no_trace(id, sources, lines.as_deref().unwrap_or_default()));
+        let lines = lines.as_deref().unwrap_or_default();
+        return Err(no_trace(id, sources, lines, args.since));
     }
     let lines = match (args.logs, lines) {
         (false, _) => Vec::new(),
@@ -159,7 +162,7 @@ async fn find(args: &Args, id: &RequestId, sources: &Sources<'_>) -> Result<Vec<
         .collect())
 }
 
-fn no_trace(id: &RequestId, sources: &Sources<'_>, lines: &[Line]) -> Failure {
+fn no_trace(id: &RequestId, sources: &Sources<'_>, lines: &[Line], since: Option<Duration>) -> Failure {
     let failure = Failure::new(
         Exit::No,
         "not_found",
@@ -169,7 +172,7 @@ fn no_trace(id: &RequestId, sources: &Sources<'_>, lines: &[Line]) -> Failure {
     if lines.is_empty() {
         return failure
             .cause(format!("and found no line with it in {}", sources.lines_from()))
-            .help("is it right, and not older than what is kept?");
+            .help(sources.none_found(since));
     }
     let count = plural(lines.len() as u64, "line has", "lines have");
     failure
