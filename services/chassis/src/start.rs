@@ -4,6 +4,8 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use telemetry::InitError;
+
 use crate::listen::ListenError;
 use crate::sqlite::SqliteError;
 
@@ -64,6 +66,10 @@ fn code(error: &anyhow::Error) -> u8 {
                 cause.downcast_ref(),
                 Some(health::BuildError::Setting { .. } | health::BuildError::Listen { .. })
             )
+            || matches!(
+                cause.downcast_ref(),
+                Some(InitError::Setting { .. } | InitError::Filter { .. } | InitError::Listen { .. })
+            )
             || cause.is::<telemetry::AdminError>()
             || matches!(
                 cause.downcast_ref(),
@@ -91,6 +97,11 @@ mod tests {
         };
         assert_eq!(code(&anyhow::Error::from(taken).context("start")), 2);
         assert_eq!(code(&anyhow::Error::from(Misconfigured("no".into()))), 2);
+        for (name, value) in [("LOG_FORMAT", "xml"), ("RUST_LOG", "info,,=")] {
+            let telemetry =
+                telemetry::Telemetry::builder("orders").read_env(|read| (read == name).then(|| value.into()));
+            assert_eq!(code(&telemetry.init().err().unwrap().into()), 2, "{name}={value}");
+        }
         assert_eq!(code(&anyhow::anyhow!("bug")), 1);
         assert_eq!(code(&anyhow::Error::from(health::Interrupted)), 143);
     }
