@@ -13,6 +13,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
 use answers::{Answers, http};
 use sandbox::{Sandbox, eventually, tiny_service};
@@ -21,6 +22,7 @@ use sandbox::{Sandbox, eventually, tiny_service};
 struct Terminal {
     child: Child,
     seen: Arc<Mutex<Vec<u8>>>,
+    reader: JoinHandle<()>,
 }
 
 impl Terminal {
@@ -54,13 +56,13 @@ impl Terminal {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let mut output = child.stdout.take().expect("a pipe");
         let copy = Arc::clone(&seen);
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             let mut bytes = [0; 4096];
             while let Ok(read @ 1..) = output.read(&mut bytes) {
                 copy.lock().expect("nobody panics with it").extend(&bytes[..read]);
             }
         });
-        Self { child, seen }
+        Self { child, seen, reader }
     }
 
     /// What was sent so far, as it is.
@@ -111,6 +113,7 @@ impl Terminal {
             ended = self.child.try_wait().expect("our own child");
             ended.is_some()
         });
+        eventually("the end of what it sent", || self.reader.is_finished());
         let shown = self.shown();
         assert_eq!(ended.and_then(|status| status.code()), Some(code), "{shown}");
         shown
@@ -245,9 +248,10 @@ fn a_watch_changes_in_place_and_gives_the_terminal_back() {
         status.store(200, Ordering::SeqCst);
         let mut terminal = Terminal::with(&sandbox, 100, &typed, variables);
         terminal.sees("healthy");
-        terminal.sees("Ctrl-C ends");
+        terminal.sees("0 of 1 down  Ctrl-C ends");
         status.store(503, Ordering::SeqCst);
         terminal.sees("unhealthy");
+        terminal.sees("1 of 1 down  Ctrl-C ends");
         let sent = terminal.sent();
         assert!(
             sent.contains("\u{1b}[?1049h\u{1b}[?25l"),

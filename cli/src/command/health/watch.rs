@@ -200,6 +200,13 @@ impl Watched {
             task: None,
         }
     }
+
+    /// Whether a check of it would fail.
+    fn is_down(&self) -> bool {
+        self.answer
+            .as_ref()
+            .is_some_and(|answer| answer.state > State::Degraded)
+    }
 }
 
 /// Asks one endpoint until it is stopped.

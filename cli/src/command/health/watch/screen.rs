@@ -47,7 +47,9 @@ impl<'a> Screen<'a> {
             line(&format!("… {} more lines", total - shown));
         }
         let now = self.context.now().strftime("%TZ").to_string();
-        let foot: String = format!("{now}  Ctrl-C ends")
+        // What does not fit may be what matters.
+        let down = all.values().filter(|watched| watched.is_down()).count();
+        let foot: String = format!("{now}  {down} of {} down  Ctrl-C ends", all.len())
             .chars()
             .take(columns.saturating_sub(1))
             .collect();
@@ -76,7 +78,11 @@ impl<'a> Screen<'a> {
                 table.styled(cells);
                 continue;
             };
-            let since = now.duration_since(watched.since).as_secs_f64().max(0.0);
+            let since = now.duration_since(watched.since).as_secs().max(0);
+            let since = match since {
+                0..60 => format!("{since} s"),
+                _ => seconds(since as f64),
+            };
             let took = answer
                 .latency
                 .map_or("-".to_owned(), |took| latency(took.as_secs_f64()));
@@ -84,7 +90,7 @@ impl<'a> Screen<'a> {
                 (name.clone(), Some(Style::Hint)),
                 ((*protocol).to_owned(), None),
                 (answer.state.word().to_owned(), Some(answer.state.style())),
-                (seconds(since.floor()), None),
+                (since, None),
                 (watched.before.map_or("-", super::State::word).to_owned(), None),
                 (took, None),
                 (answer.detail.clone(), None),
