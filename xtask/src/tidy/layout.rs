@@ -22,6 +22,7 @@ const FOLDERS: &[&str] = &[
 ];
 
 const FILES: &[&str] = &[
+    ".dockerignore",
     ".gitattributes",
     ".gitignore",
     "ARCHITECTURE.md",
