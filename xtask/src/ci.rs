@@ -28,6 +28,8 @@ const PARTS: &[Part] = &[
             "clippy",
             "--workspace",
             "--all-targets",
+            // Some are on for nobody else in the workspace.
+            "--all-features",
             "--quiet",
             "--",
             "-D",
