@@ -324,6 +324,60 @@ async fn the_admin_socket_is_private_and_read_only_until_writes_are_allowed() {
 }
 
 #[tokio::test]
+async fn the_rate_of_lines_is_set_for_a_time_and_a_wrong_one_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("a.sock");
+    let address = format!("unix:{}", socket.display());
+    let service = Running::start(&[
+        ("ADMIN_ADDR", &address),
+        ("ADMIN_WRITES", "1"),
+        ("LOG_LINES_PER_SECOND", "7"),
+    ]);
+    service.until("/readyz", 200).await;
+    let client = reqwest::Client::builder().unix_socket(socket).build().unwrap();
+    let rate = async || -> (Value, Option<f64>) {
+        let shown = client.get("http://x/lograte").send().await.unwrap();
+        let shown: Value = shown.json().await.unwrap();
+        assert_eq!(
+            (&shown["schema"], &shown["base"]),
+            (&"opsctl.lograte/v1".into(), &7.into())
+        );
+        (shown["lines_per_second"].clone(), shown["ttl_seconds"].as_f64())
+    };
+    let put = async |body: &'static str| {
+        let answer = client.put("http://x/lograte").body(body).send().await.unwrap();
+        answer.status().as_u16()
+    };
+    assert_eq!(rate().await, (7.into(), None));
+
+    assert_eq!(put(r#"{"lines_per_second":2,"ttl":"1m"}"#).await, 200);
+    let (limit, left) = rate().await;
+    assert_eq!(limit, 2);
+    assert!(left.is_some_and(|left| left > 0.0 && left <= 60.0), "{left:?}");
+    for wrong in [
+        r#"{"lines_per_second":-1}"#,
+        r#"{"lines_per_second":"3"}"#,
+        r#"{"lines_per_second":3,"ttl":"soon"}"#,
+        r#"{"lines_per_second":3,"ttl":"25h"}"#,
+        r#"{"lines_per_second":3,"tll":"1m"}"#,
+        r#"{"ttl":"1m"}"#,
+        "3",
+    ] {
+        assert_eq!(put(wrong).await, 400, "{wrong}");
+        assert_eq!(rate().await.0, 2, "{wrong}");
+    }
+    // 0 is no limit.
+    assert_eq!(put(r#"{"lines_per_second":0,"ttl":"1h"}"#).await, 200);
+    assert_eq!(rate().await.0, Value::Null);
+    assert_eq!(put(r#"{"lines_per_second":3,"ttl":"50ms"}"#).await, 200);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while rate().await != (7.into(), None) {
+        assert!(Instant::now() < deadline, "it goes back by itself");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
 async fn metrics_go_where_the_variables_say() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("metrics.json");
