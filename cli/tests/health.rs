@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use answers::{Answers, http};
+use fixtures::tls;
 use sandbox::{Ran, Sandbox, eventually, free_port, tiny_service};
 use serde_json::Value;
 use tonic_health::ServingStatus;
@@ -242,23 +243,19 @@ fn a_grpc_server_without_health_says_so() {
     assert_eq!(only(&ran).2, "it does not offer grpc.health.v1.Health");
 }
 
-/// A server with the certificate of `localhost` that lies beside the tests, for one protocol.
+/// A server with the certificate of `localhost`, for one protocol.
 fn secured(runtime: &tokio::runtime::Runtime, ip: &str, alpn: &str) -> SocketAddr {
     use rustls::pki_types::pem::PemObject as _;
     use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-    let (certificate, key) = (
-        include_bytes!("support/tls/localhost.pem"),
-        include_bytes!("support/tls/localhost.key"),
-    );
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("versions")
         .with_no_client_auth()
         .with_single_cert(
-            vec![CertificateDer::from_pem_slice(certificate).expect("a certificate")],
-            PrivateKeyDer::from_pem_slice(key).expect("a key"),
+            vec![CertificateDer::from_pem_file(tls::CERTIFICATE).expect("a certificate")],
+            PrivateKeyDer::from_pem_file(tls::KEY).expect("a key"),
         )
         .expect("a pair");
     config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
@@ -303,7 +300,6 @@ fn https_and_grpcs_want_a_certificate_that_this_machine_trusts() {
         secured(&runtime, "127.0.0.1", "http/1.1"),
         secured(&runtime, "127.0.0.1", "h2"),
     );
-    let authority = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/tls/ca.pem");
     let asked = |url: &str, trusted: &str| {
         let sandbox = Sandbox::new();
         let mut command = sandbox.command(&["health", "check", "--json", url]);
@@ -313,14 +309,13 @@ fn https_and_grpcs_want_a_certificate_that_this_machine_trusts() {
         format!("https://localhost:{}/", http.port()),
         format!("grpcs://localhost:{}", grpc.port()),
     ] {
-        asked(&url, authority).ended(0);
+        asked(&url, tls::AUTHORITY).ended(0);
         // Another one is trusted.
-        let other = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/tls/localhost.pem");
-        assert_eq!(only(&asked(&url, other).ended(7)).1.as_deref(), Some("tls"));
+        assert_eq!(only(&asked(&url, tls::CERTIFICATE).ended(7)).1.as_deref(), Some("tls"));
     }
     // The name is not in the certificate.
     let elsewhere = secured(&runtime, "127.0.0.2", "http/1.1");
-    let ran = asked(&format!("https://{elsewhere}/"), authority).ended(7);
+    let ran = asked(&format!("https://{elsewhere}/"), tls::AUTHORITY).ended(7);
     assert_eq!(only(&ran).1.as_deref(), Some("tls"));
 }
 

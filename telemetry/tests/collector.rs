@@ -19,6 +19,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use emitter::{Counts, Emitter};
+use fixtures::tls;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
@@ -66,10 +67,27 @@ impl Collector {
     }
 
     async fn serve(&self, listener: tokio::net::TcpListener) {
-        let app = axum::Router::new()
+        axum::serve(listener, self.over_http()).await.unwrap();
+    }
+
+    /// The same over TLS with the certificate of `localhost`, and for both protocols.
+    async fn serve_securely(&self, listener: tokio::net::TcpListener) {
+        let [certificate, key] = [tls::CERTIFICATE, tls::KEY].map(|file| std::fs::read(file).unwrap());
+        let identity = tonic::transport::Identity::from_pem(certificate, key);
+        let grpc = tonic::service::Routes::new(TraceServiceServer::new(self.clone())).into_axum_router();
+        tonic::transport::Server::builder()
+            .tls_config(tonic::transport::ServerTlsConfig::new().identity(identity))
+            .unwrap()
+            .add_routes(grpc.merge(self.over_http()).into())
+            .serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener))
+            .await
+            .unwrap();
+    }
+
+    fn over_http(&self) -> axum::Router {
+        axum::Router::new()
             .route("/v1/traces", axum::routing::post(take))
-            .with_state(self.clone());
-        axum::serve(listener, app).await.unwrap();
+            .with_state(self.clone())
     }
 
     fn reply(&self, request: &ExportTraceServiceRequest) -> Reply {
@@ -371,6 +389,33 @@ async fn over_grpc_the_same_rules_hold() {
     server.abort();
     assert_eq!((counts.delivered, counts.dropped), (0, 700));
     assert!(counts.took < Duration::from_millis(1500), "{:?}", counts.took);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_tls_spans_go_only_to_a_collector_whose_certificate_is_trusted() {
+    telemetry::init_tls();
+    for protocol in ["http/protobuf", "grpc"] {
+        let collector = Collector::new(|_, _| Reply::Take);
+        let (listener, _) = listen().await;
+        let endpoint = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+        let serving = collector.clone();
+        let server = tokio::spawn(async move { serving.serve_securely(listener).await });
+        let emitter = |trusted: &str| {
+            Emitter::spans(700)
+                .env("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+                .env("OTEL_EXPORTER_OTLP_CERTIFICATE", trusted)
+        };
+        // It is signed by another.
+        let wrong = emitter(tls::CERTIFICATE).limit(Duration::from_secs(1));
+        let counts = wrong.run(&endpoint).await;
+        assert_eq!((counts.delivered, counts.dropped), (0, 700), "{protocol}: {counts:?}");
+        assert_eq!(collector.requests.load(Ordering::SeqCst), 0, "{protocol}");
+
+        let counts = emitter(tls::AUTHORITY).run(&endpoint).await;
+        assert_eq!((counts.delivered, counts.lost()), (700, 0), "{protocol}: {counts:?}");
+        assert_eq!(collector.taken(), 700, "{protocol}");
+        server.abort();
+    }
 }
 
 /// The crate opentelemetry-otlp through the same: what its answers hide is `unknown`.

@@ -3,8 +3,12 @@
 //! own outside the workspace. No network is asked. That clippy's lint on the oldest compiler is awake is shown by the
 //! fixture `too_new` of `resilience`.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::Command;
+use std::time::Duration;
+
+use fixtures::Fixture;
+use tokio::time::Instant;
 
 /// The compiler that `rust-version` promises.
 const OLDEST: (u32, u32) = (1, 88);
@@ -14,61 +18,19 @@ const OLDEST: (u32, u32) = (1, 88);
 /// says here what for.
 const MOST_CRATES: usize = 180;
 
-fn fixture() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/beside")
-}
-
-/// Cargo in the fixture's folder, with the lock file as it is, and a target directory beside the usual one.
-fn cargo(subcommand: &str, arguments: &[&str]) -> Output {
-    let cargo = std::env::var_os("CARGO").expect("cargo runs the tests");
-    Command::new(cargo)
-        .arg(subcommand)
-        .arg("--locked")
-        .args(arguments)
-        .current_dir(fixture())
-        .env("CARGO_NET_OFFLINE", "true")
-        .env(
-            "CARGO_TARGET_DIR",
-            Path::new(env!("CARGO_TARGET_TMPDIR")).join("beside"),
-        )
-        .env_remove("RUSTFLAGS")
-        .output()
-        .expect("cargo starts")
-}
-
-/// The system that this runs on, as the compiler calls it.
-fn host() -> String {
-    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let version = text(Command::new(rustc).arg("-vV").output().expect("rustc starts"));
-    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
-    host.expect("rustc names its host").to_owned()
-}
-
-fn text(output: Output) -> String {
-    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{errors}");
-    String::from_utf8(output.stdout).expect("cargo writes UTF-8")
+fn beside() -> Fixture {
+    Fixture::new(env!("CARGO_MANIFEST_DIR"), env!("CARGO_TARGET_TMPDIR"), "beside")
 }
 
 #[test]
 fn default_features_bring_a_bounded_number_of_crates_and_each_once() {
-    let arguments = ["--edges", "normal,build", "--prefix", "none", "--format", "{p}"];
-    let tree = text(cargo("tree", &arguments));
-    let mut crates: Vec<(&str, &str)> = tree
-        .lines()
-        .filter_map(|line| {
-            let mut words = line.split(' ');
-            Some((words.next()?, words.next()?))
-        })
-        .collect();
-    crates.sort_unstable();
-    crates.dedup();
+    let crates = beside().crates();
     assert!(
         crates.len() <= MOST_CRATES,
         "{} crates, and not {MOST_CRATES}: {crates:#?}",
         crates.len()
     );
-    let versions = |name: &str| crates.iter().filter(|(known, _)| *known == name).count();
+    let versions = |name: &str| crates.iter().filter(|(known, _)| known == name).count();
     for once in [
         "axum",
         "hyper",
@@ -96,23 +58,13 @@ fn default_features_bring_a_bounded_number_of_crates_and_each_once() {
 
 #[test]
 fn every_dependency_builds_with_the_compiler_that_is_promised() {
-    // What other systems need may not be in the local cache.
-    let arguments = ["--format-version", "1", "--filter-platform", &host()];
-    let metadata = text(cargo("metadata", &arguments));
-    let metadata: serde_json::Value = serde_json::from_str(&metadata).expect("metadata is JSON");
-    let packages = metadata["packages"].as_array().expect("packages");
-    let version = |text: &str| {
-        let mut numbers = text.split('.').map(|number| number.parse().unwrap_or(u32::MAX));
-        (numbers.next().unwrap_or(u32::MAX), numbers.next().unwrap_or(0))
-    };
-    for package in packages {
-        if let Some(needs) = package["rust_version"].as_str() {
-            assert!(version(needs) <= OLDEST, "{} needs Rust {needs}", package["name"]);
-        }
+    let packages = beside().packages();
+    for package in &packages {
+        assert!(package.rust_version <= Some(OLDEST), "{package:?}");
     }
     let promised = |name: &str| {
-        let own = packages.iter().find(|package| package["name"] == name);
-        own.and_then(|package| package["rust_version"].as_str()).map(version)
+        let own = packages.iter().find(|package| package.name == name);
+        own.and_then(|package| package.rust_version)
     };
     assert_eq!(
         promised("telemetry"),
@@ -122,26 +74,40 @@ fn every_dependency_builds_with_the_compiler_that_is_promised() {
     assert!(promised("health") <= Some(OLDEST));
 }
 
-/// Otherwise an update of the workspace would leave the fixture behind, and nothing in the local cache to build it from.
 #[test]
 fn the_fixture_is_locked_to_what_the_workspace_is_locked_to() {
-    let versions = |lock: &Path| -> Vec<(String, String)> {
-        let text = std::fs::read_to_string(lock).expect("a lock file");
-        let lock: toml::Table = text.parse().expect("lock files are TOML");
-        let packages = lock["package"].as_array().expect("packages").iter();
-        let field = |package: &toml::Value, key: &str| package[key].as_str().expect("text").to_owned();
-        packages
-            .map(|package| (field(package, "name"), field(package, "version")))
-            .collect()
-    };
-    let mut strange = versions(&fixture().join("Cargo.lock"));
-    let ours = versions(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.lock"));
-    strange.retain(|package| package.0 != "beside" && !ours.contains(package));
+    let strange = beside().locked_elsewhere();
     assert_eq!(strange, [], "in fixtures/beside: cargo update NAME --precise VERSION");
 }
 
 #[test]
 fn both_subscribers_get_what_they_want() {
-    let said = text(cargo("run", &["--quiet"]));
-    assert_eq!(said, "2 lines, 1 of them seen by the other layer\n");
+    assert_eq!(beside().run(), "2 lines, 1 of them seen by the other layer\n");
+}
+
+/// The fixture is built to abort, as a test cannot be.
+#[test]
+fn a_panic_that_aborts_leaves_its_line_and_waits_for_no_collector() {
+    // Connections are taken, and nothing is answered.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let collector = format!("http://{}", silent.local_addr().expect("an address"));
+    let program = beside().build();
+    let began = Instant::now();
+    let output = Command::new(program)
+        .args(["panic", &collector])
+        .output()
+        .expect("it starts");
+    let took = began.elapsed();
+    const ABORTED: i32 = 6;
+    assert_eq!(output.status.signal(), Some(ABORTED), "{output:?}");
+    let lines = String::from_utf8(output.stdout).expect("lines are UTF-8");
+    let last = lines.lines().last().expect("a line");
+    let last: serde_json::Value = serde_json::from_str(last).expect("lines are JSON");
+    assert_eq!(
+        (&last["level"], &last["target"], &last["payload"], &last["thread"]),
+        (&"ERROR".into(), &"panic".into(), &"out of ideas".into(), &"main".into())
+    );
+    assert_eq!(output.stderr, b"the hook that was there before\n");
+    // 200 ms, and what a busy machine makes of them; a request to the collector may take 10 s.
+    assert!(took < Duration::from_secs(5), "{took:?}");
 }

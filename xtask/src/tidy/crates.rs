@@ -131,6 +131,11 @@ const TABLE: &[Allowed] = &[
         imports: &[],
     },
     Allowed {
+        package: "fixtures",
+        folder: "xtask/fixtures",
+        imports: &[],
+    },
+    Allowed {
         package: "measure",
         folder: "xtask/measure",
         imports: &[],
