@@ -3,11 +3,15 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
+#[path = "support/kept.rs"]
+mod kept;
+
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use kept::Kept;
 use telemetry::Telemetry;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::filter::LevelFilter;
@@ -35,31 +39,6 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Counted {
 impl Counted {
     fn seen(&self) -> (usize, usize) {
         (self.spans.load(Ordering::Relaxed), self.events.load(Ordering::Relaxed))
-    }
-}
-
-/// A writer that keeps what it gets.
-#[derive(Clone, Default)]
-struct Kept(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Kept {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Kept {
-    fn lines(&self) -> usize {
-        let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        line_feeds(&bytes)
     }
 }
 
@@ -138,7 +117,7 @@ fn beside_our_layers_they_lose_nothing_in_any_order() {
         assert_eq!(debug.seen(), (1000, 1000), "ours inside: {ours_inside}");
         let report = telemetry.shutdown_blocking(Duration::from_secs(20));
         assert!(report.is_lossless(), "{report:?}");
-        assert_eq!(written.lines(), 1000);
+        assert_eq!(written.text().lines().count(), 1000);
     }
 }
 
@@ -205,8 +184,4 @@ fn a_filter_may_ask_for_what_happens_inside_of_one_span() {
         assert_eq!((heard(7), heard(8)), (0, 0));
     });
     drop(telemetry);
-}
-
-fn line_feeds(bytes: &[u8]) -> usize {
-    bytes.split(|byte| *byte == b'\n').count() - 1
 }

@@ -3,11 +3,14 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
+#[path = "support/kept.rs"]
+mod kept;
+
 use std::collections::HashSet;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use kept::Kept;
 use proptest::prelude::*;
 use serde_json::{Map, Value};
 use telemetry::{LogFormat, Settings, Telemetry, TelemetryBuilder};
@@ -18,27 +21,12 @@ const LONG: Duration = Duration::from_secs(30);
 
 /// What `log` makes of lines, as they are written.
 fn written(change: impl FnOnce(TelemetryBuilder) -> TelemetryBuilder, log: impl FnOnce()) -> String {
-    #[derive(Clone, Default)]
-    struct Kept(Arc<Mutex<Vec<u8>>>);
-    impl std::io::Write for Kept {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
     let kept = Kept::default();
     let builder = Telemetry::builder("shop").environment("test").log_writer(kept.clone());
     let (layers, telemetry) = change(builder).layers().unwrap();
     tracing::subscriber::with_default(registry().with(layers), log);
     assert!(telemetry.shutdown_blocking(LONG).is_lossless());
-    let bytes = std::mem::take(&mut *kept.0.lock().unwrap());
-    String::from_utf8(bytes).unwrap()
+    kept.text()
 }
 
 /// The keys and values of a line, each key once.

@@ -36,31 +36,27 @@ use crate::red::http::{HttpClientRed, method_label};
 #[derive(Debug, Clone)]
 pub struct HttpClient {
     inner: reqwest::Client,
-    hosts: Hosts,
-    red: Option<Arc<HttpClientRed>>,
+    layer: HttpClientLayer,
 }
 
 impl HttpClient {
     /// Puts spans and context around `inner`.
     pub fn new(inner: reqwest::Client) -> Self {
-        Self {
-            inner,
-            hosts: Hosts::ALL,
-            red: None,
-        }
+        let layer = HttpClientLayer::new();
+        Self { inner, layer }
     }
 
     /// Counts requests as `http_client_request_duration_seconds`, too.
     #[must_use]
     pub fn measured(mut self, metrics: &Metrics) -> Self {
-        self.red = Some(Arc::new(HttpClientRed::new(metrics.clone())));
+        self.layer = self.layer.measured(metrics);
         self
     }
 
     /// Sends context to these hosts alone.
     #[must_use]
     pub fn inject_to(mut self, hosts: Hosts) -> Self {
-        self.hosts = hosts;
+        self.layer = self.layer.inject_to(hosts);
         self
     }
 
@@ -105,9 +101,9 @@ impl HttpClient {
             url.port_or_known_default(),
             // The query and the user may be secrets, the path is what was asked for.
             &format!("{}://{}{}", url.scheme(), authority(url), url.path()),
-            self.red.as_ref(),
+            self.layer.red.as_ref(),
         );
-        if self.hosts.has(host.as_deref()) {
+        if self.layer.hosts.has(host.as_deref()) {
             inject_span(&call.span, request.headers_mut());
         }
         let sent = send(request).instrument(call.span.clone()).await;
@@ -156,8 +152,7 @@ impl<S> Layer<S> for HttpClientLayer {
     fn layer(&self, inner: S) -> Self::Service {
         HttpClientService {
             inner,
-            hosts: self.hosts.clone(),
-            red: self.red.clone(),
+            layer: self.clone(),
         }
     }
 }
@@ -166,8 +161,7 @@ impl<S> Layer<S> for HttpClientLayer {
 #[derive(Debug, Clone)]
 pub struct HttpClientService<S> {
     inner: S,
-    hosts: Hosts,
-    red: Option<Arc<HttpClientRed>>,
+    layer: HttpClientLayer,
 }
 
 impl<S, B, R> Service<Request<B>> for HttpClientService<S>
@@ -185,8 +179,9 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let uri = request.uri();
         let host = uri.host().or_else(|| host_header(request.headers()));
-        let call = Call::begin(request.method(), host, port(uri), &shown(uri), self.red.as_ref());
-        if self.hosts.has(host) {
+        let red = self.layer.red.as_ref();
+        let call = Call::begin(request.method(), host, port(uri), &shown(uri), red);
+        if self.layer.hosts.has(host) {
             inject_span(&call.span, request.headers_mut());
         }
         let inner = {
