@@ -1,11 +1,10 @@
 //! How a service calls its peers, as TOML: the text that is compiled in, or the file that was named in its place. And a
 //! breaker's state as a health check. What a policy does is `resilience`'s matter; the service calls it itself.
 
-use std::future::{Ready, ready};
 use std::path::Path;
 use std::time::Duration;
 
-use health::{Failure, Outcome, Reason, Spec};
+use health::{BreakerCheck, Circuit, Spec};
 use resilience::{Breaker, Pipeline, PipelineSettings, State};
 use telemetry::{PolicyEvents, Telemetry};
 
@@ -69,23 +68,18 @@ impl Policies {
 /// is a warning. A policy without a breaker always passes.
 pub fn breaker_check(policy: &Pipeline) -> Spec {
     let (name, policy) = (format!("breaker:{}", policy.name()), policy.clone());
-    let check = move || -> Ready<Outcome> { ready(policy.breaker().map_or(Outcome::Pass, outcome)) };
-    Spec::degraded(name, check)
+    let check = BreakerCheck::new(move || match policy.breaker().map_or(State::Closed, Breaker::state) {
+        State::Closed => Circuit::Closed,
+        State::HalfOpen => Circuit::HalfOpen,
+        State::Open => Circuit::Open,
+        State::ForcedOpen => Circuit::ForcedOpen,
+        State::ForcedClosed => Circuit::ForcedClosed,
+    });
+    Spec::degraded(name, check.fail_when_open())
         .interval(Duration::from_secs(1))
         .timeout(Duration::from_millis(500))
         .down_after(1)
         .up_after(1)
-}
-
-fn outcome(breaker: &Breaker) -> Outcome {
-    let state = breaker.state();
-    let told = |reason| Failure::new(reason, format!("the breaker is {}", state.as_str().replace('_', " ")));
-    match state {
-        // Half open, the next call is let through: without one, nobody would ever know more.
-        State::Closed | State::HalfOpen => Outcome::Pass,
-        State::ForcedClosed => Outcome::Warn(told(Reason::Error)),
-        State::Open | State::ForcedOpen => Outcome::Fail(told(Reason::Refused)),
-    }
 }
 
 #[cfg(test)]
