@@ -311,6 +311,45 @@ async fn a_request_without_an_answer_is_sent_again() {
     assert_eq!((counts.delivered, counts.lost(), collector.taken()), (50, 0, 50));
 }
 
+/// When the second request came, after a first one that was not answered.
+async fn asked_again_after(variables: &[(&str, &str)]) -> Duration {
+    let collector = Collector::new(|number, _| if number == 0 { Reply::Hang } else { Reply::Take });
+    let emitter = variables
+        .iter()
+        .fold(Emitter::spans(50), |emitter, (name, value)| emitter.env(name, *value));
+    let (counts, _) = run(&collector, emitter).await;
+    assert_eq!((counts.delivered, counts.lost()), (50, 0));
+    let seen = collector.seen.lock().unwrap();
+    seen[1].0.duration_since(seen[0].0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_span_processors_limit_of_an_export_holds_where_the_exporter_has_none() {
+    let processor = "OTEL_BSP_EXPORT_TIMEOUT";
+    let waited = asked_again_after(&[(processor, "300")]).await;
+    assert!(
+        waited >= Duration::from_millis(300) && waited < Duration::from_secs(5),
+        "{waited:?}"
+    );
+    for own in ["OTEL_EXPORTER_OTLP_TIMEOUT", "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT"] {
+        let waited = asked_again_after(&[(processor, "60000"), (own, "300")]).await;
+        assert!(waited < Duration::from_secs(5), "{own}: {waited:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn spans_that_wait_are_bounded_in_number_when_that_is_said() {
+    let collector = Collector::new(|_, _| Reply::Hang);
+    let emitter = Emitter::spans(5000)
+        .env("OTEL_BSP_MAX_QUEUE_SIZE", "1000")
+        .limit(Duration::from_millis(500));
+    let (counts, _) = run(&collector, emitter).await;
+    // Besides those that wait, one request is under way.
+    assert_eq!(counts.dropped, 5000);
+    let full = counts.dropped_by["queue_full"];
+    assert!((5000 - 1000 - 512..=5000 - 1000).contains(&full), "{counts:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_fit_is_counted_while_the_collector_hangs() {
     let collector = Collector::new(|_, _| Reply::Hang);

@@ -128,6 +128,7 @@ impl StdoutSettings {
     pub(crate) fn limits(&self) -> QueueLimits {
         QueueLimits {
             bytes: self.queue_bytes,
+            items: usize::MAX,
             on_full: self.on_full,
             block: self.block_timeout,
         }

@@ -316,7 +316,7 @@ mod tests {
             lines in proptest::collection::vec((0..5_usize, 0..3000_usize, 0..6_usize), 0..200),
             (items, bytes) in (1..60_usize, 1..300_000_usize),
         ) {
-            let limits = QueueLimits { bytes: 1 << 20, on_full: OnFull::DropLowest, block: NO_LINGER };
+            let limits = QueueLimits { bytes: 1 << 20, items: usize::MAX, on_full: OnFull::DropLowest, block: NO_LINGER };
             let queue = Queue::<LineLane>::new("test", limits, None);
             let mut batch = Lines::default();
             let mut found = Vec::new();

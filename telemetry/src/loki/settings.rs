@@ -184,6 +184,7 @@ impl LokiSettings {
     pub(crate) fn queue(&self) -> QueueLimits {
         QueueLimits {
             bytes: self.queue_bytes,
+            items: usize::MAX,
             on_full: OnFull::DropLowest,
             block: Duration::ZERO,
         }

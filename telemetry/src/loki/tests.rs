@@ -73,6 +73,7 @@ impl Started {
         change(&mut settings);
         let limits = QueueLimits {
             bytes: settings.queue_bytes,
+            items: usize::MAX,
             on_full: OnFull::DropLowest,
             block: Duration::ZERO,
         };
@@ -180,6 +181,7 @@ async fn settings_that_cannot_be_used_are_errors_at_the_start() {
         change(&mut settings);
         let limits = QueueLimits {
             bytes: 1,
+            items: usize::MAX,
             on_full: OnFull::DropLowest,
             block: Duration::ZERO,
         };

@@ -131,7 +131,8 @@ pub(crate) struct Target {
 }
 
 impl OtlpSettings {
-    /// Reads `OTLP_CLIENT`, `OTEL_EXPORTER_OTLP_…`, `OTEL_EXPORTER_OTLP_TRACES_…` and `OTEL_EXPORTER_OTLP_METRICS_…`.
+    /// Reads `OTLP_CLIENT`, `OTEL_EXPORTER_OTLP_…`, `OTEL_EXPORTER_OTLP_TRACES_…` and `OTEL_EXPORTER_OTLP_METRICS_…`, and
+    /// `OTEL_BSP_EXPORT_TIMEOUT` where nothing else says how long an export of spans may take.
     pub(crate) fn read_env(&mut self, env: &Env<'_>) -> Result<(), InitError> {
         let client = |text: &str| match text {
             "own" => Some(Client::Own),
@@ -143,7 +144,12 @@ impl OtlpSettings {
         }
         self.all.read_env(env, "OTEL_EXPORTER_OTLP_")?;
         self.traces.read_env(env, "OTEL_EXPORTER_OTLP_TRACES_")?;
-        self.metrics.read_env(env, "OTEL_EXPORTER_OTLP_METRICS_")
+        self.metrics.read_env(env, "OTEL_EXPORTER_OTLP_METRICS_")?;
+        let export = env.duration_ms("OTEL_BSP_EXPORT_TIMEOUT")?;
+        if self.all.timeout.is_none() {
+            self.traces.timeout = self.traces.timeout.or(export);
+        }
+        Ok(())
     }
 
     /// Where a signal goes; `None` when no endpoint is known.

@@ -39,6 +39,29 @@ pub(crate) struct Size {
     pub(crate) bytes: usize,
 }
 
+impl Size {
+    /// With one item more.
+    pub(crate) fn and_one(self, bytes: usize) -> Self {
+        let (items, bytes) = (self.items + 1, self.bytes + bytes);
+        Self { items, bytes }
+    }
+
+    /// With so much less.
+    pub(crate) fn without(self, taken: Self) -> Self {
+        let (items, bytes) = (self.items - taken.items, self.bytes - taken.bytes);
+        Self { items, bytes }
+    }
+
+    pub(crate) fn fits(self, most: Self) -> bool {
+        self.items <= most.items && self.bytes <= most.bytes
+    }
+
+    /// Whether it is as much as `enough`, in items or in bytes.
+    pub(crate) fn reaches(self, enough: Self) -> bool {
+        self.items >= enough.items || self.bytes >= enough.bytes
+    }
+}
+
 impl Room {
     pub(crate) fn new(limits: BatchLimits) -> Self {
         let BatchLimits { items, bytes, .. } = limits;
@@ -52,7 +75,7 @@ impl Room {
     pub(crate) fn take(&mut self, size: Size) -> bool {
         let items = self.taken.items + size.items;
         let bytes = self.taken.bytes + size.bytes;
-        let fits = items <= self.most.items && bytes <= self.most.bytes;
+        let fits = Size { items, bytes }.fits(self.most);
         if fits || items == 1 {
             self.taken = Size { items, bytes };
         }

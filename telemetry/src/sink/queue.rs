@@ -1,6 +1,6 @@
-//! The queue before a sink: many producers, one consumer, bounded by bytes, and the sink's account in the same lock, so
-//! that no item is ever uncounted or counted twice. Producers never wait unless `block` is chosen. How a batch is
-//! delivered is the sink's matter.
+//! The queue before a sink: many producers, one consumer, bounded in bytes and, where that is wanted, in items, and the
+//! sink's account in the same lock, so that no item is ever uncounted or counted twice. Producers never wait unless
+//! `block` is chosen. How a batch is delivered is the sink's matter.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::Sink;
 use super::account::{Account, Fate};
-use super::lane::{Lane, Room};
+use super::lane::{Lane, Room, Size};
 use crate::report::{DropReason, SinkCounts};
 
 /// How much an item matters when not all can stay.
@@ -76,12 +76,29 @@ pub enum OnFull {
 /// Size and manners of a queue.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct QueueLimits {
-    /// Bytes that may wait.
+    /// Bytes that may wait,
     pub(crate) bytes: usize,
+    /// and items; `usize::MAX` is no bound of theirs.
+    pub(crate) items: usize,
     /// What happens when they do.
     pub(crate) on_full: OnFull,
     /// Longest wait of a caller under [`OnFull::Block`].
     pub(crate) block: Duration,
+}
+
+impl QueueLimits {
+    fn most(&self) -> Size {
+        let Self { items, bytes, .. } = *self;
+        Size { items, bytes }
+    }
+
+    fn half(&self) -> Size {
+        let Size { items, bytes } = self.most();
+        Size {
+            items: items / 2,
+            bytes: bytes / 2,
+        }
+    }
 }
 
 /// How much a consumer takes at one time.
@@ -129,11 +146,12 @@ struct State<L> {
     /// One lane for each severity. Numbers tell the order in which items of all of them came.
     lanes: [Counted<L>; Severity::ALL.len()],
     next: u64,
-    bytes: usize,
+    /// Of all that waits.
+    size: Size,
     account: Account,
     lost: Option<Lost>,
-    /// Bytes at which the consumer wants to be woken; it does not wait when this is `usize::MAX`.
-    wake_at: usize,
+    /// How much wakes the consumer; it does not wait when this is [`NEVER`].
+    wake_at: Size,
     blocked: usize,
     /// Nobody lingers: somebody waits for the end of what is queued.
     hurry: bool,
@@ -144,9 +162,16 @@ struct State<L> {
 #[derive(Default)]
 struct Counted<L> {
     waiting: L,
-    items: u64,
-    bytes: usize,
+    size: Size,
 }
+
+/// More than ever waits.
+const NEVER: Size = Size {
+    items: usize::MAX,
+    bytes: usize::MAX,
+};
+/// The first item.
+const ANY: Size = Size { items: 1, bytes: 1 };
 
 impl<L: Lane> Queue<L> {
     /// An empty queue before the sink of this name. `notice` tells of a loss.
@@ -154,10 +179,10 @@ impl<L: Lane> Queue<L> {
         let state = State {
             lanes: Default::default(),
             next: 0,
-            bytes: 0,
+            size: Size::default(),
             account: Account::default(),
             lost: None,
-            wake_at: usize::MAX,
+            wake_at: NEVER,
             blocked: 0,
             hurry: false,
             closed: None,
@@ -178,7 +203,7 @@ impl<L: Lane> Queue<L> {
     pub(crate) fn push(&self, item: L::Item<'_>) {
         let bytes = item.bytes();
         let mut state = self.lock();
-        if state.closed.is_some() || state.bytes + bytes > self.limits.bytes {
+        if state.closed.is_some() || !state.size.and_one(bytes).fits(self.limits.most()) {
             match self.make_room(state, bytes, item.severity()) {
                 Some(roomy) => state = roomy,
                 None => return,
@@ -186,9 +211,9 @@ impl<L: Lane> Queue<L> {
         }
         state.account.emit(1);
         state.put(item, bytes);
-        let wake = state.bytes >= state.wake_at;
+        let wake = state.size.reaches(state.wake_at);
         if wake {
-            state.wake_at = usize::MAX;
+            state.wake_at = NEVER;
         }
         drop(state);
         if wake {
@@ -204,22 +229,23 @@ impl<L: Lane> Queue<L> {
         bytes: usize,
         severity: Severity,
     ) -> Option<MutexGuard<'a, State<L>>> {
-        let limit = self.limits.bytes;
-        if state.closed.is_none() && bytes <= limit {
+        let most = self.limits.most();
+        let too_large = !Size::default().and_one(bytes).fits(most);
+        if state.closed.is_none() && !too_large {
             match self.limits.on_full {
                 OnFull::DropNewest => {}
                 OnFull::DropLowest => {
                     // Only what is not above the newcomer may go for it.
                     let lanes = &state.lanes[..=severity as usize];
-                    let may_go: usize = lanes.iter().map(|lane| lane.bytes).sum();
-                    if state.bytes - may_go + bytes <= limit {
-                        while state.bytes + bytes > limit && state.drop_lowest() {}
+                    let stays = lanes.iter().fold(state.size, |all, lane| all.without(lane.size));
+                    if stays.and_one(bytes).fits(most) {
+                        while !state.size.and_one(bytes).fits(most) && state.drop_lowest() {}
                         return Some(state);
                     }
                 }
                 OnFull::Block => {
                     state.blocked += 1;
-                    let full = |state: &mut State<L>| state.closed.is_none() && state.bytes + bytes > limit;
+                    let full = |state: &mut State<L>| state.closed.is_none() && !state.size.and_one(bytes).fits(most);
                     let waited = self.room.wait_timeout_while(state, self.limits.block, full);
                     let (roomy, waited) = waited.unwrap_or_else(PoisonError::into_inner);
                     state = roomy;
@@ -233,7 +259,6 @@ impl<L: Lane> Queue<L> {
         if state.closed.is_some() {
             state.account.refuse(1, DropReason::Closed);
         } else {
-            let too_large = bytes > limit;
             state.account.refuse(
                 1,
                 if too_large {
@@ -252,11 +277,11 @@ impl<L: Lane> Queue<L> {
     /// every item.
     pub(crate) fn take_blocking(&self, limits: BatchLimits, batch: &mut L::Batch) -> bool {
         let mut state = self.lock();
-        while state.bytes == 0 {
+        while state.size.items == 0 {
             if state.closed.is_some() {
                 return false;
             }
-            state.wake_at = 1;
+            state.wake_at = ANY;
             state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         if !limits.linger.is_zero() {
@@ -264,7 +289,7 @@ impl<L: Lane> Queue<L> {
             state.wake_at = enough;
             let more = |state: &mut State<L>| {
                 let hurry = state.hurry || state.closed.is_some();
-                state.bytes < enough && !hurry
+                !state.size.reaches(enough) && !hurry
             };
             let waited = self.filled.wait_timeout_while(state, limits.linger, more);
             (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
@@ -283,20 +308,20 @@ impl<L: Lane> Queue<L> {
         loop {
             {
                 let mut state = self.lock();
-                let queued = state.bytes;
+                let queued = state.size.items > 0;
                 let hurry = state.hurry || state.closed.is_some() || limits.linger.is_zero();
                 let over = until.is_some_and(|until| Instant::now() >= until);
-                if queued > 0 && (queued >= enough || hurry || over) {
+                if queued && (state.size.reaches(enough) || hurry || over) {
                     self.take(state, limits, batch);
                     return true;
                 }
-                if queued == 0 && state.closed.is_some() {
+                if !queued && state.closed.is_some() {
                     return false;
                 }
-                if queued > 0 && until.is_none() {
+                if queued && until.is_none() {
                     until = Some(Instant::now() + limits.linger);
                 }
-                state.wake_at = if queued == 0 { 1 } else { enough };
+                state.wake_at = if queued { enough } else { ANY };
             }
             match until {
                 None => self.filled_task.notified().await,
@@ -308,29 +333,32 @@ impl<L: Lane> Queue<L> {
         }
     }
 
-    /// Bytes at which a consumer waits for no more: those of a batch, and fewer than would fill the queue.
-    fn enough(&self, limits: BatchLimits) -> usize {
-        limits.bytes.min(self.limits.bytes / 2)
+    /// At how much a consumer waits for no more: the bytes of a batch, and less than would fill the queue.
+    fn enough(&self, limits: BatchLimits) -> Size {
+        let Size { items, bytes } = self.limits.half();
+        Size {
+            items,
+            bytes: limits.bytes.min(bytes),
+        }
     }
 
     fn take(&self, mut state: MutexGuard<'_, State<L>>, limits: BatchLimits, batch: &mut L::Batch) {
-        state.wake_at = usize::MAX;
+        state.wake_at = NEVER;
         let mut room = Room::new(limits);
         while let Some((lane, others)) = state.oldest() {
             let lane = &mut state.lanes[lane];
             let before = room.taken;
             lane.waiting.take(others, &mut room, batch);
-            lane.items -= (room.taken.items - before.items) as u64;
-            lane.bytes -= room.taken.bytes - before.bytes;
+            lane.size = lane.size.without(room.taken.without(before));
             if lane.waiting.first().is_some_and(|(number, _)| number < others) {
                 break;
             }
         }
-        state.bytes -= room.taken.bytes;
-        if state.bytes == 0 {
+        state.size = state.size.without(room.taken);
+        if state.size.items == 0 {
             state.hurry = false;
         }
-        if state.bytes <= self.limits.bytes / 2
+        if state.size.fits(self.limits.half())
             && let Some(notice) = &self.notice
             && let Some(lost) = state.lost.take()
         {
@@ -383,8 +411,8 @@ impl<L: Lane> Queue<L> {
     /// Waits at most `limit` until everything emitted is settled; whether it is.
     pub(crate) fn settle_all(&self, limit: Duration) -> bool {
         let mut state = self.lock();
-        state.hurry = state.bytes > 0;
-        state.wake_at = usize::MAX;
+        state.hurry = state.size.items > 0;
+        state.wake_at = NEVER;
         drop(state);
         self.wake_consumer();
         let busy = |state: &mut State<L>| state.account.pending() > 0;
@@ -397,7 +425,7 @@ impl<L: Lane> Queue<L> {
     pub(crate) fn take_no_more(&self, limit: Duration) {
         let mut state = self.lock();
         state.closed.get_or_insert_with(|| Instant::now() + limit);
-        state.wake_at = usize::MAX;
+        state.wake_at = NEVER;
         drop(state);
         self.wake_consumer();
         self.room.notify_all();
@@ -414,11 +442,11 @@ impl<L: Lane> Queue<L> {
         let mut state = self.lock();
         state.closed.get_or_insert_with(Instant::now);
         let waiting = std::mem::take(&mut state.lanes);
-        let queued = waiting.iter().map(|lane| lane.items).sum();
-        state.bytes = 0;
-        state.account.seal(queued);
+        let queued = std::mem::take(&mut state.size);
+        state.account.seal(queued.items as u64);
         let counts = state.account.counts();
         drop(state);
+        drop(waiting);
         self.wake_consumer();
         self.room.notify_all();
         self.settled.notify_all();
@@ -447,7 +475,7 @@ impl<L: Lane> Sink for Queue<L> {
     }
 
     fn queued_bytes(&self) -> usize {
-        self.lock().bytes
+        self.lock().size.bytes
     }
 
     fn flush(&self, limit: Duration) {
@@ -465,10 +493,9 @@ impl<L: Lane> State<L> {
     fn put(&mut self, item: L::Item<'_>, bytes: usize) {
         let lane = &mut self.lanes[item.severity() as usize];
         lane.waiting.push(self.next, item);
-        lane.items += 1;
-        lane.bytes += bytes;
+        lane.size = lane.size.and_one(bytes);
         self.next += 1;
-        self.bytes += bytes;
+        self.size = self.size.and_one(bytes);
     }
 
     /// The lane whose first item came before all others, and the number of the first item in the others.
@@ -497,9 +524,9 @@ impl<L: Lane> State<L> {
             return false;
         };
         lane.waiting.drop_first();
-        lane.items -= 1;
-        lane.bytes -= bytes;
-        self.bytes -= bytes;
+        let gone = Size { items: 1, bytes };
+        lane.size = lane.size.without(gone);
+        self.size = self.size.without(gone);
         self.account.settle(1, Fate::Dropped(DropReason::QueueFull));
         self.note_loss();
         true

@@ -1,5 +1,6 @@
 //! `telemetry.traces`: what can be set of traces, in a file and by variables. Pure.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ pub struct TracesSettings {
     /// Bytes of spans that may wait, for each exporter. Default 16 MiB.
     #[serde(with = "units::bytes")]
     pub queue_bytes: usize,
+    /// Spans that may wait, for each exporter. Default: as many as the bytes hold.
+    pub queue_spans: Option<NonZeroUsize>,
     /// How long the first span of a batch waits for others. Default 1 s.
     #[serde(with = "units::duration")]
     pub linger: Duration,
@@ -58,6 +61,7 @@ impl Default for TracesSettings {
             ratio: None,
             trust_remote: true,
             queue_bytes: 16 * 1024 * 1024,
+            queue_spans: None,
             linger: Duration::from_secs(1),
             batch: 512,
             file: FileSettings::default(),
@@ -71,8 +75,8 @@ impl Default for TracesSettings {
 
 impl TracesSettings {
     /// Reads `OTEL_TRACES_SAMPLER`, `OTEL_TRACES_SAMPLER_ARG`, `OTEL_TRACES_EXPORTER`, `OTEL_BSP_SCHEDULE_DELAY`,
-    /// `OTEL_BSP_MAX_EXPORT_BATCH_SIZE`, `OTEL_SPAN_…_LIMIT`, `OTEL_PROPAGATORS`, `TRACES_FILE`, `TRACES_FILE_MAX_BYTES`,
-    /// `TRACES_TRUST_REMOTE`, `TRACES_QUEUE_BYTES`. The queue is bounded in bytes: `OTEL_BSP_MAX_QUEUE_SIZE` is not used.
+    /// `OTEL_BSP_MAX_EXPORT_BATCH_SIZE`, `OTEL_BSP_MAX_QUEUE_SIZE`, `OTEL_SPAN_…_LIMIT`, `OTEL_PROPAGATORS`,
+    /// `TRACES_FILE`, `TRACES_FILE_MAX_BYTES`, `TRACES_TRUST_REMOTE`, `TRACES_QUEUE_BYTES`.
     pub(crate) fn read_env(&mut self, env: &Env<'_>) -> Result<(), InitError> {
         let mut sampler = Sampler::default();
         let unset = sampler.clone();
@@ -91,9 +95,12 @@ impl TracesSettings {
         if let Some(linger) = env.duration_ms("OTEL_BSP_SCHEDULE_DELAY")? {
             self.linger = linger;
         }
-        let count = |text: &str| text.parse().ok().filter(|count| *count > 0);
-        if let Some(batch) = env.read("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "a whole number above zero", count)? {
-            self.batch = batch;
+        let count = "a whole number above zero";
+        if let Some(batch) = env.parse::<NonZeroUsize>("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", count)? {
+            self.batch = batch.get();
+        }
+        if let Some(spans) = env.parse("OTEL_BSP_MAX_QUEUE_SIZE", count)? {
+            self.queue_spans = Some(spans);
         }
         if let Some(path) = env.get("TRACES_FILE")? {
             self.file.path = Some(path.into());
@@ -129,6 +136,7 @@ impl TracesSettings {
     pub(crate) fn queue(&self) -> QueueLimits {
         QueueLimits {
             bytes: self.queue_bytes,
+            items: self.queue_spans.map_or(usize::MAX, NonZeroUsize::get),
             on_full: OnFull::DropLowest,
             block: Duration::ZERO,
         }

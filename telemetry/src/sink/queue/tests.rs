@@ -30,6 +30,7 @@ const LEVELS: [Severity; 5] = Severity::ALL;
 fn limits(bytes: usize, on_full: OnFull) -> QueueLimits {
     QueueLimits {
         bytes,
+        items: usize::MAX,
         on_full,
         block: Duration::from_millis(30),
     }
@@ -122,6 +123,29 @@ fn what_is_larger_than_the_queue_is_counted_as_such() {
 }
 
 #[test]
+fn a_bound_in_items_holds_beside_the_one_in_bytes() {
+    let few = |on_full| QueueLimits {
+        items: 3,
+        ..limits(1000, on_full)
+    };
+    for (on_full, kept) in [(OnFull::DropLowest, [2, 3, 4]), (OnFull::DropNewest, [0, 1, 2])] {
+        let queue = Queue::<Things>::new("test", few(on_full), None);
+        for number in 0..5 {
+            queue.push(thing(Severity::Info, number));
+        }
+        // It lingers no more once half of what may wait is there.
+        let lingering = BatchLimits {
+            linger: Duration::from_secs(3600),
+            ..ALL
+        };
+        assert_eq!(numbers(&take(&queue, lingering)), kept, "{on_full:?}");
+        assert_eq!(queue.counts().dropped_because(DropReason::QueueFull), 2, "{on_full:?}");
+        queue.push(thing(Severity::Info, 5));
+        assert_eq!(numbers(&take(&queue, ALL)), [5], "there is room again");
+    }
+}
+
+#[test]
 fn block_waits_for_room_and_no_longer_than_said() {
     let queue = Queue::<Things>::new("test", limits(20, OnFull::Block), None);
     queue.push(thing(Severity::Info, 0));
@@ -210,7 +234,7 @@ fn nothing_is_emitted_after_the_end() {
     };
     std::thread::scope(|scope| {
         let taken = scope.spawn(|| queue.take_blocking(lingering, &mut Vec::new()));
-        while queue.lock().wake_at != 50 {
+        while queue.lock().wake_at.bytes != 50 {
             std::thread::yield_now();
         }
         queue.push(Thing {
@@ -234,7 +258,7 @@ fn nobody_lingers_before_a_queue_that_is_half_full() {
     };
     std::thread::scope(|scope| {
         let taken = scope.spawn(|| take(&queue, lingering));
-        while queue.lock().wake_at != 1 {
+        while queue.lock().wake_at.bytes != 1 {
             std::thread::yield_now();
         }
         (0..5).for_each(|number| queue.push(thing(Severity::Info, number)));
@@ -286,16 +310,17 @@ proptest! {
     #[test]
     fn a_full_queue_counts_every_item_and_keeps_its_bound(
         limit in 1..300_usize,
+        most_items in prop_oneof![1..10_usize, Just(usize::MAX)],
         policy in 0..3_usize,
         items in proptest::collection::vec((0..5_usize, 1..60_usize, 0..4_usize), 0..200),
     ) {
         let on_full = [OnFull::DropLowest, OnFull::DropNewest, OnFull::Block][policy];
-        let limits = QueueLimits { bytes: limit, on_full, block: Duration::ZERO };
+        let limits = QueueLimits { bytes: limit, items: most_items, on_full, block: Duration::ZERO };
         let queue = Queue::<Things>::new("test", limits, None);
         let mut taken = Vec::new();
         for (number, (severity, bytes, takes)) in items.iter().enumerate() {
             queue.push(Thing { severity: LEVELS[*severity], bytes: *bytes, number: number as u64 });
-            prop_assert!(queue.queued_bytes() <= limit);
+            prop_assert!(queue.queued_bytes() <= limit && queue.lock().size.items <= most_items);
             if *takes == 0 && queue.queued_bytes() > 0 {
                 taken.extend(take(&queue, BatchLimits { items: 2, ..ALL }));
             }
@@ -321,9 +346,8 @@ fn nothing_is_uncounted_while_threads_race_with_the_end() {
         let queue = Queue::<Things>::new(
             "test",
             QueueLimits {
-                bytes: 400,
-                on_full,
                 block: Duration::from_micros(50),
+                ..limits(400, on_full)
             },
             None,
         );
