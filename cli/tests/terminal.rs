@@ -18,6 +18,9 @@ use std::thread::JoinHandle;
 use answers::{Answers, http};
 use sandbox::{Sandbox, eventually, tiny_service};
 
+/// Says in the sandbox which terminal it is.
+const TTY: &str = ".terminal";
+
 /// A command on a terminal of its own.
 struct Terminal {
     child: Child,
@@ -32,7 +35,7 @@ impl Terminal {
 
     fn with(sandbox: &Sandbox, columns: u16, typed: &str, variables: &[(&str, &str)]) -> Self {
         let line = format!(
-            "stty cols {columns} rows 24 -echo; exec '{}' {typed}",
+            "tty >{TTY}; stty cols {columns} rows 24 -echo; exec '{}' {typed}",
             env!("CARGO_BIN_EXE_opsctl")
         );
         // The variables of a command without a terminal, but for what makes it one.
@@ -73,26 +76,21 @@ impl Terminal {
 
     /// What was shown so far, without colours.
     fn shown(&self) -> String {
-        let text = self.sent();
-        let mut plain = String::new();
-        let mut rest = text.chars();
-        while let Some(c) = rest.next() {
-            if c == '\u{1b}' {
-                // CSI … letter
-                for c in rest.by_ref() {
-                    if c.is_ascii_alphabetic() {
-                        break;
-                    }
-                }
-            } else if c != '\r' {
-                plain.push(c);
-            }
-        }
-        plain
+        plain(&self.sent())
     }
 
     fn sees(&self, text: &str) {
         eventually(&format!("{text:?} on the terminal"), || self.shown().contains(text));
+    }
+
+    /// Changes the size of the terminal, as a person does with the window's edge.
+    fn resize(sandbox: &Sandbox, columns: u16, rows: u16) {
+        let terminal = fs::read_to_string(sandbox.path(TTY)).expect("the terminal's name");
+        let (columns, rows) = (columns.to_string(), rows.to_string());
+        let status = Command::new("stty")
+            .args(["-F", terminal.trim(), "cols", &columns, "rows", &rows])
+            .status();
+        assert!(status.expect("stty of coreutils").success());
     }
 
     fn types(&mut self, line: &str) {
@@ -118,6 +116,25 @@ impl Terminal {
         assert_eq!(ended.and_then(|status| status.code()), Some(code), "{shown}");
         shown
     }
+}
+
+/// What was sent, without colours.
+fn plain(sent: &str) -> String {
+    let mut plain = String::new();
+    let mut rest = sent.chars();
+    while let Some(c) = rest.next() {
+        if c == '\u{1b}' {
+            // CSI … letter
+            for c in rest.by_ref() {
+                if c.is_ascii_alphabetic() {
+                    break;
+                }
+            }
+        } else if c != '\r' {
+            plain.push(c);
+        }
+    }
+    plain
 }
 
 fn with_services(protected: bool) -> Sandbox {
@@ -271,6 +288,42 @@ fn a_watch_changes_in_place_and_gives_the_terminal_back() {
             "the last table stays: {after:?}"
         );
     }
+}
+
+#[test]
+fn a_watch_follows_the_size_of_its_terminal() {
+    let server = Answers::start(|_| Some(http("200 x", "", "")));
+    let sandbox = Sandbox::new();
+    let targets: Vec<String> = (0..6)
+        .map(|number| server.url(&format!("/a-path-that-is-rather-long/{number}")))
+        .collect();
+    let terminal = Terminal::start(&sandbox, 120, &format!("health watch {}", targets.join(" ")));
+    let drawn = |what: &str, holds: &dyn Fn(&[String]) -> bool| {
+        eventually(what, || {
+            // The last table that is there from its head to its foot.
+            let sent = terminal.sent();
+            let mut tables = sent.rsplit("\u{1b}[H").filter(|table| table.contains("Ctrl-C"));
+            let lines: Vec<String> = plain(tables.next().unwrap_or_default())
+                .lines()
+                .map(|line| line.trim_end().to_owned())
+                .collect();
+            holds(&lines)
+        });
+    };
+    let widest = |lines: &[String]| lines.iter().map(|line| line.chars().count()).max();
+    let wide = |lines: &[String]| lines.iter().filter(|line| line.contains("  healthy")).count() == 6;
+    drawn("six lines", &|lines| wide(lines) && widest(lines) > Some(60));
+    Terminal::resize(&sandbox, 60, 24);
+    drawn("a narrow table", &|lines| widest(lines) <= Some(60) && lines.len() > 8);
+    Terminal::resize(&sandbox, 120, 6);
+    drawn("what fits into six rows", &|lines| {
+        lines.len() <= 6 && lines.iter().any(|line| line.contains("more lines"))
+    });
+    Terminal::resize(&sandbox, 120, 24);
+    drawn("six lines again", &|lines| wide(lines) && widest(lines) > Some(60));
+    let mut terminal = terminal;
+    terminal.presses(CTRL_C);
+    terminal.ends(130);
 }
 
 #[test]
