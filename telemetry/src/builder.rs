@@ -191,7 +191,8 @@ impl TelemetryBuilder {
     ///
     /// # Errors
     /// See [`InitError`]; a second call is [`InitError::AlreadyInitialised`].
-    pub fn init(self) -> Result<Telemetry, InitError> {
+    pub fn init(mut self) -> Result<Telemetry, InitError> {
+        self.check()?;
         if tracing::dispatcher::has_been_set() {
             return Err(InitError::AlreadyInitialised);
         }
@@ -222,13 +223,19 @@ impl TelemetryBuilder {
         self.start()?.into_layer(true)
     }
 
-    /// Checks the settings and starts the sinks.
-    fn start(mut self) -> Result<Parts, InitError> {
+    /// Whether the settings make sense.
+    fn check(&mut self) -> Result<(), InitError> {
         if let Some(error) = self.error.take() {
             return Err(error);
         }
         self.settings.check()?;
-        level::parse(&self.settings.log.filter).map_err(|source| InitError::Filter { source })?;
+        let filter = level::parse(&self.settings.log.filter);
+        filter.map(drop).map_err(|source| InitError::Filter { source })
+    }
+
+    /// Checks the settings and starts the sinks.
+    fn start(mut self) -> Result<Parts, InitError> {
+        self.check()?;
         let metrics = Metrics::new();
         let took = |name| metrics.histogram(catalogue::TELEMETRY_EXPORT_DURATION_SECONDS, [name]);
         let maker = self.maker();

@@ -34,7 +34,7 @@ pub struct LevelStatus {
 
 /// A filter that cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("the filter {filter} cannot be used: {reason}")]
+#[error("the filter {filter} cannot be put in force: {reason}")]
 pub struct FilterError {
     /// What was given.
     pub filter: String,

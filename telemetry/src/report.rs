@@ -182,11 +182,23 @@ impl Serialize for SinkCounts {
 }
 
 /// What [`Telemetry::shutdown`](crate::Telemetry::shutdown) found.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+///
+/// As JSON: `{"schema":"opsctl.telemetry/v1","sinks":{"stdout":{"emitted":…}}}`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[must_use]
 pub struct Report {
     /// Sinks by name (`stdout`, `loki`, `otlp_traces`).
     pub sinks: Vec<(&'static str, SinkCounts)>,
+}
+
+impl Serialize for Report {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let sinks: BTreeMap<_, _> = self.sinks.iter().copied().collect();
+        let mut report = serializer.serialize_struct("Report", 2)?;
+        report.serialize_field("schema", "opsctl.telemetry/v1")?;
+        report.serialize_field("sinks", &sinks)?;
+        report.end()
+    }
 }
 
 impl Report {

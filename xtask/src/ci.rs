@@ -43,6 +43,7 @@ const PARTS: &[Part] = &[
     }),
     ("loom", loom),
     (TEST, || test::run(&test::Arguments::complete())),
+    ("features", features),
     // After the tests, which install what is missing.
     ("instructions", instructions::check),
 ];
@@ -57,6 +58,26 @@ fn loom() -> Result<()> {
         .env("LOOM_MAX_PREEMPTIONS", "3")
         .env("CARGO_TARGET_DIR", step::target().join("loom"));
     step::run(&mut models)
+}
+
+/// The clients of others that `telemetry` sends with when it is told to, behind features that no program of ours turns
+/// on. Of the whole workspace, so that what it stands on is not built a second time.
+fn features() -> Result<()> {
+    let mut tests = step::cargo([
+        "test",
+        "--workspace",
+        "--quiet",
+        "--test",
+        "collector",
+        "--test",
+        "loki",
+    ]);
+    tests.args([
+        "--features",
+        "telemetry/tracing-loki,telemetry/opentelemetry-otlp",
+        "says_unknown",
+    ]);
+    step::run(tests.env(peers::REQUIRE_PEERS, "1"))
 }
 
 /// Runs the parts until one fails.

@@ -52,12 +52,7 @@ pub fn emit() {
             stdout.is_lossless() && stdout.emitted >= spans,
             "the log goes on: {stdout:?}"
         );
-        let sinks: serde_json::Map<_, _> = report
-            .sinks
-            .iter()
-            .map(|(name, counts)| ((*name).to_owned(), serde_json::to_value(counts).unwrap()))
-            .collect();
-        eprintln!("counts: {}", serde_json::json!({ "sinks": sinks, "took": took }));
+        eprintln!("counts: {}", serde_json::json!({ "report": report, "took": took }));
     });
 }
 
@@ -152,7 +147,7 @@ impl Emitter {
         let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
         let told = stderr.lines().find_map(|line| line.strip_prefix("counts: "));
         let told: serde_json::Value = serde_json::from_str(told.expect("the emitter should tell its counts")).unwrap();
-        let counts = &told["sinks"][self.sink];
+        let counts = &told["report"]["sinks"][self.sink];
         let number = |key: &str| counts[key].as_u64().unwrap_or_else(|| panic!("no {key} in {told}"));
         let by = |key: &str| -> HashMap<String, u64> { serde_json::from_value(counts[key].clone()).unwrap() };
         assert_eq!(number("emitted"), self.spans);
