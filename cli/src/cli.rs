@@ -42,6 +42,10 @@ pub(crate) struct GlobalArgs {
     )]
     pub(crate) env: Option<String>,
 
+    /// The cluster of the environment, where it has several: reads take all, changes need one
+    #[arg(long, value_name = "NAME", global = true, hide_short_help = true)]
+    pub(crate) cluster: Option<String>,
+
     /// The configuration file, instead of the opsctl.toml found upwards [env: OPSCTL_CONFIG]
     #[arg(long, value_name = "FILE", global = true, hide_short_help = true)]
     pub(crate) config: Option<std::path::PathBuf>,
@@ -87,7 +91,7 @@ const GROUPS: [(&str, &[&str]); 6] = [
     ("Runs", &["run", "recover"]),
     (
         "Local",
-        &["init", "up", "down", "tour", "config", "completions", "help"],
+        &["init", "up", "down", "tour", "config", "rbac", "completions", "help"],
     ),
 ];
 
@@ -224,7 +228,7 @@ pub(crate) fn run() -> Exit {
 fn run_internal(process: Process) -> Exit {
     match internal::Args::try_parse_from(&process.args[1..]) {
         Ok(args) => {
-            let context = process.into_context(GlobalArgs::default());
+            let context = process.into_context(args.global());
             finish(&context, internal::run(&args, &context))
         }
         Err(error) => tell(&process.provisional_output(), &error),

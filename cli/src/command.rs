@@ -13,6 +13,7 @@ pub(crate) mod internal;
 mod load;
 mod logs;
 mod policy;
+mod rbac;
 mod recover;
 mod repository;
 mod restore;
@@ -50,6 +51,7 @@ pub(crate) enum Command {
     Down(down::Args),
     Tour(tour::Args),
     Config(config::Args),
+    Rbac(rbac::Args),
     Completions(completions::Args),
     Help(help::Args),
 }
@@ -77,6 +79,7 @@ impl Command {
             Self::Down(args) => down::run(&args, context),
             Self::Tour(args) => tour::run(&args, context),
             Self::Config(args) => config::run(args, context),
+            Self::Rbac(args) => rbac::run(&args, context),
             Self::Completions(args) => completions::run(&args, context),
             Self::Help(args) => help::run(&args, context),
         }

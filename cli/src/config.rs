@@ -1,9 +1,11 @@
 //! `opsctl.toml`: found, trusted, read, merged, typed. Everything that is wrong with it is told at once, each with
 //! file, line and column. What the values are used for is the business of the commands.
 
+mod criteria;
 mod document;
 mod environment;
 mod finding;
+mod kubernetes;
 mod locate;
 mod model;
 mod read;
@@ -16,9 +18,10 @@ use crate::context::Context;
 use crate::error::Failure;
 
 pub(crate) use finding::{Diagnostic, Shown};
+pub(crate) use kubernetes::Cluster;
 pub(crate) use locate::check_trust;
 pub(crate) use model::{
-    Backend, Config, Datastore, DatastoreKind, Key, Local, Loki, PlatformKind, Repository, Service,
+    Backend, Config, Datastore, DatastoreKind, Key, Local, Loki, PlatformKind, Prometheus, Repository, Service,
 };
 pub(crate) use secret::{Secret, SecretSource};
 pub(crate) use suggest::suggestion;

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use opsctl_platform::local::LocalPlatform;
 use opsctl_platform::local::retention::{RELEASES, RUNS};
+use opsctl_platform::local::{LocalPlatform, StateDir};
 use opsctl_platform::run::{Outcome, RunRecord};
 use opsctl_platform::{Platform as _, PlatformError};
 use opsctl_rollouts::{promotion, worker};
@@ -24,6 +24,27 @@ pub(crate) async fn after_run(local: &LocalPlatform) {
             );
         }
         Err(error) => tracing::warn!(%error, "could not remove what is old"),
+    }
+}
+
+/// Removes what old runs on clusters wrote here. Their records are in the cluster; a folder with a record is one of the
+/// local platform's.
+pub(crate) fn after_run_there(state: &StateDir) {
+    let folders = std::fs::read_dir(state.path("runs"));
+    let mut runs: Vec<_> = folders
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir() && !path.join("record.json").exists())
+        .collect();
+    // Ids sort by the start of their runs.
+    runs.sort();
+    runs.truncate(runs.len().saturating_sub(RUNS));
+    for folder in runs {
+        if let Err(error) = std::fs::remove_dir_all(&folder) {
+            tracing::warn!(%error, folder = %folder.display(), "could not remove what is old");
+        }
     }
 }
 

@@ -25,9 +25,6 @@ use report::Report;
 use stage::Stage;
 use traffic::Traffic;
 
-/// The customers' traffic.
-const RATE: &str = "200/s";
-
 /// How a tour is given.
 #[derive(Debug)]
 pub(crate) struct Options {
@@ -37,6 +34,8 @@ pub(crate) struct Options {
     pub(crate) folder: Option<PathBuf>,
     /// Build the services first.
     pub(crate) build: bool,
+    /// The customers' traffic.
+    pub(crate) rate: Rate,
 }
 
 /// Plays the tour from an empty folder to the report.
@@ -61,7 +60,7 @@ pub(crate) async fn run(context: &Context, options: Options) -> Outcome {
         folder: stage.folder.clone(),
     };
 
-    let played = play(context, &opsctl, &mut signals).await;
+    let played = play(context, &opsctl, options.rate, &mut signals).await;
     let finished = played.as_ref().is_ok_and(|report| !report.failed());
     if options.keep && finished {
         return tell(context, &opsctl, &played?, true);
@@ -96,19 +95,16 @@ async fn build(context: &Context, stage: &Stage, signals: &mut Signals) -> Resul
     Ok(())
 }
 
-async fn play(context: &Context, opsctl: &Opsctl, signals: &mut Signals) -> Result<Report, Failure> {
+async fn play(context: &Context, opsctl: &Opsctl, rate: Rate, signals: &mut Signals) -> Result<Report, Failure> {
     let progress = context.out.progress("tour");
     progress.phase("starting the services");
     let up = must(opsctl.run(&["up", "--no-build"], signals.next()).await?)?;
     let status = must(opsctl.run(&["status"], signals.next()).await?)?;
     let orders = address(&status, stage::SERVICE)?;
     let customer = Customer::sign_in(&address(&status, "identity")?, &orders).await?;
-    let rate: Rate = RATE
-        .parse()
-        .map_err(|error| Failure::bug("the tour's rate cannot be read").because(&error))?;
     let traffic = Traffic::start(&orders, rate, &customer.token)?;
 
-    let mut report = Report::new(context.now(), &opsctl.folder, RATE, up.took);
+    let mut report = Report::new(context.now(), &opsctl.folder, rate, up.took);
     let memory = Memory::default();
     let mut stage = acts::Stage {
         opsctl,

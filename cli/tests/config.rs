@@ -199,3 +199,90 @@ fn an_unknown_environment_is_refused_with_a_suggestion() {
     sandbox.write("opsctl.toml", &GOOD.replace("default_env = \"local\"\n", ""));
     sandbox.run(&["config", "check"]).ended(2).says("set `default_env`");
 }
+
+/// An environment on two clusters.
+const CLUSTERS: &str = r#"version = 1
+[env.production]
+platform = "kubernetes"
+clusters = ["eu", "us"]
+namespace = "ops"
+prometheus = "https://prom.internal/"
+[cluster.eu]
+context = "prod-eu"
+server = "https://eu.internal:6443"
+image = "registry.internal/opsctl:1"
+gateway_url = "http://10.0.0.1:8000"
+[cluster.us]
+context = "prod-us"
+service_account = "ops"
+prometheus = "https://prom.us.internal"
+[defaults.service]
+kubernetes = { namespace = "shop" }
+[service.orders]
+metrics = "traefik"
+kubernetes = { deployment = "orders-api", service = "orders", container = "api", image = "registry.internal/orders:2", provider = "gateway", routes = ["HTTPRoute/orders", "GRPCRoute/orders"], url = "https://orders.internal" }
+[service.legacy]
+metrics = { preset = "otel-http", port = 9090 }
+sli = { total = "requests_total", errors = "errors_total", slow = "slow_total" }
+kubernetes = { provider = "ingress-nginx", routes = ["Ingress/legacy"] }
+"#;
+
+#[test]
+fn clusters_and_where_services_live_in_them_are_shown() {
+    let sandbox = Sandbox::new();
+    sandbox.write("opsctl.toml", CLUSTERS);
+    sandbox.run(&["config", "check"]).ended(0);
+    let ran = sandbox.run(&["config", "show"]).ended(0);
+    insta::assert_snapshot!(sandbox.told(&ran));
+}
+
+#[test]
+fn what_is_wrong_with_clusters_is_told_with_its_place() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "opsctl.toml",
+        r#"version = 1
+default_env = "staging"
+[env.local]
+clusters = ["eu"]
+[env.staging]
+platform = "kubernetes"
+clusters = ["eu", "ue"]
+prometheus = "prom.internal"
+[cluster.eu]
+contxt = "prod-eu"
+server = "https://me:secret@eu.internal"
+service_account = "Ops!"
+[service.orders]
+metrics = "trafik"
+sli = { total = "requests_total" }
+kubernetes = { namspace = "shop", deployment = "Orders/x", provider = "nginx", routes = ["orders"] }
+"#,
+    );
+    let ran = sandbox.run(&["config", "check"]).ended(2);
+    assert!(!ran.stderr.contains("secret@"), "a password is never shown");
+    insta::assert_snapshot!(sandbox.told(&ran));
+}
+
+#[test]
+fn no_variable_leads_to_another_cluster() {
+    let sandbox = Sandbox::new();
+    sandbox.write("opsctl.toml", CLUSTERS);
+    for variable in ["OPSCTL_SERVICE__ORDERS__SERVER", "OPSCTL_SERVICE__ORDERS__PROTECTED"] {
+        let output = sandbox
+            .command(&["config", "check"])
+            .env(variable, "false")
+            .output()
+            .expect("opsctl starts");
+        assert_eq!(output.status.code(), Some(2));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("cannot be set by a variable"));
+    }
+    let output = sandbox
+        .command(&["config", "show", "--json"])
+        .env("OPSCTL_CLUSTER__EU__SERVER", "https://evil.internal")
+        .env("OPSCTL_PROTECTED", "false")
+        .env("OPSCTL_CLUSTERS", "[\"evil\"]")
+        .output()
+        .expect("opsctl starts");
+    assert!(!String::from_utf8_lossy(&output.stdout).contains("evil"));
+}

@@ -548,10 +548,11 @@ fn the_keys_of_an_environment_are_checked() {
         let ran = configured(keys).run(&["config", "check"]).ended(2).says(says);
         assert!(!ran.stderr.contains("hunter2"), "{}", ran.stderr);
     }
+    // Without a Loki the pods are asked, and nobody has said where they are.
     configured("")
         .run(&["logs", "--trace", TRACE])
         .ended(2)
-        .says("does not say where its loki is");
+        .says("does not say on which clusters it is");
     let by_variable = configured("");
     let mut command = by_variable.command(&["logs", "--trace", TRACE]);
     command

@@ -24,6 +24,10 @@ const COMMANDS: &[&str] = &[
     "repository check",
     "drill",
     "drill pod-kill",
+    "drill service-down",
+    "drill latency",
+    "drill db-down",
+    "drill node-drain",
     "drill list",
     "load",
     "load run",
@@ -55,6 +59,7 @@ const COMMANDS: &[&str] = &[
     "config",
     "config show",
     "config check",
+    "rbac",
     "completions",
     "help",
 ];
@@ -100,6 +105,7 @@ fn long_help_tells_examples_and_exit_status() {
         "policy show",
         "policy force",
         "policy reset",
+        "rbac",
         "up",
         "init",
     ] {

@@ -201,6 +201,38 @@ async fn sigterm_is_told_first_then_the_door_closes_then_it_ends() {
     assert!(process.get("/readyz").await.is_none());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_let_in_is_answered() {
+    for round in 0..6 {
+        let mut process = Process::start(0, 10_000).await;
+        let address = process.address;
+        let clients: Vec<_> = (0..60)
+            .map(|_| {
+                tokio::spawn(async move {
+                    // Nobody listens any more: the client goes elsewhere. Whoever was connected has a right to an answer.
+                    let Ok(mut stream) = TcpStream::connect(address).await else {
+                        return Ok(String::new());
+                    };
+                    stream.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await?;
+                    let mut answer = String::new();
+                    stream.read_to_string(&mut answer).await.map(|_| answer)
+                })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_micros(round * 500)).await;
+        let began = process.signal(Signal::TERM);
+        for client in clients {
+            let answer: std::io::Result<String> = client.await.unwrap();
+            let answer = answer.unwrap_or_else(|error| panic!("round {round}: {error}"));
+            assert!(
+                answer.is_empty() || answer.ends_with("done\n"),
+                "round {round}: {answer}"
+            );
+        }
+        assert_eq!(process.ended(began).await.0.last().unwrap(), "finished");
+    }
+}
+
 #[tokio::test]
 async fn no_connection_without_a_request_holds_it_up() {
     let mut process = Process::start(100, 15_000).await;

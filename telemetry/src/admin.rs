@@ -268,7 +268,7 @@ fn read_token(path: &Path) -> Result<String, AdminError> {
         reason,
     };
     let meta = std::fs::metadata(path).map_err(|_| refuse("it cannot be read"))?;
-    if meta.permissions().mode() & 0o077 != 0 {
+    if !only_ours(&meta) {
         return Err(refuse("others may read it"));
     }
     let token = std::fs::read_to_string(path).map_err(|_| refuse("it cannot be read"))?;
@@ -277,6 +277,18 @@ fn read_token(path: &Path) -> Result<String, AdminError> {
         return Err(refuse("it is shorter than 16 characters"));
     }
     Ok(token.to_owned())
+}
+
+/// Whether nobody but us (and root) may do anything with a file. A Secret that Kubernetes mounts belongs to root, and the
+/// pod's own group may read it: no process outside of the pod is in that.
+fn only_ours(meta: &std::fs::Metadata) -> bool {
+    let mode = meta.permissions().mode();
+    let denies = |bits: u32| mode & bits == 0;
+    let in_group = || {
+        rustix::process::getegid().as_raw() == meta.gid()
+            || rustix::process::getgroups().is_ok_and(|groups| groups.iter().any(|group| group.as_raw() == meta.gid()))
+    };
+    denies(0o077) || (denies(0o037) && meta.uid() == 0 && meta.gid() != 0 && in_group())
 }
 
 /// Who is at the other end of a Unix socket, as the kernel says; what a request says of itself is only a claim.

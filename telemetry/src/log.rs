@@ -120,7 +120,7 @@ where
     }
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
-        let at = clock::now();
+        let at = crate::wall_nanos();
         match self.rate.admit(event.metadata(), clock::seconds(at)) {
             Verdict::Write => {}
             Verdict::LeaveOut => return,

@@ -414,7 +414,14 @@ async fn a_port_for_admins_needs_loopback_and_a_token() {
             .to_string()
             .contains("others may read it")
     );
-    std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o600)).unwrap();
+    // As a mounted Secret has it, but of a group that is none of ours.
+    let shared = |mode| std::fs::set_permissions(&token, std::fs::Permissions::from_mode(mode)).unwrap();
+    shared(0o440);
+    assert!(telemetry.admin().serve(&addr).is_err());
+    if std::os::unix::fs::chown(&token, Some(0), Some(54_321)).is_ok() {
+        assert!(telemetry.admin().serve(&addr).is_err());
+    }
+    shared(0o600);
     let server = telemetry.admin().serve(&addr).unwrap();
     telemetry::init_tls();
     let get = || reqwest::Client::new().get(format!("http://{}/loglevel", server.local_addr().unwrap()));

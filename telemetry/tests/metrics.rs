@@ -34,7 +34,10 @@ fn both(metrics: &Metrics) -> Exposition {
                 (&classic.name, &classic.labels),
                 (&openmetrics.name, &openmetrics.labels)
             );
-            assert_eq!(classic.value.to_bits(), openmetrics.value.to_bits(), "{}", classic.name);
+            // What the process uses changes from one text to the next.
+            if !classic.name.starts_with("process_") {
+                assert_eq!(classic.value.to_bits(), openmetrics.value.to_bits(), "{}", classic.name);
+            }
         }
     }
     assert_eq!(classic.0.len(), openmetrics.0.len());

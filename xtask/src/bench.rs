@@ -2,6 +2,7 @@
 
 mod backup;
 mod command_line;
+mod kubernetes;
 mod machine;
 mod page;
 mod program;
@@ -27,6 +28,8 @@ enum Area {
     Backup,
     /// How long a person waits for `--help` and `status`
     CommandLine,
+    /// A cluster with a thousand services
+    Kubernetes,
     /// The traffic proxy: requests per CPU second, latency added
     Proxy,
     /// Policies of the crate `resilience` beside those of others
@@ -47,6 +50,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let section = match area {
             Area::Backup => backup::measure()?,
             Area::CommandLine => command_line::measure()?,
+            Area::Kubernetes => kubernetes::measure()?,
             Area::Proxy => proxy::measure()?,
             Area::Resilience => resilience::measure()?,
             Area::Telemetry => telemetry::measure()?,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::{codegen, instructions, peers::Building, step, test, tidy};
+use crate::{codegen, instructions, peers::Building, prove, step, test, tidy};
 
 /// What to check.
 #[derive(Debug, clap::Args)]
@@ -14,7 +14,7 @@ pub struct Arguments {
     only: Option<String>,
 }
 
-/// The part that needs every peer.
+/// The first part that needs every peer.
 const TEST: &str = "test";
 
 type Part = (&'static str, fn() -> Result<()>);
@@ -24,17 +24,9 @@ const PARTS: &[Part] = &[
     ("fmt", || step::run(&mut step::cargo(["fmt", "--all", "--check"]))),
     ("tidy", tidy::run),
     ("clippy", || {
-        step::run(&mut step::cargo([
-            "clippy",
-            "--workspace",
-            "--all-targets",
-            // Some are on for nobody else in the workspace.
-            "--all-features",
-            "--quiet",
-            "--",
-            "-D",
-            "warnings",
-        ]))
+        clippy(&["--all-targets"])?;
+        // Which is no test of `cargo test`, and so none of all targets.
+        clippy(&["--test", "proof"])
     }),
     ("codegen", || codegen::run(&codegen::Arguments::check())),
     ("docs", || {
@@ -43,10 +35,17 @@ const PARTS: &[Part] = &[
     }),
     ("loom", loom),
     (TEST, || test::run(&test::Arguments::complete())),
+    ("prove", || prove::run(&prove::Arguments::default())),
     ("features", features),
     // After the tests, which install what is missing.
     ("instructions", instructions::check),
 ];
+
+fn clippy(what: &[&str]) -> Result<()> {
+    // Some features are on for nobody else in the workspace.
+    let mut clippy = step::cargo(["clippy", "--workspace", "--all-features", "--quiet"]);
+    step::run(clippy.args(what).args(["--", "-D", "warnings"]))
+}
 
 /// Every interleaving of the lock-free modules of `resilience`. They take a second; the bound, of switches to another
 /// thread where none was due, is so that a new model does not take hours. The cfg changes how everything is built, so it

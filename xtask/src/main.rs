@@ -7,9 +7,12 @@
 
 mod bench;
 mod ci;
+mod cluster;
 mod codegen;
+mod dist;
 mod instructions;
 mod peers;
+mod prove;
 mod soak;
 mod step;
 mod test;
@@ -33,6 +36,8 @@ enum Task {
     Ci(ci::Arguments),
     /// Runs the kill and fault tests with their full counts
     Soak(soak::Arguments),
+    /// Proves drills and canaries on real pods: makes images, starts a cluster, runs what wants one, ends it
+    Prove(prove::Arguments),
     /// Checks the rules of the house that no compiler knows
     Tidy,
     /// Measures ours beside its peers in one run and writes docs/reference/benchmarks.md
@@ -41,8 +46,12 @@ enum Task {
     Instructions(instructions::Arguments),
     /// Writes the generated files, or says which are stale
     Codegen(codegen::Arguments),
+    /// Makes what is shipped: self-contained programs, their container images, what they are made of, checksums
+    Dist(dist::Arguments),
     /// Lists, builds, starts and ends the real servers that tests hold ours against
     Peers(peers::Arguments),
+    /// Starts and ends a Kubernetes cluster of one real node on this machine
+    Cluster(cluster::Arguments),
 }
 
 fn main() {
@@ -50,11 +59,14 @@ fn main() {
         Task::Test(arguments) => test::run(&arguments),
         Task::Ci(arguments) => ci::run(&arguments),
         Task::Soak(arguments) => soak::run(&arguments),
+        Task::Prove(arguments) => prove::run(&arguments),
         Task::Tidy => tidy::run(),
         Task::Bench(arguments) => bench::run(&arguments),
         Task::Instructions(arguments) => instructions::run(&arguments),
         Task::Codegen(arguments) => codegen::run(&arguments),
+        Task::Dist(arguments) => dist::run(&arguments),
         Task::Peers(arguments) => peers::run(&arguments),
+        Task::Cluster(arguments) => cluster::run(&arguments),
     };
     if let Err(error) = outcome {
         eprintln!("error: {error:#}");

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::step;
+use crate::{prove, step};
 
 /// How much to soak.
 #[derive(Debug, clap::Args)]
@@ -10,11 +10,14 @@ pub struct Arguments {
     /// SIGKILLs in all, spread over backup, restore, restore in place, drill, canary and the services under load
     #[arg(long, default_value_t = 500)]
     kills: u32,
+    /// SIGKILLs of drills and canaries on the cluster
+    #[arg(long, default_value_t = 100)]
+    cluster_kills: u32,
     /// The seed of the first round; printed, so that a failure can be had again
     #[arg(long)]
     seed: Option<u64>,
     /// Run only soak tests whose name contains this; `services` are those of the services, `outages` those of servers
-    /// that are down, slow or hang for a minute
+    /// that are down, slow or hang for a minute, `cluster` those on real pods
     #[arg(default_value = "")]
     filter: String,
 }
@@ -28,6 +31,9 @@ const SERVICES: &str = "services";
 /// The filter for the tests of outages.
 const OUTAGES: &str = "outages";
 
+/// The filter for the tests on the cluster.
+const CLUSTER: &str = "cluster";
+
 /// The test binaries of what CI tests with outages of seconds: each sink and each health dependency.
 const OUTAGE_TESTS: [&str; 3] = ["loki", "collector", "dependencies"];
 
@@ -37,13 +43,20 @@ const OUTAGE_TESTS: [&str; 3] = ["loki", "collector", "dependencies"];
 /// When one of them fails.
 pub fn run(arguments: &Arguments) -> Result<()> {
     step::run(&mut step::cargo(["build", "--workspace", "--bins", "--examples"]))?;
-    let kills = if arguments.filter == OUTAGES {
-        Ok(())
-    } else {
-        kills(arguments)
-    };
-    let every_kind = arguments.filter.is_empty() || arguments.filter == OUTAGES;
-    kills.and(if every_kind { outages() } else { Ok(()) })
+    let filter = arguments.filter.as_str();
+    let asked = |kind: &str| filter.is_empty() || filter == kind;
+    let mut outcome = Ok(());
+    if ![OUTAGES, CLUSTER].contains(&filter) {
+        outcome = kills(arguments);
+    }
+    if asked(OUTAGES) {
+        outcome = outcome.and(outages());
+    }
+    if asked(CLUSTER) {
+        let everything = prove::Arguments::full(arguments.cluster_kills, arguments.seed);
+        outcome = outcome.and(prove::run(&everything));
+    }
+    outcome
 }
 
 fn kills(arguments: &Arguments) -> Result<()> {

@@ -10,10 +10,8 @@ where
     I: IntoIterator<Item = S>,
     S: AsRef<OsStr>,
 {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(arguments).current_dir(peers::workspace_root());
-    // An outer `cargo run` exports these; a nested cargo must find its own.
-    command.env_remove("CARGO_MANIFEST_DIR").env_remove("CARGO_PKG_NAME");
+    let mut command = peers::cargo();
+    command.args(arguments);
     command
 }
 

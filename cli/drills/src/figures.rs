@@ -65,18 +65,9 @@ pub struct Check {
 
 /// Checks the figures of one kind of requests (`who`: `clients` or `probe`) against the objectives. No requests, no checks.
 pub fn check_objectives(who: &str, figures: Figures, objectives: &Objectives) -> Vec<Check> {
-    let mut checks = Vec::new();
+    let mut checks: Vec<Check> = check_availability(who, figures, objectives).into_iter().collect();
     if figures.requests == 0 {
         return checks;
-    }
-    if let Some(availability) = objectives.availability_ratio {
-        let seen = 1.0 - figures.error_ratio().unwrap_or(0.0);
-        checks.push(Check {
-            name: format!("availability ({who})"),
-            expected: format!("at least {}", percent(availability)),
-            observed: format!("{}, {} of {} failed", percent(seen), figures.errors, figures.requests),
-            met: Some(seen >= availability - 1e-12),
-        });
     }
     if let (Some(limit), Some(ratio)) = (objectives.latency_seconds, objectives.latency_ratio) {
         let seen = 1.0 - figures.slow_ratio().unwrap_or(0.0);
@@ -93,6 +84,18 @@ pub fn check_objectives(who: &str, figures: Figures, objectives: &Objectives) ->
         });
     }
     checks
+}
+
+/// Of the objectives, whether requests succeeded: what is asked of a service that may be slow.
+pub fn check_availability(who: &str, figures: Figures, objectives: &Objectives) -> Option<Check> {
+    let availability = objectives.availability_ratio?;
+    let seen = 1.0 - figures.error_ratio()?;
+    Some(Check {
+        name: format!("availability ({who})"),
+        expected: format!("at least {}", percent(availability)),
+        observed: format!("{}, {} of {} failed", percent(seen), figures.errors, figures.requests),
+        met: Some(seen >= availability - 1e-12),
+    })
 }
 
 /// The verdict over named expectations: a failed one fails all, an unknown one leaves it open, none says nothing.

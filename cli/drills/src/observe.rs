@@ -1,5 +1,7 @@
 //! Watching a service while something is done to it: one sample at a time, and when it was whole again. It judges nothing.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use opsctl_platform::{Objectives, Platform, ServiceState, Traffic};
 use serde::{Deserialize, Serialize};
@@ -22,23 +24,39 @@ pub struct Sample {
     pub ready: Option<u32>,
 }
 
-/// Reads traffic and instances of one service again and again.
-pub struct Observer<'a> {
-    platform: &'a dyn Platform,
-    service: &'a str,
+/// Reads traffic and instances of one service again and again, and what its probe saw.
+pub struct Observer {
+    platform: Arc<dyn Platform>,
+    /// The service.
+    pub service: String,
+    /// What it promises.
+    pub objectives: Objectives,
+    /// What is sent to it meanwhile.
+    pub probe: Option<Probe>,
+    /// How many instances must be ready for it to be whole.
+    pub wanted: u32,
+    /// Restarts of its instances, when it was last read.
+    pub restarts: u32,
+    /// The same when it was taken as whole.
+    pub restarts_before: u32,
     start: Timestamp,
     last: Option<(Timestamp, Figures, Figures)>,
     /// Every sample so far.
     pub samples: Vec<Sample>,
 }
 
-impl<'a> Observer<'a> {
+impl Observer {
     /// Begins now; the first reading only sets the zero.
-    pub fn new(platform: &'a dyn Platform, service: &'a str) -> Self {
+    pub fn new(platform: Arc<dyn Platform>, service: &str, objectives: Objectives) -> Self {
         Self {
-            platform,
-            service,
             start: platform.now(),
+            platform,
+            service: service.to_owned(),
+            objectives,
+            probe: None,
+            wanted: 0,
+            restarts: 0,
+            restarts_before: 0,
             last: None,
             samples: Vec::new(),
         }
@@ -50,11 +68,11 @@ impl<'a> Observer<'a> {
     }
 
     /// Reads once; gives the service as it is, if it could be read.
-    pub async fn sample(&mut self, probe: Option<&Probe>) -> Option<ServiceState> {
-        let state = self.platform.service(self.service).await.ok();
-        let traffic = self.platform.traffic(self.service).await.ok();
+    pub async fn sample(&mut self) -> Option<ServiceState> {
+        let state = self.platform.service(&self.service).await.ok();
+        let traffic = self.platform.traffic(&self.service).await.ok();
         let now = self.platform.now();
-        let probed = probe.map(Probe::figures).unwrap_or_default();
+        let probed = self.probe.as_ref().map(Probe::figures).unwrap_or_default();
         let counted = match (&traffic, &self.last) {
             (Some(traffic), _) => clients(traffic),
             (None, Some((_, before, _))) => *before,
@@ -70,17 +88,31 @@ impl<'a> Observer<'a> {
             });
         }
         self.last = Some((now, counted, probed));
+        if let Some(state) = &state {
+            self.restarts = state.instances.iter().map(|instance| instance.restarts).sum();
+        }
         state
     }
 
-    /// The figures of clients and probe from `from` seconds on (exclusive) to the end.
-    pub fn figures_from(&self, from: f64) -> (Figures, Figures) {
-        sum(self.samples.iter().filter(|sample| sample.at_seconds >= from))
+    /// Takes what it has now as whole: what another service has is its business, but it should not become less.
+    pub fn take_as_whole(&mut self) {
+        self.wanted = self.samples.last().and_then(|sample| sample.ready).unwrap_or(0);
+        self.restarts_before = self.restarts;
     }
 
-    /// The figures up to `to` seconds (inclusive).
-    pub fn figures_until(&self, to: f64) -> (Figures, Figures) {
-        sum(self.samples.iter().filter(|sample| sample.at_seconds <= to))
+    /// The figures of clients and probe from `from` seconds on.
+    pub fn figures_from(&self, from: f64) -> (Figures, Figures) {
+        self.samples
+            .iter()
+            .filter(|sample| sample.at_seconds >= from)
+            .fold(Default::default(), |(clients, probe): (Figures, Figures), sample| {
+                (clients.and(sample.clients), probe.and(sample.probe))
+            })
+    }
+
+    /// As [`recovered_at`], of this service.
+    pub fn recovered_at(&self, from: f64, hold: usize) -> Option<f64> {
+        recovered_at(&self.samples, from, self.wanted, hold, &self.objectives)
     }
 }
 
@@ -101,12 +133,6 @@ pub fn clients(traffic: &Traffic) -> Figures {
             })
         },
     )
-}
-
-fn sum<'s>(samples: impl Iterator<Item = &'s Sample>) -> (Figures, Figures) {
-    samples.fold(Default::default(), |(clients, probe): (Figures, Figures), sample| {
-        (clients.and(sample.clients), probe.and(sample.probe))
-    })
 }
 
 /// Whether one sample is in steady state: as many instances ready as wanted, and no more errors than a service that just

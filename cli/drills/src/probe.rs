@@ -23,6 +23,9 @@ const CONNECTIONS: usize = 32;
 pub struct ProbeSpec {
     /// An `http://` URL of the service's front door.
     pub url: String,
+    /// The name that the service is asked for by, when the URL has another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
     /// How often, such as `20/s`.
     pub rate: String,
 }
@@ -62,7 +65,10 @@ impl Probe {
     /// Starts sending on behalf of the run `run`. An answer slower than `slow` counts as slow, a status of 500 and above
     /// as an error.
     pub fn start(spec: &ProbeSpec, run: &str, slow: Option<Duration>) -> Result<Self, LoadError> {
-        let target: Target = spec.url.parse()?;
+        let mut target: Target = spec.url.parse()?;
+        if let Some(host) = &spec.host {
+            target = target.called(host);
+        }
         let rate: Rate = spec.rate.parse()?;
         let request = Request::get(target.path())?.header(PROBE_HEADER, run)?;
         let counts = Arc::new(Counts::default());
@@ -90,6 +96,17 @@ impl Probe {
             errors: self.counts.errors.load(Ordering::Relaxed),
             slow: self.counts.slow.load(Ordering::Relaxed),
         }
+    }
+
+    /// From now on answers that take at least this long are counted apart: see [`Probe::marked`].
+    pub fn mark(&self, limit: Duration) {
+        let micros = u64::try_from(limit.as_micros()).unwrap_or(u64::MAX);
+        self.counts.mark_micros.store(micros, Ordering::Relaxed);
+    }
+
+    /// How many answers took as long as the mark.
+    pub fn marked(&self) -> u64 {
+        self.counts.marked.load(Ordering::Relaxed)
     }
 
     /// Stops it and sums it up. Absent when the generator did not come up or broke.
@@ -129,11 +146,25 @@ impl Drop for Probe {
     }
 }
 
-#[derive(Default)]
 struct Counts {
     requests: AtomicU64,
     errors: AtomicU64,
     slow: AtomicU64,
+    mark_micros: AtomicU64,
+    marked: AtomicU64,
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        let zero = || AtomicU64::new(0);
+        Self {
+            requests: zero(),
+            errors: zero(),
+            slow: zero(),
+            mark_micros: AtomicU64::new(u64::MAX),
+            marked: zero(),
+        }
+    }
 }
 
 struct Source {
@@ -154,10 +185,15 @@ impl RequestSource for Source {
 
     fn observe(&self, _seq: u64, outcome: &Outcome<'_>) {
         let (error, slow) = match outcome {
-            Outcome::Completed(response) => (
-                !self.is_success(response.status),
-                self.slow.is_some_and(|limit| response.response_time > limit),
-            ),
+            Outcome::Completed(response) => {
+                let micros = response.response_time.as_micros();
+                let marked = micros >= u128::from(self.counts.mark_micros.load(Ordering::Relaxed));
+                self.counts.marked.fetch_add(u64::from(marked), Ordering::Relaxed);
+                (
+                    !self.is_success(response.status),
+                    self.slow.is_some_and(|limit| response.response_time > limit),
+                )
+            }
             Outcome::Failed(failure) if failure.kind == opsctl_load::FailureKind::Interrupted => return,
             Outcome::Failed(_) | Outcome::Dropped => (true, true),
         };

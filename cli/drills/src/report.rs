@@ -5,8 +5,10 @@ pub mod chart;
 pub mod html;
 
 use jiff::Timestamp;
+use opsctl_platform::Objectives;
 use serde::{Deserialize, Serialize};
 
+use crate::condition::ConditionReport;
 use crate::figures::{Check, Figures, Verdict, duration, percent};
 use crate::kinds::Kind;
 use crate::observe::Sample;
@@ -16,6 +18,9 @@ use html::{Badge, Page};
 
 /// The `schema` of a drill's report.
 pub const SCHEMA: &str = "opsctl.drill/v1";
+
+/// The moments that charts mark.
+const MARKED: [&str; 5] = ["killed", "injected", "undo", "ready_again", "recovered"];
 
 /// How far a drill went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,10 +64,72 @@ pub struct Recovery {
     pub ready_back_seconds: Option<f64>,
     /// When steady state began to hold again.
     pub recovered_seconds: Option<f64>,
-    /// From the injection to `recovered_seconds`: the time to recovery.
+    /// From the undo, or from the injection where there is nothing to undo, to `recovered_seconds`: the time to recovery.
     pub time_to_recovery_seconds: Option<f64>,
     /// Time between two samples.
     pub resolution_seconds: f64,
+    /// From the injection to `effect_seconds`: the time to detection.
+    #[serde(default)]
+    pub time_to_detect_seconds: Option<f64>,
+}
+
+/// What was counted in a stretch of time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Stretch {
+    /// How long it was.
+    pub seconds: f64,
+    /// Requests of clients.
+    pub clients: Figures,
+    /// Requests of the probe.
+    pub probe: Figures,
+}
+
+impl Stretch {
+    /// Takes a sample in.
+    pub fn add(&mut self, sample: &Sample) {
+        self.seconds += sample.interval_seconds;
+        self.clients = self.clients.and(sample.clients);
+        self.probe = self.probe.and(sample.probe);
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            seconds: self.seconds + other.seconds,
+            clients: self.clients.and(other.clients),
+            probe: self.probe.and(other.probe),
+        }
+    }
+}
+
+/// A service that was watched beside the one that was drilled.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Bystander {
+    /// Its name.
+    pub service: String,
+    /// What it promises.
+    pub objectives: Objectives,
+    /// Ready instances before.
+    pub ready_before: u32,
+    /// The fewest that were ready from the injection on; absent when they could not be read.
+    pub ready_lowest: Option<u32>,
+    /// How often its instances were started again since then.
+    pub restarts: u32,
+    /// Before the injection.
+    pub before: Stretch,
+    /// From the injection to the undo.
+    pub during: Stretch,
+    /// After the undo.
+    pub after: Stretch,
+    /// When its steady state began to hold again after the undo, seconds from the start of the observation.
+    pub recovered_seconds: Option<f64>,
+    /// From the undo to then.
+    pub time_to_recovery_seconds: Option<f64>,
+    /// Its probe over the whole time.
+    pub probe: Option<ProbeReport>,
+    /// Every sample.
+    pub samples: Vec<Sample>,
 }
 
 /// Something that happened.
@@ -103,6 +170,12 @@ pub struct Report {
     pub checks: Vec<Check>,
     /// Who was killed.
     pub killed: Vec<Killed>,
+    /// What else was to hold, and whether it did.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<ConditionReport>,
+    /// What was to leave its node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drained: Vec<String>,
     /// Ready instances before.
     pub ready_before: u32,
     /// Requests of clients before the injection.
@@ -113,10 +186,22 @@ pub struct Report {
     pub clients: Figures,
     /// Requests of the probe from the injection on.
     pub probe_figures: Figures,
+    /// Requests of clients while the fault was on; all from the injection on when it did not last.
+    #[serde(default)]
+    pub fault_clients: Figures,
+    /// Requests of the probe while the fault was on.
+    #[serde(default)]
+    pub fault_probe: Figures,
     /// The probe over the whole time.
     pub probe: Option<ProbeReport>,
+    /// Services that were watched beside it.
+    #[serde(default)]
+    pub others: Vec<Bystander>,
     /// When the injection was made.
     pub injected_seconds: Option<f64>,
+    /// When a fault that lasts was undone.
+    #[serde(default)]
+    pub undone_seconds: Option<f64>,
     /// How the service came back.
     pub recovery: Recovery,
     /// What happened, in order.
@@ -129,6 +214,23 @@ pub struct Report {
     pub ended_at: Option<Timestamp>,
     /// How long the service was observed.
     pub elapsed_seconds: f64,
+}
+
+impl Bystander {
+    /// How it did while the fault was on.
+    fn text(&self) -> String {
+        let ready = self
+            .ready_lowest
+            .map_or_else(|| "?".to_owned(), |lowest| lowest.to_string());
+        let seen = self.during.clients.and(self.during.probe);
+        format!(
+            "{ready} of {} ready at the least, {} of {} requests failed ({})",
+            self.ready_before,
+            seen.errors,
+            seen.requests,
+            ratio(seen.error_ratio())
+        )
+    }
 }
 
 impl Report {
@@ -172,7 +274,16 @@ impl Report {
                 ),
             );
         }
+        for other in &self.others {
+            row(&other.service, other.text());
+        }
         if self.status == Status::Completed {
+            if let Some(seconds) = self.recovery.time_to_detect_seconds {
+                row(
+                    "time to detect",
+                    format!("{} (± {})", duration(seconds), self.resolution()),
+                );
+            }
             row("time to recovery", self.recovery_text());
         }
         for check in &self.checks {
@@ -191,14 +302,20 @@ impl Report {
     pub fn recovery_text(&self) -> String {
         self.recovery.time_to_recovery_seconds.map_or_else(
             || "not recovered".to_owned(),
-            |seconds| {
-                format!(
-                    "{} (± {})",
-                    duration(seconds),
-                    duration(self.recovery.resolution_seconds)
-                )
-            },
+            |seconds| format!("{} (± {})", duration(seconds), self.resolution()),
         )
+    }
+
+    fn resolution(&self) -> String {
+        duration(self.recovery.resolution_seconds)
+    }
+
+    /// What to call the time from the injection on.
+    fn since(&self) -> &'static str {
+        match self.kind {
+            Kind::PodKill => "after the kill",
+            _ => "from the fault on",
+        }
     }
 
     /// The time line: requests and errors a second, ready instances below, what happened marked.
@@ -213,12 +330,16 @@ impl Report {
         let markers = self
             .timeline
             .iter()
-            .filter(|moment| ["killed", "ready_again", "recovered"].contains(&moment.kind.as_str()))
+            .filter(|moment| MARKED.contains(&moment.kind.as_str()))
             .map(|moment| {
                 Marker::new(
                     moment.at_seconds,
                     &moment.text,
-                    if moment.kind == "killed" { Tone::Bad } else { Tone::Good },
+                    if ["killed", "injected"].contains(&moment.kind.as_str()) {
+                        Tone::Bad
+                    } else {
+                        Tone::Good
+                    },
                 )
             })
             .collect();
@@ -276,14 +397,15 @@ impl Report {
         let mut page = Page::new(&format!("Drill: {} of {}", self.kind.as_str(), self.service))
             .badge(Badge::new(self.verdict.as_str(), tone))
             .lead(&self.lead());
+        let (errors, requests) = (format!("Errors {}", self.since()), format!("Requests {}", self.since()));
         let facts = vec![
             ("Time to recovery", self.recovery_text()),
             (
-                "Errors after the kill",
+                errors.as_str(),
                 (self.clients.errors + self.probe_figures.errors).to_string(),
             ),
             (
-                "Requests after the kill",
+                requests.as_str(),
                 (self.clients.requests + self.probe_figures.requests).to_string(),
             ),
             ("Ready instances before", self.ready_before.to_string()),
@@ -293,7 +415,7 @@ impl Report {
             .section("What happened")
             .figure(
                 &self.chart(),
-                "Requests and errors per second; shaded from the kill to the recovery.",
+                "Requests and errors per second; shaded from the fault to the recovery.",
             )
             .figure(&self.ready_chart(), "Instances that take traffic.");
         let moments = self
@@ -313,6 +435,15 @@ impl Report {
             page = page
                 .section("Expectations")
                 .table(&["What", "Expected", "Observed", ""], rows.collect());
+        }
+        if !self.others.is_empty() {
+            let rows = self
+                .others
+                .iter()
+                .map(|other| vec![other.service.clone(), other.text()]);
+            page = page
+                .section("Services beside it")
+                .table(&["Service", "While the fault was on"], rows.collect());
         }
         if !self.reasons.is_empty() {
             page = page.section("Notes").list(&self.reasons);
@@ -372,10 +503,13 @@ impl Report {
 
     fn lead(&self) -> String {
         let killed: Vec<&str> = self.killed.iter().map(|killed| killed.instance.as_str()).collect();
-        let what = if killed.is_empty() {
-            "Nothing was killed".to_owned()
-        } else {
-            format!("{} was killed under traffic", killed.join(", "))
+        let what = match self.kind {
+            _ if self.injected_seconds.is_none() => "Nothing was done".to_owned(),
+            Kind::PodKill => format!("{} was killed under traffic", killed.join(", ")),
+            Kind::DbDown => format!("{} was cut off from its database", self.service),
+            Kind::NodeDrain => format!("{} left their node", plural(self.drained.len())),
+            Kind::ServiceDown => format!("{} was taken down", self.service),
+            Kind::Latency => format!("Answers to or of {} were slowed", self.service),
         };
         let who = if self.actor.is_empty() {
             String::new()
@@ -401,4 +535,11 @@ fn met(met: Option<bool>) -> &'static str {
 
 fn ratio(ratio: Option<f64>) -> String {
     ratio.map_or_else(|| "no requests".to_owned(), percent)
+}
+
+fn plural(instances: usize) -> String {
+    match instances {
+        1 => "1 instance".to_owned(),
+        more => format!("{more} instances"),
+    }
 }

@@ -9,10 +9,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use opsctl_drills::kinds::pod_kill::{Plan, PlanError, Spec, WorkError, plan, record, work};
+use opsctl_drills::kinds::pod_kill::{Kill, Plan, plan};
+use opsctl_drills::kinds::work;
 use opsctl_drills::probe::ProbeSpec;
 use opsctl_drills::report::Status;
-use opsctl_drills::{Report, Verdict};
+use opsctl_drills::{PlanError, Report, Spec, Terms, Verdict, WorkError};
 use opsctl_platform::memory::MemoryPlatform;
 use opsctl_platform::run::{Cancel, Journal, Outcome, Phase, Reason, Recovered, Run, recover, request_cancel};
 use opsctl_platform::{Counts, LeaseHolder, Objectives, Platform, Traffic, VersionTraffic};
@@ -31,7 +32,7 @@ struct Scene {
     platform: Arc<MemoryPlatform>,
     world: Arc<Mutex<World>>,
     journal: Journal,
-    spec: Spec,
+    spec: Spec<Kill>,
 }
 
 impl Scene {
@@ -70,10 +71,13 @@ impl Scene {
             world,
             journal: Journal::memory("run-1"),
             spec: Spec {
-                send_probe: false,
-                duration: Duration::from_secs(10),
-                recovery_within: Duration::from_secs(20),
-                ..Spec::new("orders")
+                terms: Terms {
+                    send_probe: false,
+                    duration: Duration::from_secs(10),
+                    recovery_within: Duration::from_secs(20),
+                    ..Terms::new("orders")
+                },
+                fault: Kill::new(1),
             },
         }
     }
@@ -83,7 +87,8 @@ impl Scene {
     }
 
     async fn plan(&self) -> Result<Plan, PlanError> {
-        plan(self.platform.as_ref(), self.spec.clone()).await
+        let Spec { terms, fault } = self.spec.clone();
+        plan(self.platform.as_ref(), terms, fault).await
     }
 
     fn holder() -> LeaseHolder {
@@ -97,7 +102,7 @@ impl Scene {
 
     async fn begin(&self) -> Run {
         let planned = self.plan().await.unwrap();
-        let record = record("run-1", &planned.spec, self.platform.now());
+        let record = planned.record("run-1", self.platform.now());
         Run::begin(self.platform(), record, Self::holder(), TTL, self.journal.clone())
             .await
             .unwrap()
@@ -242,15 +247,15 @@ async fn the_last_ready_instance_is_never_taken() {
         Err(PlanError::LastInstance { ready: 1, count: 1, .. })
     ));
     let mut scene = Scene::new(2, 0.0);
-    scene.spec.count = 2;
+    scene.spec.fault.count = 2;
     let error = scene.plan().await.unwrap_err();
     assert_eq!(
         error.to_string(),
         "`orders` has 2 ready instances: killing 2 would leave none"
     );
-    scene.spec.count = 0;
+    scene.spec.fault.count = 0;
     assert!(matches!(scene.plan().await, Err(PlanError::NoneToKill)));
-    scene.spec.count = 1;
+    scene.spec.fault.count = 1;
     scene.platform.crash_instance("orders", "orders-1");
     assert!(matches!(
         scene.plan().await,
@@ -263,8 +268,8 @@ async fn the_last_ready_instance_is_never_taken() {
 async fn the_guard_holds_also_when_the_plan_has_become_old() {
     let scene = Scene::new(2, 0.0);
     let run = scene.begin().await;
-    let planned: Spec = serde_json::from_value(run.record().spec.clone()).unwrap();
-    let other = if planned.victims[0].instance == "orders-1" {
+    let planned: Spec<Kill> = serde_json::from_value(run.record().spec.clone()).unwrap();
+    let other = if planned.fault.victims[0].instance == "orders-1" {
         "orders-2"
     } else {
         "orders-1"
@@ -280,12 +285,14 @@ async fn the_guard_holds_also_when_the_plan_has_become_old() {
 #[tokio::test(start_paused = true)]
 async fn a_victim_that_was_replaced_is_not_killed_in_its_place() {
     let mut scene = Scene::new(3, 0.0);
-    scene.spec.steady_for = Duration::from_secs(20);
+    scene.spec.terms.steady_for = Duration::from_secs(20);
     let run = scene.begin().await;
-    let planned: Spec = serde_json::from_value(run.record().spec.clone()).unwrap();
+    let planned: Spec<Kill> = serde_json::from_value(run.record().spec.clone()).unwrap();
     let running = tokio::spawn(work(run, None));
     tokio::time::sleep(Duration::from_secs(2)).await;
-    scene.platform.crash_instance("orders", &planned.victims[0].instance);
+    scene
+        .platform
+        .crash_instance("orders", &planned.fault.victims[0].instance);
     let report = running.await.unwrap().unwrap();
     assert_eq!(
         (report.status, report.killed.len()),
@@ -381,8 +388,26 @@ async fn a_record_keeps_the_victims_by_name() {
     let json = serde_json::to_value(&planned).unwrap();
     assert_eq!(json["schema"], "opsctl.drill-plan/v1");
     assert!(json["spec"]["victims"][0]["uid"].is_string());
-    let read: Spec = serde_json::from_value(json["spec"].clone()).unwrap();
+    let read: Spec<Kill> = serde_json::from_value(json["spec"].clone()).unwrap();
     assert_eq!(read, planned.spec);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_share_and_labels_choose_among_the_ready_instances() {
+    let mut scene = Scene::new(5, 0.0);
+    scene.spec.fault.percent = Some(50);
+    let planned = scene.plan().await.unwrap();
+    assert_eq!((planned.spec.fault.count, planned.ready_after), (2, 3));
+    assert_eq!(planned.mutations.len(), 2);
+    scene.spec.fault.percent = Some(1);
+    assert_eq!(scene.plan().await.unwrap().spec.fault.count, 1);
+    scene.spec.fault.selector = BTreeMap::from([("instance".to_owned(), "orders-3".to_owned())]);
+    let mut planned = scene.plan().await.unwrap();
+    assert_eq!(planned.spec.fault.victims[0].instance, "orders-3");
+    planned.rehearse(scene.platform.as_ref()).await;
+    assert_eq!(planned.mutations[0].accepted, Some(true));
+    scene.spec.fault.selector.insert("version".to_owned(), "v2".to_owned());
+    assert!(matches!(scene.plan().await, Err(PlanError::NoneMatch { .. })));
 }
 
 #[tokio::test(start_paused = true)]
@@ -443,16 +468,17 @@ async fn the_probe_is_sent_and_counted_apart() {
     scene.world.lock().unwrap().rate = 0.0;
     let platform = scene.platform.as_ref().clone();
     scene.platform = Arc::new(platform.with_restart_delay("orders", Some(Duration::from_millis(200))));
-    scene.spec = Spec {
+    scene.spec.terms = Terms {
         send_probe: true,
         probe: Some(ProbeSpec {
             url: format!("http://127.0.0.1:{port}/health/ready"),
+            host: None,
             rate: "200/s".to_owned(),
         }),
         steady_for: Duration::from_millis(300),
         duration: Duration::from_millis(500),
         sample_every: Duration::from_millis(50),
-        ..scene.spec
+        ..scene.spec.terms
     };
     let report = scene.work().await;
     assert_eq!(report.verdict, Verdict::Pass, "{:?}", report.reasons);

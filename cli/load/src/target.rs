@@ -32,6 +32,13 @@ impl Target {
         &self.authority
     }
 
+    /// The same place, asked for by another name: what a gateway tells its services apart by.
+    #[must_use]
+    pub fn called(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.authority);
+        self
+    }
+
     /// Path and query, at least `/`.
     pub fn path(&self) -> &str {
         &self.path

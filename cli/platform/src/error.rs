@@ -47,6 +47,12 @@ pub enum PlatformError {
         /// The service.
         service: String,
     },
+    /// The fault lapsed or was replaced.
+    #[error("the fault on `{object}` is no longer there")]
+    FaultLost {
+        /// What it was played on.
+        object: String,
+    },
     /// A record with that id exists.
     #[error("run `{run}` exists already")]
     RecordExists {
@@ -103,6 +109,84 @@ pub enum PlatformError {
         /// Why.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The credentials are good for something else.
+    #[error("not allowed to {verb} {resource} in {}", .namespace.as_deref().map_or_else(|| "the cluster".to_owned(), |n| format!("namespace `{n}`")))]
+    Forbidden {
+        /// `get`, `patch` …
+        verb: String,
+        /// With its group: `deployments.apps`, `pods/eviction`.
+        resource: String,
+        /// Where; `None` for the whole cluster.
+        namespace: Option<String>,
+    },
+    /// The credentials are good for nothing.
+    #[error("{what} does not accept the credentials")]
+    Unauthorized {
+        /// Which peer.
+        what: String,
+    },
+    /// A certificate's time is over.
+    #[error("the certificate {what} has expired")]
+    Expired {
+        /// Whose: `of the API server`, `in the kubeconfig`.
+        what: String,
+    },
+    /// The platform understood, and does not do it.
+    #[error("{what} is refused: {why}")]
+    Refused {
+        /// What was asked for.
+        what: String,
+        /// In the platform's words.
+        why: String,
+    },
+    /// Somebody else keeps the object as it is, and would set back what is changed.
+    #[error("{what} is refused: it belongs to {owner}, which sets that back; {how}")]
+    Owned {
+        /// What was asked for.
+        what: String,
+        /// Who keeps it.
+        owner: String,
+        /// What makes that one leave it alone.
+        how: String,
+    },
+    /// Something that the platform needs is not there: an object, a namespace, a kind of object.
+    #[error("{what} does not exist")]
+    Missing {
+        /// What.
+        what: String,
+    },
+    /// Nothing counts the traffic of the service.
+    #[error("the traffic of `{service}` is not known: {why}")]
+    NoTraffic {
+        /// The service.
+        service: String,
+        /// Why.
+        why: String,
+    },
+    /// The kubeconfig means another cluster than the configuration.
+    #[error("context `{context}` leads to {actual}, not to {expected}")]
+    WrongServer {
+        /// The context's name.
+        context: String,
+        /// The server that is configured.
+        expected: String,
+        /// The server in the kubeconfig.
+        actual: String,
+    },
+    /// The kubeconfig has no such context.
+    #[error("there is no context `{context}` in the kubeconfig")]
+    UnknownContext {
+        /// The name asked for.
+        context: String,
+        /// Those that there are.
+        known: Vec<String>,
+    },
+    /// There is no kubeconfig, or it cannot be used.
+    #[error("the kubeconfig cannot be used: {why}")]
+    Kubeconfig {
+        /// Why.
+        why: String,
     },
     /// The peer took too long.
     #[error("{what} took longer than {} s", .limit.as_secs_f64())]

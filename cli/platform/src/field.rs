@@ -10,7 +10,7 @@ use serde_json::Value;
 pub struct Field {
     /// `service/<name>`.
     pub object: String,
-    /// `/stable_version`, `/versions/<v>`, `/versions/<v>/replicas`, `/canary` or `/hold`.
+    /// `/stable_version`, `/versions/<v>`, `/versions/<v>/replicas`, `/canary`, `/hold`, `/fault` or `/cut`.
     pub pointer: String,
 }
 
@@ -52,6 +52,30 @@ impl Field {
         Self::new(format!("service/{service}"), "/hold")
     }
 
+    /// A fault that is played on what is sent to a service (`service/<name>`) or, on Kubernetes, to whatever is behind a
+    /// Service of a namespace (`endpoint/<namespace>/<name>`): a [`Fault`](crate::Fault) as JSON. It becomes absent by itself unless [`Platform::renew_fault`](crate::Platform)
+    /// keeps it up. A platform that cannot play one there does not know the field.
+    pub fn fault(object: &str) -> Self {
+        Self::new(object, "/fault")
+    }
+
+    /// Whether a service's instances may not reach what is behind a Service of a namespace: a [`Cut`](crate::Cut) as JSON.
+    /// On Kubernetes alone, by a NetworkPolicy, which nobody may be there to enforce; it stays until it is undone.
+    pub fn cut(service: &str) -> Self {
+        Self::new(format!("service/{service}"), "/cut")
+    }
+
+    /// Whether a node takes no new instances: `true`, or absent.
+    pub fn unschedulable(node: &str) -> Self {
+        Self::new(format!("node/{node}"), "/unschedulable")
+    }
+
+    /// The node whose [`Field::unschedulable`] this is, if it is one.
+    pub fn node(&self) -> Option<&str> {
+        let name = self.object.strip_prefix("node/")?;
+        (self.pointer == "/unschedulable" && !name.is_empty()).then_some(name)
+    }
+
     /// The service that the object is, if it is one.
     pub fn service(&self) -> Option<&str> {
         self.object.strip_prefix("service/").filter(|name| !name.is_empty())
@@ -73,7 +97,8 @@ impl fmt::Display for Field {
     }
 }
 
-fn escape(part: &str) -> String {
+/// One part of a JSON pointer.
+pub(crate) fn escape(part: &str) -> String {
     part.replace('~', "~0").replace('/', "~1")
 }
 

@@ -12,9 +12,11 @@
 pub mod contract;
 mod error;
 mod field;
+pub mod kube;
 pub mod local;
 pub mod memory;
 pub mod process;
+pub mod prometheus;
 pub mod run;
 mod state;
 
@@ -26,9 +28,11 @@ use serde_json::Value;
 
 pub use error::PlatformError;
 pub use field::{Cas, Fence, Field};
+pub use opsctl_proxy_control::FaultKind;
 pub use state::{
-    Addresses, Counts, End, Health, Hold, Info, Instance, InstanceState, InstanceTraffic, Lease, LeaseHolder,
-    LeaseOutcome, Objectives, Probe, ServiceState, Traffic, VersionSpec, VersionState, VersionTraffic, Weight,
+    Addresses, Counts, Cut, End, Fault, Health, Hold, Info, Instance, InstanceState, InstanceTraffic, Keeper, KillMode,
+    Lease, LeaseHolder, LeaseOutcome, Node, Objectives, Probe, ServiceState, Tenant, Traffic, Usage, VersionSpec,
+    VersionState, VersionTraffic, Weight,
 };
 
 use run::RunRecord;
@@ -45,6 +49,12 @@ pub trait Platform: Send + Sync + 'static {
     /// The platform's clock. Everything that is compared with a lease or written into a record uses it.
     fn now(&self) -> Timestamp;
 
+    /// The shortest pause between two looks of one who waits for something: a platform that many share is not asked five
+    /// times a second.
+    fn pace(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// The names of all services, sorted.
     async fn services(&self) -> Result<Vec<String>>;
 
@@ -52,6 +62,15 @@ pub trait Platform: Send + Sync + 'static {
     ///
     /// Errors: [`PlatformError::UnknownService`].
     async fn service(&self, name: &str) -> Result<ServiceState>;
+
+    /// All services, sorted by name: what [`Platform::service`] says of each, where possible with fewer questions.
+    async fn states(&self) -> Result<Vec<ServiceState>> {
+        let mut states = Vec::new();
+        for name in self.services().await? {
+            states.push(self.service(&name).await?);
+        }
+        Ok(states)
+    }
 
     /// The value of a field; `None` when it is absent.
     ///
@@ -71,6 +90,23 @@ pub trait Platform: Send + Sync + 'static {
         new: Option<&Value>,
     ) -> Result<Cas>;
 
+    /// What [`Platform::compare_and_set`] would answer, with every check that can be made without changing anything.
+    async fn rehearse(&self, field: &Field, expect: Option<&Value>, _new: Option<&Value>) -> Result<Cas> {
+        let actual = self.get(field).await?;
+        Ok(if actual.as_ref() == expect {
+            Cas::Applied
+        } else {
+            Cas::Conflict { actual }
+        })
+    }
+
+    /// Makes sure that nothing changes the field any more on behalf of an older epoch of the run `by`, not even a change
+    /// that is under way. Called for each undo step after the epoch was raised. Nothing to do where the check of the
+    /// fence and the change are one.
+    async fn claim(&self, _by: &Fence, _field: &Field) -> Result<()> {
+        Ok(())
+    }
+
     /// Gives `version` a share of the service's traffic, `percent` of 100, for `lease`; without renewal it falls back
     /// to zero by itself. `expect_percent` is the share that it must have now (0: none has a canary share).
     ///
@@ -88,13 +124,86 @@ pub trait Platform: Send + Sync + 'static {
     /// Prolongs the share held by the run `by`. Errors: [`PlatformError::WeightLost`] when it has lapsed or changed hands.
     async fn renew_weight(&self, by: &Fence, service: &str, lease: Duration) -> Result<()>;
 
-    /// Kills an instance at once (SIGKILL, or eviction). Returns when the kill was sent, on the platform's clock.
+    /// Takes away the share of a service whose lease is over, where the platform has nobody who sees to that by itself.
+    /// Called at each look by the watchdog of a run on that service.
+    async fn lapse(&self, _service: &str) -> Result<()> {
+        Ok(())
+    }
+
+    /// Prolongs a fault of the run `by` ([`Field::fault`]) for `ttl` from now. Errors: [`PlatformError::FaultLost`] when it
+    /// has lapsed or is another one.
+    async fn renew_fault(&self, by: &Fence, field: &Field, ttl: Duration) -> Result<()> {
+        let _ = (by, ttl);
+        Err(PlatformError::UnknownField { field: field.clone() })
+    }
+
+    /// Kills an instance. Returns when the kill was sent, on the platform's clock.
     ///
-    /// Errors: [`PlatformError::Gone`] when `instance.uid` is not that process any more; nothing was killed then.
-    async fn kill(&self, by: &Fence, instance: &Instance) -> Result<Timestamp>;
+    /// Errors: [`PlatformError::Gone`] when `instance.uid` is not that process any more, [`PlatformError::Refused`] when
+    /// the platform does not allow it; nothing was killed then.
+    async fn kill(&self, by: &Fence, instance: &Instance, mode: KillMode) -> Result<Timestamp>;
+
+    /// How many connections a fault has met, where whoever plays it counts them.
+    async fn fault_hits(&self, field: &Field) -> Result<u64> {
+        Err(PlatformError::UnknownField { field: field.clone() })
+    }
+
+    /// Ends the sessions that are open at the database from which the run `by` has cut a service off ([`Field::cut`]), those
+    /// of the service's role: how many there were.
+    ///
+    /// Errors: [`PlatformError::FaultLost`] when what cuts it off is gone or was changed.
+    async fn end_sessions(&self, by: &Fence, field: &Field) -> Result<u64> {
+        let _ = by;
+        Err(PlatformError::UnknownField { field: field.clone() })
+    }
+
+    /// Whether [`Platform::kill`] would be allowed now, with every check that can be made without killing.
+    async fn rehearse_kill(&self, instance: &Instance, mode: KillMode) -> Result<()> {
+        let _ = (instance, mode);
+        Ok(())
+    }
+
+    /// The nodes, sorted by name; none where there are no such things.
+    async fn nodes(&self) -> Result<Vec<Node>> {
+        Ok(Vec::new())
+    }
+
+    /// Everything that runs on a node and is not about to end.
+    async fn tenants(&self, node: &str) -> Result<Vec<Tenant>> {
+        let _ = node;
+        Ok(Vec::new())
+    }
+
+    /// Has a tenant leave its node by eviction. Returns when that was accepted.
+    ///
+    /// Errors: [`PlatformError::Gone`] when it has left, [`PlatformError::Refused`] when a disruption budget does not allow
+    /// it now; asking again is the caller's business.
+    async fn evict(&self, by: &Fence, tenant: &Tenant) -> Result<Timestamp> {
+        let _ = by;
+        Err(PlatformError::Refused {
+            what: format!("the eviction of `{}`", tenant.name),
+            why: "there are no nodes here".to_owned(),
+        })
+    }
 
     /// Monotonic counters of the service's traffic as its clients saw it.
     async fn traffic(&self, service: &str) -> Result<Traffic>;
+
+    /// The one number that a query of the service's Prometheus gives now; `None` when it gives none, several, or not all.
+    ///
+    /// Errors: [`PlatformError::NoTraffic`] when there is no Prometheus or it does not answer, [`PlatformError::Refused`]
+    /// for a query that it does not understand.
+    async fn number(&self, service: &str, _query: &str) -> Result<Option<f64>> {
+        Err(PlatformError::NoTraffic {
+            service: service.to_owned(),
+            why: "no Prometheus is configured".to_owned(),
+        })
+    }
+
+    /// CPU and memory of a service's instances, as far as somebody tells; none at all where nobody does.
+    async fn usage(&self, _service: &str) -> Result<Vec<Usage>> {
+        Ok(Vec::new())
+    }
 
     /// Stores a new record at revision 1. Errors: [`PlatformError::RecordExists`].
     async fn create_record(&self, record: &RunRecord) -> Result<u64>;

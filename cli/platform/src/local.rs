@@ -31,8 +31,8 @@ use serde_json::Value;
 use crate::process::Process;
 use crate::run::RunRecord;
 use crate::{
-    Cas, Counts, Fence, Field, Info, Instance, InstanceTraffic, Lease, LeaseHolder, LeaseOutcome, Platform,
-    PlatformError, Result, ServiceState, Traffic, VersionTraffic, Weight,
+    Cas, Counts, Fault, Fence, Field, Info, Instance, InstanceTraffic, KillMode, Lease, LeaseHolder, LeaseOutcome,
+    Platform, PlatformError, Result, ServiceState, Traffic, VersionTraffic, Weight,
 };
 use desired::{Desired, service_of};
 use observed::{Observed, process_of};
@@ -54,6 +54,8 @@ const SUPERVISOR_LIMIT: Duration = Duration::from_secs(2);
 const SUPERVISOR_START: Duration = Duration::from_secs(10);
 /// How long a canary's share lives that was set without a lease of its own (only an undo does that).
 const DEFAULT_WEIGHT_LEASE_SECONDS: u64 = 30;
+/// How long a fault lives that nobody keeps up.
+const FAULT_TTL: Duration = Duration::from_secs(30);
 
 /// The local platform over one state folder.
 #[derive(Debug, Clone)]
@@ -228,6 +230,59 @@ impl LocalPlatform {
     }
 }
 
+/// Faults live in the proxy, which lets them lapse.
+impl LocalPlatform {
+    /// The fault on a service. No proxy, no fault.
+    async fn fault(&self, service: &str) -> Result<Option<Fault>> {
+        self.desired()?.service(service)?;
+        match self.proxy().faults(service).await {
+            Ok(faults) => Ok(faults.into_iter().next().map(|fault| Fault {
+                holder: fault.run,
+                kind: fault.kind,
+                percent: fault.percent,
+                sessions_of: None,
+            })),
+            Err(ControlError::UnknownService { .. } | ControlError::Unreachable { .. }) => Ok(None),
+            Err(error) => Err(from_control(error)),
+        }
+    }
+
+    async fn put_fault(&self, service: &str, fault: Fault, ttl: Duration) -> Result<()> {
+        let fault = opsctl_proxy_control::Fault {
+            id: fault.holder.clone(),
+            service: service.to_owned(),
+            kind: fault.kind,
+            percent: fault.percent,
+            ttl_seconds: (ttl.as_secs_f64().ceil() as u64).clamp(1, opsctl_proxy_control::MAX_FAULT_TTL_SECONDS),
+            run: fault.holder,
+            version: None,
+        };
+        self.proxy().put_fault(&fault).await.map_err(from_control)
+    }
+
+    async fn cas_fault(&self, field: &Field, expect: Option<&Value>, new: Option<&Value>) -> Result<Cas> {
+        let service = service_of(field)?;
+        let now = self.fault(service).await?;
+        let actual = now.as_ref().map(Fault::value);
+        if actual.as_ref() != expect {
+            return Ok(Cas::Conflict { actual });
+        }
+        match (new, now) {
+            (Some(new), _) => {
+                let fault: Fault =
+                    serde_json::from_value(new.clone()).map_err(|error| PlatformError::InvalidValue {
+                        field: field.clone(),
+                        reason: error.to_string(),
+                    })?;
+                self.put_fault(service, fault, FAULT_TTL).await?;
+            }
+            (None, Some(old)) => self.proxy().delete_fault(&old.holder).await.map_err(from_control)?,
+            (None, None) => {}
+        }
+        Ok(Cas::Applied)
+    }
+}
+
 #[async_trait]
 impl Platform for LocalPlatform {
     async fn info(&self) -> Result<Info> {
@@ -255,6 +310,9 @@ impl Platform for LocalPlatform {
     }
 
     async fn get(&self, field: &Field) -> Result<Option<Value>> {
+        if field.pointer == "/fault" {
+            return Ok(self.fault(service_of(field)?).await?.as_ref().map(Fault::value));
+        }
         if field.pointer != "/canary" {
             return self.desired()?.get(field);
         }
@@ -273,6 +331,9 @@ impl Platform for LocalPlatform {
     ) -> Result<Cas> {
         let locked = self.locked().await?;
         locked.admit(by)?;
+        if field.pointer == "/fault" {
+            return self.cas_fault(field, expect, new).await;
+        }
         let mut desired = self.desired()?;
         if field.pointer == "/canary" {
             let name = service_of(field)?;
@@ -342,7 +403,7 @@ impl Platform for LocalPlatform {
         }
     }
 
-    async fn kill(&self, by: &Fence, instance: &Instance) -> Result<Timestamp> {
+    async fn kill(&self, by: &Fence, instance: &Instance, _mode: KillMode) -> Result<Timestamp> {
         let locked = self.locked().await?;
         locked.admit(Some(by))?;
         let gone = || PlatformError::Gone {
@@ -446,16 +507,7 @@ impl Platform for LocalPlatform {
     }
 
     fn holder_alive(&self, holder: &LeaseHolder) -> Option<bool> {
-        if holder.host != crate::process::host() {
-            return None;
-        }
-        Some(
-            Process {
-                pid: holder.pid,
-                start_ticks: holder.start_ticks,
-            }
-            .alive(),
-        )
+        crate::process::holder_alive(holder)
     }
 }
 

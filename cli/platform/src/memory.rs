@@ -1,6 +1,8 @@
 //! The platform's twin in memory: services are numbers, time is tokio's clock (paused and advanced by tests), and every
 //! call can be made to fail. For tests of what builds on [`Platform`]; it runs no process and serves no request.
 
+mod nodes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,8 +14,9 @@ use tokio::time::Instant;
 
 use crate::run::RunRecord;
 use crate::{
-    Addresses, Cas, End, Fence, Field, Health, Hold, Info, Instance, InstanceState, Lease, LeaseHolder, LeaseOutcome,
-    Objectives, Platform, PlatformError, Probe, Result, ServiceState, Traffic, VersionSpec, VersionState, Weight,
+    Addresses, Cas, End, Fault, Fence, Field, Health, Hold, Info, Instance, InstanceState, KillMode, Lease,
+    LeaseHolder, LeaseOutcome, Node, Objectives, Platform, PlatformError, Probe, Result, ServiceState, Tenant, Traffic,
+    Usage, VersionSpec, VersionState, Weight,
 };
 
 /// Shared by all clones.
@@ -28,16 +31,21 @@ pub struct MemoryPlatform {
 pub struct TrafficView {
     /// Time since the platform was made.
     pub elapsed: Duration,
+    /// The fault that is played on the service.
+    pub fault: Option<Fault>,
     /// The service as it is now.
     pub service: ServiceState,
 }
 
 type Source = Box<dyn FnMut(&TrafficView) -> Traffic + Send>;
+type Numbers = Box<dyn FnMut(&TrafficView, &str) -> Option<f64> + Send>;
 
 struct Inner {
     services: BTreeMap<String, Service>,
     records: BTreeMap<String, RunRecord>,
     leases: BTreeMap<String, Lease>,
+    /// Where instances are.
+    nodes: nodes::Nodes,
     /// Bumped whenever a lease or service changes.
     revision: u64,
     next_pid: u32,
@@ -52,6 +60,7 @@ struct Service {
     versions: BTreeMap<String, VersionSpec>,
     hold: Option<Hold>,
     weight: Option<(Weight, Instant)>,
+    fault: Option<(Fault, Instant)>,
     instances: Vec<Slot>,
     objectives: Objectives,
     depends_on: Vec<String>,
@@ -59,6 +68,8 @@ struct Service {
     /// Whether killed instances come back.
     restarts: bool,
     source: Option<Source>,
+    numbers: Option<Numbers>,
+    usage: Vec<Usage>,
     revision: u64,
 }
 
@@ -66,6 +77,7 @@ struct Service {
 struct Slot {
     instance: Instance,
     ready_at: Option<Instant>,
+    node: Option<String>,
 }
 
 impl Default for MemoryPlatform {
@@ -82,6 +94,7 @@ impl MemoryPlatform {
                 services: BTreeMap::new(),
                 records: BTreeMap::new(),
                 leases: BTreeMap::new(),
+                nodes: nodes::Nodes::default(),
                 revision: 0,
                 next_pid: 1000,
                 dead: BTreeSet::new(),
@@ -112,6 +125,7 @@ impl MemoryPlatform {
                     versions: BTreeMap::from([(version.to_owned(), spec)]),
                     hold: None,
                     weight: None,
+                    fault: None,
                     instances: Vec::new(),
                     objectives: Objectives {
                         availability_ratio: Some(0.99),
@@ -122,6 +136,8 @@ impl MemoryPlatform {
                     restart_delay: Duration::from_secs(1),
                     restarts: true,
                     source: None,
+                    numbers: None,
+                    usage: Vec::new(),
                     revision: 1,
                 },
             );
@@ -134,6 +150,15 @@ impl MemoryPlatform {
     #[must_use]
     pub fn with_objectives(self, service: &str, objectives: Objectives) -> Self {
         self.edit(service, |s| s.objectives = objectives);
+        self
+    }
+
+    /// The services that it calls.
+    #[must_use]
+    pub fn with_dependencies(self, service: &str, depends_on: &[&str]) -> Self {
+        self.edit(service, |s| {
+            s.depends_on = depends_on.iter().map(|name| (*name).to_owned()).collect();
+        });
         self
     }
 
@@ -151,6 +176,24 @@ impl MemoryPlatform {
     #[must_use]
     pub fn with_traffic(self, service: &str, source: impl FnMut(&TrafficView) -> Traffic + Send + 'static) -> Self {
         self.edit(service, |s| s.source = Some(Box::new(source)));
+        self
+    }
+
+    /// What a Prometheus would answer: called at each [`Platform::number`] with the query.
+    #[must_use]
+    pub fn with_numbers(
+        self,
+        service: &str,
+        numbers: impl FnMut(&TrafficView, &str) -> Option<f64> + Send + 'static,
+    ) -> Self {
+        self.edit(service, |s| s.numbers = Some(Box::new(numbers)));
+        self
+    }
+
+    /// What its instances use.
+    #[must_use]
+    pub fn with_usage(self, service: &str, usage: Vec<Usage>) -> Self {
+        self.edit(service, |s| s.usage = usage);
         self
     }
 
@@ -237,6 +280,7 @@ impl Inner {
     /// Starts and stops instances so that they match what is desired.
     fn settle(&mut self, name: &str, now: Instant, at_once: bool) {
         let mut pid = self.next_pid;
+        let open = self.open_node();
         let Some(s) = self.services.get_mut(name) else { return };
         let held = s.hold.is_some();
         for (version, spec) in &s.versions {
@@ -255,6 +299,7 @@ impl Inner {
                 s.instances.push(Slot {
                     instance: instance(name, number, version, pid),
                     ready_at: s.restarts.then(|| if at_once { now } else { now + s.restart_delay }),
+                    node: open.clone(),
                 });
             }
             let mut kept = 0;
@@ -283,6 +328,7 @@ fn instance(service: &str, number: u32, version: &str, pid: u32) -> Instance {
         addresses: Addresses::default(),
         last_exit: None,
         last_end: None,
+        labels: BTreeMap::new(),
     }
 }
 
@@ -295,6 +341,14 @@ impl Service {
             .map(|(weight, _)| weight)
     }
 
+    /// The fault now: none once its time is over.
+    fn fault(&self, now: Instant) -> Option<&Fault> {
+        self.fault
+            .as_ref()
+            .filter(|(_, until)| now < *until)
+            .map(|(fault, _)| fault)
+    }
+
     fn kill(&mut self, id: &str, now: Instant, pid: u32) {
         let (restarts, delay) = (self.restarts, self.restart_delay);
         if let Some(slot) = self.instances.iter_mut().find(|slot| slot.instance.id == id) {
@@ -304,6 +358,14 @@ impl Service {
             slot.instance.last_exit = Some("killed by signal 9".to_owned());
             slot.instance.last_end = Some(End::Ended);
             slot.ready_at = restarts.then_some(now + delay);
+        }
+    }
+
+    fn view(&self, name: &str, origin: Instant, now: Instant) -> TrafficView {
+        TrafficView {
+            elapsed: now - origin,
+            fault: self.fault(now).cloned(),
+            service: self.state(name, now, &|at| timestamp(origin, at)),
         }
     }
 
@@ -368,6 +430,7 @@ impl Service {
                 .weight(now)
                 .and_then(|w| Weight::value(&w.version, w.percent, &w.holder)),
             ["hold"] => self.hold.as_ref().map(Hold::value),
+            ["fault"] => self.fault(now).map(Fault::value),
             _ => return Err(PlatformError::UnknownField { field: field.clone() }),
         })
     }
@@ -411,6 +474,11 @@ impl Service {
             (["canary"], Some(value)) => {
                 let weight = serde_json::from_value(value.clone()).map_err(|error| invalid(&error.to_string()))?;
                 self.weight = Some((weight, until));
+            }
+            (["fault"], None) => self.fault = None,
+            (["fault"], Some(value)) => {
+                let fault = serde_json::from_value(value.clone()).map_err(|error| invalid(&error.to_string()))?;
+                self.fault = Some((fault, until));
             }
             (["hold"], None) => self.hold = None,
             (["hold"], Some(value)) => {
@@ -458,6 +526,9 @@ impl Platform for MemoryPlatform {
 
     async fn get(&self, field: &Field) -> Result<Option<Value>> {
         let mut inner = self.enter("get", false)?;
+        if let Some(node) = field.node() {
+            return inner.node(node, field);
+        }
         let service = field.service().ok_or_else(|| unknown_service(field))?;
         inner.service(service)?.get(field, Instant::now())
     }
@@ -472,6 +543,17 @@ impl Platform for MemoryPlatform {
         let now = Instant::now();
         let mut inner = self.enter("compare_and_set", true)?;
         inner.check(by)?;
+        if let Some(node) = field.node() {
+            let actual = inner.node(node, field)?;
+            if actual.as_ref() != expect {
+                return Ok(Cas::Conflict { actual });
+            }
+            inner
+                .nodes
+                .closed
+                .insert(node.to_owned(), new == Some(&Value::Bool(true)));
+            return Ok(Cas::Applied);
+        }
         let name = field.service().ok_or_else(|| unknown_service(field))?;
         let service = inner.service(name)?;
         let actual = service.get(field, now)?;
@@ -524,7 +606,7 @@ impl Platform for MemoryPlatform {
         }
     }
 
-    async fn kill(&self, by: &Fence, instance: &Instance) -> Result<Timestamp> {
+    async fn kill(&self, by: &Fence, instance: &Instance, _mode: KillMode) -> Result<Timestamp> {
         let now = Instant::now();
         let mut inner = self.enter("kill", true)?;
         inner.check(Some(by))?;
@@ -544,16 +626,28 @@ impl Platform for MemoryPlatform {
         Ok(self.now())
     }
 
+    async fn nodes(&self) -> Result<Vec<Node>> {
+        Ok(self.enter("nodes", false)?.list_nodes())
+    }
+
+    async fn tenants(&self, node: &str) -> Result<Vec<Tenant>> {
+        Ok(self.enter("tenants", false)?.tenants(node))
+    }
+
+    async fn evict(&self, by: &Fence, tenant: &Tenant) -> Result<Timestamp> {
+        let mut inner = self.enter("evict", true)?;
+        inner.check(Some(by))?;
+        inner.evict(tenant, Instant::now())?;
+        Ok(self.now())
+    }
+
     async fn traffic(&self, service: &str) -> Result<Traffic> {
         let now = Instant::now();
         let origin = self.origin;
         let at = timestamp(origin, now);
         let mut inner = self.enter("traffic", false)?;
         let s = inner.service(service)?;
-        let view = TrafficView {
-            elapsed: now - origin,
-            service: s.state(service, now, &|at| timestamp(origin, at)),
-        };
+        let view = s.view(service, origin, now);
         Ok(match &mut s.source {
             Some(source) => source(&view),
             None => Traffic {
@@ -568,6 +662,25 @@ impl Platform for MemoryPlatform {
                 probe_unrouted_errors: 0,
             },
         })
+    }
+
+    async fn number(&self, service: &str, query: &str) -> Result<Option<f64>> {
+        let now = Instant::now();
+        let origin = self.origin;
+        let mut inner = self.enter("number", false)?;
+        let s = inner.service(service)?;
+        let view = s.view(service, origin, now);
+        match &mut s.numbers {
+            Some(numbers) => Ok(numbers(&view, query)),
+            None => Err(PlatformError::NoTraffic {
+                service: service.to_owned(),
+                why: "no Prometheus is configured".to_owned(),
+            }),
+        }
+    }
+
+    async fn usage(&self, service: &str) -> Result<Vec<Usage>> {
+        Ok(self.enter("usage", false)?.service(service)?.usage.clone())
     }
 
     async fn create_record(&self, record: &RunRecord) -> Result<u64> {

@@ -10,6 +10,8 @@ use std::process::ExitStatus;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
+use crate::LeaseHolder;
+
 /// One very process on this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Process {
@@ -134,6 +136,15 @@ fn parse_stat(text: &str) -> Option<Stat> {
 pub fn detach() {
     // The only error is EPERM: it is a group leader, and no signal of the terminal's foreground group reaches it.
     let _ = rustix::process::setsid();
+}
+
+/// Whether the process that holds a lease still exists; `None` when it runs on another host.
+pub fn holder_alive(holder: &LeaseHolder) -> Option<bool> {
+    let process = Process {
+        pid: holder.pid,
+        start_ticks: holder.start_ticks,
+    };
+    (holder.host == host()).then(|| process.alive())
 }
 
 /// This host's name.

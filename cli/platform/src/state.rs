@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use jiff::Timestamp;
+use opsctl_proxy_control::FaultKind;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -60,8 +61,8 @@ impl ServiceState {
         self.ready().filter(|instance| instance.version == version).count()
     }
 
-    /// Whether every version has its desired number of ready instances and nothing else is left.
-    pub fn settled(&self) -> bool {
+    /// Whether every version has its desired number of ready instances, and all others are on their way out.
+    pub fn complete(&self) -> bool {
         let stopped = self.hold.is_some();
         self.versions
             .iter()
@@ -69,7 +70,13 @@ impl ServiceState {
             && self
                 .instances
                 .iter()
+                .filter(|i| i.state != InstanceState::Draining)
                 .all(|i| i.ready && self.versions.iter().any(|v| v.version == i.version))
+    }
+
+    /// Whether it is [complete](Self::complete), and nothing else is left.
+    pub fn settled(&self) -> bool {
+        self.complete() && self.instances.iter().all(|i| i.ready)
     }
 }
 
@@ -112,6 +119,23 @@ pub struct Instance {
     /// The same as a kind; `None` before the first end, and where an earlier version of opsctl noted it.
     #[serde(default)]
     pub last_end: Option<End>,
+    /// What else it is labelled with, where instances are.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Instance {
+    /// Whether it has all these labels. Every instance has `version` and `instance`, its name.
+    pub fn matches(&self, selector: &BTreeMap<String, String>) -> bool {
+        selector
+            .iter()
+            .all(|(key, value)| match (self.labels.get(key), key.as_str()) {
+                (Some(label), _) => label == value,
+                (None, "version") => self.version == *value,
+                (None, "instance") => self.id == *value,
+                (None, _) => false,
+            })
+    }
 }
 
 /// How the last process of an instance ended.
@@ -124,6 +148,30 @@ pub enum End {
     NeverReady,
     /// It could not be started at all.
     NotStarted,
+}
+
+/// How an instance is killed. Platforms without orchestrator know one way, SIGKILL, whatever is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "mode", rename_all = "snake_case")]
+pub enum KillMode {
+    /// By eviction, which disruption budgets may refuse: then it is asked for again for so many seconds.
+    Evict {
+        /// How long to wait for a budget.
+        patience_seconds: u64,
+    },
+    /// By deletion, which no budget sees.
+    Delete {
+        /// Time to end in; 0 kills at once.
+        grace_seconds: u32,
+    },
+    /// Its main container alone: the instance stays, and starts it again.
+    Container,
+}
+
+impl Default for KillMode {
+    fn default() -> Self {
+        Self::Evict { patience_seconds: 30 }
+    }
 }
 
 /// Where an instance is in its life.
@@ -153,6 +201,23 @@ pub struct Addresses {
     pub grpc: Option<SocketAddr>,
     /// The admin listener: `unix:/path` or host:port.
     pub admin: Option<String>,
+    /// Where HTTP clients reach it, when that is no address of its own: behind a gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// The name by which it is asked for there, when `url` has another: what a gateway tells services apart by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+}
+
+impl Addresses {
+    /// The base URL of HTTP, without a slash at its end, and the name to ask for when that is another.
+    pub fn door(&self) -> Option<(String, Option<String>)> {
+        match (self.http, &self.url) {
+            (Some(address), _) => Some((format!("http://{address}"), None)),
+            (None, Some(url)) => Some((url.trim_end_matches('/').to_owned(), self.host.clone())),
+            (None, None) => None,
+        }
+    }
 }
 
 /// How readiness is asked: the HTTP path, else the gRPC service name, else a TCP connect.
@@ -244,6 +309,93 @@ impl Hold {
     /// The value of [`Field::hold`](crate::Field::hold).
     pub fn value(&self) -> Value {
         serde_json::to_value(self).expect("a struct of strings and numbers is JSON")
+    }
+}
+
+/// A machine on which instances run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// Runs what it is given.
+    pub ready: bool,
+    /// Takes nothing new.
+    pub unschedulable: bool,
+}
+
+/// Something that runs on a node, of a service or not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tenant {
+    /// Its namespace, where there are any.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// This very one.
+    pub uid: String,
+    /// The service that it is an instance of, if that is known.
+    pub service: Option<String>,
+    /// Who brings it back elsewhere.
+    pub kept_by: Keeper,
+    /// Whether data of it is lost with its place.
+    pub local_data: bool,
+}
+
+impl Tenant {
+    /// Whether a drain makes it leave: what wants to be on this very node stays.
+    pub fn moves(&self) -> bool {
+        matches!(self.kept_by, Keeper::Controller | Keeper::Nobody)
+    }
+}
+
+/// Who sees to it that a [`Tenant`] runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Keeper {
+    /// A controller, which starts it on another node.
+    Controller,
+    /// A controller that wants it on this node.
+    Daemon,
+    /// The node itself.
+    Node,
+    /// Nobody: it would not come back.
+    Nobody,
+}
+
+/// A fault that is played on what is sent to a service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Fault {
+    /// The run that plays it.
+    pub holder: String,
+    /// What happens to a request.
+    #[serde(flatten)]
+    pub kind: FaultKind,
+    /// Share of the requests that it hits, above 0 and up to 100.
+    pub percent: f64,
+    /// The service whose open database sessions are ended once it is played, so that they come back and meet it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions_of: Option<String>,
+}
+
+impl Fault {
+    /// The value of [`Field::fault`](crate::Field::fault).
+    pub fn value(&self) -> Value {
+        serde_json::to_value(self).expect("a struct of strings and finite numbers is JSON")
+    }
+}
+
+/// A service's way to somewhere, cut off.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cut {
+    /// The run that cut it.
+    pub holder: String,
+    /// The Service of the cluster that its instances may not reach: `<namespace>/<name>`.
+    pub from: String,
+}
+
+impl Cut {
+    /// The value of [`Field::cut`](crate::Field::cut).
+    pub fn value(&self) -> Value {
+        serde_json::to_value(self).expect("a struct of strings is JSON")
     }
 }
 
@@ -367,4 +519,17 @@ pub enum LeaseOutcome {
     Acquired(Lease),
     /// Somebody else has it, perhaps expired.
     Held(Lease),
+}
+
+/// What an instance uses.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Usage {
+    /// The instance's id.
+    pub instance: String,
+    /// Its version.
+    pub version: String,
+    /// CPU seconds per second over the last minute; absent when nobody counts them.
+    pub cpu_cores: Option<f64>,
+    /// Memory in use; absent when nobody tells.
+    pub memory_bytes: Option<f64>,
 }

@@ -20,6 +20,7 @@ async fn it_keeps_the_contract() {
                 env: BTreeMap::new(),
                 replicas: 1,
             },
+            keeps_names: true,
         }
     })
     .await;

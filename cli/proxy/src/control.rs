@@ -20,7 +20,7 @@ use crate::metrics;
 use crate::table::{Table, refusal};
 
 /// The largest request that is read.
-const MAX_REQUEST_BYTES: usize = 4 * 1024 * 1024;
+pub(crate) const MAX_REQUEST_BYTES: usize = 4 * 1024 * 1024;
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(50);
 
 /// What the control socket serves.
@@ -58,21 +58,13 @@ async fn converse(stream: UnixStream, control: Arc<Control>) {
     }
 }
 
-type Answer = Response<Full<Bytes>>;
+pub(crate) type Answer = Response<Full<Bytes>>;
 
 impl Control {
     async fn answer(&self, request: Request<Incoming>) -> Answer {
         match self.route(request).await {
             Ok(answer) => answer,
-            Err(refusal) => {
-                let status = match refusal.code {
-                    RefusalCode::Conflict | RefusalCode::PortTaken => StatusCode::CONFLICT,
-                    RefusalCode::UnknownService => StatusCode::NOT_FOUND,
-                    RefusalCode::Invalid => StatusCode::BAD_REQUEST,
-                    RefusalCode::Failed => StatusCode::INTERNAL_SERVER_ERROR,
-                };
-                document(status, &refusal)
-            }
+            Err(refusal) => refused(&refusal),
         }
     }
 
@@ -128,7 +120,18 @@ impl Control {
     }
 }
 
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+/// A refusal as an answer.
+pub(crate) fn refused(refusal: &Refusal) -> Answer {
+    let status = match refusal.code {
+        RefusalCode::Conflict | RefusalCode::PortTaken => StatusCode::CONFLICT,
+        RefusalCode::UnknownService => StatusCode::NOT_FOUND,
+        RefusalCode::Invalid => StatusCode::BAD_REQUEST,
+        RefusalCode::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    document(status, refusal)
+}
+
+pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
     let document: Document<serde_json::Value> =
         serde_json::from_slice(body).map_err(|error| invalid(format!("not a control document: {error}")))?;
     if document.schema != SCHEMA {
@@ -137,7 +140,7 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
     serde_json::from_value(document.data).map_err(|error| invalid(error.to_string()))
 }
 
-fn same(what: &str, path: &str, body: &str) -> Result<(), Refusal> {
+pub(crate) fn same(what: &str, path: &str, body: &str) -> Result<(), Refusal> {
     if path == body {
         Ok(())
     } else {
@@ -147,11 +150,11 @@ fn same(what: &str, path: &str, body: &str) -> Result<(), Refusal> {
     }
 }
 
-fn ok<T: Serialize>(data: &T) -> Answer {
+pub(crate) fn ok<T: Serialize>(data: &T) -> Answer {
     document(StatusCode::OK, data)
 }
 
-fn document<T: Serialize>(status: StatusCode, data: &T) -> Answer {
+pub(crate) fn document<T: Serialize>(status: StatusCode, data: &T) -> Answer {
     let (status, body) = match serde_json::to_vec(&Document::new(data)) {
         Ok(body) => (status, body),
         Err(error) => {
@@ -167,7 +170,7 @@ fn text(body: String) -> Answer {
     response(StatusCode::OK, kind, body.into())
 }
 
-fn response(status: StatusCode, kind: &'static str, body: Bytes) -> Answer {
+pub(crate) fn response(status: StatusCode, kind: &'static str, body: Bytes) -> Answer {
     let mut response = Response::new(Full::new(body));
     *response.status_mut() = status;
     response
@@ -176,6 +179,6 @@ fn response(status: StatusCode, kind: &'static str, body: Bytes) -> Answer {
     response
 }
 
-fn invalid(message: impl Into<String>) -> Refusal {
+pub(crate) fn invalid(message: impl Into<String>) -> Refusal {
     refusal(RefusalCode::Invalid, message)
 }

@@ -19,7 +19,9 @@ pub(crate) struct ActiveFault {
     fault: Fault,
     /// Which one this is of all that were put on the service; grows.
     serial: u64,
-    ends_at: Instant,
+    began: Instant,
+    /// How long after that it ends, in milliseconds; grows when the same fault is put again.
+    lasts_ms: AtomicU64,
     /// Cancelled when the fault ends, however that comes.
     pub(crate) ended: CancellationToken,
 }
@@ -29,6 +31,8 @@ pub(crate) struct ActiveFault {
 pub(crate) struct Hit {
     /// Extra time on the way back: milliseconds and jitter.
     pub(crate) delay: Option<Delay>,
+    /// Cancelled when the fault behind `delay` ends; a request does not live long enough to care.
+    pub(crate) delay_ended: Option<CancellationToken>,
     /// What ends or holds the request.
     pub(crate) terminal: Option<Terminal>,
 }
@@ -82,14 +86,30 @@ impl FaultSet {
         }
     }
 
-    /// Puts or replaces a fault. The caller ends it with [`FaultSet::expire`] at `ends_at`; should that be late, the
-    /// fault hits nothing any more all the same.
-    pub(crate) fn put(&self, fault: Fault, now: Instant) -> Arc<ActiveFault> {
+    /// Puts or replaces a fault. The caller ends it with [`FaultSet::expire`] at [`ActiveFault::ends_at`]; should that be
+    /// late, the fault hits nothing any more all the same.
+    ///
+    /// None when the very same fault is active: then its time begins anew, and requests that it has met or spared already
+    /// do not meet it again.
+    pub(crate) fn put(&self, fault: Fault, now: Instant) -> Option<Arc<ActiveFault>> {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut faults = BTreeMap::clone(&self.active.load());
+        if let Some(active) = faults.get(&fault.id)
+            && active.ends_at() > now
+            && (Fault {
+                ttl_seconds: active.fault.ttl_seconds,
+                ..fault.clone()
+            }) == active.fault
+        {
+            let until = now + Duration::from_secs(fault.ttl_seconds);
+            let lasts = until.duration_since(active.began).as_millis() as u64;
+            active.lasts_ms.store(lasts, Ordering::Relaxed);
+            return None;
+        }
         let serial = self.newest.load(Ordering::Relaxed) + 1;
         let active = Arc::new(ActiveFault {
-            ends_at: now + Duration::from_secs(fault.ttl_seconds),
+            began: now,
+            lasts_ms: AtomicU64::new(fault.ttl_seconds * 1000),
             ended: CancellationToken::new(),
             serial,
             fault,
@@ -101,7 +121,7 @@ impl FaultSet {
             before.ended.cancel();
         }
         self.changed.notify_waiters();
-        active
+        Some(active)
     }
 
     /// Ends the fault of that id, whichever it is. Whether there was one.
@@ -138,9 +158,9 @@ impl FaultSet {
         let active = self.active.load();
         active
             .values()
-            .filter(|active| active.ends_at > now)
+            .filter(|active| active.ends_at() > now)
             .map(|active| Fault {
-                ttl_seconds: active.ends_at.saturating_duration_since(now).as_secs_f64().ceil() as u64,
+                ttl_seconds: active.ends_at().saturating_duration_since(now).as_secs_f64().ceil() as u64,
                 ..active.fault.clone()
             })
             .collect()
@@ -166,7 +186,7 @@ impl FaultSet {
         for active in active.values() {
             let fault = &active.fault;
             let concerns = active.serial > seen
-                && active.ends_at > now
+                && active.ends_at() > now
                 && fault.version.as_deref().is_none_or(|only| only == version);
             if !concerns || rand::random::<f64>() * 100.0 >= fault.percent {
                 continue;
@@ -174,6 +194,7 @@ impl FaultSet {
             let kind = match fault.kind {
                 FaultKind::Latency { ms, jitter_ms } => {
                     hit.delay = Some(Delay { ms, jitter_ms });
+                    hit.delay_ended = Some(active.ended.clone());
                     0
                 }
                 FaultKind::Error { status } => {
@@ -202,7 +223,21 @@ impl FaultSet {
 }
 
 impl ActiveFault {
-    pub(crate) fn ends_at(&self) -> Instant {
-        self.ends_at
+    /// When it ends, unless it is prolonged.
+    fn ends_at(&self) -> Instant {
+        self.began + Duration::from_millis(self.lasts_ms.load(Ordering::Relaxed))
+    }
+
+    /// Resolves when its time is over, or it was ended before.
+    pub(crate) async fn over(&self) {
+        let over = async {
+            while Instant::now() < self.ends_at() {
+                tokio::time::sleep_until(self.ends_at()).await;
+            }
+        };
+        tokio::select! {
+            () = over => {}
+            () = self.ended.cancelled() => {}
+        }
     }
 }

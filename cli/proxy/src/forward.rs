@@ -129,7 +129,7 @@ impl Journey<'_> {
             }
             let hit = faults.draw(&self.version.name, self.seen, Instant::now());
             self.seen = newest;
-            let Hit { delay, terminal } = hit;
+            let Hit { delay, terminal, .. } = hit;
             if delay.is_some() {
                 self.delay = delay;
             }

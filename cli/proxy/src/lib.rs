@@ -21,6 +21,7 @@ mod counters;
 mod fault;
 mod forward;
 mod headers;
+pub mod hop;
 mod listener;
 mod metrics;
 mod patience;

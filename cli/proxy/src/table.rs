@@ -283,13 +283,13 @@ impl Table {
                 other.live.faults.remove(&fault.id);
             }
         }
-        let active = live.faults.put(fault, Instant::now());
+        let Some(active) = live.faults.put(fault, Instant::now()) else {
+            return Ok(());
+        };
         self.revision += 1;
         tokio::spawn(async move {
-            tokio::select! {
-                () = tokio::time::sleep_until(active.ends_at()) => live.faults.expire(&active),
-                () = active.ended.cancelled() => {}
-            }
+            active.over().await;
+            live.faults.expire(&active);
         });
         Ok(())
     }
@@ -449,7 +449,7 @@ fn check_weight(weight: &Weight) -> Result<(), Refusal> {
     check_ttl(weight.ttl_seconds, MAX_WEIGHT_TTL_SECONDS)
 }
 
-fn check_fault(fault: &Fault) -> Result<(), Refusal> {
+pub(crate) fn check_fault(fault: &Fault) -> Result<(), Refusal> {
     check_name("fault", &fault.id)?;
     if !(fault.percent > 0.0 && fault.percent <= 100.0) {
         return Err(invalid(format!("{} % of the requests cannot be hit", fault.percent)));

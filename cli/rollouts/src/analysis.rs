@@ -263,6 +263,11 @@ impl Analysis {
         self.missing_in_a_row = self.missing_in_a_row.saturating_add(intervals);
     }
 
+    /// Levels and limits.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     /// Canary requests taken in so far.
     pub fn canary_requests(&self) -> u64 {
         self.metrics[0].canary.requests
@@ -377,7 +382,7 @@ fn more_requests_needed(metric: &Metric, alpha: f64) -> Option<u64> {
         .then(|| bound::requests_needed(metric.allowed, bad, alpha))
         .flatten();
     // Compared with stable: about ten bad answers are needed at equal rates.
-    let by_odds = (bad > 0).then(|| (10.0 / rate).ceil() as u64);
+    let by_odds = (bad > 0).then(|| (bound::BAD_FOR_ODDS / rate).ceil() as u64);
     let total = match (by_bound, by_odds) {
         (Some(a), Some(b)) if b > requests => a.min(b),
         (Some(a), _) => a,

@@ -5,15 +5,21 @@
 //! decides. From each of them `RollingBack` is one look away; nothing leads back from it.
 
 pub mod bake;
+pub mod criteria;
+pub mod resources;
 pub mod share;
 
 pub use bake::Bake;
+pub use criteria::Criterion;
+pub use resources::Resources;
 pub use share::Share;
 
 use crate::analysis::counters::{Scrape, Step as Counted, Tracker};
 use crate::analysis::{Analysis, Look, Verdict};
 use crate::spec::{OnInconclusive, Spec};
+use criteria::Seen;
 use jiff::{SignedDuration, Timestamp};
+use opsctl_platform::Usage;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -90,9 +96,11 @@ pub enum Cause {
     Worse,
     /// It was promoted and missed the objectives.
     ObjectiveMissed,
+    /// A number that the service sets a bound to was beyond it.
+    CriterionMissed,
     /// It did not become ready in time.
     NeverReady,
-    /// Its instances end again and again.
+    /// Its instances end again and again, or never start.
     Died,
     /// Somebody asked for it.
     Requested,
@@ -112,8 +120,9 @@ impl Cause {
         match self {
             Self::Worse => "the canary is worse than the stable version",
             Self::ObjectiveMissed => "the new version missed the objectives after its promotion",
+            Self::CriterionMissed => "a criterion of the service is not met",
             Self::NeverReady => "the canary did not become ready in time",
-            Self::Died => "the canary's instances end again and again",
+            Self::Died => "the canary's instances end again and again, or never start",
             Self::Requested => "it was asked for",
             Self::Inconclusive => "the time is over and nothing is proven",
             Self::HeldTooLong => "nobody decided for the longest time that a canary may be held",
@@ -155,6 +164,10 @@ pub struct Observation {
     pub scrape: Option<Scrape>,
     /// The canary's instances; absent when they could not be read.
     pub fleet: Option<Fleet>,
+    /// One number for each criterion of the service; none at all when they were not asked.
+    pub criteria: Vec<Option<f64>>,
+    /// What the instances use; none where nobody tells.
+    pub usage: Vec<Usage>,
     /// What was asked for since the last look.
     pub request: Option<Request>,
 }
@@ -187,6 +200,12 @@ pub struct Judge {
     pub bake: Bake,
     /// The share observed in the present step.
     pub share: Share,
+    /// What was seen of the service's criteria, in their order.
+    #[serde(default)]
+    pub criteria: Vec<Seen>,
+    /// What the instances of both versions used, while both had traffic.
+    #[serde(default)]
+    pub resources: Resources,
     /// The promotion was asked for, whatever the evidence.
     pub promote_requested: bool,
     tracker: Tracker,
@@ -203,6 +222,8 @@ impl Judge {
             analysis: Analysis::new(spec.settings, spec.errors_allowed_ratio, spec.slow_allowed_ratio),
             bake: Bake::new(spec),
             share: Share::default(),
+            resources: Resources::default(),
+            criteria: vec![Seen::default(); spec.criteria.len()],
             promote_requested: false,
             tracker: Tracker::default(),
             first_share_at: None,
@@ -217,6 +238,15 @@ impl Judge {
         let warm = self.is_warm(spec, self.last_look.unwrap_or(now));
         self.skip_absence(spec, now);
         let counted = self.count(spec, seen, warm);
+        if warm {
+            if matches!(self.stage, Stage::Step { .. } | Stage::Holding { .. }) {
+                self.resources.add(&seen.usage, &spec.stable, &spec.version.version);
+            }
+            let both = self.criteria.iter_mut().zip(&spec.criteria);
+            for ((known, criterion), value) in both.zip(&seen.criteria) {
+                known.add(criterion, *value);
+            }
+        }
         if let Some(request) = seen.request {
             match request {
                 Request::Abort => return self.roll_back(now, Cause::Requested),
@@ -248,6 +278,7 @@ impl Judge {
     pub fn promoted(&mut self, now: Timestamp) {
         self.stage = Stage::Baking { since: now };
         self.percent = 100;
+        self.bake.begin(&self.analysis.evidence().metrics);
     }
 
     /// The driver has granted the share, anew or again after it had lapsed: what was observed of it begins from here.
@@ -269,10 +300,33 @@ impl Judge {
     pub fn verdict(&self) -> Verdict {
         match self.stage {
             Stage::RollingBack {
-                cause: Cause::NeverReady | Cause::Died | Cause::ObjectiveMissed,
+                cause: Cause::NeverReady | Cause::Died | Cause::ObjectiveMissed | Cause::CriterionMissed,
                 ..
             } => Verdict::Fail,
-            _ => self.analysis.verdict(),
+            _ => self.proven(),
+        }
+    }
+
+    /// What the service's criteria say together; a pass when there are none.
+    pub fn criteria_verdict(&self) -> Verdict {
+        let confirm = self.analysis.settings().fail_intervals;
+        let mut together = Verdict::Pass;
+        for seen in &self.criteria {
+            match seen.verdict(confirm) {
+                Verdict::Fail => return Verdict::Fail,
+                Verdict::Inconclusive => together = Verdict::Inconclusive,
+                Verdict::Pass => {}
+            }
+        }
+        together
+    }
+
+    /// The comparison and the service's criteria together.
+    fn proven(&self) -> Verdict {
+        match (self.analysis.verdict(), self.criteria_verdict()) {
+            (Verdict::Fail, _) | (_, Verdict::Fail) => Verdict::Fail,
+            (Verdict::Pass, Verdict::Pass) => Verdict::Pass,
+            _ => Verdict::Inconclusive,
         }
     }
 
@@ -415,6 +469,9 @@ impl Judge {
         if self.bake.missed() {
             return self.roll_back(now, Cause::ObjectiveMissed);
         }
+        if self.criteria_verdict() == Verdict::Fail {
+            return self.roll_back(now, Cause::CriterionMissed);
+        }
         if elapsed(since, now) >= spec.bake {
             self.stage = Stage::Finishing { since: now };
             return vec![Action::Finish];
@@ -431,12 +488,15 @@ impl Judge {
         if self.analysis.verdict() == Verdict::Fail {
             return Some(self.roll_back(now, Cause::Worse));
         }
+        if self.criteria_verdict() == Verdict::Fail {
+            return Some(self.roll_back(now, Cause::CriterionMissed));
+        }
         self.promote_requested.then(|| self.promote(now))
     }
 
     /// A pass counts only while the canary really has the share that it should have.
     fn sure_verdict(&self) -> Verdict {
-        match self.analysis.verdict() {
+        match self.proven() {
             Verdict::Pass if self.share.refuted() => Verdict::Inconclusive,
             verdict => verdict,
         }

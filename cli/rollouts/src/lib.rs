@@ -6,6 +6,7 @@
 //! [`Report::new`](report::Report::new) reads record and journal at any time.
 
 pub mod analysis;
+pub mod forecast;
 pub mod judge;
 pub mod plan;
 pub mod report;
@@ -15,7 +16,7 @@ pub mod spec;
 pub mod standing;
 pub mod worker;
 
-pub use judge::{Cause, Judge, Request, Stage};
+pub use judge::{Cause, Criterion, Judge, Request, Stage};
 pub use plan::{Plan, PlanError, plan};
 pub use report::{Report, Status};
 pub use schedule::{Schedule, ScheduleError, parse_weight};

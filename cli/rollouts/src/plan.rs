@@ -1,10 +1,11 @@
 //! What a canary would do and whether it may: checked against the platform, changing nothing.
 
 use crate::analysis::bound;
+use crate::forecast::{Present, StepForecast, forecast};
 use crate::schedule::ScheduleError;
 use crate::spec::Spec;
 use opsctl_platform::run::{RunError, lock};
-use opsctl_platform::{Field, Platform, PlatformError};
+use opsctl_platform::{Field, Platform, PlatformError, Weight};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -39,6 +40,17 @@ pub enum PlanError {
         ready: u32,
         /// Desired instances.
         desired: u32,
+    },
+    /// A criterion of the service cannot be asked.
+    #[error("the criterion `{name}` of `{service}` cannot be asked")]
+    Criterion {
+        /// The service.
+        service: String,
+        /// The criterion.
+        name: String,
+        /// What is wrong with its query.
+        #[source]
+        source: PlatformError,
     },
     /// The service is held down.
     #[error("`{service}` is held down: {reason}")]
@@ -102,6 +114,10 @@ pub struct Plan {
     pub changes: Vec<Change>,
     /// About how many canary requests a pass needs with 0, 1 and 2 errors; empty when the objective allows none.
     pub requests_for_a_pass: Vec<u64>,
+    /// The traffic that there is; absent when it was not measured, or nobody can tell.
+    pub traffic: Option<Present>,
+    /// What each step needs for a verdict, in order.
+    pub steps: Vec<StepForecast>,
     /// Versions that run beside the stable one and belong to no run; they are taken away at the start.
     pub leftovers: Vec<String>,
 }
@@ -159,7 +175,17 @@ pub async fn plan(platform: &dyn Platform, spec: Spec) -> Result<Plan, PlanError
             desired: state.replicas,
         });
     }
-    let leftovers = state
+    // A mistake in a query is told now; that nobody answers is the judge's business.
+    for criterion in &spec.criteria {
+        if let Err(source @ PlatformError::Refused { .. }) = platform.number(&spec.service, &criterion.query).await {
+            return Err(PlanError::Criterion {
+                service: service(),
+                name: criterion.name.clone(),
+                source,
+            });
+        }
+    }
+    let leftovers: Vec<String> = state
         .versions
         .into_iter()
         .map(|v| v.version)
@@ -169,6 +195,29 @@ pub async fn plan(platform: &dyn Platform, spec: Spec) -> Result<Plan, PlanError
 }
 
 impl Plan {
+    /// Asks the platform whether it would take every change, and changes nothing: what cannot be is told before anything is
+    /// made, and not by a canary that waits for its share.
+    ///
+    /// Errors: [`PlanError::Platform`] with what the platform says.
+    pub async fn rehearse(&self, platform: &dyn Platform) -> Result<(), PlanError> {
+        if self.nothing_to_do {
+            return Ok(());
+        }
+        let Spec { service, version, .. } = &self.spec;
+        // Whoever changes something meanwhile is met by the run's own compare-and-set.
+        //
+        // What is left of another canary stands where this one will, until the run takes it away.
+        if self.leftovers.is_empty() {
+            let field = Field::version(service, &version.version);
+            let _ = platform.rehearse(&field, None, Some(&version.value())).await?;
+        }
+        for step in &self.spec.schedule.steps {
+            let share = Weight::value(&version.version, step.percent, "rehearsal");
+            let _ = platform.rehearse(&Field::canary(service), None, share.as_ref()).await?;
+        }
+        Ok(())
+    }
+
     fn of(spec: Spec, nothing_to_do: bool, leftovers: Vec<String>) -> Self {
         let changes = if nothing_to_do { Vec::new() } else { changes(&spec) };
         let needs = |bad| bound::requests_needed(spec.errors_allowed_ratio, bad, spec.settings.pass_alpha);
@@ -177,8 +226,20 @@ impl Plan {
             nothing_to_do,
             changes,
             requests_for_a_pass: (0..3).filter_map(needs).collect(),
+            traffic: None,
+            steps: forecast(&spec, None),
             leftovers,
             spec,
+        }
+    }
+
+    /// The same plan with times, at the traffic that there is.
+    #[must_use]
+    pub fn at(self, traffic: Option<Present>) -> Self {
+        Self {
+            steps: forecast(&self.spec, traffic.as_ref()),
+            traffic,
+            ..self
         }
     }
 }

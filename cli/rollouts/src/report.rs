@@ -3,7 +3,8 @@
 
 use crate::analysis::{Evidence, Traffic, Verdict};
 use crate::judge::bake::Metric;
-use crate::judge::{Cause, Stage};
+use crate::judge::criteria::CriterionReport;
+use crate::judge::{Cause, Judge, Resources, Stage};
 use crate::spec::Spec;
 use crate::worker::State;
 use jiff::Timestamp;
@@ -88,6 +89,12 @@ pub struct Report {
     pub share: ShareReport,
     /// The evidence against the stable version.
     pub evidence: Option<Evidence>,
+    /// The service's own criteria.
+    #[serde(default)]
+    pub criteria: Vec<CriterionReport>,
+    /// What the instances of both versions used; absent where nobody tells.
+    #[serde(default)]
+    pub resources: Option<Resources>,
     /// What happened after the promotion, one for each objective; empty before it.
     pub bake: Vec<Metric>,
     /// About how many more canary requests a pass needs.
@@ -165,6 +172,9 @@ impl Report {
             _ => None,
         };
         let mut reasons = evidence.as_ref().map_or_else(Vec::new, |e| e.reasons.clone());
+        let criteria = criteria(&spec, judge.as_ref());
+        let open = criteria.iter().filter(|one| one.verdict != Verdict::Pass);
+        reasons.extend(open.map(CriterionReport::describe));
         if let Some(cause) = cause {
             reasons.insert(0, cause.describe().to_owned());
         }
@@ -184,10 +194,9 @@ impl Report {
         let promoted = matches!(
             judge.as_ref().map(|judge| judge.stage),
             Some(Stage::Baking { .. } | Stage::Finishing { .. })
-        ) || cause == Some(Cause::ObjectiveMissed);
-        let verdict = judge
-            .as_ref()
-            .map_or(Verdict::Inconclusive, crate::judge::Judge::verdict);
+        ) || (cause == Some(Cause::ObjectiveMissed)
+            || cause == Some(Cause::CriterionMissed) && events.iter().any(|event| event.kind == "promoted"));
+        let verdict = judge.as_ref().map_or(Verdict::Inconclusive, Judge::verdict);
         let end = record
             .ended_at
             .or(events.last().map(|event| event.ts))
@@ -207,6 +216,11 @@ impl Report {
             message: record.message.clone(),
             percent: judge.as_ref().map_or(0, |judge| judge.percent),
             share,
+            criteria,
+            resources: judge
+                .as_ref()
+                .map(|judge| judge.resources.clone())
+                .filter(Resources::is_known),
             bake: judge
                 .as_ref()
                 .filter(|_| promoted)
@@ -220,6 +234,17 @@ impl Report {
             elapsed_seconds: seconds(record.started_at, end),
         })
     }
+}
+
+fn criteria(spec: &Spec, judge: Option<&Judge>) -> Vec<CriterionReport> {
+    let Some(judge) = judge else { return Vec::new() };
+    let both = spec.criteria.iter().zip(&judge.criteria);
+    both.map(|(criterion, seen)| CriterionReport {
+        criterion: criterion.clone(),
+        seen: seen.clone(),
+        verdict: seen.verdict(spec.settings.fail_intervals),
+    })
+    .collect()
 }
 
 fn status(record: &RunRecord, stage: Option<Stage>) -> Status {
@@ -254,6 +279,15 @@ fn moment(record: &RunRecord, event: &Event) -> Option<Moment> {
         "started" => format!("{} started, {} instances", text("version"), number("replicas")),
         "step_started" => format!("{} % of the traffic", number("percent")),
         "held" => format!("held at {} %, {}", number("percent"), text("verdict")),
+        "criterion" => format!(
+            "{} is {}, good is {}: {}",
+            text("name"),
+            data["value"]
+                .as_f64()
+                .map_or_else(|| "unknown".to_owned(), |value| format!("{value:.4}")),
+            text("good"),
+            text("verdict")
+        ),
         "promotion_requested" => "promotion asked for".to_owned(),
         "promoted" => format!("{} is the stable version", text("version")),
         "rolling_back" => format!("rolling back: {}", text("why")),

@@ -2,6 +2,7 @@
 //! Where the values come from (flags, configuration, a picker) is not decided here.
 
 use crate::analysis::Settings;
+use crate::judge::Criterion;
 use crate::schedule::{Schedule, seconds};
 use opsctl_platform::{Objectives, VersionSpec};
 use serde::{Deserialize, Serialize};
@@ -66,6 +67,9 @@ pub struct Spec {
     pub errors_allowed_ratio: f64,
     /// Ratio of slow answers that the objective allows; absent without a latency objective.
     pub slow_allowed_ratio: Option<f64>,
+    /// The service's own criteria.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub criteria: Vec<Criterion>,
 }
 
 /// Availability that is taken when a service declares none.
@@ -104,6 +108,7 @@ impl Spec {
                 (Some(_), Some(ratio)) => Some((1.0_f64 - ratio).clamp(0.0, 1.0)),
                 _ => None,
             },
+            criteria: Vec::new(),
         }
     }
 

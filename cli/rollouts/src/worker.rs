@@ -8,16 +8,20 @@
 pub(crate) mod finish;
 mod roll_back;
 
-use crate::analysis::Traffic as Counted;
 use crate::analysis::counters::Scrape;
+use crate::analysis::{Traffic as Counted, Verdict};
 use crate::judge::{Action, Fleet, Judge, Observation, Request, Stage};
 use crate::report::{Report, ReportError};
 use crate::spec::Spec;
+use futures::future::join_all;
 use opsctl_platform::run::{Control, JournalError, Notifier, Run, RunError, RunRecord, lock};
-use opsctl_platform::{Counts, Field, LeaseHolder, Platform, PlatformError, ServiceState, Traffic};
+use opsctl_platform::{
+    Counts, Field, Instance, InstanceState, LeaseHolder, Platform, PlatformError, ServiceState, Traffic, Usage,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::time::Duration;
+use tokio::time::timeout;
 
 /// The `kind` of the records of canaries.
 pub const KIND: &str = "canary";
@@ -102,6 +106,7 @@ pub async fn work(run: Run, options: Options) -> Result<Report, WorkError> {
         spec,
         judge,
         options,
+        trouble: None,
     };
     worker.prepare(resumed).await?;
     // On the heap: whoever awaits it need not hold all of it.
@@ -113,7 +118,12 @@ struct Worker {
     spec: Spec,
     judge: Judge,
     options: Options,
+    /// Which instance does not stay up, and why, as last seen.
+    trouble: Option<String>,
 }
+
+/// How long what is told beside the counters is waited for: looks are not to be late for it.
+const QUERY: Duration = Duration::from_secs(3);
 
 /// Whether there is more to do.
 enum Next {
@@ -191,8 +201,10 @@ impl Worker {
     async fn carry_through(mut self) -> Result<Report, WorkError> {
         loop {
             let seen = self.observe().await;
+            let before = self.criteria_verdicts();
             let actions = self.judge.look(&self.spec, &seen);
             self.note(&seen)?;
+            self.note_criteria(&before)?;
             match self.save().await {
                 // Nothing depends on it but what another worker would know; the next look writes it anew.
                 Err(WorkError::Run(RunError::Platform(error))) => {
@@ -256,30 +268,66 @@ impl Worker {
     }
 
     /// Sees what there is to see. What cannot be read is absent; the judge knows what that means.
-    async fn observe(&self) -> Observation {
+    async fn observe(&mut self) -> Observation {
         let (service, version) = (&self.spec.service, &self.spec.version.version);
-        let scrape = self.platform().traffic(service).await.ok().map(|traffic| Scrape {
+        let patience = self.patience();
+        let (traffic, state, criteria, usage) = tokio::join!(
+            timeout(patience, self.platform().traffic(service)),
+            timeout(patience, self.platform().service(service)),
+            self.criteria(),
+            self.usage(),
+        );
+        let scrape = traffic.ok().and_then(Result::ok).map(|traffic| Scrape {
             boot_id: traffic.boot_id.clone(),
             at_ms: traffic.at.as_millisecond(),
             canary: counted(&traffic, version),
             stable: counted(&traffic, &self.spec.stable),
         });
-        let fleet = self
-            .platform()
-            .service(service)
-            .await
-            .ok()
-            .map(|state| fleet(&state, version));
+        let state = state.ok().and_then(Result::ok);
+        let fleet = state.as_ref().map(|state| fleet(state, version));
+        let trouble = state.as_ref().and_then(|state| trouble(state, version));
         let request = match self.run.control() {
             Control::Cancelled(_) => Some(Request::Abort),
             Control::Run | Control::Fenced => self.promotion_asked().await.then_some(Request::Promote),
         };
+        let now = self.platform().now();
+        self.trouble = trouble.or(self.trouble.take());
         Observation {
-            now: self.platform().now(),
+            now,
             scrape,
             fleet,
+            criteria,
+            usage,
             request,
         }
+    }
+
+    /// How long a look may wait for answers: one that hangs must not make it look as if the judge had been away, whose time
+    /// would not count.
+    fn patience(&self) -> Duration {
+        (self.spec.interval * self.spec.settings.gap_limit).saturating_sub(self.spec.interval / 2)
+    }
+
+    /// The numbers of the service's criteria while the canary has traffic; one that nobody gives in time is absent.
+    async fn criteria(&self) -> Vec<Option<f64>> {
+        if !self.shared() && !matches!(self.judge.stage, Stage::Baking { .. }) {
+            return Vec::new();
+        }
+        let asked = self.spec.criteria.iter().map(|criterion| async {
+            let number = self.platform().number(&self.spec.service, &criterion.query);
+            timeout(self.patience().min(QUERY), number).await.ok()?.ok()?
+        });
+        join_all(asked).await
+    }
+
+    /// What the instances use while both versions have traffic; nothing when nobody tells in time.
+    async fn usage(&self) -> Vec<Usage> {
+        if !self.shared() {
+            return Vec::new();
+        }
+        let usage = self.platform().usage(&self.spec.service);
+        let usage = timeout(self.patience().min(QUERY), usage).await;
+        usage.ok().and_then(Result::ok).unwrap_or_default()
     }
 
     /// Whether somebody left the note of [`request_promote`]; takes it away.
@@ -316,10 +364,32 @@ impl Worker {
                 "stable": seen.scrape.as_ref().map(|s| s.stable),
                 "boot_id": seen.scrape.as_ref().map(|s| s.boot_id.clone()),
                 "ready": seen.fleet.map(|f| f.ready),
-                "verdict": evidence.verdict,
+                "verdict": self.judge.verdict(),
                 "metrics": metrics,
+                "criteria": seen.criteria,
             }),
         )?;
+        Ok(())
+    }
+
+    fn criteria_verdicts(&self) -> Vec<Verdict> {
+        let confirm = self.spec.settings.fail_intervals;
+        let seen = self.judge.criteria.iter();
+        seen.map(|seen| seen.verdict(confirm)).collect()
+    }
+
+    /// Tells of every criterion that is another verdict now than it was.
+    fn note_criteria(&self, before: &[Verdict]) -> Result<(), WorkError> {
+        let now = self.criteria_verdicts();
+        let both = self.spec.criteria.iter().zip(&self.judge.criteria);
+        for ((criterion, seen), (now, before)) in both.zip(now.iter().zip(before)) {
+            if now != before {
+                self.run.event(
+                    "criterion",
+                    json!({ "name": criterion.name, "value": seen.last, "good": criterion.bounds(), "verdict": now }),
+                )?;
+            }
+        }
         Ok(())
     }
 
@@ -469,8 +539,15 @@ fn fleet(state: &ServiceState, version: &str) -> Fleet {
         restarts: instances.clone().map(|instance| instance.restarts).max().unwrap_or(0),
         crash_loop: instances
             .clone()
-            .any(|instance| instance.state == opsctl_platform::InstanceState::CrashLoop),
+            .any(|instance| instance.state == InstanceState::CrashLoop),
     }
+}
+
+/// The instance of a version that is given up on, and how it ended or why it cannot start.
+fn trouble(state: &ServiceState, version: &str) -> Option<String> {
+    let given_up = |instance: &&Instance| instance.version == version && instance.state == InstanceState::CrashLoop;
+    let instance = state.instances.iter().find(given_up)?;
+    Some(format!("{}: {}", instance.id, instance.last_exit.as_deref()?))
 }
 
 fn promote_note(run: &str) -> String {

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
+#[path = "canary/criteria.rs"]
+mod criteria;
 #[path = "canary/lost.rs"]
 mod lost;
 #[path = "canary/scene.rs"]
@@ -17,8 +19,8 @@ use opsctl_platform::{Field, LeaseHolder, Platform, VersionSpec, Weight};
 use opsctl_rollouts::analysis::Verdict;
 use opsctl_rollouts::report::Status;
 use opsctl_rollouts::{
-    Cause, OnInconclusive, Options, PlanError, Schedule, Spec, WorkError, history, plan, request_promote, rollback,
-    work,
+    Cause, OnInconclusive, Options, PlanError, Schedule, Spec, WorkError, forecast, history, plan, request_promote,
+    rollback, work,
 };
 use proptest::prelude::*;
 use scene::{Scene, TTL, World, v2};
@@ -77,7 +79,27 @@ async fn a_shared_outage_does_not_roll_back() {
     };
     let scene = Scene::new("10:5s,50:15s,100", world);
     let report = scene.work().await;
-    // As bad as the stable version: promoted by comparison, then judged by the objectives alone.
+    // As bad as the stable version, before the promotion and after it: going back would cure nothing.
+    assert_eq!(
+        (report.cause, report.verdict),
+        (None, Verdict::Pass),
+        "{:?}",
+        report.reasons
+    );
+    assert_eq!(scene.assert_clean().await, "v2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_shared_outage_a_version_may_be_as_bad_as_the_old_one_was_and_no_worse() {
+    let world = World {
+        stable_errors: 0.1,
+        ..World::with_errors(0.1)
+    };
+    let scene = Scene::new("10:5s,50:15s,100", world);
+    let running = tokio::spawn(work(scene.begin().await, Options::default()));
+    scene.until("promoted").await;
+    scene.world.lock().unwrap().canary_errors = 0.3;
+    let report = running.await.unwrap().unwrap();
     assert_eq!(report.cause, Some(Cause::ObjectiveMissed));
     assert_eq!(scene.assert_clean().await, "v1");
 }
@@ -322,6 +344,22 @@ async fn a_share_taken_away_for_a_moment_does_not_count_as_refused() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn silence_is_no_traffic_and_no_counters_are_unknown() {
+    let quiet = Scene::new(
+        "10:15m,100",
+        World {
+            requests_per_second: 0.0,
+            ..World::with_errors(0.0)
+        },
+    );
+    let present = forecast::measure(quiet.platform.as_ref(), "orders", "v1")
+        .await
+        .unwrap();
+    assert!(present.requests_per_second.abs() < f64::EPSILON, "{present:?}");
+    assert_eq!(forecast::measure(quiet.platform.as_ref(), "nobody", "v1").await, None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_plan_checks_and_changes_nothing() {
     let scene = Scene::new("10:15m,50:15m,100", World::with_errors(0.0));
     let platform = scene.platform.as_ref();
@@ -329,6 +367,13 @@ async fn a_plan_checks_and_changes_nothing() {
     assert_eq!(planned.changes.len(), 4);
     assert!(!planned.nothing_to_do && planned.leftovers.is_empty());
     assert_eq!(planned.requests_for_a_pass, [369, 646, 849]);
+    assert_eq!((planned.traffic, planned.steps[0].pass_requests), (None, Some(369)));
+    // At the traffic that there is: 200 requests per second, of which 20 are the canary's.
+    let present = forecast::measure(platform, "orders", "v1").await.unwrap();
+    assert!((present.requests_per_second - 200.0).abs() < 5.0, "{present:?}");
+    assert!((3.0..6.0).contains(&present.window_seconds), "{present:?}");
+    let timed = planned.at(Some(present)).steps[0].pass_seconds.unwrap();
+    assert!((18.0..22.0).contains(&timed), "{timed} s, of which 1 s is the warm-up");
     let same = Spec {
         version: VersionSpec {
             version: "v1".to_owned(),

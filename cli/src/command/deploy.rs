@@ -7,10 +7,10 @@ mod rollback;
 mod status;
 
 use clap::Subcommand;
-use opsctl_platform::Platform as _;
 use opsctl_platform::run::{Phase, RunRecord};
 use opsctl_rollouts::worker;
 
+use crate::config::{Config, PlatformKind};
 use crate::context::Context;
 use crate::error::{self, Failure, Outcome};
 use crate::platform::{Opened, words};
@@ -24,7 +24,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Canary(canary::Args),
+    Canary(Box<canary::Args>),
     Status(status::Args),
     Promote(promote::Args),
     Abort(abort::Args),
@@ -42,10 +42,42 @@ pub(crate) fn run(args: Args, context: &Context) -> Outcome {
     }
 }
 
+/// Consent to change what a GitOps tool keeps.
+#[derive(Debug, clap::Args)]
+struct Ownership {
+    /// Change what Argo CD, Flux or another keeper owns
+    #[arg(long, hide_short_help = true)]
+    take_ownership: bool,
+}
+
+impl Ownership {
+    /// Holds for this one command, which changes one service.
+    fn apply(&self, config: &mut Config) -> Result<(), Failure> {
+        if self.take_ownership {
+            only_there(config, "--take-ownership")?;
+            for service in config.services.values_mut() {
+                service.kubernetes.take_ownership = true;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Refuses a flag that means nothing on this machine.
+fn only_there(config: &Config, flag: &str) -> Result<(), Failure> {
+    match config.environment.platform {
+        PlatformKind::Kubernetes => Ok(()),
+        PlatformKind::Local => Err(Failure::usage(
+            "usage",
+            format!("`{flag}` is for environments on Kubernetes"),
+        )),
+    }
+}
+
 /// All canaries, oldest first; of one service if it is named.
 async fn canaries(opened: &Opened, service: Option<&str>) -> Result<Vec<RunRecord>, Failure> {
     let records = opened
-        .local
+        .platform
         .records()
         .await
         .map_err(|error| error::platform::failure("could not read the runs", &error))?;

@@ -1,9 +1,10 @@
 //! `opsctl down`: aborts what runs are under way, stops services, proxy and supervisor, and leaves nothing.
 
 use opsctl_platform::local::down::{self, DownOptions, DownOutcome};
-use opsctl_platform::run::{Journal, orphans, recover};
+use opsctl_platform::run::{orphans, recover};
 use serde::Serialize;
 
+use crate::attach;
 use crate::context::Context;
 use crate::error::{self, Failure, Outcome};
 use crate::exit::Exit;
@@ -32,15 +33,16 @@ struct Document {
 
 /// Runs the command.
 pub(crate) fn run(_: &Args, context: &Context) -> Outcome {
-    let opened = platform::open_for(context, crate::config::load(context)?)?;
+    let opened = platform::open_local(context, crate::config::load(context)?, "opsctl down")?;
     context.block_on(async {
+        let local = opened.local()?;
         recover_dead(&opened).await?;
         let line = context.out.progress("stopping");
         let options = DownOptions {
             actor: context.actor(),
             ..DownOptions::default()
         };
-        let outcome = down::down(&opened.local, &options)
+        let outcome = down::down(local, &options)
             .await
             .map_err(|error| error::platform::failure("could not stop everything", &error));
         drop(line);
@@ -81,8 +83,7 @@ async fn recover_dead(opened: &Opened) -> Result<(), Failure> {
     let failed = |error| error::platform::run_failure("could not undo a dead run", &error);
     for orphan in orphans(opened.platform.as_ref()).await.map_err(failed)? {
         let id = &orphan.record.id;
-        let journal = Journal::open(opened.state.journal(id), id)
-            .map_err(|error| error::platform::journal("could not undo a dead run", &error))?;
+        let journal = attach::journal(opened, id, "could not undo a dead run".to_owned())?;
         recover(opened.platform.as_ref(), id, &journal).await.map_err(failed)?;
     }
     Ok(())

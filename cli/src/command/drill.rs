@@ -1,7 +1,12 @@
 //! `opsctl drill`: breaking something on purpose, within guards, and measuring what users notice.
 
+mod conduct;
+mod db_down;
+mod latency;
 mod list;
+mod node_drain;
 mod pod_kill;
+mod service_down;
 
 use clap::Subcommand;
 
@@ -18,6 +23,10 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     PodKill(pod_kill::Args),
+    ServiceDown(service_down::Args),
+    Latency(latency::Args),
+    DbDown(db_down::Args),
+    NodeDrain(node_drain::Args),
     List(list::Args),
 }
 
@@ -25,6 +34,10 @@ enum Command {
 pub(crate) fn run(args: Args, context: &Context) -> Outcome {
     match args.command {
         Command::PodKill(args) => pod_kill::run(&args, context),
+        Command::ServiceDown(args) => service_down::run(&args, context),
+        Command::Latency(args) => latency::run(&args, context),
+        Command::DbDown(args) => db_down::run(&args, context),
+        Command::NodeDrain(args) => node_drain::run(&args, context),
         Command::List(args) => list::run(&args, context),
     }
 }

@@ -4,6 +4,7 @@
 mod ask;
 mod check;
 mod connect;
+mod pods;
 mod target;
 mod watch;
 

@@ -98,6 +98,7 @@ fn environment() -> String {
      one value of a datastore\n  \
      NO_COLOR                 no colours\n  \
      CLICOLOR_FORCE           colours also without a terminal\n  \
+     KUBECONFIG               files with the contexts of clusters, where the catalogue names none\n  \
      TERM=dumb                no colours, no redrawn lines\n\n\
      In names a dash is an underscore. No variable sets a command, `protected` or `server`.\n\n\
      What a service is told by `opsctl up`: HTTP_ADDR, GRPC_ADDR, ADMIN_ADDR, DATA_DIR, SERVICE_VERSION,\n\
@@ -132,6 +133,14 @@ fn config() -> String {
      protected = false                        # true: dangerous jobs ask for the typed name\n  \
      loki = \"http://loki:3100\"               # where `logs --trace` looks, else in files here\n  \
      traces = \"http://jaeger:16686\"          # where `trace` looks: Jaeger or Tempo\n\n  \
+     [env.production]\n  \
+     platform = \"kubernetes\"\n  \
+     clusters = [\"eu\"]                        # reads take all of them, changes the one of --cluster\n  \
+     prometheus = \"http://prometheus:9090\"   # where canaries and drills count requests\n\n  \
+     [cluster.eu]\n  \
+     context = \"prod-eu\"                      # of the kubeconfig; the current one is never used\n  \
+     server = \"https://eu.internal\"           # the address that it must lead to\n  \
+     image = \"registry.internal/opsctl:1\"    # judges canaries there\n\n  \
      [repository.here]\n  \
      store = \"file:.opsctl/repo\"\n  \
      password = { file = \".opsctl/password\" } # or { command = [ … ] }, { env = \"NAME\" }\n\n  \
@@ -147,6 +156,8 @@ fn config() -> String {
      local = { command = [\"./shop\"], build = [\"make\"], replicas = 2, env = {}, ports = { http = 8080 } }\n  \
      probe = { http = \"/healthz\", rate = \"20/s\" }\n  \
      canary = { command = [\"./shop-{version}\"] }\n  \
+     kubernetes = { namespace = \"shop\", image = \"registry.internal/shop:1\" }\n  \
+     metrics = \"opsctl\"                      # otel-http, traefik; or sli = { total, errors, slow }\n  \
      env.production = { objectives = { availability = \"99.95%\" } }\n\n\
      Environment tables merge key by key, arrays replace. The file and its folder must belong to you or\n\
      root and be writable by nobody else: the file says which commands run.\n"

@@ -1,5 +1,7 @@
 //! `opsctl logs`: what services print, of all or of one, as it comes, or of one request.
 
+mod pods;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -7,7 +9,7 @@ use jiff::Timestamp;
 use opsctl_platform::local::logs::LogTail;
 use serde::Serialize;
 
-use crate::config;
+use crate::config::{self, Config, PlatformKind};
 use crate::context::{Context, Signals};
 use crate::error::{self, Failure, Outcome};
 use crate::exit::Exit;
@@ -51,8 +53,10 @@ fn help() -> String {
          # What did everybody say of one request?\n  opsctl logs --trace 4bf92f3577b34da6a3ce929d0e0e4736\n\n\
          With --trace the lines come from the Loki that the environment names (`loki` in opsctl.toml; the last day,\n\
          unless --since says else), or from the log files of the local platform, old parts too. An X-Correlation-ID\n\
-         finds the lines with it and those of the traces that they name. Exit 4: there are none.\n\n{}",
-        Exit::section(&[Exit::Usage, Exit::No, Exit::Unreachable])
+         finds the lines with it and those of the traces that they name. Exit 4: there are none. On Kubernetes lines come\n\
+         from the pods that are there, of every cluster or the one of --cluster, in the order of their time; with -f as\n\
+         they come, also from pods that come later.\n\n{}",
+        Exit::section(&[Exit::Usage, Exit::No, Exit::Refused, Exit::Unreachable])
     )
 }
 
@@ -67,6 +71,8 @@ struct Event<'a> {
     text: &'a str,
 }
 
+/// So many lines of each pod are searched for a request.
+const SEARCHED: usize = 50_000;
 /// How often the files are read.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -75,7 +81,13 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     if let Some(id) = &args.trace {
         return of_request(args, id, context);
     }
-    let opened = platform::open(context)?;
+    let all = platform::open_all(context)?;
+    let Some(opened) = all.iter().find(|opened| opened.here().is_some()) else {
+        if let Some(opened) = all.first() {
+            known(&opened.config, &args.services)?;
+        }
+        return pods::run(args, context, &all);
+    };
     known(&opened.config, &args.services)?;
     let failed = |error| error::platform::failure("could not read the logs", &error);
     let mut tail = LogTail::new(&opened.state, &args.services, args.instance.as_deref());
@@ -115,7 +127,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     })
 }
 
-fn known(config: &config::Config, services: &[String]) -> Result<(), Failure> {
+fn known(config: &Config, services: &[String]) -> Result<(), Failure> {
     match services.iter().find(|name| !config.services.contains_key(*name)) {
         Some(name) => Err(target::unknown_service(config, name)),
         None => Ok(()),
@@ -127,6 +139,9 @@ fn of_request(args: &Args, id: &str, context: &Context) -> Outcome {
     let id = RequestId::parse(id)?;
     let config = config::load(context)?;
     known(&config, &args.services)?;
+    if config.environment.platform == PlatformKind::Kubernetes && config.environment.loki.is_none() {
+        return of_request_in_pods(args, &id, context, &config);
+    }
     let sources = Sources::of(context, &config)?;
     let query = Query {
         services: &args.services,
@@ -141,6 +156,45 @@ fn of_request(args: &Args, id: &str, context: &Context) -> Outcome {
         tell(context, line)?;
     }
     if found.cut {
+        context.out.warn(format!(
+            "there are more than {LINES} lines: these are the oldest; name a service, or say `--since`"
+        ));
+    }
+    Ok(Exit::Done)
+}
+
+/// Every line of one request that pods still have: there is no Loki that keeps those of pods that are gone.
+fn of_request_in_pods(args: &Args, id: &RequestId, context: &Context, config: &Config) -> Outcome {
+    let found = context.interruptible(async {
+        let all = platform::all_for(context, config).await?;
+        let lines = pods::search(args, &all, SEARCHED, |line| id.is_in(line)).await?;
+        let traces: Vec<RequestId> = Sources::traces(id, &lines)
+            .iter()
+            .filter_map(|trace| RequestId::parse(trace).ok())
+            .filter(|trace| trace != id)
+            .collect();
+        if traces.is_empty() || matches!(id, RequestId::Trace(_)) {
+            return Ok(lines);
+        }
+        let wanted = |line: &str| id.is_in(line) || traces.iter().any(|trace| trace.is_in(line));
+        pods::search(args, &all, SEARCHED, wanted).await
+    })?;
+    let lines: Vec<Line> = found?;
+    if lines.is_empty() {
+        return Err(Failure::new(
+            Exit::No,
+            "not_found",
+            format!("no line has the {} `{}`", id.kind(), id.text()),
+        )
+        .cause(format!(
+            "looked in the last {SEARCHED} lines of each pod that is there now"
+        ))
+        .help("a Loki has more, and those of pods that are gone: `loki` in `[env.…]` of opsctl.toml"));
+    }
+    for line in lines.iter().take(LINES) {
+        tell(context, line)?;
+    }
+    if lines.len() > LINES {
         context.out.warn(format!(
             "there are more than {LINES} lines: these are the oldest; name a service, or say `--since`"
         ));

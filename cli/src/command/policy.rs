@@ -51,12 +51,11 @@ async fn running(opened: &Opened, service: Option<&str>, instance: Option<&str>)
     {
         return Err(target::unknown_service(&opened.config, name));
     }
-    let status = opened
-        .local
-        .status()
-        .await
-        .map_err(|error| error::platform::failure("could not read what runs", &error))?;
-    let mut services = status.services;
+    let failed = |error| error::platform::failure("could not read what runs", &error);
+    let mut services = match opened.here() {
+        Some(local) => local.status().await.map_err(failed)?.services,
+        None => opened.platform.states().await.map_err(failed)?,
+    };
     services.retain(|state| service.is_none_or(|name| state.name == name));
     if services.is_empty() {
         return Err(error::platform::not_running(service));
@@ -85,7 +84,7 @@ async fn read(opened: &Opened, services: &[ServiceState]) -> Vec<Read> {
         .iter()
         .flat_map(|service| &service.instances)
         .map(|instance| {
-            let admin = Admin::of(&opened.state, instance);
+            let admin = Admin::of(opened, instance);
             let answer = tokio::spawn(async move { admin?.policies().await });
             (instance.clone(), answer)
         })

@@ -1,9 +1,10 @@
 //! `opsctl recover`: undoes what dead runs left. It never asks and never forces: it puts values back that are still as the
 //! run made them, and reports the others.
 
-use opsctl_platform::run::{Journal, Outcome as RunOutcome, Recovered, RunRecord, orphans, recover};
+use opsctl_platform::run::{Outcome as RunOutcome, Recovered, RunRecord, orphans, recover};
 use serde::Serialize;
 
+use crate::attach;
 use crate::context::Context;
 use crate::error::{self, Failure, Outcome};
 use crate::exit::Exit;
@@ -48,6 +49,7 @@ struct Told {
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     let opened = platform::open(context)?;
     context.block_on(async {
+        adopt(context, &opened).await?;
         let records: Vec<RunRecord> = match &args.run {
             Some(run) => vec![platform::find_run(&opened, Some(run)).await?],
             None => orphans(opened.platform.as_ref())
@@ -65,7 +67,9 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         for record in records {
             document.runs.push(one(&opened, &record).await?);
         }
-        retention::after_run(&opened.local).await;
+        if let Some(local) = opened.here() {
+            retention::after_run(local).await;
+        }
         context.out.answer(&document, |_| {
             document
                 .runs
@@ -101,10 +105,26 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     })
 }
 
+/// Changes whose record is gone are noted on the objects themselves: they get a record again.
+async fn adopt(context: &Context, opened: &Opened) -> Result<(), Failure> {
+    let Some(there) = opened.there() else { return Ok(()) };
+    let adopted = there.kube.strays().await;
+    for record in
+        adopted.map_err(|error| error::platform::failure("could not look for changes without a record", &error))?
+    {
+        context.out.note(format!(
+            "the record of run {} ({} {}) was gone; what it had changed is noted on the objects",
+            record.id,
+            record.kind,
+            words::target(&record)
+        ));
+    }
+    Ok(())
+}
+
 async fn one(opened: &Opened, record: &RunRecord) -> Result<Told, Failure> {
     let what = || format!("could not recover run `{}`", record.id);
-    let journal = Journal::open(opened.state.journal(&record.id), &record.id)
-        .map_err(|error| error::platform::journal(what(), &error))?;
+    let journal = attach::journal(opened, &record.id, what())?;
     let recovered = recover(opened.platform.as_ref(), &record.id, &journal)
         .await
         .map_err(|error| error::platform::run_failure(what(), &error))?;

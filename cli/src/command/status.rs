@@ -1,8 +1,10 @@
 //! `opsctl status`: what runs, how it is, and which runs are under way. It starts nothing.
 
+mod clusters;
+
 use std::time::Duration;
 
-use opsctl_platform::local::Status;
+use opsctl_platform::local::{LocalPlatform, Status};
 use opsctl_platform::{InstanceState, ServiceState};
 use serde::Serialize;
 
@@ -11,6 +13,7 @@ use crate::error::{self, Failure, Outcome};
 use crate::exit::Exit;
 use crate::output::{Paint, Style, Table};
 use crate::platform::{self, Opened, words};
+use clusters::Overview;
 
 /// Show what runs and how it is
 #[derive(Debug, clap::Args)]
@@ -28,8 +31,9 @@ pub(crate) struct Args {
 fn help() -> String {
     format!(
         "Examples:\n  # Is everything ready? Exit 4 if not\n  opsctl status -q\n\n  # For a script\n  \
-         opsctl status --json | jq '.services[].name'\n\n{}",
-        Exit::section(&[Exit::Usage, Exit::No])
+         opsctl status --json | jq '.services[].name'\n\n\
+         On Kubernetes every cluster of the environment is asked, or the one of --cluster.\n\n{}",
+        Exit::section(&[Exit::Usage, Exit::No, Exit::Refused, Exit::Unreachable])
     )
 }
 
@@ -44,43 +48,64 @@ struct Document<'a> {
 
 /// Runs the command.
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
-    let opened = platform::open(context)?;
+    let all = platform::open_all(context)?;
     if !args.watch {
-        let status = context.block_on(read(&opened))?;
-        show(context, &status)?;
-        return Ok(exit(&status));
+        let seen = context.block_on(read(context, &all))?;
+        seen.show(context)?;
+        return Ok(seen.exit());
     }
     context.block_on(async {
         let mut signals = Signals::listen()?;
         loop {
-            let status = read(&opened).await?;
+            let seen = read(context, &all).await?;
             if context.out.width.is_some() && !context.out.json {
                 // Home, and clear what is below: no flicker.
                 context.out.data("\u{1b}[H\u{1b}[2J")?;
             }
-            show(context, &status)?;
+            seen.show(context)?;
             if context.out.is_closed() {
                 return Ok(Exit::Done);
             }
             tokio::select! {
                 () = tokio::time::sleep(args.interval) => {}
-                _ = signals.next() => return Ok(exit(&status)),
+                _ = signals.next() => return Ok(seen.exit()),
             }
         }
     })
 }
 
-fn exit(status: &Status) -> Exit {
-    if status.up() && !status.healthy() {
-        Exit::No
-    } else {
-        Exit::Done
+/// What was seen.
+enum Seen {
+    Here(Status),
+    There(Overview),
+}
+
+impl Seen {
+    fn show(&self, context: &Context) -> Result<(), Failure> {
+        match self {
+            Self::Here(status) => show(context, status),
+            Self::There(clusters) => clusters.show(context),
+        }
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Here(status) if status.up() && !status.healthy() => Exit::No,
+            Self::Here(_) => Exit::Done,
+            Self::There(clusters) => clusters.exit(),
+        }
     }
 }
 
-async fn read(opened: &Opened) -> Result<Status, Failure> {
-    opened
-        .local
+async fn read(context: &Context, all: &[Opened]) -> Result<Seen, Failure> {
+    match all.iter().find_map(Opened::here) {
+        Some(local) => read_here(local).await.map(Seen::Here),
+        None => Overview::read(context, all).await.map(Seen::There),
+    }
+}
+
+async fn read_here(local: &LocalPlatform) -> Result<Status, Failure> {
+    local
         .status()
         .await
         .map_err(|error| error::platform::failure("could not read the status", &error))
@@ -149,15 +174,7 @@ fn table(status: &Status, paint: Paint, width: Option<usize>) -> String {
             (service.name.clone(), Some(Style::Hint)),
             (format!("{}/{desired}", service.ready().count()), Some(style)),
             (service.stable_version.clone().unwrap_or_default(), None),
-            (
-                service
-                    .instances
-                    .iter()
-                    .map(|instance| instance.restarts)
-                    .sum::<u32>()
-                    .to_string(),
-                None,
-            ),
+            (restarts(service), None),
             (
                 service
                     .front
@@ -171,6 +188,11 @@ fn table(status: &Status, paint: Paint, width: Option<usize>) -> String {
         ]);
     }
     table.render(paint, width)
+}
+
+fn restarts(service: &ServiceState) -> String {
+    let restarts: u32 = service.instances.iter().map(|instance| instance.restarts).sum();
+    restarts.to_string()
 }
 
 /// One word or a few about a service, and how bad it is.
@@ -203,7 +225,7 @@ fn state(service: &ServiceState) -> (String, Style) {
             Style::Hint,
         );
     }
-    if service.settled() {
+    if service.complete() {
         ("ready".to_owned(), Style::Done)
     } else {
         ("starting".to_owned(), Style::Warning)

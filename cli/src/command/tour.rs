@@ -3,6 +3,8 @@
 
 use std::path::PathBuf;
 
+use opsctl_load::Rate;
+
 use crate::context::Context;
 use crate::error::Outcome;
 use crate::exit::Exit;
@@ -23,6 +25,10 @@ pub(crate) struct Args {
     /// Use the services beside the opsctl executable as they are
     #[arg(long)]
     no_build: bool,
+
+    /// How often customers come; fewer leave a slow machine the time that the objectives want
+    #[arg(long, value_name = "RATE", default_value = "200/s")]
+    rate: Rate,
 }
 
 fn help() -> String {
@@ -41,6 +47,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         keep: args.keep,
         folder: args.dir.clone(),
         build: !args.no_build,
+        rate: args.rate,
     };
     context.block_on(tour::run(context, options))
 }

@@ -3,15 +3,15 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use opsctl_platform::local::down;
 use opsctl_platform::local::up::{self, Failed, Ready, UpOptions, UpOutcome};
+use opsctl_platform::local::{LocalPlatform, down};
 use serde::Serialize;
 
-use crate::config::{Config, Service};
+use crate::config::{self, Config, Service};
 use crate::context::Context;
 use crate::error::{self, Failure, Outcome};
 use crate::exit::Exit;
-use crate::platform::{self, Opened, specs};
+use crate::platform::{self, specs};
 use crate::target;
 
 /// Start services here and wait until they are ready
@@ -55,7 +55,9 @@ struct Document<'a> {
 
 /// Runs the command.
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
-    let opened = platform::open(context)?;
+    let opened = platform::open_local(context, config::load(context)?, "opsctl up")?;
+    platform::warn_of_orphans(context, &opened);
+    let local = opened.local()?;
     let config = &opened.config;
     let services = chosen(config, &args.services)?;
     if services.is_empty() {
@@ -82,7 +84,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     };
     context.block_on(async {
         let line = context.out.progress("starting");
-        let outcome = up::up(&opened.local, &specs, &options, |progress| {
+        let outcome = up::up(local, &specs, &options, |progress| {
             let words: Vec<String> = progress
                 .services
                 .iter()
@@ -99,7 +101,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
             context.out.next("opsctl status");
             return Ok(Exit::Done);
         }
-        clean_up(context, &opened, &outcome).await?;
+        clean_up(context, local, &outcome).await?;
         Err(failure(context, &outcome.failed))
     })
 }
@@ -165,7 +167,7 @@ fn tell(context: &Context, config: &Config, outcome: &UpOutcome) -> Result<(), F
 }
 
 /// What this call added and did not come up is taken away again; with nothing else there, everything is.
-async fn clean_up(context: &Context, opened: &Opened, outcome: &UpOutcome) -> Result<(), Failure> {
+async fn clean_up(context: &Context, local: &LocalPlatform, outcome: &UpOutcome) -> Result<(), Failure> {
     let what = "could not stop what did not start";
     let added: Vec<String> = outcome
         .failed
@@ -173,8 +175,7 @@ async fn clean_up(context: &Context, opened: &Opened, outcome: &UpOutcome) -> Re
         .map(|failed| failed.service.clone())
         .filter(|service| outcome.added.contains(service))
         .collect();
-    let status = opened
-        .local
+    let status = local
         .status()
         .await
         .map_err(|error| error::platform::failure(what, &error))?;
@@ -183,11 +184,11 @@ async fn clean_up(context: &Context, opened: &Opened, outcome: &UpOutcome) -> Re
             actor: context.actor(),
             ..down::DownOptions::default()
         };
-        down::down(&opened.local, &options)
+        down::down(local, &options)
             .await
             .map_err(|error| error::platform::failure(what, &error))?;
     } else {
-        down::stop_services(&opened.local, &added, Duration::from_secs(15))
+        down::stop_services(local, &added, Duration::from_secs(15))
             .await
             .map_err(|error| error::platform::failure(what, &error))?;
     }

@@ -74,7 +74,7 @@ pub(super) struct Node {
 pub(super) enum Value {
     String(String),
     Integer(i64),
-    Float,
+    Float(f64),
     Boolean(bool),
     Datetime,
     Array(Vec<Node>),
@@ -87,7 +87,7 @@ impl Value {
         match self {
             Self::String(_) => "a string",
             Self::Integer(_) => "a whole number",
-            Self::Float => "a number",
+            Self::Float(_) => "a number",
             Self::Boolean(_) => "true or false",
             Self::Datetime => "a date",
             Self::Array(_) => "an array",
@@ -344,7 +344,7 @@ fn plain(value: &DeValue<'_>, place: &dyn Fn(usize) -> Origin) -> Value {
         DeValue::String(text) => Value::String(text.to_string()),
         DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
             .map_or_else(|_| Value::String(number.as_str().to_owned()), Value::Integer),
-        DeValue::Float(_) => Value::Float,
+        DeValue::Float(number) => Value::Float(number.as_str().parse().unwrap_or(f64::NAN)),
         DeValue::Boolean(value) => Value::Boolean(*value),
         DeValue::Datetime(_) => Value::Datetime,
         DeValue::Array(items) => Value::Array(

@@ -8,9 +8,9 @@ use super::ConfigError;
 use super::document::{Document, Node, Origin, Table, Value, parse_value};
 use super::finding::Findings;
 use super::model::Config;
-use super::read;
 use super::section::Section;
 use super::suggest::suggestion;
+use super::{kubernetes, read};
 use crate::context::Context;
 
 /// The name of the only environment of a file that declares none.
@@ -187,9 +187,11 @@ fn read_environment(
             |(_, section)| section,
         );
     let environment = read::environment(name, environment);
-    for (_, cluster) in root.named("cluster") {
-        read::cluster(cluster);
-    }
+    let clusters: BTreeMap<_, _> = root
+        .named("cluster")
+        .into_iter()
+        .filter_map(|(name, section)| Some((name.clone(), kubernetes::cluster(&name, section)?)))
+        .collect();
     let repositories: BTreeMap<_, _> = root
         .named("repository")
         .into_iter()
@@ -250,11 +252,20 @@ fn read_environment(
             findings,
         );
     }
-    if let Some(repository) = &environment.repository {
-        let declared = table
-            .table("repository")
+    let declared_as = |kind: &str| {
+        table
+            .table(kind)
             .map(|all| all.entries.keys().cloned().collect::<Vec<_>>())
-            .unwrap_or_default();
+            .unwrap_or_default()
+    };
+    for cluster in &environment.clusters {
+        let who = format!("environment `{name}` is on");
+        let known = declared_as("cluster");
+        let known = known.iter().map(String::as_str);
+        read::exists(cluster, known, "cluster", &who, place("clusters"), findings);
+    }
+    if let Some(repository) = &environment.repository {
+        let declared = declared_as("repository");
         let who = format!("environment `{name}` keeps backups in");
         read::exists(
             repository,
@@ -270,6 +281,7 @@ fn read_environment(
         root: file.parent().unwrap_or(Path::new("/")).to_path_buf(),
         environment,
         environments: declared.to_vec(),
+        clusters,
         services,
         datastores,
         repositories,

@@ -4,8 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use opsctl_platform::kube::Sli;
+use opsctl_rollouts::Criterion;
+
 use super::document::Origin;
 use super::finding::Shown;
+use super::kubernetes::{Cluster, Kubernetes};
 use super::secret::SecretSource;
 
 /// Everything that holds in the chosen environment.
@@ -19,6 +23,8 @@ pub(crate) struct Config {
     pub(crate) environment: Environment,
     /// The names of all environments.
     pub(crate) environments: Vec<String>,
+    /// Clusters by name.
+    pub(crate) clusters: BTreeMap<String, Cluster>,
     /// Services by name.
     pub(crate) services: BTreeMap<String, Service>,
     /// Datastores by name.
@@ -58,6 +64,12 @@ pub(crate) struct Environment {
     pub(crate) name: String,
     /// Where its services run.
     pub(crate) platform: PlatformKind,
+    /// The clusters that it is on.
+    pub(crate) clusters: Vec<String>,
+    /// Where the records of runs go that no service is the target of, on Kubernetes.
+    pub(crate) namespace: Option<String>,
+    /// Its Prometheus.
+    pub(crate) prometheus: Option<Prometheus>,
     /// Whether dangerous jobs ask for the typed name.
     pub(crate) protected: bool,
     /// The service that a job means when none is named.
@@ -81,6 +93,19 @@ pub(crate) struct Backend {
     pub(crate) tenant: Option<String>,
     /// Lets us in: a bearer token, or a password with its user.
     pub(crate) key: Option<Key>,
+}
+
+/// A Prometheus.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Prometheus {
+    /// Its address, without a slash at the end.
+    pub(crate) url: String,
+    /// Lets us in.
+    pub(crate) key: Option<Key>,
+    /// Who signs its certificate, if that is nobody whom the system trusts.
+    pub(crate) authority: Option<PathBuf>,
+    /// The Secret that has the same for what runs in the cluster.
+    pub(crate) secret: Option<String>,
 }
 
 /// What lets us in.
@@ -146,6 +171,12 @@ pub(crate) struct Service {
     pub(crate) probe: Option<Probe>,
     /// What runs as version `{version}`.
     pub(crate) canary_command: Option<Vec<String>>,
+    /// Where it lives in a cluster.
+    pub(crate) kubernetes: Kubernetes,
+    /// Where its requests are counted.
+    pub(crate) sli: Sli,
+    /// What else must hold while it is shipped; queries with their placeholders.
+    pub(crate) criteria: Vec<Criterion>,
 }
 
 impl Service {

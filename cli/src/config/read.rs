@@ -5,14 +5,16 @@ use std::path::Path;
 
 use super::document::{Node, Origin, Value};
 use super::finding::Findings;
+use super::kubernetes::Name;
 use super::model::{
     Backend, Datastore, DatastoreKind, Environment, Key, LatencyObjective, Local, Loki, Notify, PlatformKind, Probe,
-    Repository, Service, StoreUse,
+    Prometheus, Repository, Service, StoreUse,
 };
 use super::secret::SecretSource;
 use super::section::Section;
 use super::suggest::suggestion;
-use super::values::{Address, FromNode as _, Label, Percent, Rate, Span};
+use super::values::{Address, Label, Percent, Rate, Span};
+use super::{criteria, kubernetes};
 
 /// `[env.NAME]`.
 pub(super) fn environment(name: &str, section: Section<'_>) -> Environment {
@@ -28,9 +30,19 @@ pub(super) fn environment(name: &str, section: Section<'_>) -> Environment {
             PlatformKind::Local
         }
     };
+    let clusters: Vec<String> = section.optional("clusters").unwrap_or_default();
+    if platform == PlatformKind::Local && !clusters.is_empty() {
+        section.findings().error(
+            section.place("clusters"),
+            format!("environment `{name}` is on this machine: clusters need `platform = \"kubernetes\"`"),
+        );
+    }
     let environment = Environment {
         name: name.to_owned(),
         platform,
+        clusters,
+        namespace: section.optional("namespace"),
+        prometheus: prometheus(&section),
         protected: section.or("protected", false),
         default_service: section.optional("default_service"),
         repository: section.optional("repository"),
@@ -46,8 +58,6 @@ pub(super) fn environment(name: &str, section: Section<'_>) -> Environment {
             None => None,
         },
     };
-    let _: Option<Vec<String>> = section.optional("clusters");
-    let _: Option<String> = section.optional("prometheus");
     section.finish();
     environment
 }
@@ -80,12 +90,22 @@ fn at(Address(url): Address) -> Backend {
 fn backend(table: &Section<'_>) -> Option<Backend> {
     let url: Option<Address> = table.required("url");
     let tenant = table.optional("tenant");
+    let key = key(table);
+    Some(Backend {
+        tenant,
+        key,
+        ..at(url?)
+    })
+}
+
+/// `token`, or `user` and `password`.
+fn key(table: &Section<'_>) -> Option<Key> {
     let (token, user, password) = (
         table.optional("token"),
         table.optional("user"),
         table.optional("password"),
     );
-    let key = match (token, user, password) {
+    match (token, user, password) {
         (None, None, None) => None,
         (Some(token), None, None) => Some(Key::Token(token)),
         (None, Some(user), Some(password)) => Some(Key::Password(user, password)),
@@ -95,20 +115,33 @@ fn backend(table: &Section<'_>) -> Option<Backend> {
                 .error(table.origin(), "expected either `token`, or `user` and `password`");
             None
         }
-    };
-    Some(Backend {
-        tenant,
-        key,
-        ..at(url?)
-    })
+    }
 }
 
-/// `[cluster.NAME]`: read for its errors; clusters come with Kubernetes.
-pub(super) fn cluster(section: Section<'_>) {
-    let _: Option<String> = section.required("context");
-    let _: Option<String> = section.optional("server");
-    let _: Option<String> = section.optional("image");
-    section.finish();
+/// `prometheus = "https://…"`, or a table with what lets us in, here and in the cluster.
+pub(super) fn prometheus(section: &Section<'_>) -> Option<Prometheus> {
+    let open = |Address(url)| Prometheus {
+        url,
+        key: None,
+        authority: None,
+        secret: None,
+    };
+    match section.table_or_value("prometheus")? {
+        Ok(table) => {
+            let url = table.required("url");
+            let key = key(&table);
+            let authority = table.optional("ca_file");
+            let secret = table.optional::<Name>("secret").map(|name| name.0);
+            table.finish();
+            Some(Prometheus {
+                key,
+                authority,
+                secret,
+                ..open(url?)
+            })
+        }
+        Err(_) => section.optional("prometheus").map(open),
+    }
 }
 
 /// `[team.NAME]`.
@@ -245,13 +278,6 @@ pub(super) fn service(name: &str, section: Section<'_>) -> Service {
         }
         objectives.finish();
     }
-    metrics(&section);
-    if let Some(kubernetes) = section.section("kubernetes") {
-        for key in ["namespace", "deployment", "image"] {
-            let _: Option<String> = kubernetes.optional(key);
-        }
-        kubernetes.finish();
-    }
     let probe = section.section("probe").and_then(|probe| {
         let http = probe.required("http");
         let rate = probe.or("rate", Rate("20/s".to_owned())).0;
@@ -299,29 +325,12 @@ pub(super) fn service(name: &str, section: Section<'_>) -> Service {
         latency,
         probe,
         canary_command,
+        kubernetes: kubernetes::service(&section),
+        sli: kubernetes::sli(&section),
+        criteria: criteria::criteria(&section),
     };
     section.finish();
     service
-}
-
-fn metrics(section: &Section<'_>) {
-    match section.table_or_value("metrics") {
-        Some(Ok(metrics)) => {
-            let _: Option<String> = metrics.optional("preset");
-            let _: Option<u16> = metrics.optional("port");
-            let _: Option<String> = metrics.optional("path");
-            metrics.finish();
-        }
-        Some(Err(node)) => {
-            let _ = String::from_node(node, section.findings());
-        }
-        None => {}
-    }
-    if let Some(sli) = section.section("sli") {
-        let _: Option<String> = sli.required("total");
-        let _: Option<String> = sli.required("errors");
-        sli.finish();
-    }
 }
 
 fn local(section: Section<'_>, folder: &Path) -> Option<Local> {

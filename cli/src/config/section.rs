@@ -116,6 +116,24 @@ impl<'a> Section<'a> {
             .collect()
     }
 
+    /// The tables of an array, in order.
+    pub(super) fn each(&self, key: &'static str) -> Vec<Section<'a>> {
+        let Some(node) = self.take(key) else { return Vec::new() };
+        let path = self.path_of(key);
+        let Value::Array(items) = &node.value else {
+            let found = node.value.kind();
+            self.findings.error(
+                &node.origin,
+                format!("`{path}` is an array of tables, `[[{path}]]`, found {found}"),
+            );
+            return Vec::new();
+        };
+        let items = items.iter().enumerate();
+        items
+            .filter_map(|(number, node)| self.inside(format!("{path}[{number}]"), node))
+            .collect()
+    }
+
     fn inside(&self, path: String, node: &'a Node) -> Option<Section<'a>> {
         match &node.value {
             Value::Table(table) => Some(Section::new(table, path, &node.origin, self.findings)),

@@ -45,6 +45,19 @@ impl FromNode for bool {
     }
 }
 
+impl FromNode for f64 {
+    fn from_node(node: &Node, findings: &Findings) -> Option<Self> {
+        match node.value {
+            Value::Integer(number) => Some(number as Self),
+            Value::Float(number) if number.is_finite() => Some(number),
+            _ => expected(node, findings, "a finite number"),
+        }
+    }
+    fn shown(&self) -> String {
+        self.to_string()
+    }
+}
+
 impl FromNode for u32 {
     fn from_node(node: &Node, findings: &Findings) -> Option<Self> {
         match node.value {

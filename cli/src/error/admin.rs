@@ -1,6 +1,6 @@
 //! What is told when an instance's admin listener could not be asked, or said no.
 
-use opsctl_platform::Instance;
+use opsctl_platform::{Instance, PlatformError};
 
 use crate::admin::AdminError;
 use crate::error::Failure;
@@ -24,7 +24,12 @@ pub(crate) fn failure(what: impl Into<String>, instance: &Instance, error: &Admi
         AdminError::Unknown => told(Exit::Unreachable, "no_admin_listener")
             .help("with the library telemetry: `telemetry.watch_policy(&policy)`, and its feature `resilience`"),
         AdminError::Token(_) => told(Exit::Failed, "io").help(format!("`opsctl down`, then `opsctl up {service}`")),
-        AdminError::Unreachable(_) => {
+        AdminError::Cluster(PlatformError::Forbidden { .. }) => {
+            told(Exit::Refused, "forbidden").help("`opsctl rbac --for policy` prints the role that is needed")
+        }
+        AdminError::Cluster(PlatformError::Missing { .. }) => told(Exit::Usage, "missing")
+            .help("the Secret that the pod mounts at `ADMIN_TOKEN_FILE` has to be there"),
+        AdminError::Unreachable(_) | AdminError::Cluster(_) | AdminError::Broken(_) | AdminError::TimedOut => {
             told(Exit::Unreachable, "unreachable").help(format!("opsctl status; opsctl logs {service} --instance {id}"))
         }
         AdminError::ReadOnly => told(Exit::Refused, "admin_read_only").help(format!(

@@ -19,10 +19,11 @@ pub(crate) fn failure(what: impl Into<String>, error: &PlatformError) -> Failure
         PlatformError::Gone { .. } => {
             told(Exit::Failed, "instance_gone").help("it ended by itself meanwhile; run the same command again")
         }
-        PlatformError::Fenced { .. } | PlatformError::WeightLost { .. } | PlatformError::LeaseLost { .. } => {
-            told(Exit::Failed, "run_lost")
-                .help("another process took the run over; `opsctl run list` shows how it ended")
-        }
+        PlatformError::Fenced { .. }
+        | PlatformError::WeightLost { .. }
+        | PlatformError::FaultLost { .. }
+        | PlatformError::LeaseLost { .. } => told(Exit::Failed, "run_lost")
+            .help("another process took the run over; `opsctl run list` shows how it ended"),
         PlatformError::RecordExists { .. } | PlatformError::RecordConflict { .. } => {
             told(Exit::Locked, "run_changed").help("another process works on this run; try again")
         }
@@ -33,8 +34,29 @@ pub(crate) fn failure(what: impl Into<String>, error: &PlatformError) -> Failure
         PlatformError::Unsafe { path, .. } => told(Exit::Refused, "unsafe_path")
             .help(format!("only you may own and write it: chmod go-w {}", path.display())),
         PlatformError::Unreachable { .. } => {
-            told(Exit::Unreachable, "unreachable").help("`opsctl up` starts what is missing")
+            told(Exit::Unreachable, "unreachable")
+                .help("is it up, and is its address right? What runs on this machine, `opsctl up` starts")
         }
+        PlatformError::Forbidden { .. } => {
+            told(Exit::Refused, "forbidden").help("`opsctl rbac` prints the role that is needed")
+        }
+        PlatformError::Unauthorized { .. } => {
+            told(Exit::Refused, "unauthorized").help("log in to the cluster again, then run the same command again")
+        }
+        PlatformError::Expired { .. } => told(Exit::Usage, "expired").help("renew it, then run the same command again"),
+        PlatformError::Refused { .. } => told(Exit::Refused, "refused").help("nothing was changed by what was refused"),
+        PlatformError::Owned { .. } => told(Exit::Refused, "owned").help("`--take-ownership` changes it all the same"),
+        PlatformError::Missing { .. } => told(Exit::Usage, "missing").help(
+            "what a service is called on the cluster, and who splits its traffic, says `kubernetes = { … }` in opsctl.toml",
+        ),
+        PlatformError::NoTraffic { .. } => told(Exit::Inconclusive, "no_traffic"),
+        PlatformError::WrongServer { .. } => told(Exit::Refused, "wrong_server")
+            .help("is it the right cluster? `server` in opsctl.toml says which one is meant"),
+        PlatformError::UnknownContext { known, .. } => {
+            told(Exit::Usage, "unknown_context").help(format!("the kubeconfig has: {}", known.join(", ")))
+        }
+        PlatformError::Kubeconfig { .. } => told(Exit::Usage, "kubeconfig")
+            .help("`kubeconfig` of `[cluster.NAME]` in opsctl.toml, else KUBECONFIG, says which file is read"),
         PlatformError::TimedOut { .. } => told(Exit::Unreachable, "timed_out").help("opsctl status; opsctl logs"),
         PlatformError::Io { source, .. } => {
             let full = source.kind() == std::io::ErrorKind::StorageFull;

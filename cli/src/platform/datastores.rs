@@ -14,8 +14,8 @@ use jiff::Timestamp;
 use opsctl_platform::local::state_dir::{StateDir, read_json, write_json};
 use opsctl_platform::run::RunRecord;
 use opsctl_platform::{
-    Cas, Fence, Field, Info, Instance, Lease, LeaseHolder, LeaseOutcome, Platform, PlatformError, Result, ServiceState,
-    Traffic,
+    Cas, Fence, Field, Info, Instance, KillMode, Lease, LeaseHolder, LeaseOutcome, Node, Platform, PlatformError,
+    Result, ServiceState, Tenant, Traffic, Usage,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -230,11 +230,39 @@ impl Platform for WithDatastores {
     fn now(&self) -> Timestamp {
         self.inner.now()
     }
+    fn pace(&self) -> Duration {
+        self.inner.pace()
+    }
     async fn services(&self) -> Result<Vec<String>> {
         self.inner.services().await
     }
     async fn service(&self, name: &str) -> Result<ServiceState> {
         self.inner.service(name).await
+    }
+    async fn states(&self) -> Result<Vec<ServiceState>> {
+        self.inner.states().await
+    }
+    async fn rehearse(&self, field: &Field, expect: Option<&Value>, new: Option<&Value>) -> Result<Cas> {
+        match store_of(field) {
+            Some(store) => {
+                let actual = read_json(&self.file(store))?;
+                Ok(if actual.as_ref() == expect {
+                    Cas::Applied
+                } else {
+                    Cas::Conflict { actual }
+                })
+            }
+            None => self.inner.rehearse(field, expect, new).await,
+        }
+    }
+    async fn claim(&self, by: &Fence, field: &Field) -> Result<()> {
+        match store_of(field) {
+            Some(_) => Ok(()),
+            None => self.inner.claim(by, field).await,
+        }
+    }
+    async fn lapse(&self, service: &str) -> Result<()> {
+        self.inner.lapse(service).await
     }
     async fn grant_weight(
         &self,
@@ -252,11 +280,38 @@ impl Platform for WithDatastores {
     async fn renew_weight(&self, by: &Fence, service: &str, lease: Duration) -> Result<()> {
         self.inner.renew_weight(by, service, lease).await
     }
-    async fn kill(&self, by: &Fence, instance: &Instance) -> Result<Timestamp> {
-        self.inner.kill(by, instance).await
+    async fn renew_fault(&self, by: &Fence, field: &Field, ttl: Duration) -> Result<()> {
+        self.inner.renew_fault(by, field, ttl).await
+    }
+    async fn fault_hits(&self, field: &Field) -> Result<u64> {
+        self.inner.fault_hits(field).await
+    }
+    async fn end_sessions(&self, by: &Fence, field: &Field) -> Result<u64> {
+        self.inner.end_sessions(by, field).await
+    }
+    async fn rehearse_kill(&self, instance: &Instance, mode: KillMode) -> Result<()> {
+        self.inner.rehearse_kill(instance, mode).await
+    }
+    async fn nodes(&self) -> Result<Vec<Node>> {
+        self.inner.nodes().await
+    }
+    async fn tenants(&self, node: &str) -> Result<Vec<Tenant>> {
+        self.inner.tenants(node).await
+    }
+    async fn evict(&self, by: &Fence, tenant: &Tenant) -> Result<Timestamp> {
+        self.inner.evict(by, tenant).await
+    }
+    async fn kill(&self, by: &Fence, instance: &Instance, mode: KillMode) -> Result<Timestamp> {
+        self.inner.kill(by, instance, mode).await
     }
     async fn traffic(&self, service: &str) -> Result<Traffic> {
         self.inner.traffic(service).await
+    }
+    async fn number(&self, service: &str, query: &str) -> Result<Option<f64>> {
+        self.inner.number(service, query).await
+    }
+    async fn usage(&self, service: &str) -> Result<Vec<Usage>> {
+        self.inner.usage(service).await
     }
     async fn create_record(&self, record: &RunRecord) -> Result<u64> {
         self.inner.create_record(record).await

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use opsctl_platform::local::up::{FrontDoor, ServiceSpec};
-use opsctl_platform::{Health, Objectives};
+use opsctl_platform::{Health, Objectives, Probe};
 
 use crate::config::{Config, Local, Service};
 use crate::context::Context;
@@ -56,14 +56,8 @@ pub(crate) fn service(context: &Context, config: &Config, service: &Service) -> 
         env: local.env.clone(),
         replicas: local.replicas,
         depends_on: service.depends_on.clone(),
-        health: Health {
-            http: service.health_http.clone(),
-            grpc: service.health_grpc.clone(),
-        },
-        probe: service.probe.as_ref().map(|probe| opsctl_platform::Probe {
-            http: probe.http.clone(),
-            rate: probe.rate.clone(),
-        }),
+        health: health(service),
+        probe: probe(service),
         objectives: objectives(service),
         http: door(local.http_port, true),
         grpc: door(local.grpc_port, service.health_grpc.is_some()),
@@ -72,7 +66,24 @@ pub(crate) fn service(context: &Context, config: &Config, service: &Service) -> 
     })
 }
 
-fn objectives(service: &Service) -> Objectives {
+/// How its readiness is asked.
+pub(super) fn health(service: &Service) -> Health {
+    Health {
+        http: service.health_http.clone(),
+        grpc: service.health_grpc.clone(),
+    }
+}
+
+/// What drills send it when nobody else does.
+pub(super) fn probe(service: &Service) -> Option<Probe> {
+    service.probe.as_ref().map(|probe| Probe {
+        http: probe.http.clone(),
+        rate: probe.rate.clone(),
+    })
+}
+
+/// What it promises.
+pub(super) fn objectives(service: &Service) -> Objectives {
     Objectives {
         availability_ratio: service.availability,
         latency_seconds: service.latency.map(|latency| latency.bound.as_secs_f64()),

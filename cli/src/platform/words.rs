@@ -1,6 +1,6 @@
 //! Runs in words: states, undo steps and events for people.
 
-use opsctl_platform::run::{Event, Outcome, Phase, RunRecord, StepResult, UndoStep};
+use opsctl_platform::run::{Event, Loss, Outcome, Phase, RunRecord, StepResult, UndoStep};
 use serde_json::Value;
 
 use crate::output::Style;
@@ -34,11 +34,21 @@ pub(crate) fn ended(outcome: Outcome) -> (&'static str, Style) {
         Outcome::Passed => ("passed", Style::Done),
         Outcome::Failed => ("failed", Style::Error),
         Outcome::Inconclusive => ("inconclusive", Style::Warning),
+        Outcome::Refused => ("refused", Style::Warning),
         Outcome::Aborted => ("aborted", Style::Warning),
         Outcome::Lost => ("lost, undone", Style::Warning),
         Outcome::Locked => ("locked out", Style::Warning),
         Outcome::Error => ("error", Style::Error),
         Outcome::UndoIncomplete => ("undo incomplete", Style::Error),
+    }
+}
+
+/// Why nobody works on a run any more.
+pub(crate) fn loss(loss: Loss) -> &'static str {
+    match loss {
+        Loss::Dead => "its worker is dead",
+        Loss::Expired => "its worker does not answer",
+        Loss::UndoIncomplete => "some of its changes could not be undone",
     }
 }
 
@@ -66,8 +76,11 @@ pub(crate) fn event_line(event: &Event) -> Option<String> {
     }
 }
 
-/// One event as a line.
+/// One event as a line: the sentence that it brings, or its kind and facts.
 pub(crate) fn event(event: &Event) -> String {
+    if let Some(text) = event.data["text"].as_str() {
+        return text.to_owned();
+    }
     let mut line = event.kind.replace('_', " ");
     if let Value::Object(data) = &event.data {
         let facts: Vec<String> = data
@@ -84,4 +97,30 @@ pub(crate) fn event(event: &Event) -> String {
         }
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_event_is_its_sentence_or_its_facts() {
+        let event = |data: Value| Event {
+            schema: "opsctl.event/v1".to_owned(),
+            ts: jiff::Timestamp::UNIX_EPOCH,
+            run: "run-1".to_owned(),
+            seq: 1,
+            phase: "watch".to_owned(),
+            kind: "step_started".to_owned(),
+            data,
+        };
+        let sentence = json!({ "at_seconds": 6.630_707_915, "text": "2 instances ready" });
+        assert_eq!(super::event(&event(sentence)), "2 instances ready");
+        assert_eq!(
+            super::event(&event(json!({ "percent": 10 }))),
+            "step started  percent: 10"
+        );
+        assert_eq!(super::event(&event(Value::Null)), "step started");
+    }
 }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use opsctl_drills::report::canary;
 use opsctl_drills::report::chart::{LineChart, Marker, Series, Svg, Tone};
 use opsctl_drills::report::html::{Badge, Page};
-use opsctl_load::Summary;
+use opsctl_load::{Rate, Summary};
 use serde::Serialize;
 
 use super::act::Act;
@@ -26,7 +26,7 @@ const SCHEMA: &str = "opsctl.tour/v1";
 pub(super) struct Report {
     began: Timestamp,
     folder: PathBuf,
-    rate: &'static str,
+    rate: Rate,
     up_took: Duration,
     acts: Vec<Act>,
     /// Every answer that customers got.
@@ -42,7 +42,7 @@ pub(super) struct Document<'a> {
     began_at: Timestamp,
     folder: String,
     report: String,
-    rate: &'static str,
+    rate: String,
     up_seconds: f64,
     failed: bool,
     acts: &'a [Act],
@@ -51,7 +51,7 @@ pub(super) struct Document<'a> {
 
 impl Report {
     /// An empty report of a tour in `folder` whose services took `up_took` to be ready.
-    pub(super) fn new(began: Timestamp, folder: &Path, rate: &'static str, up_took: Duration) -> Self {
+    pub(super) fn new(began: Timestamp, folder: &Path, rate: Rate, up_took: Duration) -> Self {
         Self {
             began,
             folder: folder.to_path_buf(),
@@ -118,7 +118,7 @@ impl Report {
             began_at: self.began,
             folder: self.folder.display().to_string(),
             report: page.display().to_string(),
-            rate: self.rate,
+            rate: self.rate.to_string(),
             up_seconds: self.up_took.as_secs_f64(),
             failed: self.failed(),
             acts: &self.acts,

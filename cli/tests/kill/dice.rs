@@ -1,5 +1,7 @@
 //! Seeded chance, and how often it is asked.
 
+#![allow(dead_code, reason = "every test binary uses a part of it")]
+
 use std::process::Child;
 use std::sync::mpsc;
 use std::time::Duration;

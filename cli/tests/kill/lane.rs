@@ -100,7 +100,7 @@ impl<'a> Lane<'a> {
 
     fn start(&self, service: &str) -> Child {
         let version = format!("v{}", self.round);
-        let drill = ["drill", "pod-kill", service, "--for", "500ms"];
+        let drill = ["drill", self.drill(), service, "--for", "500ms"];
         let canary = [
             "deploy",
             "canary",
@@ -127,6 +127,12 @@ impl<'a> Lane<'a> {
             .expect("opsctl starts")
     }
 
+    /// Each kind of drill in turn: one that has no undo, one whose undo changes what is meant to run, one that ends by
+    /// itself where it acts.
+    fn drill(&self) -> &'static str {
+        ["pod-kill", "service-down", "latency"][(self.round % 3) as usize]
+    }
+
     /// The instant of the kill: the start, the time before and around the change, the end.
     fn instant(&mut self) -> Duration {
         let spans: &[(u64, u64)] = match self.kind {
@@ -144,8 +150,9 @@ impl<'a> Lane<'a> {
         let victim = self.dice.one(&Victim::EVERY);
         let instant = self.instant();
         let told = format!(
-            "{:?} {} of {service}: {victim:?} after {} ms",
+            "{:?} {} {} of {service}: {victim:?} after {} ms",
             self.kind,
+            self.drill(),
             self.round,
             instant.as_millis()
         );
@@ -177,6 +184,9 @@ impl<'a> Lane<'a> {
             );
         }
         eventually(&format!("{told}: the stable state"), || stage.settled(service));
+        eventually(&format!("{told}: the end of every fault"), || {
+            stage.faults(service) == 0
+        });
         if let Some(run) = &run {
             eventually(&format!("{told}: the end of its processes"), || {
                 stage.processes(run).is_empty()
@@ -201,8 +211,13 @@ impl<'a> Lane<'a> {
             }
         }
         let failures = traffic.failures();
-        // A drill kills one instance, with what it was answering.
-        let allowed = if kind == Kind::Drill { 3 } else { 0 };
+        let allowed = match (kind, self.drill()) {
+            (Kind::Canary, _) => 0,
+            // Nobody answers while it is down.
+            (Kind::Drill, "service-down") => usize::MAX,
+            // One instance, with what it was answering.
+            (Kind::Drill, _) => 3,
+        };
         assert!(failures.len() <= allowed, "{told}: {failures:?}");
     }
 

@@ -91,6 +91,17 @@ impl Stage {
                 .all(|instance| instance["ready"] == true && instance["version"] == *stable)
     }
 
+    /// The faults that the proxy plays on a service.
+    pub fn faults(&self, service: &str) -> usize {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let client = opsctl_proxy_control::Client::new(self.sandbox.path(".opsctl/proxy.sock"));
+        runtime
+            .expect("a runtime")
+            .block_on(client.faults(service))
+            .expect("the proxy")
+            .len()
+    }
+
     /// The ids of all runs on a service.
     pub fn runs(&self, service: &str) -> BTreeSet<String> {
         let target = format!("service/{service}");

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use opsctl_load::{Outcome, Plan, Request, RequestSource, Silent, Summary, run};
+use opsctl_load::{Outcome, Plan, Request, RequestSource, Silent, Summary, Target, run};
 use tokio_util::sync::CancellationToken;
 
 /// Traffic that goes on until it is dropped or stopped.
@@ -23,11 +23,11 @@ struct Seen {
     failures: Mutex<Vec<String>>,
 }
 
-struct Source(Request, Arc<Seen>);
+struct Source<F>(F, Arc<Seen>);
 
-impl RequestSource for Source {
-    fn request(&self, _seq: u64) -> Request {
-        self.0.clone()
+impl<F: Fn(u64) -> Request + Send + Sync + 'static> RequestSource for Source<F> {
+    fn request(&self, seq: u64) -> Request {
+        (self.0)(seq)
     }
 
     fn observe(&self, _seq: u64, outcome: &Outcome<'_>) {
@@ -45,12 +45,18 @@ impl RequestSource for Source {
 }
 
 impl Traffic {
-    /// Starts it.
+    /// Starts it, to the root of a server on this machine.
     pub fn start(port: u16, rate: &str) -> Self {
+        let target = format!("http://127.0.0.1:{port}/").parse().expect("an address");
+        let request = Request::get("/").expect("a path");
+        Self::of(target, rate, move |_| request.clone())
+    }
+
+    /// Starts it, with the requests that `make` makes of their numbers.
+    pub fn of(target: Target, rate: &str, make: impl Fn(u64) -> Request + Send + Sync + 'static) -> Self {
         let seen = Arc::new(Seen::default());
         let stop = CancellationToken::new();
-        let target = format!("http://127.0.0.1:{port}/").parse().expect("an address");
-        let source = Source(Request::get("/").expect("a path"), Arc::clone(&seen));
+        let source = Source(make, Arc::clone(&seen));
         let plan = Plan::new(
             target,
             rate.parse().expect("a rate"),

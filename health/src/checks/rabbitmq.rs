@@ -8,6 +8,8 @@ use lapin::options::QueueDeclareOptions;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 use lapin::types::FieldTable;
 use lapin::{Connection, ErrorKind};
+use tokio::sync::Mutex;
+use tokio::task::{JoinError, JoinHandle};
 
 use super::Asking;
 use super::cause::Cause;
@@ -19,6 +21,14 @@ pub struct RabbitCheck {
     connection: Box<dyn Fn() -> Option<Arc<Connection>> + Send + Sync>,
     queues: Arc<Vec<String>>,
     cause: Cause,
+    /// The question that waits for its answer, longer than the check may take: one, however long the broker hangs.
+    asked: Mutex<Option<Asked>>,
+}
+
+/// A question under way, and the connection that it is asked over.
+struct Asked {
+    connection: Arc<Connection>,
+    answer: JoinHandle<lapin::Result<()>>,
 }
 
 impl fmt::Debug for RabbitCheck {
@@ -36,6 +46,7 @@ impl RabbitCheck {
             connection: Box::new(connection),
             queues: Arc::default(),
             cause: Cause::default(),
+            asked: Mutex::default(),
         }
     }
 
@@ -65,11 +76,7 @@ impl Check for RabbitCheck {
             if connection.status().blocked() {
                 return Outcome::Warn(Failure::new(Reason::Saturated, "the broker blocks the connection"));
             }
-            // To its end, also when the check's time is over: a channel that is given up half-way may cost the application
-            // its connection.
-            let queues = Arc::clone(&self.queues);
-            let asked = tokio::spawn(async move { ask(&connection, &queues).await });
-            match asked.await {
+            match self.answer(connection).await {
                 Ok(answer) => answer.map_err(failure).into(),
                 Err(ended) => Outcome::Fail(Failure::new(Reason::Panic, ended.to_string())),
             }
@@ -78,6 +85,28 @@ impl Check for RabbitCheck {
 
     fn component_type(&self) -> &'static str {
         "datastore"
+    }
+}
+
+impl RabbitCheck {
+    /// The answer to the question that is under way over this connection, else to a new one. A question is asked to its
+    /// end, also when the check's time is over: a channel that is given up half-way may cost the application its connection.
+    async fn answer(&self, connection: Arc<Connection>) -> Result<lapin::Result<()>, JoinError> {
+        let mut asked = self.asked.lock().await;
+        if asked
+            .as_ref()
+            .is_some_and(|asked| !Arc::ptr_eq(&asked.connection, &connection))
+        {
+            *asked = None;
+        }
+        let under_way = asked.get_or_insert_with(|| {
+            let (over, queues) = (Arc::clone(&connection), Arc::clone(&self.queues));
+            let answer = tokio::spawn(async move { ask(&over, &queues).await });
+            Asked { connection, answer }
+        });
+        let answer = (&mut under_way.answer).await;
+        *asked = None;
+        answer
     }
 }
 

@@ -32,6 +32,12 @@ const SILENCE: Duration = Duration::from_secs(1);
 /// How many times in [`SILENCE`] it is looked at.
 const LOOKS: u32 = 5;
 
+/// How long, at most, clients whom the system had let in by the end are still accepted, and how long one that has said
+/// nothing yet may take to its first word. Closing the listener, or their connection, would reset what they have sent.
+const LAST_CALL: Duration = Duration::from_millis(200);
+/// When nobody came for so long, nobody waits.
+const NOBODY: Duration = Duration::from_millis(20);
+
 /// See [`Lifecycle::serve`](super::Lifecycle::serve).
 pub(crate) async fn serve<L>(mut listener: L, app: Router, mut phase: watch::Receiver<Phase>)
 where
@@ -49,6 +55,12 @@ where
             Some(_) = connections.join_next() => {}
         }
     }
+    let last_call = async {
+        while let Ok((io, peer)) = tokio::time::timeout(NOBODY, listener.accept()).await {
+            connections.spawn(connection(io, ConnectInfo(peer), app.clone(), phase.clone()));
+        }
+    };
+    let _ = tokio::time::timeout(LAST_CALL, last_call).await;
     drop(listener);
     while connections.join_next().await.is_some() {}
 }
@@ -72,9 +84,13 @@ where
     });
     let builder = Builder::new(TokioExecutor::new());
     let mut connection = pin!(builder.serve_connection_with_upgrades(io, service));
+    let told_to_end = async {
+        reached(&mut phase, Phase::StopAccepting).await;
+        load.first_word().await;
+    };
     let ended = tokio::select! {
         ended = connection.as_mut() => Some(ended),
-        () = reached(&mut phase, Phase::StopAccepting) => None,
+        () = told_to_end => None,
     };
     let ended = if let Some(ended) = ended {
         ended
@@ -113,6 +129,16 @@ impl Load {
             silent = if busy { 0 } else { silent + 1 };
             moves = now;
         }
+    }
+
+    /// Ends when something came or went, and after [`LAST_CALL`] in any case.
+    async fn first_word(&self) {
+        let spoken = async {
+            while self.moves.load(Ordering::Relaxed) == 0 {
+                tokio::time::sleep(NOBODY).await;
+            }
+        };
+        let _ = tokio::time::timeout(LAST_CALL, spoken).await;
     }
 
     fn begin(self: &Arc<Self>) -> InFlight {

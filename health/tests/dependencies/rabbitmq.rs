@@ -91,11 +91,26 @@ async fn queues(server: &Server, test: &str) {
             "there is no such queue"
         );
     }
+    let before = connection.create_channel().await.unwrap();
     server.pause();
-    for _ in 0..2 {
+    for _ in 0..3 {
         assert_eq!(reason_of(&ask(&queue).await), Some(Reason::Timeout));
     }
+    // Numbers are given in turn: however often it asked in vain, it opened one channel.
+    let late = tokio::spawn({
+        let connection = Arc::clone(&connection);
+        async move { connection.create_channel().await }
+    });
     server.resume();
+    let late = late.await.unwrap().unwrap();
+    assert_eq!(
+        late.id(),
+        before.id() + 2,
+        "{test}: channels opened while the broker hung"
+    );
+    for channel in [before, late] {
+        channel.close(200, "done".into()).await.unwrap();
+    }
     until(&queue, test, Some(Reason::Protocol)).await;
 
     let ours = connection.create_channel().await.unwrap();

@@ -1,10 +1,13 @@
 //! What every reference service is told, by flags or by the environment of the local platform. Nothing is done with it
-//! here. The admin listener is not among it: `telemetry` reads `ADMIN_ADDR` itself.
+//! here. The admin listener is not among it: `telemetry` reads `ADMIN_ADDR` itself; nor is the database's URL, which is a
+//! secret and so no flag.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use crate::database::Place;
 use crate::fault::Fault;
+use crate::start::Misconfigured;
 
 /// Flags that all reference services share: flatten it into the service's own arguments.
 #[derive(Debug, Clone, clap::Args)]
@@ -15,7 +18,7 @@ pub struct Args {
     /// Where to answer gRPC [default: 127.0.0.1 and the service's own port]
     #[arg(long, env = "GRPC_ADDR", value_name = "IP:PORT")]
     pub grpc_addr: Option<SocketAddr>,
-    /// Folder of the service's files, shared by its instances
+    /// Folder of the service's files, shared by its instances; not used for what is in the database DATABASE_URL
     #[arg(long, env = "DATA_DIR", value_name = "DIR", default_value = "data")]
     pub data_dir: PathBuf,
     /// What this build calls itself: told in the response header x-service-version
@@ -41,6 +44,12 @@ pub struct Ports {
 }
 
 impl Args {
+    /// Where `service` keeps what it stores: `DATABASE_URL`, or a file in `DATA_DIR`.
+    pub fn place(&self, service: &str) -> Result<Place, Misconfigured> {
+        let file = self.data_dir.join(format!("{service}.db"));
+        Place::read(service, file, |name| std::env::var_os(name))
+    }
+
     /// Where to answer HTTP and gRPC.
     pub fn addresses(&self, ports: Ports) -> (SocketAddr, SocketAddr) {
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));

@@ -1,12 +1,15 @@
-//! What every reference service needs around its own logic: addresses, version label, injected faults, a SQLite file,
-//! listeners that drain, policies from TOML, one way to fail at start. Retries, logs, metrics and probes are not here: a service takes them
-//! from `resilience`, `telemetry` and `health` itself, as any user's service would.
+//! What every reference service needs around its own logic: addresses, version label, injected faults, a database,
+//! listeners that drain, policies from TOML, one way to fail at start. Retries, logs, metrics and probes are not here: a
+//! service takes them from `resilience`, `telemetry` and `health` itself, as any user's service would.
 
 pub mod args;
+pub mod database;
 pub mod fault;
 pub mod listen;
 pub mod measure;
+pub mod migration;
 pub mod policies;
+pub mod postgres;
 pub mod private;
 pub mod problem;
 pub mod request;
@@ -16,6 +19,7 @@ pub mod start;
 pub mod trial;
 
 pub use args::{Args, Ports};
+pub use database::{DatabaseError, Place};
 pub use fault::{Fault, FaultLayer};
 pub use listen::{ListenError, Listeners};
 pub use measure::grpc_layer;

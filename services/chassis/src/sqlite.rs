@@ -11,7 +11,6 @@
 //! - `BEGIN IMMEDIATE` with a busy timeout: two instances wait for each other instead of failing half-way.
 //! - Foreign keys on, double-quoted strings off.
 
-mod answers;
 pub mod column;
 mod migrations;
 mod observed;
@@ -22,16 +21,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use health::HealthBuilder;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-pub use migrations::Migration;
 use observed::Observed;
 use telemetry::Telemetry;
 use writer::Writer;
 
+pub use crate::migration::Migration;
 use crate::private;
 
 /// How long one instance waits for another one's transaction.
@@ -136,7 +136,7 @@ impl SqliteError {
 
 impl SqliteError {
     /// The error in one word, for a metric.
-    fn class(&self) -> &'static str {
+    pub(crate) fn class(&self) -> &'static str {
         match self {
             Self::Create { .. } | Self::Open { .. } => "open",
             Self::Migrate { .. } | Self::TooNew { .. } => "migration",
@@ -246,6 +246,16 @@ impl Database {
             Some(observed) => observed.call(summary, call).await,
             None => call.await,
         }
+    }
+
+    /// Adds the check `database`: the file answers.
+    #[must_use]
+    pub fn checks(&self, health: HealthBuilder) -> HealthBuilder {
+        let database = self.clone();
+        health.critical("database", move || {
+            let database = database.clone();
+            async move { database.ping().await }
+        })
     }
 
     /// Reads one page: for a health check that wants to know whether the file answers.

@@ -6,7 +6,9 @@ use std::process::ExitCode;
 
 use telemetry::InitError;
 
+use crate::database::DatabaseError;
 use crate::listen::ListenError;
+use crate::postgres::PostgresError;
 use crate::sqlite::SqliteError;
 
 /// Exit code of a service that was told to stop before it had started: as if SIGTERM had ended it.
@@ -75,12 +77,20 @@ fn code(error: &anyhow::Error) -> u8 {
                 cause.downcast_ref(),
                 Some(ListenError::PortTaken { .. } | ListenError::Bind { .. })
             )
-            || matches!(
-                cause.downcast_ref(),
-                Some(SqliteError::Create { .. } | SqliteError::TooNew { .. })
-            )
+            || match cause.downcast_ref() {
+                Some(DatabaseError::Sqlite(error)) => is_usage(error),
+                Some(DatabaseError::Postgres(error)) => matches!(
+                    error,
+                    PostgresError::Refused(_) | PostgresError::TooNew { .. } | PostgresError::Foreign { .. }
+                ),
+                None => cause.downcast_ref().is_some_and(is_usage),
+            }
     });
     if usage { 2 } else { 1 }
+}
+
+fn is_usage(error: &SqliteError) -> bool {
+    matches!(error, SqliteError::Create { .. } | SqliteError::TooNew { .. })
 }
 
 #[cfg(test)]

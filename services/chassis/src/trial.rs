@@ -84,6 +84,13 @@ impl Trial {
 
     /// Starts it and waits until it is ready.
     pub async fn start(&self) -> Instance {
+        let instance = self.launch().await;
+        instance.until_ready().await;
+        instance
+    }
+
+    /// Starts it and waits until it says where it listens.
+    pub async fn launch(&self) -> Instance {
         let mut child = self.command().spawn().expect("the service's binary can be started");
         let stdout = child.stdout.take().expect("stdout is a pipe");
         let lines = Arc::new(Mutex::new(Vec::new()));
@@ -114,7 +121,6 @@ impl Trial {
             })
         });
         (instance.http, instance.grpc) = told.await;
-        instance.until_ready().await;
         instance
     }
 
@@ -373,6 +379,29 @@ pub async fn until_async<T, F: Future<Output = Option<T>>>(what: &str, mut ask: 
         assert!(Instant::now() < deadline, "waited in vain: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// Makes an empty database on the PostgreSQL server at `url`, whose user may do that, and says its URL.
+pub async fn new_database(url: &str) -> String {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls)
+        .await
+        .expect("the server answers");
+    let serving = tokio::spawn(connection);
+    let name = format!("t{}", uuid::Uuid::new_v4().simple());
+    client
+        .batch_execute(&format!("CREATE DATABASE {name}"))
+        .await
+        .expect("a database can be made");
+    serving.abort();
+    let (server, _) = url.rsplit_once('/').expect("it names a database");
+    format!("{server}/{name}")
+}
+
+/// How a service's store reaches the database at `url`.
+pub fn database_settings(url: &str) -> crate::postgres::Settings {
+    crate::postgres::Settings::read("test", |name| (name == "DATABASE_URL").then(|| url.into()))
+        .expect("the URL is right")
+        .expect("there is one")
 }
 
 /// The seed of a test with chance in it: `OPSCTL_SEED`, or a new one; printed, so that a failure can be repeated.

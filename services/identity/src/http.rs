@@ -29,9 +29,9 @@ const MAX_BODY: usize = 16 << 10;
 const SOON: Duration = Duration::from_secs(1);
 
 /// What the routes work with.
-pub struct Identity<S> {
+pub struct Identity {
     /// The users.
-    pub store: S,
+    pub store: Arc<dyn Store>,
     /// The keys that sign.
     pub keys: Keys,
     /// Checks passwords.
@@ -45,7 +45,7 @@ pub struct Identity<S> {
 }
 
 /// The routes.
-pub fn router<S: Store>(identity: Identity<S>) -> Router {
+pub fn router(identity: Identity) -> Router {
     // From the start, so that the first of each is seen as an increase.
     for outcome in ["created", "exists", "invalid", "error"] {
         identity
@@ -56,9 +56,9 @@ pub fn router<S: Store>(identity: Identity<S>) -> Router {
         identity.metrics.counter(catalogue::IDENTITY_LOGINS_TOTAL, [outcome]);
     }
     Router::new()
-        .route("/register", post(register::<S>))
-        .route("/login", post(login::<S>))
-        .route("/.well-known/jwks.json", get(jwks::<S>))
+        .route("/register", post(register))
+        .route("/login", post(login))
+        .route("/.well-known/jwks.json", get(jwks))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(Arc::new(identity))
 }
@@ -77,8 +77,8 @@ struct Registered {
     email: String,
 }
 
-async fn register<S: Store>(
-    State(identity): State<Arc<Identity<S>>>,
+async fn register(
+    State(identity): State<Arc<Identity>>,
     body: Result<Body<Credentials>, Problem>,
 ) -> Result<Response, Problem> {
     let result = match body {
@@ -106,8 +106,8 @@ struct Issued {
     expires_in: u64,
 }
 
-async fn login<S: Store>(
-    State(identity): State<Arc<Identity<S>>>,
+async fn login(
+    State(identity): State<Arc<Identity>>,
     body: Result<Body<Credentials>, Problem>,
 ) -> Result<Response, Problem> {
     let result = match body {
@@ -132,7 +132,7 @@ async fn login<S: Store>(
         .into_response())
 }
 
-async fn jwks<S: Store>(State(identity): State<Arc<Identity<S>>>) -> Response {
+async fn jwks(State(identity): State<Arc<Identity>>) -> Response {
     #[derive(Serialize)]
     struct Jwks<'a> {
         keys: Vec<&'a Jwk>,
@@ -145,7 +145,7 @@ async fn jwks<S: Store>(State(identity): State<Arc<Identity<S>>>) -> Response {
     ([(header::CACHE_CONTROL, cache)], Json(list)).into_response()
 }
 
-impl<S: Store> Identity<S> {
+impl Identity {
     async fn register(&self, credentials: Credentials) -> Result<Registered, Problem> {
         let email = Email::parse(&credentials.email).map_err(refused)?;
         check_password(&credentials.password).map_err(refused)?;

@@ -1,8 +1,10 @@
 //! The signing keys: files that all instances share and read again and again, so that a key is rotated by adding a file
 //! and withdrawn by removing one. It makes and publishes tokens' keys; what is in a token is `token`'s matter.
 //!
-//! A folder of `*.pem` files (PKCS #8, EC P-256, mode 0600). All of them are published; the one with the last name signs,
-//! once it has been there for [`SETTLE`]: until then some verifier may hold a list without it.
+//! A folder of `*.pem` files (PKCS #8, EC P-256). All of them are published; the one with the last name signs, once it has
+//! been there for a while: until then some instance may not have seen it, or some verifier may hold a list without it. The
+//! folder is the instances' own ([`Keys::open`]), or somebody else fills it ([`Keys::given`]): a Secret that Kubernetes
+//! mounts.
 
 use std::fs;
 use std::io;
@@ -24,6 +26,8 @@ pub const RELOAD: Duration = Duration::from_secs(5);
 /// How long a new key is published before it signs: longer than every instance needs to see it, and every verifier to
 /// ask again ([`MAX_AGE`]).
 pub const SETTLE: Duration = Duration::from_mins(1);
+/// The same for a folder that is given: a Secret's change takes up to two minutes to get to all nodes.
+pub const SETTLE_GIVEN: Duration = Duration::from_mins(5);
 /// How long verifiers may keep the list.
 pub const MAX_AGE: Duration = Duration::from_secs(30);
 
@@ -36,7 +40,8 @@ pub struct Key {
     /// As published.
     pub public: Jwk,
     name: String,
-    since: Timestamp,
+    /// From when it may sign.
+    settled: Timestamp,
 }
 
 impl std::fmt::Debug for Key {
@@ -74,12 +79,14 @@ pub enum KeyError {
         source: io::Error,
     },
     /// Others can read a key.
-    #[error("{} may be read by others (mode {mode:o}): it must be 600, and the key should be replaced", path.display())]
+    #[error("{} may be read by others (mode {mode:o}): it must be {expected}, and the key should be replaced", path.display())]
     Open {
         /// Which.
         path: PathBuf,
         /// Its mode.
         mode: u32,
+        /// What it may be.
+        expected: &'static str,
     },
     /// A file that holds no key.
     #[error("{} is no EC P-256 key in PKCS #8 PEM: {reason}", path.display())]
@@ -104,7 +111,35 @@ pub enum KeyError {
 #[derive(Debug, Clone)]
 pub struct Keys {
     folder: Arc<Path>,
+    whose: Whose,
     current: Arc<RwLock<Arc<Vec<Key>>>>,
+}
+
+/// Who fills the folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// The instances themselves.
+    Own,
+    /// Somebody else, who lets the instances read by way of a group: Kubernetes mounts a Secret as root's, with the
+    /// pod's `fsGroup`.
+    Given,
+}
+
+impl Whose {
+    fn settle(self) -> Duration {
+        match self {
+            Self::Own => SETTLE,
+            Self::Given => SETTLE_GIVEN,
+        }
+    }
+
+    /// The bits that no key's mode may have, and what it may be.
+    fn forbidden(self) -> (u32, &'static str) {
+        match self {
+            Self::Own => (0o077, "600"),
+            Self::Given => (0o037, "440 (`defaultMode` of a Secret's volume)"),
+        }
+    }
 }
 
 impl Keys {
@@ -118,17 +153,33 @@ impl Keys {
         if files(folder)?.is_empty() {
             write_new(&folder.join(name(1)))?;
         }
-        let current = Arc::new(RwLock::new(Arc::new(read(folder)?)));
+        Self::read(folder, Whose::Own)
+    }
+
+    /// Reads a folder that somebody else fills and in which nothing is ever made. Its files may be readable for their
+    /// group.
+    pub fn given(folder: &Path) -> Result<Self, KeyError> {
+        Self::read(folder, Whose::Given)
+    }
+
+    fn read(folder: &Path, whose: Whose) -> Result<Self, KeyError> {
+        let current = Arc::new(RwLock::new(Arc::new(read(folder, whose)?)));
         Ok(Self {
             folder: folder.into(),
+            whose,
             current,
         })
     }
 
     /// Reads the folder again. On an error the keys stay as they were. Says whether they changed.
     pub fn reload(&self) -> Result<bool, KeyError> {
-        let fresh = read(&self.folder)?;
+        let mut fresh = read(&self.folder, self.whose)?;
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        // When a Secret changes, also the files that are as they were are written anew.
+        for key in &mut fresh {
+            let known = current.iter().find(|known| known.id == key.id);
+            key.settled = known.map_or(key.settled, |known| known.settled.min(key.settled));
+        }
         let changed = !fresh.iter().map(|key| &key.id).eq(current.iter().map(|key| &key.id));
         *current = Arc::new(fresh);
         Ok(changed)
@@ -142,8 +193,10 @@ impl Keys {
 
 /// Which of `keys` signs at `now`: the last that has settled, or the first when none has. `None` when there is none.
 pub fn signer(keys: &[Key], now: Timestamp) -> Option<&Key> {
-    let settled = |key: &&Key| now.duration_since(key.since).unsigned_abs() >= SETTLE && now > key.since;
-    keys.iter().rev().find(settled).or_else(|| keys.first())
+    keys.iter()
+        .rev()
+        .find(|key| key.settled <= now)
+        .or_else(|| keys.first())
 }
 
 /// Adds a key that takes over after [`SETTLE`]. Says which file it is.
@@ -169,8 +222,8 @@ fn number(path: &Path) -> Option<u32> {
     path.file_stem()?.to_str()?.parse().ok()
 }
 
-/// Puts a new key into a file, unless there is one of that name.
-fn write_new(path: &Path) -> Result<bool, KeyError> {
+/// A new key as the text of a file: for whoever fills a folder that is given.
+pub fn new_pem() -> Result<String, KeyError> {
     let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())
         .map_err(|_| KeyError::Make)?;
     let text = STANDARD.encode(document.as_ref());
@@ -180,7 +233,12 @@ fn write_new(path: &Path) -> Result<bool, KeyError> {
         pem.push('\n');
     }
     pem.push_str("-----END PRIVATE KEY-----\n");
-    private::create_once(path, pem.as_bytes()).map_err(|source| KeyError::Io {
+    Ok(pem)
+}
+
+/// Puts a new key into a file, unless there is one of that name.
+fn write_new(path: &Path) -> Result<bool, KeyError> {
+    private::create_once(path, new_pem()?.as_bytes()).map_err(|source| KeyError::Io {
         path: path.to_owned(),
         source,
     })
@@ -203,10 +261,10 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, KeyError> {
     Ok(files)
 }
 
-fn read(folder: &Path) -> Result<Vec<Key>, KeyError> {
+fn read(folder: &Path, whose: Whose) -> Result<Vec<Key>, KeyError> {
     let keys = files(folder)?
         .iter()
-        .map(|path| read_key(path))
+        .map(|path| read_key(path, whose))
         .collect::<Result<Vec<_>, _>>()?;
     if keys.is_empty() {
         Err(KeyError::Missing {
@@ -217,17 +275,19 @@ fn read(folder: &Path) -> Result<Vec<Key>, KeyError> {
     }
 }
 
-fn read_key(path: &Path) -> Result<Key, KeyError> {
+fn read_key(path: &Path, whose: Whose) -> Result<Key, KeyError> {
     let failed = |source| KeyError::Io {
         path: path.to_owned(),
         source,
     };
     let metadata = fs::metadata(path).map_err(failed)?;
     let mode = metadata.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
+    let (forbidden, expected) = whose.forbidden();
+    if mode & forbidden != 0 {
         return Err(KeyError::Open {
             path: path.to_owned(),
             mode,
+            expected,
         });
     }
     let since = metadata
@@ -235,15 +295,16 @@ fn read_key(path: &Path) -> Result<Key, KeyError> {
         .ok()
         .and_then(|time| Timestamp::try_from(time).ok())
         .unwrap_or(Timestamp::UNIX_EPOCH);
+    let settled = since.saturating_add(whose.settle()).unwrap_or(Timestamp::MAX);
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let text = fs::read_to_string(path).map_err(failed)?;
-    key(&text, name, since).map_err(|reason| KeyError::Malformed {
+    key(&text, name, settled).map_err(|reason| KeyError::Malformed {
         path: path.to_owned(),
         reason,
     })
 }
 
-fn key(pem: &str, name: String, since: Timestamp) -> Result<Key, String> {
+fn key(pem: &str, name: String, settled: Timestamp) -> Result<Key, String> {
     let body = pem
         .trim()
         .strip_prefix("-----BEGIN PRIVATE KEY-----")
@@ -275,7 +336,7 @@ fn key(pem: &str, name: String, since: Timestamp) -> Result<Key, String> {
         secret,
         public,
         name,
-        since,
+        settled,
     })
 }
 
@@ -308,7 +369,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let keys = Keys::open(folder.path()).unwrap();
         let old = keys.all()[0].id.clone();
-        let now = keys.all()[0].since;
+        let now = Timestamp::now();
         assert_eq!(
             signer(&keys.all(), now).unwrap().id,
             old,
@@ -319,8 +380,9 @@ mod tests {
         assert!(!keys.reload().unwrap());
         let all = keys.all();
         assert_eq!(all.len(), 2);
-        assert_eq!(signer(&all, all[1].since).unwrap().id, old);
-        let settled = all[1].since + SignedDuration::try_from(SETTLE).unwrap();
+        let (settled, instant) = (all[1].settled, SignedDuration::from_nanos(1));
+        assert!(settled > now + SignedDuration::try_from(SETTLE).unwrap() - SignedDuration::from_secs(2));
+        assert_eq!(signer(&all, settled - instant).unwrap().id, old);
         assert_eq!(signer(&all, settled).unwrap().id, all[1].id);
         fs::remove_file(folder.path().join("00000001.pem")).unwrap();
         keys.reload().unwrap();
@@ -349,5 +411,59 @@ mod tests {
         fs::remove_file(folder.path().join("00000001.pem")).unwrap();
         assert!(matches!(keys.reload(), Err(KeyError::Missing { .. })));
         assert_eq!(keys.all().len(), 1);
+    }
+    /// Puts keys into a folder as the kubelet does with a Secret: a folder of its own for each state, to which one
+    /// symbolic link points that is swapped, and a link for each file.
+    fn mount(folder: &Path, state: &str, keys: &[(&str, &str)], mode: u32) {
+        let target = folder.join(format!("..{state}"));
+        fs::create_dir(&target).unwrap();
+        for (name, pem) in keys {
+            fs::write(target.join(name), pem).unwrap();
+            fs::set_permissions(target.join(name), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let next = folder.join("..data_tmp");
+        std::os::unix::fs::symlink(format!("..{state}"), &next).unwrap();
+        fs::rename(next, folder.join("..data")).unwrap();
+        for (name, _) in keys {
+            let _ = std::os::unix::fs::symlink(format!("..data/{name}"), folder.join(name));
+        }
+    }
+
+    #[test]
+    fn a_mounted_secret_is_read_again_when_it_is_rotated_and_never_written() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(matches!(Keys::given(folder.path()), Err(KeyError::Missing { .. })));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is made there");
+        let (one, two) = (new_pem().unwrap(), new_pem().unwrap());
+        mount(folder.path(), "first", &[("1.pem", &one)], 0o440);
+        let keys = Keys::given(folder.path()).unwrap();
+        let old = keys.all()[0].id.clone();
+        let settled = keys.all()[0].settled;
+
+        mount(folder.path(), "second", &[("1.pem", &one), ("2.pem", &two)], 0o440);
+        assert!(keys.reload().unwrap());
+        let all = keys.all();
+        assert_eq!(
+            (all.len(), all[0].settled),
+            (2, settled),
+            "a file written anew is no new key"
+        );
+        assert_eq!(
+            signer(&all, settled).unwrap().id,
+            old,
+            "not all nodes have the new one yet"
+        );
+        assert_eq!(signer(&all, all[1].settled).unwrap().id, all[1].id);
+
+        for (mode, is_refused) in [(0o400, false), (0o640, false), (0o660, true), (0o444, true)] {
+            let state = format!("mode-{mode:o}");
+            mount(folder.path(), &state, &[("1.pem", &one), ("2.pem", &two)], mode);
+            let reloaded = keys.reload();
+            assert_eq!(
+                matches!(reloaded, Err(KeyError::Open { .. })),
+                is_refused,
+                "{mode:o}: {reloaded:?}"
+            );
+        }
     }
 }

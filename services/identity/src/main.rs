@@ -1,19 +1,20 @@
 //! The `identity` service's process: settings in, exit code out. What it does is the library's matter.
 
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use chassis::start::Misconfigured;
-use chassis::{Listeners, Ports};
+use chassis::{Listeners, Place, Ports};
 use clap::Parser as _;
 use health::{Health, Lifecycle, Settings};
 use identity::http::{Identity, router};
 use identity::keys::{self, KeyError, Keys};
 use identity::password::Hasher;
-use identity::store::{SqliteStore, Store as _};
+use identity::store;
 use identity::throttle::Throttle;
 use telemetry::{Telemetry, catalogue};
 use tonic::service::Routes;
@@ -30,6 +31,13 @@ struct Arguments {
     /// How long a token is good
     #[arg(long, env = "TOKEN_LIFETIME", value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
     token_lifetime: Duration,
+    /// Folder whose *.pem files are the signing keys, filled by somebody else: a mounted Secret. Nothing is made there
+    /// [default: DATA_DIR/keys, with a key of the service's own making]
+    #[arg(long, env = "IDENTITY_KEYS_DIR", value_name = "DIR")]
+    keys_dir: Option<PathBuf>,
+    /// Print a new signing key, to be put into the Secret under a name after those of the others, and end
+    #[arg(long, conflicts_with = "new_key")]
+    print_key: bool,
     /// Add a signing key to DATA_DIR/keys, say its file, and end: running instances publish it at once and sign with it
     /// after a minute; remove the old file when its tokens have expired
     #[arg(long)]
@@ -43,11 +51,22 @@ async fn main() -> ExitCode {
 
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let args = arguments.chassis;
-    let key_folder = args.data_dir.join("keys");
+    let own_keys = args.data_dir.join("keys");
+    if arguments.print_key {
+        return write!(std::io::stdout(), "{}", keys::new_pem()?).context("cannot print the key");
+    }
     if arguments.new_key {
-        let path = keys::rotate(&key_folder)?;
+        if let Some(given) = arguments.keys_dir {
+            let text = format!(
+                "IDENTITY_KEYS_DIR={} is filled by somebody else: --print-key makes a key for it",
+                given.display()
+            );
+            return Err(Misconfigured(text).into());
+        }
+        let path = keys::rotate(&own_keys)?;
         return writeln!(std::io::stdout(), "{}", path.display()).context("cannot say where the key is");
     }
+    let place = args.place("identity")?;
     let settings = Settings::default().from_env()?;
     let life = Lifecycle::install(settings.drain)?;
     let telemetry = Telemetry::builder("identity")
@@ -55,20 +74,18 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         .version(&args.version_label)
         .init()?;
     let listeners = Listeners::bind(&args, PORTS).await?;
-    let keys = Keys::open(&key_folder).map_err(usage)?;
-    let store = life
-        .starting(SqliteStore::open(args.data_dir.join("identity.db")))
+    let keys = if let Some(given) = &arguments.keys_dir {
+        Keys::given(given).map_err(|error| Misconfigured(format!("IDENTITY_KEYS_DIR: {}", chain(&error))))?
+    } else {
+        if matches!(place, Place::Server(_)) {
+            tracing::warn!("replicas that do not share DATA_DIR have different signing keys: set IDENTITY_KEYS_DIR");
+        }
+        Keys::open(&own_keys).map_err(usage)?
+    };
+    let (store, health) = life
+        .starting(store::open(place, &telemetry, Health::builder()))
         .await??;
-    store.watch(&telemetry);
-
-    let probed = store.clone();
-    let health = Health::builder()
-        .critical("database", move || {
-            let store = probed.clone();
-            async move { store.ping().await }
-        })
-        .settings(settings)
-        .build()?;
+    let health = health.settings(settings).build()?;
     telemetry.watch_health(&health);
     let _admin = telemetry.admin().merge(health.details_router()).serve_from_env()?;
 
@@ -132,5 +149,13 @@ fn usage(error: KeyError) -> anyhow::Error {
     match error {
         KeyError::Open { .. } | KeyError::Malformed { .. } => Misconfigured(error.to_string()).into(),
         other => other.into(),
+    }
+}
+
+/// An error and what caused it.
+fn chain(error: &KeyError) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
     }
 }

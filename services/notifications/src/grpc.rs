@@ -1,5 +1,7 @@
 //! `opsctl.notifications.v1.Notifications`: from messages to the store and back. Events take effect in `worker`.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use chassis::request::{Invalid, Pages};
 use jiff::Timestamp;
@@ -24,7 +26,7 @@ const MAX_MESSAGE: usize = MAX_PAYLOAD + (16 << 10);
 const PAGES: Pages = Pages::new("n1.");
 
 /// The gRPC service over `store`; `bell` tells the worker of new work.
-pub fn server<S: Store>(store: S, bell: Bell, metrics: &Metrics) -> NotificationsServer<Notifications<S>> {
+pub fn server(store: Arc<dyn Store>, bell: Bell, metrics: &Metrics) -> NotificationsServer<Notifications> {
     // From the start, so that the first of each is seen as an increase.
     for outcome in ["accepted", "duplicate", "unsupported", "error"] {
         metrics.counter(catalogue::NOTIFICATIONS_EVENTS_TOTAL, [outcome]);
@@ -39,15 +41,14 @@ pub fn server<S: Store>(store: S, bell: Bell, metrics: &Metrics) -> Notification
 }
 
 /// The implementation behind [`server`].
-#[derive(Debug)]
-pub struct Notifications<S> {
-    store: S,
+pub struct Notifications {
+    store: Arc<dyn Store>,
     bell: Bell,
     metrics: Metrics,
 }
 
 #[async_trait]
-impl<S: Store> notifications_server::Notifications for Notifications<S> {
+impl notifications_server::Notifications for Notifications {
     async fn publish_event(
         &self,
         request: Request<PublishEventRequest>,
@@ -155,7 +156,7 @@ impl<S: Store> notifications_server::Notifications for Notifications<S> {
     }
 }
 
-impl<S: Store> Notifications<S> {
+impl Notifications {
     async fn publish(&self, asked: PublishEventRequest) -> Result<Accepted, Status> {
         let wire = asked.event.ok_or_else(|| Invalid::new("event", "given"))?;
         let event = Event {

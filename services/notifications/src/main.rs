@@ -8,7 +8,7 @@ use chassis::{Fault, Listeners, Ports};
 use clap::Parser as _;
 use health::{Health, Heartbeat, Lifecycle, Settings};
 use notifications::event::Retry;
-use notifications::store::{SqliteStore, Store as _};
+use notifications::store::{self, StoreError};
 use notifications::worker::{self, Bell, Faulty};
 use proto::notifications::v1::NOTIFICATIONS_METHODS;
 use proto::notifications::v1::notifications_server;
@@ -50,20 +50,19 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         .version(&args.version_label)
         .init()?;
     let listeners = Listeners::bind(&args, PORTS).await?;
-    let store = life
-        .starting(SqliteStore::open(args.data_dir.join("notifications.db")))
+    let (store, health) = life
+        .starting(store::open(args.place("notifications")?, &telemetry, Health::builder()))
         .await??;
-    store.watch(&telemetry);
     let (bell, heartbeat) = (Bell::default(), Heartbeat::new(worker::STUCK));
 
-    let (probed, dead_letters) = (store.clone(), telemetry.metrics().gauge(catalogue::DEAD_LETTERS, []));
+    let (counted, dead_letters) = (store.clone(), telemetry.metrics().gauge(catalogue::DEAD_LETTERS, []));
     let beat = heartbeat.clone();
-    let health = Health::builder()
-        .critical("database", move || {
-            let (store, dead_letters) = (probed.clone(), dead_letters.clone());
+    let health = health
+        .informative("dead-letters", move || {
+            let (store, dead_letters) = (counted.clone(), dead_letters.clone());
             async move {
                 dead_letters.set(store.stats().await?.dead as f64);
-                Ok::<_, notifications::store::StoreError>(())
+                Ok::<_, StoreError>(())
             }
         })
         .liveness("worker", move || beat.check())

@@ -4,19 +4,23 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use chassis::sqlite::SqliteError;
+use chassis::{DatabaseError, Place};
+use health::HealthBuilder;
 use jiff::Timestamp;
+use telemetry::Telemetry;
 use uuid::Uuid;
 
 use crate::event::{Event, Handler, Reason, Retry};
 
 mod memory;
+mod postgres;
 mod sqlite;
 
 #[cfg(test)]
 mod contract;
 
 pub use memory::MemoryStore;
+pub use postgres::PostgresStore;
 pub use sqlite::SqliteStore;
 
 /// Keeps events, and gives each its effect exactly once. What is answered is durable. Instances share what they store.
@@ -170,12 +174,52 @@ pub enum StoreError {
     NotDead,
     /// The database failed.
     #[error("the store failed")]
-    Database(#[source] SqliteError),
+    Database(#[source] DatabaseError),
 }
 
-impl From<SqliteError> for StoreError {
-    fn from(error: SqliteError) -> Self {
-        Self::Database(error)
+impl<E: Into<DatabaseError>> From<E> for StoreError {
+    fn from(error: E) -> Self {
+        Self::Database(error.into())
+    }
+}
+
+/// Opens the store in `place`, told of by `telemetry` and asked after by `health`.
+pub async fn open(
+    place: Place,
+    telemetry: &Telemetry,
+    health: HealthBuilder,
+) -> Result<(Arc<dyn Store>, HealthBuilder), DatabaseError> {
+    Ok(match place {
+        Place::File(path) => {
+            let store = SqliteStore::open(path).await?;
+            store.database.watch(telemetry, "notifications");
+            let health = store.database.checks(health);
+            (Arc::new(store), health)
+        }
+        Place::Server(settings) => {
+            let store = PostgresStore::open(settings).await?;
+            store.database.watch(telemetry, "notifications");
+            let health = store.database.checks(health);
+            (Arc::new(store), health)
+        }
+    })
+}
+
+impl EventState {
+    /// The word for machines, as stored.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Processed => "processed",
+            Self::Dead => "dead",
+        }
+    }
+
+    /// The state that the word stands for.
+    fn from_word(word: &str) -> Option<Self> {
+        [Self::Pending, Self::Processed, Self::Dead]
+            .into_iter()
+            .find(|state| state.word() == word)
     }
 }
 

@@ -16,7 +16,7 @@ use crate::store::Store;
 
 /// How often events of other instances are looked for.
 const POLL: Duration = Duration::from_millis(500);
-/// Events per round: bounds how long the file is locked.
+/// Events per round: bounds how long one transaction lasts.
 const BATCH: usize = 100;
 /// Without a finished round for so long, only a restart helps.
 pub const STUCK: Duration = Duration::from_mins(1);
@@ -51,8 +51,8 @@ impl Handler for Faulty {
 }
 
 /// Runs until it is dropped: an attempt that was begun is finished by the store, all others wait for the next process.
-pub async fn run<S: Store>(
-    store: S,
+pub async fn run(
+    store: Arc<dyn Store>,
     handler: Arc<dyn Handler>,
     retry: Retry,
     bell: Bell,

@@ -26,8 +26,7 @@ use crate::relay::Relay;
 use crate::rest::{self, App};
 use crate::rpc::Rpc;
 use crate::service::Orders;
-use crate::store::Store;
-use crate::store::sqlite::SqliteStore;
+use crate::store;
 
 /// Where it listens when nobody says.
 pub const PORTS: Ports = Ports { http: 8081, grpc: 9081 };
@@ -104,12 +103,11 @@ pub async fn run(args: Arguments) -> anyhow::Result<()> {
         .init()?;
     telemetry::init_tls();
     let listeners = Listeners::bind(&args.chassis, PORTS).await?;
-    let path = args.chassis.data_dir.join("orders.db");
-    let store = life
-        .starting(SqliteStore::open(&path))
+    let place = args.chassis.place("orders")?;
+    let (store, health) = life
+        .starting(store::open(place, &telemetry, Health::builder()))
         .await?
-        .context("open orders.db")?;
-    store.watch(&telemetry);
+        .context("open the orders database")?;
 
     let payments_channel = connect("PAYMENTS_GRPC_URL", &args.payments_grpc_url)?;
     let notifications_channel = connect("NOTIFICATIONS_GRPC_URL", &args.notifications_grpc_url)?;
@@ -125,12 +123,7 @@ pub async fn run(args: Arguments) -> anyhow::Result<()> {
 
     let identity = HttpCheck::get(&format!("{}/health/live", args.identity_url.trim_end_matches('/')))
         .map_err(|failure| Misconfigured(format!("IDENTITY_URL={}: {failure:?}", args.identity_url)))?;
-    let probed = store.clone();
-    let health = Health::builder()
-        .critical("database", move || {
-            let store = probed.clone();
-            async move { store.probe().await }
-        })
+    let health = health
         .degraded("identity", identity)
         .degraded("payments", GrpcCheck::new(payments_channel.clone(), "liveness"))
         .degraded(
@@ -147,7 +140,6 @@ pub async fn run(args: Arguments) -> anyhow::Result<()> {
     let _admin = telemetry.admin().merge(health.details_router()).serve_from_env()?;
 
     let metrics = OrderMetrics::new(telemetry.metrics());
-    let store: Arc<dyn Store> = Arc::new(store);
     let payments: Arc<dyn Payments> = Arc::new(GrpcPayments::new(
         payments_channel,
         payments_policy,

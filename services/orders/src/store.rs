@@ -1,14 +1,18 @@
-//! Where orders, sagas and the outbox are kept: one trait, a memory twin ([`memory`]), SQLite ([`sqlite`]), and the
-//! contract that both pass (`contract`, in tests).
+//! Where orders, sagas and the outbox are kept: one trait, a memory twin ([`memory`]), SQLite ([`sqlite`]), PostgreSQL
+//! ([`postgres`]), and the contract that all pass (`contract`, in tests).
 //!
 //! Leases: a claimed saga or event belongs to its claimant until the lease ends, then to whoever claims it next. Every
 //! claim has a number; what a claimant records under a number that is no longer the last one changes nothing.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use chassis::{DatabaseError, Place};
+use health::HealthBuilder;
 use jiff::Timestamp;
+use telemetry::Telemetry;
 use uuid::Uuid;
 
 use crate::domain::{EventKind, NewOrder, Order, OrderId};
@@ -18,6 +22,7 @@ use crate::saga::{Outcome, Step};
 #[cfg(test)]
 pub(crate) mod contract;
 pub mod memory;
+pub mod postgres;
 pub mod sqlite;
 
 /// What `orders` keeps. Every call is one transaction; when it returns `Ok`, it is durable.
@@ -344,10 +349,16 @@ pub struct Orphan {
 pub enum StoreError {
     /// The database said no.
     #[error("the orders database failed")]
-    Database(#[from] chassis::sqlite::SqliteError),
+    Database(#[source] DatabaseError),
     /// A row holds what this version does not understand.
     #[error("the orders database holds a row that cannot be read: {0}")]
     Corrupt(String),
+}
+
+impl<E: Into<DatabaseError>> From<E> for StoreError {
+    fn from(error: E) -> Self {
+        Self::Database(error.into())
+    }
 }
 
 impl StoreError {
@@ -355,4 +366,26 @@ impl StoreError {
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Database(error) if error.is_transient())
     }
+}
+
+/// Opens the store in `place`, told of by `telemetry` and asked after by `health`.
+pub async fn open(
+    place: Place,
+    telemetry: &Telemetry,
+    health: HealthBuilder,
+) -> Result<(Arc<dyn Store>, HealthBuilder), StoreError> {
+    Ok(match place {
+        Place::File(path) => {
+            let store = sqlite::SqliteStore::open(&path).await?;
+            store.database.watch(telemetry, "orders");
+            let health = store.database.checks(health);
+            (Arc::new(store), health)
+        }
+        Place::Server(settings) => {
+            let store = postgres::PostgresStore::open(settings).await?;
+            store.database.watch(telemetry, "orders");
+            let health = store.database.checks(health);
+            (Arc::new(store), health)
+        }
+    })
 }

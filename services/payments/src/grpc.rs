@@ -1,5 +1,7 @@
 //! `opsctl.payments.v1.Payments`: from messages to the store and back. What is decided and stored is not its matter.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use chassis::request::{Invalid, Pages};
 use proto::payments::v1::payments_server::{self, PaymentsServer};
@@ -20,7 +22,7 @@ const MAX_MESSAGE: usize = 64 << 10;
 const PAGES: Pages = Pages::new("c1.");
 
 /// The gRPC service over `store`.
-pub fn server<S: Store>(store: S, metrics: &Metrics) -> PaymentsServer<Payments<S>> {
+pub fn server(store: Arc<dyn Store>, metrics: &Metrics) -> PaymentsServer<Payments> {
     // From the start, so that the first of each is seen as an increase.
     for outcome in ["charged", "declined", "replayed", "error"] {
         metrics.counter(catalogue::PAYMENTS_PROCESSED_TOTAL, [outcome]);
@@ -36,14 +38,13 @@ pub fn server<S: Store>(store: S, metrics: &Metrics) -> PaymentsServer<Payments<
 }
 
 /// The implementation behind [`server`].
-#[derive(Debug)]
-pub struct Payments<S> {
-    store: S,
+pub struct Payments {
+    store: Arc<dyn Store>,
     metrics: Metrics,
 }
 
 #[async_trait]
-impl<S: Store> payments_server::Payments for Payments<S> {
+impl payments_server::Payments for Payments {
     async fn process_payment(
         &self,
         request: Request<ProcessPaymentRequest>,
@@ -118,7 +119,7 @@ impl<S: Store> payments_server::Payments for Payments<S> {
     }
 }
 
-impl<S: Store> Payments<S> {
+impl Payments {
     async fn process(&self, asked: ProcessPaymentRequest) -> Result<Answer, Status> {
         let request = charge::Request::new(
             asked.order_id,

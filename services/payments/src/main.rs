@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use chassis::{Listeners, Ports};
 use clap::Parser as _;
 use health::{Health, Lifecycle, Settings};
-use payments::store::{SqliteStore, Store as _};
+use payments::store;
 use proto::payments::v1::PAYMENTS_METHODS;
 use proto::payments::v1::payments_server;
 use resilience::grpc::DeadlineLayer;
@@ -36,17 +36,10 @@ async fn run(args: chassis::Args) -> anyhow::Result<()> {
         .version(&args.version_label)
         .init()?;
     let listeners = Listeners::bind(&args, PORTS).await?;
-    let store = life
-        .starting(SqliteStore::open(args.data_dir.join("payments.db")))
+    let (store, health) = life
+        .starting(store::open(args.place("payments")?, &telemetry, Health::builder()))
         .await??;
-    store.watch(&telemetry);
-
-    let probed = store.clone();
-    let health = Health::builder()
-        .critical("database", move || {
-            let store = probed.clone();
-            async move { store.ping().await }
-        })
+    let health = health
         .grpc_name("opsctl.payments.v1.Payments")
         .settings(settings)
         .build()?;

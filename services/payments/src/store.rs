@@ -1,18 +1,24 @@
 //! Where charges are kept. Every implementation gives the same answers: `contract` says which, for all of them.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
-use chassis::sqlite::SqliteError;
+use chassis::{DatabaseError, Place};
+use health::HealthBuilder;
 use jiff::Timestamp;
+use telemetry::Telemetry;
 
 use crate::charge::{Charge, Outcome, Request, Target};
 
 mod memory;
+mod postgres;
 mod sqlite;
 
 #[cfg(test)]
 mod contract;
 
 pub use memory::MemoryStore;
+pub use postgres::PostgresStore;
 pub use sqlite::SqliteStore;
 
 /// Keeps charges and refunds. What is answered is durable. Instances share what they store.
@@ -123,11 +129,38 @@ pub enum StoreError {
     NothingTaken,
     /// The database failed.
     #[error("the store failed")]
-    Database(#[source] SqliteError),
+    Database(#[source] DatabaseError),
 }
 
-impl From<SqliteError> for StoreError {
-    fn from(error: SqliteError) -> Self {
-        Self::Database(error)
+impl<E: Into<DatabaseError>> From<E> for StoreError {
+    fn from(error: E) -> Self {
+        Self::Database(error.into())
     }
+}
+
+/// Opens the store in `place`, told of by `telemetry` and asked after by `health`.
+pub async fn open(
+    place: Place,
+    telemetry: &Telemetry,
+    health: HealthBuilder,
+) -> Result<(Arc<dyn Store>, HealthBuilder), DatabaseError> {
+    Ok(match place {
+        Place::File(path) => {
+            let store = SqliteStore::open(path).await?;
+            store.database.watch(telemetry, "payments");
+            let health = store.database.checks(health);
+            (Arc::new(store), health)
+        }
+        Place::Server(settings) => {
+            let store = PostgresStore::open(settings).await?;
+            store.database.watch(telemetry, "payments");
+            let health = store.database.checks(health);
+            (Arc::new(store), health)
+        }
+    })
+}
+
+/// `time` as databases keep it.
+fn to_micros(time: Timestamp) -> Timestamp {
+    Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time)
 }

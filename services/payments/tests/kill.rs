@@ -7,21 +7,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use chassis::trial::{Instance, Trial, kills, seed, until_async};
-use proto::payments::v1::{Charge, ChargeStatus};
+use chassis::trial::{Trial, kills, seed, until_async};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-use support::client::{Client, EXE, charges, client, payment, refund};
+use support::client::{EXE, charges, client, payment, refund};
+use support::shop::{CENTS, check, shop};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
-use tonic::{Code, Status};
 
 mod support {
     pub(crate) mod client;
+    pub(crate) mod shop;
 }
-
-/// What every order costs.
-const CENTS: i64 = 1250;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_calls_with_one_key_over_two_instances_make_one_charge() {
@@ -80,47 +77,6 @@ async fn many_calls_with_one_key_over_two_instances_make_one_charge() {
     assert_eq!(refunds, 1);
 }
 
-/// What a client was told of an order.
-#[derive(Debug, Default)]
-struct Told {
-    charge: Option<String>,
-    refunded: bool,
-}
-
-/// One client: calls for orders that it shares with others, repeats what failed, and keeps what was answered.
-async fn shop(mut client: Client, mut random: StdRng, told: Arc<Mutex<HashMap<String, Told>>>, stop: Arc<AtomicBool>) {
-    while !stop.load(Ordering::SeqCst) {
-        let order = format!("o{}", random.random_range(0..400));
-        if random.random_bool(0.8) {
-            match client
-                .process_payment(payment(&order, &format!("pay-{order}"), CENTS))
-                .await
-            {
-                Ok(answer) => {
-                    let id = answer.into_inner().charge.unwrap().charge_id;
-                    let mut told = told.lock().await;
-                    let known = told.entry(order).or_default().charge.get_or_insert(id.clone());
-                    assert_eq!(*known, id, "one order, one charge, whoever asks");
-                }
-                Err(status) => assert!(passes(&status), "{status:?}"),
-            }
-        } else {
-            match client.refund_payment(refund(&order, &format!("refund-{order}"))).await {
-                Ok(_) => told.lock().await.entry(order).or_default().refunded = true,
-                Err(status) => assert!(passes(&status) || status.code() == Code::NotFound, "{status:?}"),
-            }
-        }
-    }
-}
-
-/// An error of a service that is being killed, not a wrong answer.
-fn passes(status: &Status) -> bool {
-    matches!(
-        status.code(),
-        Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded
-    )
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_9_under_load_loses_nothing_and_doubles_nothing() {
     let kills = kills(8);
@@ -160,24 +116,4 @@ async fn kill_9_under_load_loses_nothing_and_doubles_nothing() {
         check(&steady, &*told.lock().await).await;
     }
     assert!(told.lock().await.len() > 50, "the load was real");
-}
-
-async fn check(service: &Instance, told: &HashMap<String, Told>) {
-    let charges = charges(&mut client(service)).await;
-    let by_order: HashMap<&str, &Charge> = charges
-        .iter()
-        .map(|charge| (charge.order_id.as_str(), charge))
-        .collect();
-    assert_eq!(by_order.len(), charges.len(), "no order has two charges");
-    for (order, told) in told {
-        let stored = by_order
-            .get(order.as_str())
-            .unwrap_or_else(|| panic!("{order} was answered and is lost: {told:?}"));
-        if let Some(id) = &told.charge {
-            assert_eq!(*id, stored.charge_id, "{order}");
-        }
-        if told.refunded {
-            assert_eq!(stored.status(), ChargeStatus::Refunded, "{order}: the refund is lost");
-        }
-    }
 }

@@ -1,16 +1,8 @@
-//! The time of a line, and its stamp: RFC 3339 in UTC with nanoseconds. What is the same for a whole second is kept.
+//! The stamp of a line: RFC 3339 in UTC with nanoseconds. What is the same for a whole second is kept.
 
 use std::fmt::Write as _;
 
-use rustix::time::{ClockId, clock_gettime};
-
 const SECOND: u64 = 1_000_000_000;
-
-/// Nanoseconds since the Unix epoch; 0 before it, which no clock of a service says.
-pub(crate) fn now() -> u64 {
-    let now = clock_gettime(ClockId::Realtime);
-    u64::try_from(now.tv_sec).map_or(0, |seconds| seconds * SECOND + now.tv_nsec.unsigned_abs())
-}
 
 /// Whole seconds of such a time.
 pub(crate) fn seconds(nanos: u64) -> u64 {

@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::fmt::Display;
 
-use super::clock::{self, Stamps};
+use super::clock::Stamps;
 use super::fields::Fields;
 use super::ids::IdText;
 use super::json;
@@ -127,7 +127,7 @@ impl LineMaker {
         then: impl FnOnce(Line<'_>),
     ) {
         Buffers::lend(|buffers| {
-            let at = clock::now();
+            let at = crate::wall_nanos();
             json::escape(&mut buffers.message, &self.redact.clean(message));
             self.begin(buffers, Head { at, severity, target });
             for (name, value) in fields {

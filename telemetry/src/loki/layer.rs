@@ -410,8 +410,7 @@ fn tell_of(lost: Lost, lines: &mut Lines) {
     line.put("lost", &lost.items.to_string());
     line.spans(&[]);
     line.text("_target", "telemetry::loki");
-    let nanos = u64::try_from(crate::wall_clock().as_nanosecond()).unwrap_or_default();
-    lines.push(Line::new(&line.finish(), nanos, Severity::Warn));
+    lines.push(Line::new(&line.finish(), crate::wall_nanos(), Severity::Warn));
 }
 
 fn key(text: &mut String, name: &str) {

@@ -72,7 +72,7 @@ impl Push {
                 attributes: resource.iter().map(|(key, value)| wire::text(key, value)).collect(),
                 ..Resource::default()
             },
-            start: now_nanos(),
+            start: crate::wall_nanos(),
             took: metrics.histogram(catalogue::TELEMETRY_EXPORT_DURATION_SECONDS, [NAME]),
             metrics: metrics.clone(),
         };
@@ -241,7 +241,7 @@ impl Pusher {
         self.metrics.read_hooks();
         let span = wire::Span {
             start: self.start,
-            now: now_nanos(),
+            now: crate::wall_nanos(),
         };
         let exemplars = self.metrics.has_exemplars();
         let families = self.metrics.families().iter();
@@ -278,7 +278,3 @@ fn points(part: &[(Metric, u64)]) -> u64 {
 
 #[cfg(test)]
 mod tests;
-
-fn now_nanos() -> u64 {
-    u64::try_from(crate::wall_clock().as_nanosecond()).unwrap_or_default()
-}

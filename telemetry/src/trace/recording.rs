@@ -52,7 +52,7 @@ impl Recording {
             span: Span {
                 name: name.to_owned(),
                 kind: SpanKind::Internal as i32,
-                start_time_unix_nano: unix_nanos(),
+                start_time_unix_nano: crate::wall_nanos(),
                 ..Span::default()
             },
             began: Instant::now(),
@@ -181,10 +181,6 @@ impl Recording {
         trace_state.unwrap_or_default().clone_into(&mut self.span.trace_state);
         self.span
     }
-}
-
-fn unix_nanos() -> u64 {
-    u64::try_from(crate::wall_clock().as_nanosecond()).unwrap_or_default()
 }
 
 /// `OK` or an error sticks; an error's description is the first that was given.

@@ -41,6 +41,15 @@ pub enum Origin {
         /// The package of each program, in the order of `programs`.
         packages: &'static [&'static str],
     },
+    /// A folder of files in a Go module, fetched with the `go.mod` and `go.sum` in `xtask/peers/go/NAME`.
+    GoFiles {
+        /// The module's version.
+        version: &'static str,
+        /// The module.
+        module: &'static str,
+        /// The folder in it.
+        folder: &'static str,
+    },
     /// Java archives with the `pom.xml` and `checksums` in `xtask/peers/maven/NAME`, and a script there that runs them.
     Maven {
         /// The version of the main artifact.
@@ -177,7 +186,7 @@ pub const PEERS: &[Peer] = &[
             package: "postgresql-15",
             folder: Some("/usr/lib/postgresql/15/bin"),
         },
-        programs: &["postgres", "initdb"],
+        programs: &["postgres", "initdb", "psql"],
         size_mib: 60,
         seconds: 20,
     },
@@ -246,6 +255,166 @@ pub const PEERS: &[Peer] = &[
         size_mib: 204,
         seconds: 115,
     },
+    Peer {
+        name: "kubernetes",
+        purpose: "a cluster's own programs: API server, controllers, scheduler, kubelet, proxy, kubectl",
+        origin: Origin::Go {
+            version: "1.36.3",
+            packages: &[
+                "k8s.io/kubernetes/cmd/kube-apiserver",
+                "k8s.io/kubernetes/cmd/kube-controller-manager",
+                "k8s.io/kubernetes/cmd/kube-scheduler",
+                "k8s.io/kubernetes/cmd/kubelet",
+                "k8s.io/kubernetes/cmd/kube-proxy",
+                "k8s.io/kubernetes/cmd/kubectl",
+            ],
+        },
+        programs: &[
+            "kube-apiserver",
+            "kube-controller-manager",
+            "kube-scheduler",
+            "kubelet",
+            "kube-proxy",
+            "kubectl",
+        ],
+        size_mib: 340,
+        seconds: 290,
+    },
+    Peer {
+        name: "etcd",
+        purpose: "keeps what the API server knows",
+        origin: Origin::Go {
+            version: "3.7.3",
+            packages: &["go.etcd.io/etcd/server/v3"],
+        },
+        programs: &["etcd"],
+        size_mib: 24,
+        seconds: 30,
+    },
+    Peer {
+        name: "traefik",
+        purpose: "the gateway: splits traffic by HTTPRoute and GRPCRoute, and counts it",
+        origin: Origin::Go {
+            version: "3.6.12",
+            packages: &["github.com/traefik/traefik/v3/cmd/traefik"],
+        },
+        programs: &["traefik"],
+        size_mib: 170,
+        seconds: 260,
+    },
+    Peer {
+        name: "gateway-api",
+        purpose: "the definitions of Gateway, HTTPRoute and GRPCRoute",
+        origin: Origin::GoFiles {
+            version: "1.4.0",
+            module: "sigs.k8s.io/gateway-api",
+            folder: "config/crd/standard",
+        },
+        programs: &["standard"],
+        size_mib: 1,
+        seconds: 5,
+    },
+    Peer {
+        name: "coredns",
+        purpose: "names of services inside of a cluster",
+        origin: Origin::Go {
+            version: "1.14.7",
+            packages: &["github.com/coredns/coredns"],
+        },
+        programs: &["coredns"],
+        size_mib: 80,
+        seconds: 95,
+    },
+    Peer {
+        name: "metrics-server",
+        purpose: "what pods use, for autoscalers",
+        origin: Origin::Go {
+            version: "0.9.0",
+            packages: &["sigs.k8s.io/metrics-server/cmd/metrics-server"],
+        },
+        programs: &["metrics-server"],
+        size_mib: 60,
+        seconds: 110,
+    },
+    Peer {
+        name: "kwok",
+        purpose: "plays nodes and pods by the thousand beside a real API server",
+        origin: Origin::Go {
+            version: "0.8.0",
+            packages: &["sigs.k8s.io/kwok/cmd/kwok"],
+        },
+        programs: &["kwok"],
+        size_mib: 60,
+        seconds: 60,
+    },
+    Peer {
+        name: "helm",
+        purpose: "lints and renders the chart in services/deploy",
+        origin: Origin::Go {
+            version: "3.22.0",
+            packages: &["helm.sh/helm/v3/cmd/helm"],
+        },
+        programs: &["helm"],
+        size_mib: 55,
+        seconds: 65,
+    },
+    Peer {
+        name: "containerd",
+        purpose: "runs the containers of a node",
+        origin: debian("containerd"),
+        programs: &["containerd", "ctr"],
+        size_mib: 105,
+        seconds: 15,
+    },
+    Peer {
+        name: "runc",
+        purpose: "starts a container",
+        origin: debian("runc"),
+        programs: &["runc"],
+        size_mib: 9,
+        seconds: 5,
+    },
+    Peer {
+        name: "cni-plugins",
+        purpose: "gives pods their addresses",
+        origin: Origin::Debian {
+            package: "containernetworking-plugins",
+            folder: Some("/usr/lib/cni"),
+        },
+        programs: &["bridge", "host-local", "portmap", "loopback"],
+        size_mib: 55,
+        seconds: 10,
+    },
+    Peer {
+        name: "catatonit",
+        purpose: "holds a pod's namespaces and reaps its orphans: the pause image",
+        origin: debian("catatonit"),
+        programs: &["catatonit"],
+        size_mib: 1,
+        seconds: 5,
+    },
+    Peer {
+        name: "iptables",
+        purpose: "what services' addresses are made of",
+        origin: Origin::Debian {
+            package: "iptables",
+            folder: Some("/usr/sbin"),
+        },
+        programs: &["iptables", "iptables-save", "iptables-restore"],
+        size_mib: 3,
+        seconds: 5,
+    },
+    Peer {
+        name: "conntrack",
+        purpose: "forgets connections of pods that are gone",
+        origin: Origin::Debian {
+            package: "conntrack",
+            folder: Some("/usr/sbin"),
+        },
+        programs: &["conntrack"],
+        size_mib: 1,
+        seconds: 5,
+    },
 ];
 
 const fn debian(package: &'static str) -> Origin {
@@ -277,7 +446,7 @@ impl Peer {
                     let path = std::env::var_os("PATH")?;
                     std::env::split_paths(&path).find_map(|folder| existing(&folder, program))
                 }),
-            Origin::Go { .. } | Origin::Maven { .. } | Origin::PyPi { .. } => existing(&self.folder()?, program),
+            _ => existing(&self.folder()?, program),
         }
     }
 
@@ -285,7 +454,10 @@ impl Peer {
     pub fn version(&self) -> Option<&'static str> {
         match self.origin {
             Origin::Debian { .. } => None,
-            Origin::Go { version, .. } | Origin::Maven { version } | Origin::PyPi { version } => Some(version),
+            Origin::Go { version, .. }
+            | Origin::GoFiles { version, .. }
+            | Origin::Maven { version }
+            | Origin::PyPi { version } => Some(version),
         }
     }
 
@@ -305,7 +477,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Debian { package, .. } => write!(f, "Debian package {package}"),
-            Self::Go { .. } => write!(f, "Go module"),
+            Self::Go { .. } | Self::GoFiles { .. } => write!(f, "Go module"),
             Self::Maven { .. } => write!(f, "Maven artifact"),
             Self::PyPi { .. } => write!(f, "Python package"),
         }

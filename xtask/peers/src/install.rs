@@ -119,6 +119,8 @@ pub fn install(plan: &Plan, mut progress: impl FnMut(&str)) -> Result<(), Instal
         progress(&format!("installing {}", packages.join(", ")));
         debian::install(&packages)?;
     }
+    // What Go compiled for one peer serves the next: its standard library at least.
+    let compiled = lock.workshop("compiled").map_err(in_cache)?;
     for peer in missing {
         let Some(installed) = peer.folder() else {
             continue;
@@ -134,7 +136,14 @@ pub fn install(plan: &Plan, mut progress: impl FnMut(&str)) -> Result<(), Instal
         std::fs::create_dir(&made).map_err(in_cache)?;
         match peer.origin {
             Origin::Debian { .. } => {}
-            Origin::Go { packages, .. } => go::build(&peer, packages, workshop.path(), &made)?,
+            Origin::Go { packages, .. } => {
+                let workshop = go::Workshop::new(workshop.path(), compiled.path());
+                go::build(&peer, packages, &workshop, &made)?;
+            }
+            Origin::GoFiles { module, folder, .. } => {
+                let workshop = go::Workshop::new(workshop.path(), compiled.path());
+                go::files(&peer, module, folder, &workshop, &made)?;
+            }
             Origin::Maven { .. } => maven::fetch(&peer, workshop.path(), &made)?,
             Origin::PyPi { .. } => pypi::fetch(&peer, workshop.path(), &made)?,
         }
@@ -230,6 +239,7 @@ mod tests {
                     assert_eq!(packages.len(), peer.programs.len(), "{}", peer.name);
                     ("go", &["go.mod", "go.sum"])
                 }
+                Origin::GoFiles { .. } => ("go", &["go.mod", "go.sum"]),
                 Origin::Maven { .. } => ("maven", &["pom.xml", "checksums", peer.name]),
                 Origin::PyPi { .. } => ("pypi", &["requirements.txt"]),
             };

@@ -6,8 +6,12 @@
 //! `OPSCTL_REQUIRE_PEERS=1` it fails instead. This crate holds no stand-ins: a row here is always the real thing.
 
 mod cache;
+mod cargo;
 mod catalogue;
+pub mod certificates;
+pub mod cluster;
 pub mod http;
+mod image;
 mod install;
 mod ports;
 mod process;
@@ -24,7 +28,9 @@ use std::{
 };
 
 pub use cache::folder as cache;
+pub use cargo::cargo;
 pub use catalogue::{Origin, PEERS, Peer};
+pub use image::Image;
 pub use install::{InstallError, Plan, install, plan, plan_for};
 pub use ports::Port;
 pub use process::{Program, Tree};

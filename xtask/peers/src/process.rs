@@ -82,8 +82,14 @@ impl Program {
         self
     }
 
+    /// What is set in its environment.
+    pub(crate) fn variables(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
+        let variables = self.environment.iter();
+        variables.map(|(name, value)| (name.as_os_str(), value.as_os_str()))
+    }
+
     /// The words of the command line.
-    fn words(&self) -> Vec<OsString> {
+    pub(crate) fn words(&self) -> Vec<OsString> {
         let mut words: Vec<OsString> = Vec::new();
         if let Some(user) = self.user {
             let drop_to = [format!("--reuid={user}"), format!("--regid={user}")];
@@ -124,7 +130,7 @@ impl Tree {
         gate.args(["-c", GATE, "gate"])
             .args(program.words())
             .current_dir(folder);
-        gate.envs(program.environment.iter().map(|(name, value)| (name, value)));
+        gate.envs(program.variables());
         gate.stdin(Stdio::piped())
             .stdout(log.try_clone()?)
             .stderr(log.try_clone()?)

@@ -23,6 +23,14 @@ pub enum Ready {
         /// What to ask for.
         path: &'static str,
     },
+    /// It answers 200 to `GET path` over TLS, asked with `client.pem` and `client.key` of its folder and trusted by its
+    /// `ca.pem`.
+    Https {
+        /// The port to ask.
+        port: &'static str,
+        /// What to ask for.
+        path: &'static str,
+    },
     /// To these bytes it answers others.
     Talk {
         /// The port to ask.
@@ -43,6 +51,14 @@ impl Ready {
             Self::Http { port, path } => http::get(place.address(port), path)
                 .await
                 .is_ok_and(|answer| answer.status == 200),
+            Self::Https { port, path } => {
+                let file = |name| place.folder().join(name);
+                let Ok(client) = http::Secure::read(&file("ca.pem"), &file("client.pem"), &file("client.key")) else {
+                    return false;
+                };
+                let answer = client.get(place.address(port), path).await;
+                answer.is_ok_and(|answer| answer.status == 200)
+            }
             Self::Talk { port, say, skip, hear } => {
                 let heard = timeout(PATIENCE, talk(place.address(port), say, skip + hear.len())).await;
                 heard.is_ok_and(|heard| heard.is_ok_and(|heard| &heard[skip..] == hear))

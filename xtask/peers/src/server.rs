@@ -305,6 +305,14 @@ impl Server {
         lines[lines.len().saturating_sub(LOG_TAIL)..].join("\n")
     }
 
+    /// Starts a program that serves beside the server, in its folder and with its log. It ends with the value.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn beside(&self, program: &Program) -> io::Result<Tree> {
+        self.place.start(program)
+    }
+
     fn could_not_prepare(&self, source: io::Error) -> StartError {
         StartError::Prepare {
             peer: self.recipe.peer(),
@@ -416,7 +424,7 @@ fn says_taken(log: &str) -> bool {
         .any(|words| log.contains(words))
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

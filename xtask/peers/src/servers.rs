@@ -5,9 +5,10 @@ mod collector;
 mod ferretdb;
 mod jaeger;
 mod kafka;
+pub(crate) mod kubernetes;
 mod loki;
 mod nats;
-mod postgres;
+pub(crate) mod postgres;
 mod prometheus;
 mod rabbitmq;
 mod redis;
@@ -21,6 +22,7 @@ pub use self::{
     ferretdb::FerretDb,
     jaeger::{Jaeger, JaegerFromFile},
     kafka::Kafka,
+    kubernetes::{ControlPlane, Kubernetes},
     loki::Loki,
     nats::Nats,
     postgres::Postgres,
@@ -45,6 +47,7 @@ pub const NAMES: &[&str] = &[
     "kafka",
     "ferretdb",
     "temporal",
+    "kubernetes",
 ];
 
 /// The kind of server `name`, without settings.
@@ -62,12 +65,13 @@ pub(crate) fn named(name: &str) -> Option<Box<dyn Recipe>> {
         "kafka" => Box::new(Kafka::default()),
         "ferretdb" => Box::new(FerretDb),
         "temporal" => Box::new(Temporal),
+        "kubernetes" => Box::new(Kubernetes::default()),
         _ => return None,
     })
 }
 
 /// Where a program of the catalogue is.
-fn program(name: &str) -> io::Result<PathBuf> {
+pub(crate) fn program(name: &str) -> io::Result<PathBuf> {
     let found = Peer::named(name).and_then(|peer| peer.program(name));
     found.ok_or_else(|| {
         io::Error::new(

@@ -36,7 +36,13 @@ fn command_line() -> Result<String> {
         .with_file_name("opsctl");
     // The whole workspace, as the tests build it: one package alone would have its dependencies built again, with
     // other features.
-    step::run(&mut step::cargo(["build", "--quiet", "--workspace", "--bins"]))?;
+    step::run(&mut step::cargo([
+        "build",
+        "--quiet",
+        "--workspace",
+        "--bins",
+        "--examples",
+    ]))?;
     step::output(Command::new(program).args(["internal", "reference"]))
 }
 

@@ -95,7 +95,7 @@ const TABLE: &[Allowed] = &[
     Allowed {
         package: "opsctl-platform",
         folder: "cli/platform",
-        imports: &["resilience", "telemetry", "opsctl-proxy-control"],
+        imports: &["catalogue", "resilience", "telemetry", "opsctl-proxy-control"],
     },
     Allowed {
         package: "opsctl-drills",

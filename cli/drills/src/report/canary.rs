@@ -37,6 +37,30 @@ pub fn page(report: &Value) -> Result<String, NotACanary> {
     if !reasons.is_empty() {
         page = page.section("Why").list(&reasons);
     }
+    let criteria: Vec<Vec<String>> = report["criteria"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(criterion)
+        .collect();
+    if !criteria.is_empty() {
+        page = page.section("Criteria of the service").table(
+            &["Name", "Last", "Worst", "Good is", "Looks without a number", "Verdict"],
+            criteria,
+        );
+    }
+    if report["resources"].is_object() {
+        let rows = ["canary", "stable"].map(|version| used(version, &report["resources"][version]));
+        let columns = [
+            "Version",
+            "Pods",
+            "CPU, middle",
+            "CPU, most",
+            "Memory, middle",
+            "Memory, most",
+        ];
+        page = page.section("Per pod").table(&columns, rows.to_vec());
+    }
     let moments = report["timeline"].as_array().into_iter().flatten().map(|moment| {
         vec![
             format!("{:.1} s", moment["at_seconds"].as_f64().unwrap_or_default()),
@@ -135,6 +159,40 @@ fn facts(report: &Value) -> Vec<(String, String)> {
         facts.push(("Canary requests still needed".to_owned(), format!("about {more}")));
     }
     facts
+}
+
+/// What the pods of a version used.
+fn used(version: &str, arm: &Value) -> Vec<String> {
+    let or_unknown = |text: Option<String>| text.unwrap_or_else(|| "unknown".to_owned());
+    let cores = |key: &str| or_unknown(arm[key].as_f64().map(|cores| format!("{cores:.3} cores")));
+    let memory = |key: &str| or_unknown(arm[key].as_f64().map(|bytes| format!("{:.1} MiB", bytes / 1_048_576.0)));
+    vec![
+        version.to_owned(),
+        arm["pods"].to_string(),
+        cores("cpu_cores_median"),
+        cores("cpu_cores_max"),
+        memory("memory_bytes_median"),
+        memory("memory_bytes_max"),
+    ]
+}
+
+fn criterion(one: &Value) -> Vec<String> {
+    let number = |key: &str| one[key].as_f64().map(|number| format!("{number:.4}"));
+    let or_none = |key: &str| number(key).unwrap_or_else(|| "none".to_owned());
+    let bounds = [("at least", one["min"].as_f64()), ("at most", one["max"].as_f64())];
+    let bounds: Vec<String> = bounds
+        .into_iter()
+        .filter_map(|(word, bound)| Some(format!("{word} {}", bound?)))
+        .collect();
+    let text = |key: &str| one[key].as_str().unwrap_or_default().to_owned();
+    vec![
+        text("name"),
+        or_none("last"),
+        or_none("worst"),
+        bounds.join(", "),
+        format!("{} of {}", one["missing"], one["looks"]),
+        text("verdict"),
+    ]
 }
 
 fn points(report: &Value) -> impl Iterator<Item = &Value> {

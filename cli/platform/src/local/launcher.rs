@@ -18,6 +18,8 @@ pub struct Launcher {
     pub exe: PathBuf,
     /// Arguments before the role, e.g. `internal`.
     pub prefix: Vec<OsString>,
+    /// Variables that it is given beside those of this process.
+    pub environment: Vec<(OsString, OsString)>,
 }
 
 /// What a process of ours is for.
@@ -69,6 +71,7 @@ impl Launcher {
         Self {
             exe: exe.into(),
             prefix: vec!["internal".into()],
+            environment: Vec::new(),
         }
     }
 
@@ -85,6 +88,7 @@ impl Launcher {
         let mut command = tokio::process::Command::new(&self.exe);
         command
             .args(&self.prefix)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .arg(role.name())
             .arg("--state")
             .arg(state.root());

@@ -182,7 +182,7 @@ pub(super) fn service_state(
         front: Addresses {
             http: service.http_listen,
             grpc: service.grpc_listen,
-            admin: None,
+            ..Addresses::default()
         },
         health: service.health.clone(),
         probe: service.probe.clone(),

@@ -34,7 +34,8 @@ pub(super) struct Heartbeat {
 
 impl Heartbeat {
     pub(super) async fn run(self) {
-        let listen = (self.ttl / 10).clamp(Duration::from_millis(20), Duration::from_millis(250));
+        let longest = Duration::from_millis(250).max(self.platform.pace());
+        let listen = (self.ttl / 10).clamp(Duration::from_millis(20), longest);
         let mut renewed = self.platform.now();
         let mut next_renewal = renewed + self.ttl / 3;
         let mut restart = Restart {
@@ -44,8 +45,10 @@ impl Heartbeat {
         loop {
             tokio::time::sleep(listen).await;
             let now = self.platform.now();
-            match self.platform.record(&self.fence.run).await {
-                Ok(Some(record)) if record.admits(&self.fence) => {
+            // A platform that says nothing must not keep the worker from stopping in time.
+            let record = tokio::time::timeout(self.left(renewed), self.platform.record(&self.fence.run)).await;
+            match record {
+                Ok(Ok(Some(record))) if record.admits(&self.fence) => {
                     self.keep_watched(&record, &mut restart);
                     if let Some(cancel) = record.cancel {
                         self.tell.send_if_modified(|control| {
@@ -55,14 +58,14 @@ impl Heartbeat {
                         });
                     }
                 }
-                Ok(_) => break,
+                Ok(Ok(_)) => break,
                 // Unknown: the leases decide.
-                Err(_) => {}
+                Ok(Err(_)) | Err(_) => {}
             }
             if now < next_renewal {
                 continue;
             }
-            match tokio::time::timeout(self.ttl / 3, self.renew()).await {
+            match tokio::time::timeout(self.left(renewed), self.renew()).await {
                 Ok(Ok(())) => {
                     renewed = now;
                     next_renewal = now + self.ttl / 3;
@@ -77,6 +80,13 @@ impl Heartbeat {
             }
         }
         self.tell.send_replace(Control::Fenced);
+    }
+
+    /// How long one question may take: until two thirds of the lease are over, and a tenth of it when they are.
+    fn left(&self, renewed: Timestamp) -> Duration {
+        let over = renewed + self.ttl * 2 / 3;
+        let left = Duration::try_from(over.duration_since(self.platform.now())).unwrap_or_default();
+        left.clamp(self.ttl / 10, self.ttl / 3)
     }
 
     /// Starts another watchdog when the one in the record has died.

@@ -91,6 +91,8 @@ pub enum Outcome {
     Failed,
     /// Not enough or no valid data.
     Inconclusive,
+    /// A guard of the platform did not allow it, such as a disruption budget.
+    Refused,
     /// Stopped on request, and undone.
     Aborted,
     /// Its worker was lost; undone by somebody else.

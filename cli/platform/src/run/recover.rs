@@ -199,12 +199,31 @@ pub(super) async fn fence(platform: &dyn Platform, id: &str) -> Result<Option<Ru
         match platform.update_record(&record).await {
             Ok(revision) => {
                 record.revision = revision;
+                claim(platform, &record).await?;
                 return Ok(Some(record));
             }
             Err(PlatformError::RecordConflict { .. }) => {}
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// Makes the raised epoch of `record` hold for changes that are under way, too.
+///
+/// Errors: only those that may pass. A field that cannot be touched cannot be undone either, and that will be told.
+pub(super) async fn claim(platform: &dyn Platform, record: &RunRecord) -> Result<(), RunError> {
+    for step in record.undo.iter().filter(|step| !step.settled()) {
+        match platform.claim(&record.fence(), &step.field).await {
+            Ok(()) => {}
+            Err(error @ (PlatformError::Unreachable { .. } | PlatformError::TimedOut { .. })) => {
+                return Err(error.into());
+            }
+            Err(error) => {
+                tracing::warn!(run = %record.id, field = %step.field, error = %message_of(&error), "could not take charge of a field");
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Undoes everything, closes the record, gives its leases back.

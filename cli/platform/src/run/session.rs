@@ -12,7 +12,7 @@ use tokio::task::AbortHandle;
 use super::heartbeat::{Heartbeat, StartWatchdog};
 use super::undo::{message_of, undo};
 use super::{Cancel, Journal, JournalError, Notifier, Outcome, Phase, RunRecord, UndoReport, Worker, lock, recover};
-use crate::{Cas, Fence, Field, Instance, Lease, LeaseHolder, Platform, PlatformError, Weight};
+use crate::{Cas, Fence, Field, Instance, KillMode, Lease, LeaseHolder, Platform, PlatformError, Tenant, Weight};
 
 /// Why a run could not go on.
 #[derive(Debug, thiserror::Error)]
@@ -163,6 +163,7 @@ impl Run {
                 Err(error) => return Err(error.into()),
             }
         };
+        recover::claim(platform.as_ref(), &record).await?;
         for name in &record.locks {
             if let Err(error) = lock::acquire(platform.as_ref(), name, &holder, ttl, &journal).await {
                 let (outcome, message) = match &error {
@@ -375,15 +376,33 @@ impl Run {
         Ok(self.platform.renew_weight(&self.fence(), service, lease).await?)
     }
 
+    /// Prolongs a fault: see [`Platform::renew_fault`].
+    pub async fn renew_fault(&self, field: &Field, ttl: Duration) -> Result<(), RunError> {
+        self.check()?;
+        Ok(self.platform.renew_fault(&self.fence(), field, ttl).await?)
+    }
+
+    /// Ends sessions at a database: see [`Platform::end_sessions`]. Who had them opens others.
+    pub async fn end_sessions(&self, field: &Field) -> Result<u64, RunError> {
+        self.check()?;
+        Ok(self.platform.end_sessions(&self.fence(), field).await?)
+    }
+
     /// Kills one instance. There is no undo for it: the platform replaces it.
-    pub async fn kill(&mut self, instance: &Instance) -> Result<jiff::Timestamp, RunError> {
+    pub async fn kill(&mut self, instance: &Instance, mode: KillMode) -> Result<jiff::Timestamp, RunError> {
         self.record.phase = Phase::Active;
         self.save().await?;
         self.event(
             "kill",
-            json!({ "instance": instance.id, "uid": instance.uid, "version": instance.version }),
+            json!({ "instance": instance.id, "uid": instance.uid, "version": instance.version, "mode": mode }),
         )?;
-        Ok(self.platform.kill(&self.fence(), instance).await?)
+        Ok(self.platform.kill(&self.fence(), instance, mode).await?)
+    }
+
+    /// Has a tenant leave its node: see [`Platform::evict`]. There is no undo for it.
+    pub async fn evict(&mut self, tenant: &Tenant) -> Result<jiff::Timestamp, RunError> {
+        self.check()?;
+        Ok(self.platform.evict(&self.fence(), tenant).await?)
     }
 
     /// A change is meant to stay: its undo step is dropped.

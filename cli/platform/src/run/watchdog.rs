@@ -66,7 +66,7 @@ pub async fn watch(
             }
             Err(error) => return Err(error),
         }
-        tokio::time::sleep(options.poll).await;
+        tokio::time::sleep(options.poll.max(platform.pace())).await;
     }
 }
 
@@ -89,6 +89,11 @@ async fn look(
     };
     if record.phase == Phase::Closed {
         return Ok(Some(Watched::Closed));
+    }
+    if let Some(service) = record.service()
+        && let Err(error) = platform.lapse(service).await
+    {
+        tracing::warn!(run = %id, error = %message_of(&error), "could not see whether a share has lapsed");
     }
     if record.watchdog.as_ref() != Some(me) {
         let other = record.watchdog.as_ref();

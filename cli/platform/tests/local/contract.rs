@@ -23,6 +23,7 @@ async fn it_keeps_the_contract() {
             platform,
             service: "orders".to_owned(),
             second: second(),
+            keeps_names: true,
         }
     })
     .await;

@@ -10,6 +10,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::error::ControlError;
 use crate::message::{
@@ -198,41 +199,56 @@ impl Client {
                 socket: self.socket.clone(),
                 source,
             })?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream))
+        exchange(stream, None, method, path, body).await
+    }
+}
+
+/// One request and its answer on a connection of its own.
+pub(crate) async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    token: Option<&str>,
+    method: Method,
+    path: &str,
+    body: Bytes,
+) -> Result<(StatusCode, Bytes), ControlError> {
+    let (mut sender, connection) = hyper::client::conn::http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream))
+        .await
+        .map_err(|error| broken(&error))?;
+    let mut request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::HOST, "proxy")
+        .header(header::CONTENT_TYPE, "application/json")
+        .header(header::CONNECTION, "close");
+    if let Some(token) = token {
+        request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+    }
+    let request = request
+        .body(Full::new(body))
+        .map_err(|error| unexpected(format!("the request cannot be built: {error}")))?;
+    let answer = async {
+        let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES)
+            .collect()
             .await
-            .map_err(|error| broken(&error))?;
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(header::HOST, "proxy")
-            .header(header::CONTENT_TYPE, "application/json")
-            .header(header::CONNECTION, "close")
-            .body(Full::new(body))
-            .map_err(|error| unexpected(format!("the request cannot be built: {error}")))?;
-        let answer = async {
-            let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES)
-                .collect()
-                .await
-                .map_err(|error| unexpected(format!("the answer was cut off: {error}")))?;
-            Ok((status, body.to_bytes()))
-        };
-        // The connection does the reading and writing; it goes on until the answer is whole.
-        let mut connection = std::pin::pin!(connection);
-        let mut answer = std::pin::pin!(answer);
-        let mut open = true;
-        loop {
-            tokio::select! {
-                biased;
-                answer = &mut answer => return answer,
-                _ = &mut connection, if open => open = false,
-            }
+            .map_err(|error| unexpected(format!("the answer was cut off: {error}")))?;
+        Ok((status, body.to_bytes()))
+    };
+    // The connection does the reading and writing; it goes on until the answer is whole.
+    let mut connection = std::pin::pin!(connection);
+    let mut answer = std::pin::pin!(answer);
+    let mut open = true;
+    loop {
+        tokio::select! {
+            biased;
+            answer = &mut answer => return answer,
+            _ = &mut connection, if open => open = false,
         }
     }
 }
 
-fn parse<T: DeserializeOwned>(status: StatusCode, body: &[u8]) -> Result<T, ControlError> {
+pub(crate) fn parse<T: DeserializeOwned>(status: StatusCode, body: &[u8]) -> Result<T, ControlError> {
     if status.is_success() {
         return document(body);
     }
@@ -253,7 +269,7 @@ fn document<T: DeserializeOwned>(body: &[u8]) -> Result<T, ControlError> {
 }
 
 /// A path segment must be plain: names of services and ids of faults are, everything else is refused.
-fn segment(name: &str) -> Result<&str, ControlError> {
+pub(crate) fn segment(name: &str) -> Result<&str, ControlError> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     if name.is_empty() || name.len() > 200 || name.starts_with('.') || !name.bytes().all(plain) {
         return Err(ControlError::Invalid {
@@ -263,7 +279,7 @@ fn segment(name: &str) -> Result<&str, ControlError> {
     Ok(name)
 }
 
-fn unexpected(detail: impl Into<String>) -> ControlError {
+pub(crate) fn unexpected(detail: impl Into<String>) -> ControlError {
     ControlError::Protocol { detail: detail.into() }
 }
 

@@ -23,15 +23,21 @@
 //! | `GET /metrics` | | OpenMetrics text |
 //!
 //! A refusal has status 4xx or 5xx and a [`Refusal`] as data; [`Client`] turns it into a [`ControlError`].
+//!
+//! A hop, which passes TCP on and plays faults on it, speaks a part of it over TCP, with a bearer token:
+//! `GET /v1/status`, `GET /v1/faults`, `PUT` and `DELETE /v1/faults/{id}`, `GET /v1/counters` (a [`HopCounters`]),
+//! `POST /v1/sessions/end` (how many database sessions it has ended).
 
 mod client;
 mod error;
+mod hop;
 mod message;
 pub mod socket;
 pub mod token;
 
 pub use client::Client;
 pub use error::ControlError;
+pub use hop::{HopClient, HopCounters};
 pub use message::{
     Backend, Counters, Document, Fault, FaultKind, Hold, InstanceCounters, Refusal, RefusalCode, Route, RouteConfig,
     Rule, RuleSource, SCHEMA, Status, VersionCounters, Weight, WeightChange, WeightRenewal,

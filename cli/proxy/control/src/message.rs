@@ -164,7 +164,8 @@ pub struct WeightRenewal {
 /// A fault that the proxy plays on a share of a service's requests until its time to live ends.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Fault {
-    /// Id of the fault, chosen by the caller; putting the same id again replaces it.
+    /// Id of the fault, chosen by the caller; putting the same id again replaces it, and one that is the same but for its
+    /// time to live begins that time anew.
     pub id: String,
     /// The service whose requests it hits.
     pub service: String,

@@ -244,3 +244,33 @@ async fn faults_that_make_no_sense_are_refused() {
     assert!(proxy.client.put_fault(&named).await.is_err());
     proxy.stop().await;
 }
+
+#[tokio::test]
+async fn the_same_fault_put_again_lasts_longer_and_meets_nobody_twice() {
+    let (proxy, v1, addr) = one().await;
+    proxy
+        .client
+        .put_fault(&fault(FaultKind::Blackhole, 100.0, 1))
+        .await
+        .expect("put");
+    let held = tokio::spawn(async move { get(addr, "/", &[]).await.expect("answer").body });
+    let revision = proxy.client.status().await.expect("status").revision;
+    // Beyond its first time, which it has to outlive.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(1500) {
+        proxy
+            .client
+            .put_fault(&fault(FaultKind::Blackhole, 100.0, 1))
+            .await
+            .expect("put");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(!held.is_finished(), "it was let go when the fault was put again");
+    assert_eq!(proxy.client.status().await.expect("status").revision, revision);
+    assert_eq!(
+        timeout(DEADLINE, held).await.expect("its time ends").expect("a task"),
+        "v1"
+    );
+    assert_eq!(v1.seen(), 1);
+    proxy.stop().await;
+}

@@ -106,6 +106,27 @@ pub fn requests_needed(allowed: f64, bad: u64, alpha: f64) -> Option<u64> {
     Some(high)
 }
 
+/// Bad answers by which a comparison at equal rates passes.
+pub(super) const BAD_FOR_ODDS: f64 = 10.0;
+
+/// About how many requests a pass takes at a rate of `ratio`: under `allowed`, or compared with a stable version that has
+/// the same rate, whichever comes first. `None` when neither is possible: nothing is allowed, and nothing is bad.
+pub fn requests_expected(allowed: f64, ratio: f64, alpha: f64) -> Option<u64> {
+    let by_odds = (ratio > 0.0).then(|| (BAD_FOR_ODDS / ratio).ceil() as u64);
+    let mut by_bound = requests_needed(allowed, 0, alpha);
+    loop {
+        let Some(requests) = by_bound.filter(|requests| by_odds.is_none_or(|odds| *requests < odds)) else {
+            return by_odds;
+        };
+        let bad = (requests as f64 * ratio) as u64;
+        let needed = requests_needed(allowed, bad, alpha);
+        if needed == by_bound {
+            return by_bound;
+        }
+        by_bound = needed;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,6 +143,16 @@ mod tests {
         near(0.01, 2, 860.0);
         near(0.001, 0, 3700.0);
         assert_eq!(requests_needed(0.0, 0, 0.05), None);
+    }
+
+    #[test]
+    fn what_is_expected_takes_the_cheaper_way() {
+        assert_eq!(requests_expected(0.01, 0.0, 0.05), requests_needed(0.01, 0, 0.05));
+        assert_eq!(requests_expected(0.01, 0.0001, 0.05), requests_needed(0.01, 0, 0.05));
+        assert_eq!(requests_expected(0.01, 0.003, 0.05), requests_needed(0.01, 1, 0.05));
+        assert_eq!(requests_expected(0.01, 0.02, 0.05), Some(500), "by comparison alone");
+        assert_eq!(requests_expected(0.0, 0.02, 0.05), Some(500));
+        assert_eq!(requests_expected(0.0, 0.0, 0.05), None);
     }
 
     #[test]

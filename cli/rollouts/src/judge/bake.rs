@@ -1,8 +1,9 @@
-//! The time after a promotion: the new version has all traffic and is judged by the objectives alone, since there is
-//! nothing left to compare it with.
+//! The time after a promotion: the new version has all traffic and is judged by the objectives, since there is nothing
+//! left to compare it with. An objective that the old version was seen to miss is no ground to go back to it: there the
+//! bar is what the old version did.
 
 use crate::analysis::bound::ln_evidence_over;
-use crate::analysis::{Arm, MetricKind, Settings, Traffic};
+use crate::analysis::{Arm, FAIL_NULL, MetricEvidence, MetricKind, Settings, Traffic};
 use crate::spec::Spec;
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +19,7 @@ pub struct Bake {
 pub struct Metric {
     /// Which.
     pub metric: MetricKind,
-    /// Ratio of bad answers that the objective allows.
+    /// Ratio of bad answers that is allowed: that of the objective, or what an old version that missed it did.
     pub allowed_ratio: f64,
     /// Counts since the promotion.
     pub counts: Arm,
@@ -53,6 +54,22 @@ impl Bake {
         }
     }
 
+    /// The promotion, with what was seen until then. Where the old version missed an objective, by the test that the new
+    /// one will be put to, the new one may do as badly: up to the odds of the fail test, within which rates wander.
+    pub fn begin(&mut self, seen: &[MetricEvidence]) {
+        let threshold = self.threshold();
+        for metric in &mut self.metrics {
+            let Some(old) = seen.iter().find(|s| s.metric == metric.metric).map(|s| s.stable) else {
+                continue;
+            };
+            let missed = ln_evidence_over(metric.allowed_ratio, old.requests, old.bad) >= threshold;
+            if let (true, Some(ratio)) = (missed, old.ratio()) {
+                let odds = FAIL_NULL * ratio / (1.0 - ratio).max(f64::MIN_POSITIVE);
+                metric.allowed_ratio = metric.allowed_ratio.max(odds / (1.0 + odds));
+            }
+        }
+    }
+
     /// Takes in one interval.
     pub fn add(&mut self, traffic: Traffic) {
         for metric in &mut self.metrics {
@@ -69,12 +86,17 @@ impl Bake {
 
     /// Whether an objective is missed: same levels as the fail test.
     pub fn missed(&self) -> bool {
-        let threshold = (self.metrics.len() as f64 / self.settings.fail_alpha).ln();
+        let threshold = self.threshold();
         self.metrics.iter().any(|metric| {
             let evidence = metric.missed_ln_e();
             let sustained = metric.bad_intervals >= self.settings.fail_intervals;
             evidence >= self.settings.fast_path.ln() || (sustained && evidence >= threshold)
         })
+    }
+
+    /// `ln e` from which an objective counts as missed: the fail test's level, shared by the metrics.
+    fn threshold(&self) -> f64 {
+        (self.metrics.len() as f64 / self.settings.fail_alpha).ln()
     }
 
     /// One for each objective.

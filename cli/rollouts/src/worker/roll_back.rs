@@ -38,7 +38,10 @@ impl Worker {
             self.run.undo_field(&field).await?;
         }
         self.run.event("share_removed", json!({}))?;
-        self.drain().await?;
+        // One that never had a share has no requests under way.
+        if self.judge.first_share_at().is_some() {
+            self.drain().await?;
+        }
         let mut report = self.run.undo().await?;
         for _ in 1..TRIES {
             if report.failures().next().is_none() {
@@ -79,6 +82,7 @@ impl Worker {
             spec,
             judge,
             options,
+            trouble,
         } = self;
         let journal = run.journal().clone();
         let record = match end {
@@ -92,14 +96,22 @@ impl Worker {
             }
             End::RolledBack(cause) => {
                 let outcome = match cause {
-                    Cause::Worse | Cause::ObjectiveMissed | Cause::NeverReady | Cause::Died => Outcome::Failed,
+                    Cause::Worse
+                    | Cause::ObjectiveMissed
+                    | Cause::CriterionMissed
+                    | Cause::NeverReady
+                    | Cause::Died => Outcome::Failed,
                     Cause::Requested => Outcome::Aborted,
                     Cause::HeldTooLong if judge.verdict() == Verdict::Pass => Outcome::Aborted,
                     Cause::HeldTooLong | Cause::Inconclusive => Outcome::Inconclusive,
                     Cause::Interference => Outcome::Error,
                     Cause::Undone => Outcome::Lost,
                 };
-                run.close(outcome, cause.describe()).await?
+                let why = match (cause, trouble) {
+                    (Cause::Died, Some(trouble)) => format!("{} ({trouble})", cause.describe()),
+                    _ => cause.describe().to_owned(),
+                };
+                run.close(outcome, &why).await?
             }
         };
         let events = journal.events().map_err(RunError::from)?;

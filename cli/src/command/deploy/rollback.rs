@@ -4,12 +4,13 @@
 use std::path::Path;
 
 use opsctl_platform::run::{Reason, RunRecord};
-use opsctl_platform::{Field, Platform as _, VersionSpec};
+use opsctl_platform::{Field, VersionSpec};
 use opsctl_rollouts::{Spec, promotion, rollback};
 use serde_json::Value;
 
-use super::{active, canaries};
+use super::{Ownership, active, canaries};
 use crate::attach::{self, Followed};
+use crate::config;
 use crate::context::Context;
 use crate::error::{self, Failure, Outcome};
 use crate::exit::Exit;
@@ -22,6 +23,9 @@ pub(crate) struct Args {
     /// The service; without it that of the last canary
     #[arg(value_name = "SERVICE")]
     service: Option<String>,
+
+    #[command(flatten)]
+    ownership: Ownership,
 }
 
 fn help() -> String {
@@ -31,6 +35,7 @@ fn help() -> String {
         Exit::section(&[
             Exit::Usage,
             Exit::No,
+            Exit::Refused,
             Exit::UndoIncomplete,
             Exit::Locked,
             Exit::Interrupted
@@ -40,7 +45,9 @@ fn help() -> String {
 
 /// Runs the command.
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
-    let opened = platform::open(context)?;
+    let mut config = config::load(context)?;
+    args.ownership.apply(&mut config)?;
+    let opened = platform::open_with(context, config)?;
     context.block_on(async {
         match active(&opened, args.service.as_deref()).await? {
             Some(record) => take_away(context, &opened, &record).await,
@@ -80,7 +87,7 @@ async fn roll_out(context: &Context, opened: &Opened, service: Option<&str>) -> 
     };
     let what = || format!("could not roll `{service}` back");
     let state = opened
-        .local
+        .platform
         .service(&service)
         .await
         .map_err(|error| error::platform::failure(what(), &error))?;
@@ -102,11 +109,15 @@ async fn roll_out(context: &Context, opened: &Opened, service: Option<&str>) -> 
             version.version
         )));
     }
+    let (field, again) = (Field::version(&service, &version.version), version.value());
+    let rehearsed = opened.platform.rehearse(&field, None, Some(&again)).await;
+    // What somebody changes meanwhile is met by the run's own compare-and-set.
+    let _ = rehearsed.map_err(|error| error::platform::failure(what(), &error))?;
     context.out.note(format!(
         "starts version {} of `{service}` again, and takes version {stable} away when it is ready",
         version.version
     ));
-    let now = opened.local.now();
+    let now = opened.platform.now();
     let spec = rollback::Spec::new(&service, &stable, version);
     let mut record = rollback::record(&RunRecord::new_id(now), &spec, now);
     let worker = attach::start(context, opened, &mut record, None).await?;

@@ -1,7 +1,7 @@
 //! `opsctl deploy status`: where the canary is, or how the last one ended.
 
-use opsctl_platform::Platform as _;
-use opsctl_platform::run::read_events;
+use opsctl_platform::run::RunRecord;
+use opsctl_rollouts::judge::resources::PerPod;
 use opsctl_rollouts::{Later, Report, Status, standing};
 use serde::Serialize;
 use serde_json::Value;
@@ -11,8 +11,8 @@ use crate::attach;
 use crate::context::Context;
 use crate::error::{self, Failure, Outcome};
 use crate::exit::Exit;
-use crate::output::{Style, seconds};
-use crate::platform::{self, words};
+use crate::output::{Style, bytes, seconds};
+use crate::platform::{self, Opened, words};
 
 /// Show where the canary is, or how the last one ended
 #[derive(Debug, clap::Args)]
@@ -32,26 +32,20 @@ fn help() -> String {
 
 /// Runs the command.
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
-    let opened = platform::open(context)?;
-    let record = context.block_on(async {
-        match active(&opened, args.service.as_deref()).await? {
-            Some(record) => Ok::<_, Failure>(Some(record)),
-            None => Ok(canaries(&opened, args.service.as_deref()).await?.pop()),
-        }
-    })?;
-    let Some(record) = record else {
+    let all = platform::open_all(context)?;
+    let Some((opened, record)) = context.block_on(newest(all, args.service.as_deref()))? else {
         context.out.answer(&Value::Null, |_| String::new())?;
         context.out.note("there was no canary yet");
         return Ok(Exit::Done);
     };
-    let events = read_events(&opened.state.journal(&record.id)).unwrap_or_default();
+    let events = context.block_on(opened.events(&record));
     let mut report = Report::new(&record, &events)
         .map_err(|error| Failure::new(Exit::Failed, "state_damaged", "could not read the canary").because(&error))?;
     let (records, stable) = context.block_on(async {
         let failed = |error| error::platform::failure("could not read what runs", &error);
-        let records = opened.local.records().await.map_err(failed)?;
+        let records = opened.platform.records().await.map_err(failed)?;
         // A service that is not there (any more) has no stable version; its last canary is still told.
-        let stable = opened.local.service(&report.service).await.ok();
+        let stable = opened.platform.service(&report.service).await.ok();
         Ok::<_, Failure>((records, stable.and_then(|state| state.stable_version)))
     })?;
     let standing = standing(&record, report.status, &report.canary_version, &records);
@@ -83,6 +77,25 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     })
 }
 
+/// The canary that is on, else the last one, of all clusters.
+async fn newest(all: Vec<Opened>, service: Option<&str>) -> Result<Option<(Opened, RunRecord)>, Failure> {
+    let (mut on, mut over) = (Vec::new(), Vec::new());
+    for opened in all {
+        if let Some(record) = active(&opened, service).await? {
+            on.push((opened, record));
+        } else if let Some(record) = canaries(&opened, service).await?.pop() {
+            over.push((opened, record));
+        }
+    }
+    if on.len() > 1 {
+        return Err(Failure::usage("ambiguous", "a canary is on at several clusters")
+            .details(on.iter().filter_map(|(opened, _)| opened.cluster().map(str::to_owned)))
+            .help("say which with `--cluster NAME`"));
+    }
+    let over = over.into_iter().max_by_key(|(_, record)| record.started_at);
+    Ok(on.pop().or(over))
+}
+
 /// The canary's report, and what came of it since.
 #[derive(Serialize)]
 struct Document<'a> {
@@ -94,6 +107,20 @@ struct Document<'a> {
 
 fn line(name: &str, value: &str) -> String {
     format!("{name:<9} {value}\n")
+}
+
+/// What the instances of a version use: the middle one and the most.
+fn used(arm: &PerPod) -> String {
+    let cores = |value: Option<f64>| value.map_or_else(|| "unknown".to_owned(), |value| format!("{value:.3}"));
+    let memory = |value: Option<f64>| value.map_or_else(|| "unknown".to_owned(), |value| bytes(value as u64));
+    format!(
+        "{} pods, cpu {} cores (most {}), memory {} (most {})",
+        arm.pods,
+        cores(arm.cpu_cores_median),
+        cores(arm.cpu_cores_max),
+        memory(arm.memory_bytes_median),
+        memory(arm.memory_bytes_max)
+    )
 }
 
 /// A canary's report as lines.
@@ -162,6 +189,19 @@ pub(super) fn text(context: &Context, report: Option<&Value>) -> String {
                 format!("{name}: canary {}, stable {}", arm("canary"), arm("stable")),
             ));
         }
+    }
+    for criterion in &report.criteria {
+        lines.push((
+            "criterion",
+            format!("{}: {}", criterion.describe(), criterion.verdict.as_str()),
+        ));
+    }
+    for (version, arm) in report
+        .resources
+        .iter()
+        .flat_map(|resources| [("canary", &resources.canary), ("stable", &resources.stable)])
+    {
+        lines.push(("resources", format!("{version}: {}", used(arm))));
     }
     if let Some(more) = report.more_requests_needed {
         lines.push(("needs", format!("about {more} more canary requests for a pass")));

@@ -81,9 +81,13 @@ pub(super) async fn ask(target: &Target, timeout: Duration) -> Answer {
         match &endpoint.question {
             Question::Http { path } => http(endpoint, path).await,
             Question::Grpc { service } => grpc(endpoint, service).await,
-            Question::Connect => connect::tcp(endpoint)
-                .await
-                .map(|_| Answer::new(State::Healthy, None, "takes connections")),
+            Question::Connect => {
+                let taken = match &endpoint.through {
+                    Some(forward) => forward.accepts(endpoint.port).await,
+                    None => connect::tcp(endpoint).await.map(drop),
+                };
+                taken.map(|()| Answer::new(State::Healthy, None, "takes connections"))
+            }
         }
     };
     let answer = match tokio::time::timeout(timeout, answer).await {

@@ -9,7 +9,7 @@ use super::ask::{Answer, ask};
 use super::target::{self, Target};
 use super::{Asked, State};
 use crate::context::Context;
-use crate::error::Outcome;
+use crate::error::{Failure, Outcome};
 use crate::exit::Exit;
 use crate::output::{Paint, Style, Table, latency};
 
@@ -31,7 +31,8 @@ fn help() -> String {
          opsctl health check -q http://127.0.0.1:8080/health/live\n\n  \
          # gRPC, of one service name\n  opsctl health check grpc://127.0.0.1:9090/shop.v1.Orders\n\n\
          A service is asked at every instance, behind the proxy, by each way that its `health` names; one that names\n\
-         none must take connections. An address without a path is asked for /health/ready, or for its --group.\n\
+         none must take connections. On Kubernetes every pod is asked so, through a port-forward of the API server, whose\n\
+         way there and back is in the latency. An address without a path is asked for /health/ready, or for its --group.\n\
          2xx and SERVING are healthy, also where the answer is `warn`. Redirects are not followed. https:// and\n\
          grpcs:// want a certificate that this machine trusts.\n\n\
          Of several targets the worst counts: 7 before 4 before 0. With -q only what is not healthy is told.\n\n{}",
@@ -74,8 +75,11 @@ impl<'a> Row<'a> {
 
 /// Runs the command.
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
-    let targets = target::resolve(context, &args.asked.targets, args.asked.group.as_deref())?;
-    let answers = context.block_on_this_thread(ask_all(&targets, args.asked.timeout));
+    let (targets, answers) = context.block_on_this_thread(async {
+        let targets = target::resolve(context, &args.asked.targets, args.asked.group.as_deref()).await?;
+        let answers = ask_all(&targets, args.asked.timeout).await;
+        Ok::<_, Failure>((targets, answers))
+    })?;
     let worst = answers.iter().map(|answer| answer.state).max();
     let exit = worst.map_or(Exit::Done, State::exit);
     let document = Document {

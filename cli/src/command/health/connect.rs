@@ -42,6 +42,9 @@ impl Trouble {
 
 /// Connects; `alpn` is the protocol that TLS agrees upon.
 pub(super) async fn connect(endpoint: &Endpoint, alpn: &[u8]) -> Result<Connection, Trouble> {
+    if let Some(forward) = &endpoint.through {
+        return Ok(TokioIo::new(Box::new(forward.connect(endpoint.port).await?)));
+    }
     let stream = tcp(endpoint).await?;
     if !endpoint.tls {
         return Ok(TokioIo::new(Box::new(stream)));

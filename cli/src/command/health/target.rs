@@ -3,14 +3,16 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use http::Uri;
 use opsctl_platform::{Instance, ServiceState};
 
+use super::pods::{self, Forward};
 use crate::config::{self, suggestion};
 use crate::context::Context;
 use crate::error::{self, Failure};
-use crate::platform;
+use crate::platform::{self, OnCluster, Opened};
 use crate::target::unknown_service;
 
 /// One thing that is asked how it is.
@@ -44,6 +46,8 @@ pub(super) struct Endpoint {
     pub(super) port: u16,
     /// What is asked.
     pub(super) question: Question,
+    /// The way there, where it is not a connection from here.
+    pub(super) through: Option<Forward>,
 }
 
 /// What is asked.
@@ -84,6 +88,7 @@ impl Endpoint {
             host: addr.ip().to_string(),
             port: addr.port(),
             question,
+            through: None,
         }
     }
 }
@@ -123,7 +128,7 @@ impl Target {
 }
 
 /// Every target that the words mean; without words all services of the catalogue.
-pub(super) fn resolve(context: &Context, words: &[String], group: Option<&str>) -> Result<Vec<Target>, Failure> {
+pub(super) async fn resolve(context: &Context, words: &[String], group: Option<&str>) -> Result<Vec<Target>, Failure> {
     if let Some(group) = group
         && !is_group(group)
     {
@@ -150,7 +155,7 @@ pub(super) fn resolve(context: &Context, words: &[String], group: Option<&str>) 
         }
     }
     if words.is_empty() || !services.is_empty() {
-        targets.extend(of_services(context, &services, group)?);
+        targets.extend(of_services(context, &services, group).await?);
     }
     Ok(targets)
 }
@@ -175,7 +180,7 @@ fn name_of(group: &str) -> String {
 }
 
 /// Every declared question of every instance of the services (none named: all that are declared).
-fn of_services(context: &Context, names: &[&str], group: Option<&str>) -> Result<Vec<Target>, Failure> {
+async fn of_services(context: &Context, names: &[&str], group: Option<&str>) -> Result<Vec<Target>, Failure> {
     let config = config::load(context)?;
     for name in names {
         if !config.services.contains_key(*name) {
@@ -188,16 +193,33 @@ fn of_services(context: &Context, names: &[&str], group: Option<&str>) -> Result
                 .help("declare one in opsctl.toml, see `opsctl help config`, or name an address"),
         );
     }
-    let opened = platform::open_for(context, config)?;
-    let running = opened
-        .local
-        .service_states()
-        .map_err(|error| error::platform::failure("could not read what runs", &error))?;
     let mut targets = Vec::new();
+    for opened in platform::all_for(context, &config).await? {
+        of_opened(&opened, names, group, &mut targets).await?;
+    }
+    Ok(targets)
+}
+
+async fn of_opened(
+    opened: &Opened,
+    names: &[&str],
+    group: Option<&str>,
+    targets: &mut Vec<Target>,
+) -> Result<(), Failure> {
+    let failed = |error| error::platform::failure("could not read what runs", &error);
+    let mut running = match opened.here() {
+        Some(local) => local.service_states(),
+        None => opened.platform.states().await,
+    }
+    .map_err(failed)?;
+    if let Some(there) = opened.there() {
+        running.retain(|state| names.is_empty() || names.contains(&state.name.as_str()));
+        pods::give_addresses(&there.kube, &mut running).await.map_err(failed)?;
+    }
     for name in opened.config.services.keys() {
         if names.is_empty() || names.contains(&name.as_str()) {
             match running.iter().find(|state| state.name == *name) {
-                Some(state) => of_service(state, group, &mut targets),
+                Some(state) => of_service(state, group, opened.there(), targets),
                 None => targets.push(absent(
                     name,
                     None,
@@ -207,10 +229,10 @@ fn of_services(context: &Context, names: &[&str], group: Option<&str>) -> Result
             }
         }
     }
-    Ok(targets)
+    Ok(())
 }
 
-fn of_service(state: &ServiceState, group: Option<&str>, targets: &mut Vec<Target>) {
+fn of_service(state: &ServiceState, group: Option<&str>, there: Option<&OnCluster>, targets: &mut Vec<Target>) {
     let name = &state.name;
     if let Some(hold) = &state.hold {
         let why = format!("it is held down: {}", hold.reason);
@@ -221,7 +243,7 @@ fn of_service(state: &ServiceState, group: Option<&str>, targets: &mut Vec<Targe
         targets.push(absent(name, None, "not_running", "no instance of it runs"));
     }
     for instance in &state.instances {
-        if instance.pid.is_none() {
+        if there.is_none() && instance.pid.is_none() {
             let why = instance.last_exit.as_ref();
             let why = why.map_or_else(
                 || "it does not run".to_owned(),
@@ -230,7 +252,17 @@ fn of_service(state: &ServiceState, group: Option<&str>, targets: &mut Vec<Targe
             targets.push(absent(name, Some(&instance.id), "not_running", why));
             continue;
         }
-        for endpoint in endpoints(state, instance, group) {
+        let endpoints = endpoints(state, instance, group);
+        if endpoints.is_empty() {
+            targets.push(absent(
+                name,
+                Some(&instance.id),
+                "no_port",
+                "it declares no port that could be asked",
+            ));
+        }
+        for mut endpoint in endpoints {
+            endpoint.through = there.map(|there| Forward::new(Arc::clone(&there.kube), instance.clone()));
             targets.push(Target {
                 service: Some(name.clone()),
                 instance: Some(instance.id.clone()),
@@ -345,6 +377,7 @@ fn address(word: &str, group: Option<&str>) -> Result<Endpoint, Failure> {
         host: authority.host().trim_matches(['[', ']']).to_owned(),
         port,
         question,
+        through: None,
     })
 }
 

@@ -95,7 +95,7 @@ async fn watch(args: &Args, context: &Context) -> Outcome {
     loop {
         tokio::select! {
             _ = look.tick() => {
-                let targets = target::resolve(context, &args.asked.targets, args.asked.group.as_deref())?;
+                let targets = target::resolve(context, &args.asked.targets, args.asked.group.as_deref()).await?;
                 let follow = |target: &Target| {
                     let endpoint = target.endpoint.clone().ok()?;
                     let work = follow(target.clone(), endpoint, interval, args.asked.timeout, tell.clone());

@@ -169,7 +169,10 @@ mod tests {
         ] {
             assert!(page.lines().any(|line| line == heading), "{heading}");
         }
-        assert!(!page.contains("internal"), "what is hidden is not in the reference");
+        assert!(
+            !page.contains("opsctl internal"),
+            "what is hidden is not in the reference"
+        );
         assert_eq!(page.matches("`--no-input`").count(), 1, "global options stand once");
     }
 }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use opsctl_load::{Fixed, LoadError, Plan, Progress, Rate, Request, Snapshot, Target};
-use opsctl_platform::Platform as _;
 
 use crate::config::{self, Config};
 use crate::consent::{ConsentArgs, Consequence, Stake, approve};
@@ -97,10 +96,10 @@ impl Progress for Line {
     }
 }
 
-/// The URL that is meant: itself, or the front door of a service with a path.
-fn address(context: &Context, config: Option<&Config>, target: &str) -> Result<String, Failure> {
+/// What is meant: a URL, or the front door of a service with a path.
+fn target(context: &Context, config: Option<&Config>, target: &str) -> Result<Target, Failure> {
     let Some(config) = config.filter(|_| !target.contains("://")) else {
-        return Ok(target.to_owned());
+        return Ok(target.parse()?);
     };
     let (name, path) = match target.find('/') {
         Some(slash) => (&target[..slash], Some(&target[slash..])),
@@ -113,24 +112,27 @@ fn address(context: &Context, config: Option<&Config>, target: &str) -> Result<S
     let opened = platform::open(context)?;
     let what = || format!("could not tell the address of `{name}`");
     let state = context
-        .block_on(opened.local.service(name))
+        .block_on(opened.platform.service(name))
         .map_err(|error| error::platform::failure(what(), &error))?;
-    let front = state
+    let (door, host) = state
         .front
-        .http
-        .ok_or_else(|| Failure::usage("no_http", what()).cause("it has no HTTP port"))?;
+        .door()
+        .ok_or_else(|| Failure::usage("no_http", what()).cause("it has no HTTP port here, and no `url`"))?;
     let path = path
         .or_else(|| service.probe.as_ref().map(|probe| probe.http.as_str()))
         .or(service.health_http.as_deref())
         .unwrap_or("/");
-    Ok(format!("http://{front}{path}"))
+    let target: Target = format!("{door}{path}").parse()?;
+    Ok(match host {
+        Some(host) => target.called(&host),
+        None => target,
+    })
 }
 
 /// Runs the command.
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     let config = config::load_if_present(context)?;
-    let url = address(context, config.as_ref(), &args.target)?;
-    let target: Target = url.parse()?;
+    let target = target(context, config.as_ref(), &args.target)?;
     let mut request = Request::get(target.path()).map_err(LoadError::from)?;
     for header in &args.headers {
         let (name, value) = header.split_once(':').ok_or_else(|| {

@@ -112,7 +112,7 @@ pub(super) fn run(context: &Context, wanted: &Wanted<'_>) -> Outcome {
         let outcomes = context.block_on(async {
             let mut outcomes = Vec::new();
             for holder in holders {
-                let outcome = match Admin::of(&opened.state, &holder.instance) {
+                let outcome = match Admin::of(&opened, &holder.instance) {
                     Ok(admin) => admin.change(wanted.policy, wanted.action, &body).await,
                     Err(error) => Err(error),
                 };

@@ -66,10 +66,14 @@ struct Unread {
 
 /// Runs the command.
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
-    let opened = platform::open(context)?;
+    let clusters = platform::open_all(context)?;
     let all = context.block_on(async {
-        let services = running(&opened, args.service.as_deref(), args.instance.as_deref()).await?;
-        Ok::<_, error::Failure>(read(&opened, &services).await)
+        let mut all = Vec::new();
+        for opened in &clusters {
+            let services = running(opened, args.service.as_deref(), args.instance.as_deref()).await?;
+            all.extend(read(opened, &services).await);
+        }
+        Ok::<_, error::Failure>(all)
     })?;
     let named = args.service.is_some() || args.instance.is_some();
     let unread: Vec<(&Read, &AdminError)> = all

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use opsctl_platform::run::{Control, Journal, Outcome as RunOutcome, Run, RunRecord, lock, this_process};
-use opsctl_platform::{Field, Hold, Platform as _};
+use opsctl_platform::{Field, Hold};
 use tokio_util::sync::CancellationToken;
 
 use super::fetch::{Document, Fetch, beside};
@@ -39,7 +39,7 @@ pub(super) fn run(args: &Args, context: &Context, config: &Config, store: &Datas
     let declared = repository::declared(config, None)?;
     let live = repository::path_of(store)?;
     let source = repository::source(config, store)?;
-    let opened = platform::open_for(context, config.clone())?;
+    let opened = platform::open_local(context, config.clone(), "opsctl restore --replace")?;
     repository::cancellable(context, async |cancel| {
         let engine = repository::open(context, declared, IfEmpty::Fail).await?;
         let record = find(config, &engine, store, &args.snapshot).await?;
@@ -88,7 +88,7 @@ fn names(services: &[String]) -> String {
 
 async fn plan(config: &Config, store: &Datastore, opened: &Opened, live: PathBuf) -> Result<Plan, Failure> {
     let known = opened
-        .local
+        .platform
         .services()
         .await
         .map_err(|error| error::platform::failure("could not see what runs", &error))?;
@@ -121,7 +121,7 @@ async fn apply(
     let plan = plan.into_plan();
     let what = format!("could not restore `{}` in place", store.name);
     let failed = |error| error::platform::run_failure(what.clone(), &error);
-    let now = opened.local.now();
+    let now = opened.platform.now();
     let id = RunRecord::new_id(now);
     let mut record = RunRecord::new(
         &id,
@@ -142,8 +142,8 @@ async fn apply(
     opened.state.make(format!("runs/{id}")).map_err(platform_failed)?;
     let journal = Journal::open(opened.state.journal(&id), &id)
         .map_err(|error| error::platform::journal(what.clone(), &error))?;
-    let launcher = opened
-        .local
+    let local = opened.local()?;
+    let launcher = local
         .launcher()
         .ok_or_else(|| Failure::bug("the platform has no launcher"))?;
     let notifier = platform::notifier(context, &opened.config, plan.services.first().map(String::as_str));
@@ -177,7 +177,7 @@ async fn apply(
                 ),
             };
             run.close(outcome, &message).await.map_err(failed)?;
-            retention::after_run(&opened.local).await;
+            retention::after_run(local).await;
             context.out.answer(&document, |_| format!("{}\n", document.target))?;
             context.out.done(document.summary());
             if let Some(kept) = &document.kept {
@@ -202,7 +202,7 @@ async fn apply(
                 _ => RunOutcome::Error,
             };
             run.close(outcome, &failure.message).await.map_err(failed)?;
-            retention::after_run(&opened.local).await;
+            retention::after_run(local).await;
             if complete {
                 Err(failure)
             } else {
@@ -355,7 +355,7 @@ async fn wait_stopped(
     let deadline = tokio::time::Instant::now() + STOP_LIMIT;
     loop {
         let state = opened
-            .local
+            .platform
             .service(service)
             .await
             .map_err(|error| error::platform::failure(what, &error))?;
@@ -383,7 +383,7 @@ async fn not_ready(
     for service in services {
         loop {
             let state =
-                opened.local.service(service).await.map_err(|error| {
+                opened.platform.service(service).await.map_err(|error| {
                     error::platform::failure("could not see whether the services are ready", &error)
                 })?;
             if state.settled() {

@@ -22,6 +22,7 @@ fn help() -> String {
         Exit::section(&[
             Exit::Usage,
             Exit::No,
+            Exit::Refused,
             Exit::UndoIncomplete,
             Exit::Inconclusive,
             Exit::Interrupted
@@ -31,9 +32,9 @@ fn help() -> String {
 
 /// Runs the command.
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
-    let opened = platform::open(context)?;
+    let all = platform::open_all(context)?;
     context.block_on(async {
-        let record = platform::find_run(&opened, args.run.as_deref()).await?;
+        let (opened, record) = platform::find_run_in(all, args.run.as_deref()).await?;
         let worker = attach::resume_if_lost(context, &opened, &record).await?;
         attach::follow(context, &opened, &record.id, worker).await
     })

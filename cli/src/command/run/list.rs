@@ -32,19 +32,21 @@ struct Document<'a> {
 
 /// Runs the command.
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
-    let opened = platform::open(context)?;
+    let all = platform::open_all(context)?;
     context.block_on(async {
         let failed = |error| error::platform::run_failure("could not list the runs", &error);
-        let mut records = opened
-            .platform
-            .records()
-            .await
-            .map_err(|error| error::platform::failure("could not list the runs", &error))?;
+        let (mut records, mut lost) = (Vec::new(), Vec::<Orphan>::new());
+        for opened in &all {
+            let platform = opened.platform.as_ref();
+            let found = platform.records().await;
+            records.extend(found.map_err(|error| error::platform::failure("could not list the runs", &error))?);
+            lost.extend(orphans(platform).await.map_err(failed)?);
+        }
+        records.sort_by(|a, b| (a.started_at, &a.id).cmp(&(b.started_at, &b.id)));
         if args.active {
             records.retain(|record| record.outcome.is_none());
         }
         let newest = records.split_off(records.len().saturating_sub(args.last));
-        let lost: Vec<Orphan> = orphans(opened.platform.as_ref()).await.map_err(failed)?;
         let document = Document {
             schema: "opsctl.runs/v1",
             r#type: "runs",

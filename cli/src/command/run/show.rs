@@ -1,6 +1,6 @@
 //! `opsctl run show`: the record, the events and the report of one run.
 
-use opsctl_platform::run::{Event, RunRecord, read_events};
+use opsctl_platform::run::{Event, RunRecord};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -30,14 +30,14 @@ struct Document<'a> {
 
 /// Runs the command.
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
-    let opened = platform::open(context)?;
-    let record = context.block_on(platform::find_run(&opened, args.run.as_deref()))?;
-    let events = read_events(&opened.state.journal(&record.id)).unwrap_or_default();
+    let all = platform::open_all(context)?;
+    let (opened, record) = context.block_on(platform::find_run_in(all, args.run.as_deref()))?;
+    let events = context.block_on(opened.events(&record));
     let document = Document {
         schema: "opsctl.run_show/v1",
         r#type: "run_show",
         record: &record,
-        report: opened.report(&record.id),
+        report: context.block_on(opened.report(&record)),
         events: &events,
     };
     context.out.answer(&document, |paint| {
@@ -58,6 +58,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         row("by", record.actor.clone());
         row("reason", record.reason.clone().unwrap_or_default());
         row("environment", record.environment.clone());
+        row("cluster", record.cluster.clone().unwrap_or_default());
         row("started", record.started_at.strftime("%Y-%m-%d %H:%M:%SZ").to_string());
         row(
             "ended",

@@ -16,6 +16,8 @@ pub enum Table {
     /// refinery: `refinery_schema_history`. The checksum is the decimal text of `refinery::Migration::checksum()`. It has
     /// no failed migrations: each is applied in a transaction with its row.
     Refinery,
+    /// Any other, by a query that answers version, checksum in hexadecimal, and whether it ran to its end.
+    Query(&'static str),
 }
 
 impl Table {
@@ -23,6 +25,7 @@ impl Table {
         match self {
             Self::Sqlx => "_sqlx_migrations",
             Self::Refinery => "refinery_schema_history",
+            Self::Query(_) => "the applied migrations",
         }
     }
 
@@ -33,6 +36,7 @@ impl Table {
             Self::Refinery => {
                 "SELECT version, encode(convert_to(checksum, 'UTF8'), 'hex'), true FROM refinery_schema_history"
             }
+            Self::Query(query) => query,
         }
     }
 }

@@ -1,23 +1,10 @@
 //! The steps that bring a database file to the shape that the code expects, each applied once and recorded in the file.
-//! There is no way back down: a step that an older release cannot live with says so.
+//! What a step is, is `crate::migration`'s matter.
 
 use rusqlite::{Connection, TransactionBehavior, params};
 
 use super::SqliteError;
-
-/// One step. Numbers start at 1 and have no gaps; a step that was released never changes.
-#[derive(Debug, Clone, Copy)]
-pub struct Migration {
-    /// Its number.
-    pub version: u32,
-    /// A few words, recorded in the file.
-    pub name: &'static str,
-    /// Statements that run in one transaction.
-    pub sql: &'static str,
-    /// The oldest schema version whose code may still use the file after this step: its own number when the step breaks
-    /// what older releases do, the number before when it only adds. Canaries and rollbacks rely on it.
-    pub usable_from: u32,
-}
+use crate::migration::Migration;
 
 /// Applies what is missing. Another instance that does the same waits, then finds nothing left to do.
 pub(super) fn apply(connection: &mut Connection, migrations: &[Migration]) -> Result<(), SqliteError> {

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use telemetry::{DatabaseCalls, Histogram, PoolFigures, Telemetry, catalogue};
 
-use super::{READERS, Shared, SqliteError};
+use super::{READERS, Shared};
+use crate::database::class_of;
 
 /// Where calls are counted.
 #[derive(Debug)]
@@ -48,7 +49,7 @@ impl Observed {
         summary: &'static str,
         call: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
-        self.calls.run(summary, call, |error| error_type(error)).await
+        self.calls.run(summary, call, |error| class_of(error)).await
     }
 
     pub(super) fn read_waited(&self, time: Duration) {
@@ -66,16 +67,4 @@ impl Shared {
             timeouts: 0,
         }
     }
-}
-
-/// The class of an error, if the database is to blame: what the work itself refused is its matter.
-fn error_type(error: &(dyn Error + 'static)) -> Option<&'static str> {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<SqliteError>() {
-            return Some(error.class());
-        }
-        cause = error.source();
-    }
-    None
 }

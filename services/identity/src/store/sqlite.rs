@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use chassis::sqlite::{Database, Migration, SqliteError, column};
 use rusqlite::{OptionalExtension as _, Row, params};
-use telemetry::Telemetry;
 
 use super::{Store, StoreError, User};
 use crate::account::Email;
@@ -13,14 +12,14 @@ use crate::account::Email;
 const MIGRATIONS: &[Migration] = &[Migration {
     version: 1,
     name: "users",
-    sql: include_str!("../../migrations/0001_users.sql"),
+    sql: include_str!("../../migrations/sqlite/0001_users.sql"),
     usable_from: 1,
 }];
 
 /// Users in a SQLite file.
 #[derive(Debug, Clone)]
 pub struct SqliteStore {
-    database: Database,
+    pub(super) database: Database,
 }
 
 impl SqliteStore {
@@ -29,11 +28,6 @@ impl SqliteStore {
         Ok(Self {
             database: Database::open(path, MIGRATIONS).await?,
         })
-    }
-
-    /// Tells telemetry of every call from now on.
-    pub fn watch(&self, telemetry: &Telemetry) {
-        self.database.watch(telemetry, "identity");
     }
 }
 

@@ -8,7 +8,6 @@ use async_trait::async_trait;
 use chassis::sqlite::{Database, Migration, SqliteError, column};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
-use telemetry::Telemetry;
 use uuid::Uuid;
 
 use super::{Accepted, DeadLetter, EventState, Notification, Page, Processed, Stats, Store, StoreError, one_line};
@@ -17,7 +16,7 @@ use crate::event::{Event, Failure, Handler, Reason, Retry};
 const MIGRATIONS: &[Migration] = &[Migration {
     version: 1,
     name: "events",
-    sql: include_str!("../../migrations/0001_events.sql"),
+    sql: include_str!("../../migrations/sqlite/0001_events.sql"),
     usable_from: 1,
 }];
 
@@ -27,7 +26,7 @@ const EVENT: &str = "event_id, type, version, subject, source, occurred_at, payl
 /// Events in a SQLite file.
 #[derive(Debug, Clone)]
 pub struct SqliteStore {
-    database: Database,
+    pub(super) database: Database,
 }
 
 impl SqliteStore {
@@ -36,11 +35,6 @@ impl SqliteStore {
         Ok(Self {
             database: Database::open(path, MIGRATIONS).await?,
         })
-    }
-
-    /// Tells telemetry of every call from now on.
-    pub fn watch(&self, telemetry: &Telemetry) {
-        self.database.watch(telemetry, "notifications");
     }
 }
 
@@ -163,7 +157,7 @@ fn accept(
                 event.source,
                 event.occurred_at.to_string(),
                 event.payload,
-                word(state),
+                state.word(),
                 (state == EventState::Pending).then_some(micros),
                 reason.map(Reason::as_str),
                 detail.as_deref().map(one_line),
@@ -407,21 +401,9 @@ fn event_of(row: &Row<'_>) -> rusqlite::Result<Event> {
     })
 }
 
-fn word(state: EventState) -> &'static str {
-    match state {
-        EventState::Pending => "pending",
-        EventState::Processed => "processed",
-        EventState::Dead => "dead",
-    }
-}
-
 fn state_of(row: &Row<'_>, column: usize) -> rusqlite::Result<EventState> {
-    match row.get::<_, String>(column)?.as_str() {
-        "pending" => Ok(EventState::Pending),
-        "processed" => Ok(EventState::Processed),
-        "dead" => Ok(EventState::Dead),
-        other => Err(column::strange(column, format!("state {other}"))),
-    }
+    let word: String = row.get(column)?;
+    EventState::from_word(&word).ok_or_else(|| column::strange(column, format!("state {word}")))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What every [`Store`] must do: one suite that both the memory twin and SQLite are put through. `again` opens a second
 //! handle on the same data, as another instance of the service would.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -84,6 +85,9 @@ pub(crate) async fn check<S: Store>(make: impl AsyncFn() -> (S, S)) {
     outbox_fates(&make().await).await;
     reconciliation(&make().await).await;
     forgets(&make().await).await;
+    one_key_at_once(make().await).await;
+    sagas_at_once(make().await).await;
+    events_at_once(make().await).await;
 }
 
 async fn reads_what_was_written<S: Store>((store, again): &(S, S)) {
@@ -470,4 +474,113 @@ async fn forgets<S: Store>((store, again): &(S, S)) {
     assert_eq!(events(again, 3).await.len(), 1);
     assert_eq!(again.orders("ann", None, 10).await.unwrap().len(), 2);
     new(again, keyed()).await;
+}
+
+/// Runs `work` in eight tasks, half of them on each of the two handles, and collects what they answer.
+async fn at_once<S: Store, T, W>((store, again): (S, S), work: impl Fn(Arc<S>, usize) -> W) -> Vec<T>
+where
+    T: Send + 'static,
+    W: Future<Output = T> + Send + 'static,
+{
+    let (store, again) = (Arc::new(store), Arc::new(again));
+    let tasks: Vec<_> = (0..8)
+        .map(|n| tokio::spawn(work(Arc::clone(if n % 2 == 0 { &store } else { &again }), n)))
+        .collect();
+    let mut answers = Vec::new();
+    for task in tasks {
+        answers.push(task.await.unwrap());
+    }
+    answers
+}
+
+async fn one_key_at_once<S: Store>(stores: (S, S)) {
+    let created = at_once(stores, |store, _| async move {
+        let create = Create {
+            idempotency_key: Some("k1".into()),
+            ..create("ann", 0)
+        };
+        store.create(create).await.unwrap()
+    })
+    .await;
+    let (mut new, mut ids) = (0, HashSet::new());
+    for created in created {
+        match created {
+            Created::New(order, _) => {
+                new += 1;
+                ids.insert(order.id);
+            }
+            Created::Replayed(order) => {
+                ids.insert(order.id);
+            }
+            Created::KeyReused => panic!("it is the same request"),
+        }
+    }
+    assert_eq!((new, ids.len()), (1, 1));
+}
+
+async fn sagas_at_once<S: Store>(stores: (S, S)) {
+    for n in 0..40 {
+        new(&stores.0, create("ann", n)).await;
+    }
+    let claimed = at_once(stores, |store, n| async move {
+        let mut mine = Vec::new();
+        // Not the first look that finds nothing: others may hold what they then leave.
+        let mut empty = 0;
+        while empty < 3 {
+            let claimed = store.claim_sagas(lease(&format!("r{n}"), 50), 3).await.unwrap();
+            empty = if claimed.is_empty() { empty + 1 } else { 0 };
+            mine.extend(claimed.into_iter().map(|claimed| claimed.order.id));
+        }
+        mine
+    })
+    .await;
+    let all: Vec<OrderId> = claimed.into_iter().flatten().collect();
+    let different: HashSet<&OrderId> = all.iter().collect();
+    assert_eq!((all.len(), different.len()), (40, 40), "each is claimed once");
+}
+
+async fn events_at_once<S: Store>(stores: (S, S)) {
+    let mut ids = Vec::new();
+    for n in 0..30 {
+        ids.push(new(&stores.0, create("ann", n)).await.0.id);
+    }
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&told);
+    at_once(stores, |store, n| {
+        let (ids, log) = (ids.clone(), Arc::clone(&log));
+        async move {
+            // Half of the replicas still write while the others tell.
+            for id in ids.iter().skip(n).step_by(8) {
+                store.cancel(*id, "ann", at(40)).await.unwrap();
+                tell(&*store, &log).await;
+            }
+            let mut empty = 0;
+            while empty < 3 {
+                empty = if tell(&*store, &log).await { 0 } else { empty + 1 };
+                tokio::task::yield_now().await;
+            }
+        }
+    })
+    .await;
+    let told = told.lock().unwrap();
+    assert_eq!(told.len(), 60, "each is told once");
+    for id in ids {
+        let of_order: Vec<_> = told
+            .iter()
+            .filter(|(order, _)| *order == id)
+            .map(|(_, kind)| *kind)
+            .collect();
+        assert_eq!(of_order, [EventKind::Created, EventKind::Cancelled], "in order");
+    }
+}
+
+/// Tells some events, as a relay does; false when there was none.
+async fn tell(store: &impl Store, log: &Mutex<Vec<(OrderId, EventKind)>>) -> bool {
+    let claimed = store.claim_events(lease("relay", 50), 3).await.unwrap();
+    log.lock()
+        .unwrap()
+        .extend(claimed.iter().map(|claimed| (claimed.event.order, claimed.event.kind)));
+    let fates = claimed.iter().map(|event| settled(event, Fate::Published)).collect();
+    store.settle_events(fates, at(51)).await.unwrap();
+    !claimed.is_empty()
 }

@@ -9,7 +9,6 @@ use async_trait::async_trait;
 use chassis::sqlite::{Database, Migration};
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
-use telemetry::Telemetry;
 
 use super::{
     Backlog, Cancelled, Claim, Claimed, ClaimedEvent, Create, Created, DeadEvent, Lease, Orphan, Recorded, Settled,
@@ -24,20 +23,20 @@ mod orders;
 /// Orders, sagas and outbox in one SQLite file. Clones share the connections.
 #[derive(Debug, Clone)]
 pub struct SqliteStore {
-    database: Database,
+    pub(super) database: Database,
 }
 
 const MIGRATIONS: &[Migration] = &[
     Migration {
         version: 1,
         name: "orders, steps, outbox, idempotency keys, orphans",
-        sql: include_str!("../../migrations/0001_orders.sql"),
+        sql: include_str!("../../migrations/sqlite/0001_orders.sql"),
         usable_from: 1,
     },
     Migration {
         version: 2,
         name: "where orders came from",
-        sql: include_str!("../../migrations/0002_origin.sql"),
+        sql: include_str!("../../migrations/sqlite/0002_origin.sql"),
         usable_from: 1,
     },
 ];
@@ -48,11 +47,6 @@ impl SqliteStore {
         Ok(Self {
             database: Database::open(path, MIGRATIONS).await?,
         })
-    }
-
-    /// Tells telemetry of every call from now on.
-    pub fn watch(&self, telemetry: &Telemetry) {
-        self.database.watch(telemetry, "orders");
     }
 
     async fn read<T, F>(&self, summary: &'static str, query: F) -> Result<T, StoreError>
@@ -69,12 +63,6 @@ impl SqliteStore {
         F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     {
         self.database.write(summary, work).await
-    }
-}
-
-impl From<rusqlite::Error> for StoreError {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Database(error.into())
     }
 }
 

@@ -326,7 +326,7 @@ async fn a_customer_of_the_real_identity_orders() {
     let key = Key::new("unused");
     let standby = Identity::start(&key).await;
     let url = real.instance.url("");
-    let mut stack = Stack::start_with(1, folder, key, standby, &url, &[]).await;
+    let mut stack = Stack::start_with(1, folder, key, standby, &url, &[], &[]).await;
     let account = json!({"email": "ann@example.org", "password": "correct horse battery staple"});
     let register = stack.client.post(real.instance.url("/register")).json(&account);
     assert_eq!(answer(register).await.0, StatusCode::CREATED);

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use chassis::trial::{kills, seed, until_async};
+use peers::Server;
+use peers::servers::Postgres;
 use proto::payments::v1::ChargeStatus;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -82,9 +84,22 @@ async fn more(placed: &Mutex<Vec<String>>, orders: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_or_done_twice_when_services_are_killed() {
-    let kills = kills(8);
+    ordeal(Stack::start(2).await, None, kills(8)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_or_done_twice_when_services_and_their_database_server_are_killed() {
+    let test = "nothing_is_lost_or_done_twice_when_services_and_their_database_server_are_killed";
+    let Some(server) = Server::start(Postgres::default(), test).await else {
+        return;
+    };
+    let stack = Stack::start_over(&server, 2).await;
+    ordeal(stack, Some(server), kills(4)).await;
+}
+
+/// Kills and starts services, and the server of their databases if there is one, while customers place and cancel orders.
+async fn ordeal(mut stack: Stack, mut server: Option<Server>, kills: u32) {
     let mut random = StdRng::seed_from_u64(seed());
-    let mut stack = Stack::start(2).await;
     let placed = Arc::new(Mutex::new(Vec::new()));
     let stop = Arc::new(AtomicBool::new(false));
     let urls: Vec<_> = stack
@@ -109,6 +124,17 @@ async fn nothing_is_lost_or_done_twice_when_services_are_killed() {
         .collect();
     for _ in 0..kills {
         more(&placed, random.random_range(3..60)).await;
+        if let Some(server) = server.as_mut().filter(|_| random.random_bool(0.3)) {
+            server.kill();
+            until_async("an instance feels it", || async {
+                let request = stack.client.get(&urls[0]).bearer_auth(&stack.token);
+                let status = request.send().await.ok()?.status();
+                (status == StatusCode::SERVICE_UNAVAILABLE).then_some(())
+            })
+            .await;
+            server.start_again().await.unwrap();
+            continue;
+        }
         let victim = match random.random_range(0..6) {
             0 => &mut stack.payments,
             1 => &mut stack.notifications,
@@ -124,8 +150,11 @@ async fn nothing_is_lost_or_done_twice_when_services_are_killed() {
         shop.await.unwrap();
     }
     let placed = placed.lock().await.clone();
-    println!("{} orders, {kills} kills", placed.len());
-    assert!(placed.len() > 20, "there was load");
+    assert!(
+        placed.len() > 20,
+        "there was load: {} orders, {kills} kills",
+        placed.len()
+    );
     assert_eq!(
         placed.iter().collect::<HashSet<_>>().len(),
         placed.len(),

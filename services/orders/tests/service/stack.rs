@@ -1,11 +1,11 @@
 //! The services together: started, restarted on the same ports, asked, and gone when dropped.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use chassis::trial::{Instance, Trial, until_async};
+use chassis::trial::{Instance, Trial, new_database, until_async};
+use peers::Server;
 use proto::notifications::v1::ListNotificationsRequest;
 use proto::notifications::v1::notifications_client::NotificationsClient;
 use proto::payments::v1::payments_client::PaymentsClient;
@@ -59,7 +59,21 @@ impl Stack {
         let key = Key::new("k1");
         let identity = Identity::start(&key).await;
         let url = identity.url();
-        Self::start_with(instances, folder, key, identity, &url, &[]).await
+        Self::start_with(instances, folder, key, identity, &url, &[], &[]).await
+    }
+
+    /// `instances` of orders, one of each other service, each service with its own database on this PostgreSQL.
+    pub(crate) async fn start_over(server: &Server, instances: usize) -> Self {
+        telemetry::init_tls();
+        let folder = tempfile::tempdir().unwrap();
+        let key = Key::new("k1");
+        let identity = Identity::start(&key).await;
+        let url = identity.url();
+        let mut databases = Vec::new();
+        for name in ["payments", "notifications", "orders"] {
+            databases.push((name, new_database(&server.url("postgres")).await));
+        }
+        Self::start_with(instances, folder, key, identity, &url, &[], &databases).await
     }
 
     /// One instance of each, told these settings too.
@@ -69,7 +83,7 @@ impl Stack {
         let key = Key::new("k1");
         let identity = Identity::start(&key).await;
         let url = identity.url();
-        Self::start_with(1, folder, key, identity, &url, settings).await
+        Self::start_with(1, folder, key, identity, &url, settings, &[]).await
     }
 
     /// The same with the real identity, for which the one of the tests only stands by.
@@ -80,12 +94,14 @@ impl Stack {
         identity: Identity,
         identity_url: &str,
         settings: &[(&str, String)],
+        databases: &[(&str, String)],
     ) -> Self {
-        let trial = |name: &str| {
-            let trial = Trial::new(&sibling(name), &folder.path().join(name));
-            settings
-                .iter()
-                .fold(trial, |trial, (name, value)| trial.env(name, value))
+        let trial = |service: &str| {
+            let trial = Trial::new(&sibling(service), &folder.path().join(service));
+            let of_service = databases.iter().filter(|(name, _)| *name == service);
+            let urls = of_service.map(|(_, url)| ("DATABASE_URL", url));
+            let all = settings.iter().map(|(name, value)| (*name, value)).chain(urls);
+            all.fold(trial, |trial, (name, value)| trial.env(name, value))
         };
         let payments = Service::start(trial("payments")).await;
         let notifications = Service::start(trial("notifications")).await;
@@ -233,12 +249,10 @@ pub(crate) fn sibling(name: &str) -> String {
     static BUILT: OnceLock<()> = OnceLock::new();
     let folder = Path::new(env!("CARGO_BIN_EXE_orders")).parent().unwrap();
     BUILT.get_or_init(|| {
-        let mut cargo = Command::new(env!("CARGO"));
+        let mut cargo = peers::cargo();
+        // With examples, as tests are: else dependencies are built once more, with fewer features.
         cargo
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .args(["build", "--quiet", "--bins"]);
-        cargo
-            .args(["-p", "payments", "-p", "notifications", "-p", "identity"])
+            .args(["build", "--quiet", "--workspace", "--bins", "--examples"])
             .arg("--target-dir")
             .arg(folder.parent().unwrap());
         if folder.ends_with("release") {

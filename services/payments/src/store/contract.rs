@@ -23,6 +23,7 @@ pub(super) async fn check<S: Store, F: Future<Output = (S, S)>>(make: impl Fn() 
     strange_text_is_only_text(make().await).await;
     many_at_once_make_one_charge(make().await).await;
     many_at_once_make_one_refund(make().await).await;
+    who_keeps_the_place_misses_nothing(make().await).await;
 }
 
 fn now() -> Timestamp {
@@ -334,4 +335,41 @@ async fn many_at_once_make_one_refund<S: Store>((one, two): (S, S)) {
         first += usize::from(!task.await.unwrap().replayed);
     }
     assert_eq!(first, 1);
+}
+
+async fn who_keeps_the_place_misses_nothing<S: Store>((one, two): (S, S)) {
+    const CHARGES: usize = 200;
+    let (one, two) = (Arc::new(one), Arc::new(two));
+    let tasks: Vec<_> = (0..8)
+        .map(|n| {
+            let store = Arc::clone(if n % 2 == 0 { &one } else { &two });
+            tokio::spawn(async move {
+                for m in 0..CHARGES / 8 {
+                    let name = format!("{n}-{m}");
+                    charge(&*store, &name, &name, 500).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    let (mut seen, mut after) = (Vec::new(), 0);
+    let mut all_stored = false;
+    loop {
+        let query = Query {
+            after,
+            limit: 10,
+            order_id: None,
+            standing: None,
+        };
+        let page = two.list(query).await.unwrap();
+        after = page.last.unwrap_or(after);
+        seen.extend(page.charges.into_iter().map(|charge| charge.order_id));
+        if !page.more && all_stored {
+            break;
+        }
+        // Once more after the last one was stored.
+        all_stored = tasks.iter().all(tokio::task::JoinHandle::is_finished);
+        tokio::task::yield_now().await;
+    }
+    let different: HashSet<&String> = seen.iter().collect();
+    assert_eq!((seen.len(), different.len()), (CHARGES, CHARGES));
 }

@@ -7,15 +7,14 @@ use async_trait::async_trait;
 use chassis::sqlite::{Database, Migration, SqliteError, column};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
-use telemetry::Telemetry;
 
-use super::{Answer, Page, Query, Standing, Store, StoreError};
+use super::{Answer, Page, Query, Standing, Store, StoreError, to_micros};
 use crate::charge::{Charge, Decline, Outcome, Request, Target};
 
 const MIGRATIONS: &[Migration] = &[Migration {
     version: 1,
     name: "charges",
-    sql: include_str!("../../migrations/0001_charges.sql"),
+    sql: include_str!("../../migrations/sqlite/0001_charges.sql"),
     usable_from: 1,
 }];
 
@@ -26,7 +25,7 @@ const CHARGE: &str = "SELECT c.charge_id, c.order_id, c.amount_cents, c.currency
 /// Charges in a SQLite file.
 #[derive(Debug, Clone)]
 pub struct SqliteStore {
-    database: Database,
+    pub(super) database: Database,
 }
 
 impl SqliteStore {
@@ -35,11 +34,6 @@ impl SqliteStore {
         Ok(Self {
             database: Database::open(path, MIGRATIONS).await?,
         })
-    }
-
-    /// Tells telemetry of every call from now on.
-    pub fn watch(&self, telemetry: &Telemetry) {
-        self.database.watch(telemetry, "payments");
     }
 }
 
@@ -216,11 +210,6 @@ fn charge_of(row: &Row<'_>) -> rusqlite::Result<Charge> {
         created_at: column::timestamp(row, 5)?,
         refunded_at: column::optional_timestamp(row, 6)?,
     })
-}
-
-/// `time` as it is read back.
-fn to_micros(time: Timestamp) -> Timestamp {
-    Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time)
 }
 
 #[cfg(test)]

@@ -3,8 +3,10 @@
 
 use std::{fs, io, os::unix::fs::chown};
 
+use tokio::sync::OnceCell;
+
 use super::program;
-use crate::{Place, Port, Program, Ready, Recipe};
+use crate::{Place, Port, Program, Ready, Recipe, Server};
 
 /// A PostgreSQL. Port: `postgres`.
 #[derive(Debug, Clone, Default)]
@@ -14,7 +16,7 @@ pub struct Postgres {
 }
 
 /// The user that Debian's package makes.
-const USER: &str = "postgres";
+pub(crate) const USER: &str = "postgres";
 
 impl Postgres {
     /// Sets a run-time parameter, such as `max_connections` to `10`.
@@ -29,6 +31,23 @@ impl Postgres {
     pub fn password(mut self, password: &str) -> Self {
         self.password = Some(password.to_owned());
         self
+    }
+}
+
+impl Postgres {
+    /// One server for all tests of this process that have a database of their own; `None` after saying that `test` is
+    /// skipped because it is not installed.
+    ///
+    /// # Panics
+    /// As [`Server::start`].
+    pub async fn shared(test: &str) -> Option<&'static Server> {
+        static SHARED: OnceCell<Option<Server>> = OnceCell::const_new();
+        crate::peer("postgres", test)?;
+        let recipe = || Self::default().setting("max_connections", "400");
+        SHARED
+            .get_or_init(|| async move { Server::start(recipe(), test).await })
+            .await
+            .as_ref()
     }
 }
 
@@ -98,7 +117,7 @@ impl Recipe for Postgres {
 }
 
 /// The numbers of a user and its group, from /etc/passwd.
-fn ids_of(user: &str) -> io::Result<(u32, u32)> {
+pub(crate) fn ids_of(user: &str) -> io::Result<(u32, u32)> {
     let text = fs::read_to_string("/etc/passwd")?;
     let mut rows = text.lines().map(|line| line.split(':').collect::<Vec<_>>());
     let row = rows.find(|row| row.first() == Some(&user));

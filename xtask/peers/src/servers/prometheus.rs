@@ -12,6 +12,7 @@ pub struct Prometheus {
     rules: Vec<PathBuf>,
     alertmanager: Option<String>,
     configuration: Option<PathBuf>,
+    user: Option<(String, String)>,
 }
 
 impl Prometheus {
@@ -40,6 +41,13 @@ impl Prometheus {
     #[must_use]
     pub fn configuration(mut self, file: impl Into<PathBuf>) -> Self {
         self.configuration = Some(file.into());
+        self
+    }
+
+    /// Lets nobody in but `name`, whose password has the bcrypt hash `hash`.
+    #[must_use]
+    pub fn user(mut self, name: &str, hash: &str) -> Self {
+        self.user = Some((name.to_owned(), hash.to_owned()));
         self
     }
 
@@ -74,6 +82,10 @@ impl Recipe for Prometheus {
             Some(file) => file.clone(),
             None => place.write("prometheus.yaml", &self.text())?,
         };
+        let users = self.user.as_ref().map(|(name, hash)| {
+            let file = place.write("web.yaml", &format!("basic_auth_users: {{ {name}: \"{hash}\" }}\n"))?;
+            io::Result::Ok(format!("--web.config.file={}", file.display()))
+        });
         let program = Program::new(program("prometheus")?)
             .arg(format!("--config.file={}", config.display()))
             .arg(format!("--storage.tsdb.path={}", place.folder().join("data").display()))
@@ -83,11 +95,21 @@ impl Recipe for Prometheus {
                 "--web.enable-otlp-receiver",
                 "--log.level=warn",
             ])
-            .arg("--enable-feature=exemplar-storage");
+            .arg("--enable-feature=exemplar-storage")
+            .args(users.transpose()?);
         Ok(vec![program])
     }
 
     fn ready(&self) -> Ready {
+        if self.user.is_some() {
+            // Whoever has no password is not even told this.
+            return Ready::Talk {
+                port: "http",
+                say: b"GET /-/ready HTTP/1.0\r\n\r\n",
+                skip: 0,
+                hear: b"HTTP/1.0 401",
+            };
+        }
         Ready::Http {
             port: "http",
             path: "/-/ready",

@@ -78,7 +78,8 @@ pub fn collector(stack: &Stack) -> Value {
 
 /// Every instance of every service is scraped by itself: `NAME-pods` resolves to all of them.
 pub fn prometheus(stack: &Stack) -> Value {
-    let services = stack.services.iter().map(|name| {
+    let services = stack.services.iter().map(|service| {
+        let name = &service.name;
         json!({
             "job_name": name,
             "dns_sd_configs": [{ "names": [format!("{name}-pods")], "type": "A", "port": HTTP, "refresh_interval": "10s" }],

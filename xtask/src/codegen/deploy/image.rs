@@ -9,12 +9,11 @@ pub const FILE: &str = "Dockerfile";
 
 /// The file. `rust`: the compiler's version.
 pub fn file(stack: &Stack, rust: &str) -> String {
-    let packages: Vec<String> = stack.services.iter().map(|name| format!("--package {name}")).collect();
-    let programs: Vec<String> = stack
-        .services
-        .iter()
-        .map(|name| format!("/source/target/release/{name}"))
-        .collect();
+    let each = |before: &str| -> Vec<String> {
+        let services = stack.services.iter();
+        services.map(|service| format!("{before}{}", service.name)).collect()
+    };
+    let (packages, programs) = (each("--package "), each("/source/target/release/"));
     let (packages, programs) = (packages.join(" "), programs.join(" "));
     format!(
         "FROM rust:{rust}-bookworm AS build\n\

@@ -63,6 +63,8 @@ struct Defaults {
 #[derive(Deserialize, Default)]
 struct Service {
     #[serde(default)]
+    team: String,
+    #[serde(default)]
     depends_on: Vec<String>,
     #[serde(default)]
     uses: Vec<String>,
@@ -87,15 +89,23 @@ struct Objectives {
 /// The whole deployment.
 pub struct Stack {
     pub containers: Vec<Container>,
-    /// The services' names.
-    pub services: Vec<String>,
+    pub services: Vec<Listed>,
     /// From how many milliseconds on a request counts as slow: the longest of the services' objectives.
     pub slow_ms: u128,
 }
 
+/// A service as the catalogue lists it.
+pub struct Listed {
+    pub name: String,
+    /// Who answers for it.
+    pub team: String,
+    /// The services that it calls.
+    pub depends_on: Vec<String>,
+}
+
 /// The ports of every service.
 pub const HTTP: u16 = 8080;
-const GRPC: u16 = 9090;
+pub const GRPC: u16 = 9090;
 /// The user of the services' image; the number that images without a distribution use.
 pub const SERVICE_USER: u32 = 65532;
 
@@ -131,9 +141,17 @@ impl Stack {
         containers.extend(servers());
         Ok(Self {
             containers,
-            services: catalogue.service.into_keys().collect(),
+            services: catalogue.service.into_iter().map(listed).collect(),
             slow_ms,
         })
+    }
+}
+
+fn listed((name, service): (String, Service)) -> Listed {
+    Listed {
+        name,
+        team: service.team,
+        depends_on: service.depends_on,
     }
 }
 
@@ -314,7 +332,8 @@ mod tests {
     #[test]
     fn the_catalogue_says_what_runs_and_what_is_slow() {
         let stack = Stack::parse(CATALOGUE).unwrap();
-        assert_eq!(stack.services, ["pay-out", "shop"]);
+        let names: Vec<&str> = stack.services.iter().map(|service| service.name.as_str()).collect();
+        assert_eq!(names, ["pay-out", "shop"]);
         assert_eq!(stack.slow_ms, 1000);
         let of = |name: &str| {
             stack

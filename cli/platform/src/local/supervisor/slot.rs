@@ -142,6 +142,7 @@ impl Slot {
             addresses: running.map(|running| running.addresses.clone()).unwrap_or_default(),
             last_exit: self.last_exit.clone(),
             last_end: self.last_end,
+            labels: BTreeMap::new(),
         }
     }
 }
@@ -253,6 +254,8 @@ pub(super) fn spawn(
         http: Some(http),
         grpc: Some(grpc),
         admin: Some(admin),
+        url: None,
+        host: None,
     };
     let prober = watch_readiness(service, process, http, grpc, false, news.clone());
     Ok(Running {
@@ -297,6 +300,8 @@ pub(super) async fn adopt(
             http: Some(http),
             grpc: Some(grpc),
             admin: environment.get("ADMIN_ADDR").cloned(),
+            url: None,
+            host: None,
         },
         ready,
         ready_since: ready.then_some(now),

@@ -1,0 +1,178 @@
+//! What the commands of all drills have in common: their flags, what is told before, and following the run to its end.
+
+use std::time::Duration;
+
+use opsctl_drills::condition::Condition;
+use opsctl_drills::course::Mutation;
+use opsctl_drills::{Plan, Report, Terms};
+use opsctl_platform::run::RunRecord;
+use serde::Serialize;
+
+use crate::attach::{self, Home};
+use crate::consent::{ConsentArgs, Consequence, Stake, approve};
+use crate::context::Context;
+use crate::error::Outcome;
+use crate::exit::Exit;
+use crate::platform::Opened;
+
+/// The exit codes of every drill.
+pub(super) const EXITS: [Exit; 8] = [
+    Exit::Failed,
+    Exit::Usage,
+    Exit::No,
+    Exit::Refused,
+    Exit::UndoIncomplete,
+    Exit::Locked,
+    Exit::Inconclusive,
+    Exit::Interrupted,
+];
+
+/// What every drill can be told.
+#[derive(Debug, clap::Args)]
+pub(super) struct CourseArgs {
+    /// How long the recovery may take
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    recovery_within: Duration,
+
+    /// Send no probe: with other traffic alone
+    #[arg(long)]
+    no_probe: bool,
+
+    /// What else must hold before and after: `http://…`, `grpc://HOST:PORT/SERVICE`, `prom:QUERY <= 0.01`
+    #[arg(long, value_name = "CONDITION", hide_short_help = true)]
+    steady: Vec<Condition>,
+
+    /// Say what would be done, and do nothing
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+
+    /// Where judge and watchdog work, on a cluster [default: a job where it is
+    /// protected or lasts longer than ten minutes]
+    #[arg(long, value_name = "WHERE", value_enum, hide_short_help = true)]
+    watchdog: Option<Home>,
+
+    #[command(flatten)]
+    consent: ConsentArgs,
+}
+
+impl CourseArgs {
+    /// The terms of a drill of `service` that lasts for `duration`.
+    pub(super) fn terms(&self, opened: &Opened, service: &str, duration: Duration) -> Terms {
+        let of_cluster = opened
+            .there()
+            .and_then(|there| there.kube.settings().prometheus.clone());
+        Terms {
+            duration,
+            recovery_within: self.recovery_within,
+            send_probe: !self.no_probe,
+            conditions: self.steady.clone(),
+            prometheus: of_cluster.or_else(|| {
+                let known = opened.config.environment.prometheus.as_ref();
+                known.map(|prometheus| prometheus.url.clone())
+            }),
+            ..Terms::new(service)
+        }
+    }
+}
+
+/// Asks for consent, starts the run of a plan and follows it; with `--dry-run` only tells it. `does` is what it does, in
+/// a sentence or more, `question` the same to be answered.
+pub(super) fn conduct<F: Serialize>(
+    context: &Context,
+    opened: &Opened,
+    args: &CourseArgs,
+    mut plan: Plan<F>,
+    question: String,
+    does: &str,
+) -> Outcome {
+    let told = describe(&plan, does);
+    if args.dry_run {
+        return context.block_on(async {
+            let now = opened.platform.now();
+            let record = plan.record(&RunRecord::new_id(now), now);
+            let home = attach::home(opened, args.watchdog, plan.spec.terms.duration);
+            attach::preflight(opened, &record, home).await?;
+            plan.rehearse(opened.platform.as_ref()).await;
+            context
+                .out
+                .answer(&plan, |_| format!("{told}{}", changes(&plan.mutations)))?;
+            let refused = plan.mutations.iter().any(|mutation| mutation.accepted == Some(false));
+            Ok(if refused { Exit::Refused } else { Exit::Done })
+        });
+    }
+    let name = plan.spec.terms.service.clone();
+    let stake = Stake {
+        question,
+        name: &name,
+        consequence: Consequence::UndoneByItself,
+        protected: opened.config.protected(),
+    };
+    let plan = approve(context, &args.consent, plan, &stake)?.into_plan();
+    for line in told.lines() {
+        context.out.note(line);
+    }
+    context.block_on(async {
+        let now = opened.platform.now();
+        let mut record = plan.record(&RunRecord::new_id(now), now);
+        let home = attach::home(opened, args.watchdog, plan.spec.terms.duration);
+        let reason = args.consent.reason.as_deref();
+        let worker = attach::start_in(context, opened, &mut record, reason, home).await?;
+        context.out.note(format!("run {}: Ctrl-C aborts it", record.id));
+        let followed = attach::watch(context, opened, &record.id, worker).await?;
+        if context.out.json {
+            context.out.document(&followed.report)?;
+        } else if let Some(report) = followed
+            .report
+            .clone()
+            .and_then(|report| serde_json::from_value::<Report>(report).ok())
+        {
+            context.out.data(&rows(&report.rows()))?;
+        }
+        attach::tell_end(context, opened, &followed);
+        Ok(followed.exit)
+    })
+}
+
+fn describe<F>(plan: &Plan<F>, does: &str) -> String {
+    let mut text = format!("{does}\n");
+    for (service, probe) in plan.spec.terms.watched() {
+        if let Some(probe) = probe {
+            let to = if service == plan.spec.terms.service {
+                String::new()
+            } else {
+                format!("{service}: ")
+            };
+            text.push_str(&format!("{to}sends {} to {}, counted apart\n", probe.rate, probe.url));
+        }
+    }
+    for note in &plan.notes {
+        text.push_str(note);
+        text.push('\n');
+    }
+    text
+}
+
+/// What would be changed, and whether that would be allowed.
+fn changes(mutations: &[Mutation]) -> String {
+    let mut text = String::new();
+    for mutation in mutations {
+        text.push_str(&format!("would change: {}\n", mutation.does));
+        if let Some(undo) = &mutation.undo {
+            text.push_str(&format!("  undo: {undo}\n"));
+        }
+        match (mutation.accepted, &mutation.refusal) {
+            (Some(true), _) => text.push_str("  it would be accepted\n"),
+            (Some(false), Some(why)) => text.push_str(&format!("  it would be refused: {why}\n")),
+            (Some(false), None) => text.push_str("  somebody else has changed it meanwhile\n"),
+            (None, _) => {}
+        }
+    }
+    text
+}
+
+fn rows(rows: &[(String, String)]) -> String {
+    let width = rows.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0);
+    rows.iter()
+        .map(|(label, value)| format!("{label:<width$}  {value}\n"))
+        .collect()
+}

@@ -1,0 +1,11 @@
+//! The commands on Kubernetes, against a real control plane whose only node is played: no container runs. What needs
+//! containers is tested where there are some.
+
+mod canary;
+mod clusters;
+mod cut;
+mod refusals;
+mod rights;
+#[path = "../support/sandbox.rs"]
+mod sandbox;
+mod stage;
