@@ -1,5 +1,5 @@
 //! The end of a real process: signals, real sockets, connections that do whatever clients do. The process is
-//! examples/service.rs, run by this test's own program.
+//! examples/lifecycle.rs, run by this test's own program.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
 use std::io::{BufRead as _, BufReader};
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-#[path = "../examples/service.rs"]
+#[path = "../examples/lifecycle.rs"]
 mod service;
 
 /// Says to this test binary that it is to be the service.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::{codegen, instructions, peers::Building, prove, step, test, tidy};
+use crate::{background::Background, codegen, instructions, prove, step, test, tidy};
 
 /// What to check.
 #[derive(Debug, clap::Args)]
@@ -16,6 +16,8 @@ pub struct Arguments {
 
 /// The first part that needs every peer.
 const TEST: &str = "test";
+/// The one that needs images.
+const PROVE: &str = "prove";
 
 type Part = (&'static str, fn() -> Result<()>);
 
@@ -34,8 +36,9 @@ const PARTS: &[Part] = &[
         step::run(docs.env("RUSTDOCFLAGS", "-D warnings"))
     }),
     ("loom", loom),
+    ("build", || test::build().map(drop)),
     (TEST, || test::run(&test::Arguments::complete())),
-    ("prove", || prove::run(&prove::Arguments::default())),
+    (PROVE, || prove::run(&prove::Arguments::default())),
     ("features", features),
     // After the tests, which install what is missing.
     ("instructions", instructions::check),
@@ -86,7 +89,13 @@ fn features() -> Result<()> {
 pub fn run(arguments: &Arguments) -> Result<()> {
     let chosen = |name: &str| arguments.only.as_deref().is_none_or(|only| only == name);
     // Servers take long to build, and nothing before the tests needs them.
-    let mut building = if chosen(TEST) { Building::start()? } else { None };
+    let peers_are_missing = !peers::plan().missing.is_empty();
+    let mut servers = if chosen(TEST) && peers_are_missing {
+        Some(Background::start("peers", &["peers", "build"])?)
+    } else {
+        None
+    };
+    let mut images = None;
     let mut minutes = Vec::new();
     let mut outcome = Ok(());
     for (name, part) in PARTS {
@@ -96,7 +105,14 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         println!("== {name}");
         let started = now();
         if *name == TEST {
-            building.take().map_or(Ok(()), Building::wait)?;
+            servers.take().map_or(Ok(()), Background::wait)?;
+            // Tests wait more than they compute, so this costs them little.
+            if chosen(PROVE) {
+                images = Some(Background::start("images", &["prove", "--images"])?);
+            }
+        }
+        if *name == PROVE {
+            images.take().map_or(Ok(()), Background::wait)?;
         }
         outcome = part().map_err(|error| error.context(format!("part `{name}` failed")));
         minutes.push((*name, now().duration_since(started)));

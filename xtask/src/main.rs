@@ -5,6 +5,7 @@
     reason = "a task speaks to the person who runs it"
 )]
 
+mod background;
 mod bench;
 mod ci;
 mod cluster;

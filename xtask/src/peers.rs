@@ -6,12 +6,11 @@ mod up;
 use std::{
     fs::File,
     os::unix::process::CommandExt,
-    path::PathBuf,
     process::{Command, Stdio},
 };
 
-use anyhow::{Context, Result, bail, ensure};
-use peers::{PEERS, Peer, Plan, Program, Tree};
+use anyhow::{Context, Result, bail};
+use peers::{PEERS, Peer, Plan};
 use serde_json::json;
 
 /// What to do.
@@ -86,45 +85,6 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         Verb::Up { names, detach: true } => up::detach(names),
         Verb::Down => up::down(),
         Verb::Path { name } => path(name),
-    }
-}
-
-/// A build of every missing peer that goes on beside other work. It ends with this value, or with this process.
-pub struct Building {
-    process: Tree,
-    log: PathBuf,
-}
-
-impl Building {
-    /// Starts it, unless nothing is missing.
-    ///
-    /// # Errors
-    /// When it cannot be started.
-    pub fn start() -> Result<Option<Self>> {
-        let plan = peers::plan();
-        if plan.missing.is_empty() {
-            return Ok(None);
-        }
-        let log = crate::step::target().join("peers.log");
-        println!("{plan}building them beside the rest; the log is {}", log.display());
-        let file = File::create(&log).with_context(|| format!("could not write {}", log.display()))?;
-        let build = Program::new(std::env::current_exe()?).args(["peers", "build"]);
-        let process = Tree::start(&build, peers::workspace_root(), &file, None).context("could not start the build")?;
-        Ok(Some(Self { process, log }))
-    }
-
-    /// Shows how far it is until it has ended.
-    ///
-    /// # Errors
-    /// When something could not be built.
-    pub fn wait(self) -> Result<()> {
-        let mut follow = Command::new("tail");
-        follow
-            .args(["--lines=+1", "--follow", "--sleep-interval=0.2"])
-            .arg(format!("--pid={}", self.process.id()));
-        crate::step::run(follow.arg(&self.log))?;
-        ensure!(self.process.wait()?.success(), "not every peer could be built");
-        Ok(())
     }
 }
 

@@ -16,6 +16,9 @@ pub struct Arguments {
     /// `next`, `bad` and `slow`
     #[arg(long, value_name = "DIR")]
     packages: Option<PathBuf>,
+    /// Make the images and go no further
+    #[arg(long, conflicts_with = "packages")]
+    images: bool,
     /// SIGKILLs in all [default: 12]
     #[arg(long)]
     kills: Option<u32>,
@@ -34,6 +37,7 @@ impl Arguments {
     pub fn full(kills: u32, seed: Option<u64>) -> Self {
         Self {
             packages: None,
+            images: false,
             kills: Some(kills),
             seed,
             long: true,
@@ -51,6 +55,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         Some(packages) => packages.canonicalize().context("no such folder of images")?,
         None => images()?,
     };
+    if arguments.images {
+        return Ok(());
+    }
     let mut tests = step::cargo(["test", "--workspace", "--test", "proof"]);
     tests.args(&arguments.filter);
     // One after the other: there is one cluster.

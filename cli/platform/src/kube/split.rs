@@ -32,6 +32,8 @@ const WEIGHT: &str = "opsctl.dev/weight";
 const STABLE: &str = "opsctl.dev/stable-version";
 /// On whatever carries a share: what it had before.
 const BASE: &str = "opsctl.dev/base-weights";
+/// On what follows the lead: the weight that we gave it last. One that it has besides is somebody else's.
+const GIVEN: &str = "opsctl.dev/given-weight";
 /// How long a share lives that an undo gives back.
 const GIVEN_BACK: Duration = Duration::from_secs(30);
 /// The canary's share while the stable pods get back the number that they had.
@@ -142,13 +144,17 @@ pub(super) async fn set(
     });
     let is_given = granted.is_some();
     let now = platform.clients.now();
+    let conflict = || {
+        let canary = split_of(&carriers.object, workload, now).canary;
+        Cas::Conflict {
+            actual: canary.as_ref().and_then(value_of),
+        }
+    };
     if is_given && (by.is_some() || dry_run) {
         markable(workload)?;
         owners::check(&carriers.object, workload.take_ownership, owners::Part::Rules)?;
         if is_foreign(platform, workload, &carriers).await? {
-            let canary = split_of(&carriers.object, workload, now).canary;
-            let actual = canary.as_ref().and_then(value_of);
-            return Ok(Cas::Conflict { actual });
+            return Ok(conflict());
         }
     }
     let field = Field::canary(&workload.name);
@@ -187,6 +193,9 @@ pub(super) async fn set(
     if !is_given {
         // Only if the lead has what is to be taken away: else a conflict would have changed the followers.
         if read(&carriers.object) == expect {
+            if workload.provider == Provider::Gateway && is_foreign(platform, workload, &carriers).await? {
+                return Ok(conflict());
+            }
             shift.follow().await?;
         }
         return platform.edit(&carriers.lead, &change, read, write).await;
@@ -338,7 +347,7 @@ pub(super) async fn set_stable(
         if returns && capacity::is_short(platform, workload).await? {
             // Half of it now; the rest when there are pods for it. The annotations stay as they are.
             let half = Shift { percent: HALF, ..shift };
-            half.change(&carriers.lead).await?;
+            half.change(&carriers.lead, |_| {}).await?;
             half.follow().await?;
             capacity::regain(platform, workload).await?;
         }
@@ -361,14 +370,23 @@ async fn find(platform: &KubePlatform, workload: &Workload) -> Result<Carriers> 
     }
 }
 
-/// Whether somebody else has changed the share that the lead says: it is not ours to set again.
+/// Whether somebody else has changed the share, on the lead or on what follows it: it is not ours to set again.
 async fn is_foreign(platform: &KubePlatform, workload: &Workload, carriers: &Carriers) -> Result<bool> {
     let Some(granted) = granted_of(&carriers.object) else {
         return Ok(false);
     };
     match workload.provider {
         Provider::Gateway if annotation(&carriers.object, STABLE).is_none() => {
-            Ok(gateway::percent(&carriers.object, workload) != Some(granted.weight.percent))
+            let mut is_foreign = gateway::percent(&carriers.object, workload) != Some(granted.weight.percent);
+            for follower in &carriers.followers {
+                // One that is gone leads nobody.
+                let object = platform.read(follower).await?;
+                is_foreign |= object.is_some_and(|object| {
+                    let given = annotation(&object, GIVEN).and_then(|text| text.parse().ok());
+                    given.is_some() && gateway::percent(&object, workload) != given
+                });
+            }
+            Ok(is_foreign)
         }
         Provider::IngressNginx => nginx::is_foreign(platform, workload, &carriers.lead).await,
         Provider::Gateway | Provider::Replicas => Ok(false),
@@ -409,8 +427,10 @@ impl Shift<'_> {
     async fn follow(&self) -> Result<()> {
         match self.workload.provider {
             Provider::Gateway => {
+                let given = (self.percent > 0).then(|| self.percent.to_string());
                 for target in &self.carriers.followers {
-                    self.change(target).await?;
+                    self.change(target, |patch| patch.annotate(GIVEN, given.as_deref()))
+                        .await?;
                 }
                 Ok(())
             }
@@ -419,14 +439,15 @@ impl Shift<'_> {
         }
     }
 
-    /// Puts the share into one carrier; one that has it is not touched.
-    async fn change(&self, target: &Target) -> Result<()> {
+    /// Puts the share into one carrier, with what `note` adds; one that has it is not touched.
+    async fn change(&self, target: &Target, note: impl Fn(&mut Patch<'_>)) -> Result<()> {
         while let Some(object) = self.platform.read(target).await? {
             self.platform.admit(self.by).await?;
             let mut patch = Patch::new(&object);
             if !put(&object, &mut patch, self.workload, self.percent)? {
                 break;
             }
+            note(&mut patch);
             match self.platform.patch(target, patch.into_ops(), self.dry_run).await? {
                 Patched::Done | Patched::Gone => break,
                 Patched::Raced => {}

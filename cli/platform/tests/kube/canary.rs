@@ -154,6 +154,43 @@ async fn a_share_whose_lease_is_over_is_taken_by_whoever_looks() {
     let renewed = shop.platform.renew_weight(&by, "orders", LONG).await;
     assert!(matches!(renewed, Err(PlatformError::WeightLost { .. })), "{renewed:?}");
 
+    // Nor on a route that follows the one that says who has which share.
+    grant(&shop, &by, 0, 10).await;
+    let follows = |weight: u8| {
+        let changed = json!([{ "op": "replace", "path": "/spec/rules/0/backendRefs/1/weight", "value": weight }]);
+        let changed = changed.to_string();
+        let namespace = shop.namespace.clone();
+        let plane = &stage.plane;
+        async move {
+            let patch = [
+                "patch",
+                "grpcroute/orders",
+                "--namespace",
+                &namespace,
+                "--type=json",
+                "--patch",
+                &changed,
+            ];
+            plane.kubectl(&patch, "").await.unwrap();
+        }
+    };
+    follows(40).await;
+    let renewed = shop.platform.renew_weight(&by, "orders", LONG).await;
+    assert!(matches!(renewed, Err(PlatformError::WeightLost { .. })), "{renewed:?}");
+    let gone = set(&shop, Some(&by), &Field::canary("orders"), None).await;
+    assert!(matches!(gone, Cas::Conflict { .. }), "{gone:?}");
+    let route = stage.object(&shop.namespace, "grpcroute/orders").await;
+    assert_eq!(
+        route["spec"]["rules"][0]["backendRefs"][1]["weight"], 40,
+        "theirs stays"
+    );
+    follows(10).await;
+    shop.platform.renew_weight(&by, "orders", LONG).await.unwrap();
+    assert_eq!(
+        set(&shop, Some(&by), &Field::canary("orders"), None).await,
+        Cas::Applied
+    );
+
     // Somebody else's weights are no share of ours, and not ours to set.
     grant(&shop, &by, 0, 10).await;
     let stable = json!([{ "name": "orders", "port": 80 }]);

@@ -7,7 +7,7 @@ use k8s_openapi::api::networking::v1::Ingress;
 use kube::api::{Api, DynamicObject, ListParams};
 use serde_json::{Value, json};
 
-use super::{Carriers, Shift, ambiguous, carrying};
+use super::{Carriers, GIVEN, Shift, ambiguous, carrying};
 use crate::kube::edit::{MANAGER, Patch, Patched, Target, annotation};
 use crate::kube::record::MANAGED_BY;
 use crate::kube::versions::{delete, make};
@@ -16,8 +16,6 @@ use crate::{PlatformError, Result};
 
 const CANARY: &str = "nginx.ingress.kubernetes.io/canary";
 const WEIGHT: &str = "nginx.ingress.kubernetes.io/canary-weight";
-/// On the second Ingress: the weight that we gave it last. One that it has besides is somebody else's.
-const GIVEN: &str = "opsctl.dev/given-weight";
 const BY_HEADER: &str = "nginx.ingress.kubernetes.io/canary-by-header";
 const BY_HEADER_VALUE: &str = "nginx.ingress.kubernetes.io/canary-by-header-value";
 

@@ -1,5 +1,5 @@
 //! A small service with everything that this crate offers: checks, probes over HTTP and gRPC, and an end in order. Run it
-//! with `cargo run -p health --example service`; `ADDR` and the variables of `Settings::from_env` change where and how.
+//! with `cargo run -p health --example lifecycle`; `ADDR` and the variables of `Settings::from_env` change where and how.
 //! The tests of the life cycle start it and end it with signals.
 #![expect(clippy::print_stdout, reason = "what a service says of itself is its log")]
 

@@ -1,0 +1,54 @@
+//! A task of ours that goes on beside another, and gives way to it.
+
+use std::{
+    fs::File,
+    path::PathBuf,
+    process::{self, Command},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use peers::{Program, Tree};
+
+use crate::step;
+
+/// It ends with this value, or with this process.
+pub struct Background {
+    name: &'static str,
+    process: Tree,
+    log: PathBuf,
+}
+
+impl Background {
+    /// Starts `cargo xtask` with these words. What it says goes to the log of this name in the target directory.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(name: &'static str, words: &[&str]) -> Result<Self> {
+        let log = step::target().join(format!("{name}.log"));
+        println!("{name}: made beside the rest; the log is {}", log.display());
+        let file = File::create(&log).with_context(|| format!("could not write {}", log.display()))?;
+        let this = std::env::current_exe()?;
+        let task = Program::new("nice").arg("--adjustment=10").arg(this).args(words);
+        let started = Tree::start(&task, peers::workspace_root(), &file, None);
+        Ok(Self {
+            name,
+            process: started.with_context(|| format!("could not start {name}"))?,
+            log,
+        })
+    }
+
+    /// Shows how far it is until it has ended.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn wait(self) -> Result<()> {
+        let mut follow = Command::new("tail");
+        follow
+            .args(["--lines=+1", "--follow", "--sleep-interval=0.2"])
+            .arg(format!("--pid={}", self.process.id()));
+        step::run(follow.arg(&self.log))?;
+        let status: process::ExitStatus = self.process.wait()?;
+        ensure!(status.success(), "{} failed; see {}", self.name, self.log.display());
+        Ok(())
+    }
+}
