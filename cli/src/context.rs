@@ -122,7 +122,7 @@ impl Process {
             stderr: self.paint(global.color.unwrap_or_default(), self.stderr_is_terminal),
             live: self.stderr_is_terminal && !dumb,
             progress: !global.no_progress,
-            width: self.stdout_is_terminal.then(|| terminal_size().0),
+            width: self.stdout_is_terminal.then(|| terminal_size(std::io::stdout()).0),
             closed: AtomicBool::new(false),
         }
     }
@@ -269,9 +269,9 @@ impl Context {
     }
 }
 
-/// How many columns and rows the terminal of stdout has now.
-pub(crate) fn terminal_size() -> (usize, usize) {
-    let size = rustix::termios::tcgetwinsize(std::io::stdout());
+/// How many columns and rows the terminal of stdout or stderr has now.
+pub(crate) fn terminal_size(of: impl std::os::fd::AsFd) -> (usize, usize) {
+    let size = rustix::termios::tcgetwinsize(of);
     let (columns, rows) = size.map_or((0, 0), |size| (usize::from(size.ws_col), usize::from(size.ws_row)));
     (if columns > 0 { columns } else { 80 }, if rows > 0 { rows } else { 24 })
 }

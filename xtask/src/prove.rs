@@ -60,8 +60,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     let mut tests = step::cargo(["test", "--workspace", "--test", "proof"]);
     tests.args(&arguments.filter);
-    // One after the other: there is one cluster.
-    tests.args(["--", "--nocapture", "--test-threads=1"]);
+    // All at once: each waits until what it needs of the one cluster is its own.
+    tests.args(["--", "--nocapture", "--test-threads=16"]);
     tests.env("OPSCTL_PACKAGES", packages).env(peers::REQUIRE_PEERS, "1");
     if let Some(kills) = arguments.kills {
         tests.env("OPSCTL_KILLS", kills.to_string());

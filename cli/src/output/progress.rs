@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::context::uptime;
+use crate::context::{terminal_size, uptime};
 
 /// How far something is.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -76,6 +76,8 @@ impl Drop for ProgressLine {
 
 const FRAME: Duration = Duration::from_millis(100);
 const PLAIN: Duration = Duration::from_secs(10);
+/// Columns of the longest line.
+const MOST: usize = 118;
 
 fn draw(subject: &str, live: bool, receiver: &Receiver<Message>) {
     let started = uptime();
@@ -103,7 +105,7 @@ fn draw(subject: &str, live: bool, receiver: &Receiver<Message>) {
         if now.saturating_sub(started) < Duration::from_secs(1) {
             continue;
         }
-        let line = line(subject, &phase, &amount, now.saturating_sub(phase_started));
+        let line = line(subject, &phase, &amount, now.saturating_sub(phase_started), width(live));
         let mut stderr = std::io::stderr().lock();
         if live && now.saturating_sub(last) >= FRAME {
             let _ = write!(stderr, "\r\u{1b}[2K{line}").and_then(|()| stderr.flush());
@@ -121,12 +123,32 @@ fn draw(subject: &str, live: bool, receiver: &Receiver<Message>) {
     }
 }
 
-fn line(subject: &str, phase: &str, amount: &Amount, elapsed: Duration) -> String {
-    let mut text = if phase.is_empty() {
+/// How much of a line fits: one that wraps could not be drawn over.
+fn width(live: bool) -> usize {
+    let terminal = if live { terminal_size(std::io::stderr()).0 } else { MOST };
+    terminal.saturating_sub(1).clamp(1, MOST)
+}
+
+fn line(subject: &str, phase: &str, amount: &Amount, elapsed: Duration, width: usize) -> String {
+    let what = if phase.is_empty() {
         subject.to_owned()
     } else {
         format!("{subject}: {phase}")
     };
+    let how_far = how_far(amount, elapsed);
+    let whole = what.chars().count() + how_far.chars().count();
+    if whole <= width {
+        return what + &how_far;
+    }
+    // What moves is what is looked at, so it stays.
+    let room = width.saturating_sub(how_far.chars().count() + 1);
+    let what: String = what.chars().take(room).collect();
+    format!("{what}…{how_far}").chars().take(width).collect()
+}
+
+/// `, 3 of 8, 2.1 s left, orders-db`
+fn how_far(amount: &Amount, elapsed: Duration) -> String {
+    let mut text = String::new();
     let seconds = elapsed.as_secs_f64();
     if amount.done > 0 && amount.bytes {
         text.push_str(&format!(", {}", super::bytes(amount.done)));
@@ -155,5 +177,31 @@ fn line(subject: &str, phase: &str, amount: &Amount, elapsed: Duration) -> Strin
     if amount.done == 0 && seconds >= 2.0 {
         text.push_str(&format!(", waiting for {}", super::seconds(seconds)));
     }
-    text.chars().take(118).collect()
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_narrow_terminal_gets_a_line_that_does_not_wrap_and_still_says_how_far() {
+        let amount = Amount {
+            done: 3,
+            total: Some(8),
+            ..Amount::default()
+        };
+        let line = |width| {
+            line(
+                "building the services",
+                "cargo build",
+                &amount,
+                Duration::from_secs(3),
+                width,
+            )
+        };
+        assert_eq!(line(80), "building the services: cargo build, 3 of 8, 5.0 s left");
+        assert_eq!(line(40), "building the servic…, 3 of 8, 5.0 s left");
+        assert_eq!(line(10).chars().count(), 10);
+    }
 }

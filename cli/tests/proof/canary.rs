@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::sandbox::Ran;
 use crate::shop::Shop;
@@ -13,10 +13,11 @@ const REQUESTS: u64 = 50_000;
 
 #[tokio::test]
 async fn versions_are_promoted_or_taken_away_on_evidence_and_no_request_fails() {
-    let Some(shop) = Shop::open("versions_are_promoted_or_taken_away_on_evidence_and_no_request_fails").await else {
+    let test = "versions_are_promoted_or_taken_away_on_evidence_and_no_request_fails";
+    let Some(shop) = Shop::open(test, &["identity", "notifications", "payments"]).await else {
         return;
     };
-    let reads = shop.reads("320/s");
+    let reads = shop.reads("380/s");
     let customers = shop.customers("20/s").await;
     let before = [shop.state("payments").await, shop.state("notifications").await];
 
@@ -60,16 +61,23 @@ async fn versions_are_promoted_or_taken_away_on_evidence_and_no_request_fails() 
         judged_without_its_client(&shop),
         shop.opsctl(&unseen)
     );
-    told("a good version", &good, 0);
-    assert_eq!(version(&shop, "identity").await, "v1-next");
+    told("a good version", &good, 0, "promoted");
+    assert_eq!(shop.version("identity").await, "v1-next");
     assert_eq!(frozen, 4, "a version whose requests fail");
-    assert_eq!(version(&shop, "payments").await, "v1");
-    told("a version that nobody asks", &unseen, 9);
+    assert_eq!(shop.version("payments").await, "v1");
+    told("a version that nobody asks", &unseen, 9, "rolled_back");
     shop.settles("payments", &before[0]).await;
     shop.settles("notifications", &before[1]).await;
     assert_eq!(reads.failures(), Vec::<String>::new(), "through promotion and bake");
 
     let promoted = shop.state("identity").await;
+    for (name, object) in &promoted {
+        assert_eq!(
+            object["notes"],
+            json!({}),
+            "{name}: a run that is over has nothing to undo"
+        );
+    }
     let image = Shop::image("identity", "v1-slow");
     let slow = [
         "deploy",
@@ -85,7 +93,7 @@ async fn versions_are_promoted_or_taken_away_on_evidence_and_no_request_fails() 
         "2s",
         "--json",
     ];
-    told("a slow version", &shop.opsctl(&slow).await, 4);
+    told("a slow version", &shop.opsctl(&slow).await, 4, "rolled_back");
     shop.settles("identity", &promoted).await;
     assert_eq!(reads.failures(), Vec::<String>::new(), "through a rollback");
 
@@ -110,10 +118,13 @@ async fn versions_are_promoted_or_taken_away_on_evidence_and_no_request_fails() 
         shop.until("its share", async || shop.share("identity").await == 20)
             .await;
         shop.cluster.pause("prometheus");
+        // Afterwards it may tell that no request is under way any more, which is waited for.
+        shop.until("its share is taken", async || shop.share("identity").await == 0)
+            .await;
+        shop.cluster.resume("prometheus");
     };
     let (blind, ()) = tokio::join!(shop.opsctl(&blind), measured);
-    shop.cluster.resume("prometheus");
-    told("a version while nobody measures", &blind, 9);
+    told("a version while nobody measures", &blind, 9, "rolled_back");
     shop.settles("identity", &promoted).await;
 
     shop.until("enough reads", async || reads.answered() >= REQUESTS).await;
@@ -162,20 +173,15 @@ async fn judged_without_its_client(shop: &Shop) -> i32 {
     client.exit().await
 }
 
-/// Checks the exit code, and prints why the judge decided so.
+/// Checks the exit code and how it ended, and prints why the judge decided so.
 #[track_caller]
-fn told(what: &str, canary: &Ran, code: i32) {
+fn told(what: &str, canary: &Ran, code: i32, status: &str) {
     assert_eq!(canary.code, code, "{what}: {canary:?}");
     let report: Value =
         serde_json::from_str(canary.stdout.trim()).unwrap_or_else(|error| panic!("{error}: {canary:?}"));
+    assert_eq!(report["status"], status, "{what}: {canary:?}");
     println!(
         "{what}: {} after {} s, {}",
         report["status"], report["elapsed_seconds"], report["reasons"]
     );
-}
-
-/// The version that a service's Deployment says.
-async fn version(shop: &Shop, service: &str) -> Value {
-    let deployment = shop.deployment(service).await;
-    deployment["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/version"].clone()
 }

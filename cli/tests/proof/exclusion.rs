@@ -5,7 +5,12 @@ use crate::shop::Shop;
 
 #[tokio::test]
 async fn a_canary_and_a_drill_exclude_each_other_also_from_two_homes() {
-    let Some(shop) = Shop::open("a_canary_and_a_drill_exclude_each_other_also_from_two_homes").await else {
+    let Some(shop) = Shop::open(
+        "a_canary_and_a_drill_exclude_each_other_also_from_two_homes",
+        &["identity"],
+    )
+    .await
+    else {
         return;
     };
     let before = shop.state("identity").await;

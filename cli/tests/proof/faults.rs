@@ -6,14 +6,15 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::shop::Shop;
+use crate::turn::EVERYTHING;
 
 /// As long as the API server is away.
 const AWAY: Duration = Duration::from_secs(30);
 
 #[tokio::test]
 async fn an_api_server_that_hangs_or_dies_delays_the_way_back_and_does_not_lose_it() {
-    let Some(shop) = Shop::open("an_api_server_that_hangs_or_dies_delays_the_way_back_and_does_not_lose_it").await
-    else {
+    let test = "an_api_server_that_hangs_or_dies_delays_the_way_back_and_does_not_lose_it";
+    let Some(shop) = Shop::open(test, EVERYTHING).await else {
         return;
     };
     let before = [shop.state("notifications").await, shop.state("identity").await];
@@ -66,7 +67,12 @@ async fn an_api_server_that_hangs_or_dies_delays_the_way_back_and_does_not_lose_
 
 #[tokio::test]
 async fn what_others_do_meanwhile_is_respected_and_told() {
-    let Some(shop) = Shop::open("what_others_do_meanwhile_is_respected_and_told").await else {
+    let Some(shop) = Shop::open(
+        "what_others_do_meanwhile_is_respected_and_told",
+        &["notifications", "payments"],
+    )
+    .await
+    else {
         return;
     };
     let before = [shop.state("notifications").await, shop.state("payments").await];
@@ -146,7 +152,7 @@ async fn what_others_do_meanwhile_is_respected_and_told() {
         .await;
     };
     tokio::join!(lost, changed, gone);
-    shop.opsctl(&["recover"]).await.ended(0);
+    shop.recover().await;
 }
 
 /// A service in a namespace of its own, whose pods do nothing. Its front door is another's, so that it has a steady state.

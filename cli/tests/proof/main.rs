@@ -18,4 +18,5 @@ mod sandbox;
 mod shop;
 #[path = "../support/traffic.rs"]
 mod traffic;
+mod turn;
 mod updates;

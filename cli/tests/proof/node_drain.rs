@@ -9,7 +9,12 @@ const PODS: u64 = 6;
 
 #[tokio::test]
 async fn a_node_is_emptied_within_its_budgets_and_left_as_it_was() {
-    let Some(shop) = Shop::open("a_node_is_emptied_within_its_budgets_and_left_as_it_was").await else {
+    let Some(shop) = Shop::open(
+        "a_node_is_emptied_within_its_budgets_and_left_as_it_was",
+        &["warehouse"],
+    )
+    .await
+    else {
         return;
     };
     if let Err(error) = peers::cluster::up(2, |_, _| {}).await {

@@ -11,7 +11,8 @@ const ONE: &str = r#"{"spec":{"maxUnavailable":1}}"#;
 
 #[tokio::test]
 async fn a_killed_pod_is_replaced_and_a_budget_that_forbids_it_is_honoured() {
-    let Some(shop) = Shop::open("a_killed_pod_is_replaced_and_a_budget_that_forbids_it_is_honoured").await else {
+    let test = "a_killed_pod_is_replaced_and_a_budget_that_forbids_it_is_honoured";
+    let Some(shop) = Shop::open(test, &["identity", "notifications", "payments"]).await else {
         return;
     };
     let before = shop.state("identity").await;

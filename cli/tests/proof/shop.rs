@@ -13,49 +13,94 @@ use peers::cluster::Lent;
 use peers::http;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 use crate::sandbox::{Ran, Sandbox};
 use crate::traffic::Traffic;
+use crate::turn::Turn;
 
 /// Where `cargo xtask prove` has put the images.
 const PACKAGES: &str = "OPSCTL_PACKAGES";
 /// What the chart installs.
 pub const SERVICES: [&str; 4] = ["identity", "orders", "payments", "notifications"];
 /// How long anything may take to show.
-pub const LIMIT: Duration = Duration::from_mins(2);
+pub const LIMIT: Duration = Duration::from_mins(4);
 
-/// The services on the cluster.
+/// The cluster, and whether the shop was installed there.
+static CLUSTER: OnceCell<Option<Lent>> = OnceCell::const_new();
+static INSTALLED: OnceCell<()> = OnceCell::const_new();
+
+/// The services on the cluster, of which a test has some for itself.
 pub struct Shop {
-    pub cluster: Lent,
+    pub cluster: &'static Lent,
     pub sandbox: Sandbox,
+    _turn: Turn,
 }
 
 impl Shop {
-    /// The shop as its chart says, every pod ready. `None` after saying that `test` is skipped, where none can be.
-    pub async fn open(test: &str) -> Option<Self> {
+    /// The shop as its chart says, every pod ready, with `parts` of it for this test alone. `None` after saying that `test`
+    /// is skipped, where none can be.
+    pub async fn open(test: &str, parts: &[&str]) -> Option<Self> {
         let Some(packages) = std::env::var_os(PACKAGES).map(PathBuf::from) else {
             peers::skip(test, "the images are not there; `cargo xtask prove` makes them");
             return None;
         };
         let helm = peers::peer("helm", test)?;
         let shop = Self {
-            cluster: peers::cluster::lend(test).await?,
+            cluster: CLUSTER.get_or_init(|| peers::cluster::lend(test)).await.as_ref()?,
             sandbox: Sandbox::new(),
+            _turn: Turn::take(parts).await,
         };
         shop.write_catalogue();
-        shop.load(&packages).await;
-        let role = shop.opsctl(&["rbac", "--for", "drill,canary"]).await.ended(0);
-        let taken = shop.cluster.kubectl(&["apply", "--filename=-"], &role.stdout).await;
-        taken.expect("kubectl takes the role");
-        shop.keys(&packages).await;
-        // What a test that failed left behind must not fail the next one.
-        for service in SERVICES {
-            shop.opsctl(&["deploy", "abort", service]).await.ended(0);
-        }
-        shop.opsctl(&["recover"]).await.ended(0);
-        shop.install(&helm, &[]).await;
+        INSTALLED.get_or_init(|| shop.set_up(&packages, &helm)).await;
+        shop.tidy(parts).await;
         Some(shop)
+    }
+
+    /// Images, rights, keys and the chart.
+    async fn set_up(&self, packages: &Path, helm: &Path) {
+        self.load(packages).await;
+        let role = self.opsctl(&["rbac", "--for", "drill,canary"]).await.ended(0);
+        let taken = self.cluster.kubectl(&["apply", "--filename=-"], &role.stdout).await;
+        taken.expect("kubectl takes the role");
+        self.keys(packages).await;
+        // What runs of an earlier process left behind.
+        for service in SERVICES {
+            self.opsctl(&["deploy", "abort", service]).await.ended(0);
+        }
+        self.recover().await;
+        self.install(helm, &[]).await;
+    }
+
+    /// What a test left behind, as it does when it fails or has shipped a version, must not fail the next one.
+    async fn tidy(&self, parts: &[&str]) {
+        for service in SERVICES.iter().filter(|service| parts.contains(service)) {
+            self.opsctl(&["deploy", "abort", service]).await.ended(0);
+        }
+        self.recover().await;
+        for service in SERVICES.iter().filter(|service| parts.contains(service)) {
+            if self.version(service).await != "v1" {
+                let workload = format!("deployment/{service}");
+                self.kubectl(&["rollout", "undo", &workload, "--namespace=shop"]).await;
+                self.kubectl(&["rollout", "status", &workload, "--namespace=shop"])
+                    .await;
+            }
+        }
+    }
+
+    /// Puts back what dead runs left, whoever's they are. Who was killed has its lock for the rest of its lease.
+    pub async fn recover(&self) {
+        self.until("nothing is left to recover", async || {
+            self.opsctl(&["recover"]).await.code == 0
+        })
+        .await;
+    }
+
+    /// The version that a service's Deployment says.
+    pub async fn version(&self, service: &str) -> Value {
+        let deployment = self.deployment(service).await;
+        deployment["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/version"].clone()
     }
 
     fn write_catalogue(&self) {

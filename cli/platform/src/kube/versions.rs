@@ -83,10 +83,9 @@ pub(super) async fn targets(platform: &KubePlatform, workload: &Workload, versio
         vec![canary]
     } else if is(REPLACES) {
         vec![canary, stable]
-    } else if both.spec(workload, version).is_some() {
-        vec![stable]
     } else {
-        Vec::new()
+        // Also of one that is gone: what took its place has the notes of how it went.
+        vec![stable]
     })
 }
 

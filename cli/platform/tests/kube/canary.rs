@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use opsctl_platform::kube::{KubePlatform, config};
-use opsctl_platform::run::{RunRecord, recover};
+use opsctl_platform::run::{Outcome, Phase, RunRecord, StepResult, recover};
 use opsctl_platform::{Cas, Fence, Field, Platform as _, PlatformError, VersionSpec, Weight};
 use serde_json::{Value, json};
 
@@ -254,6 +254,9 @@ async fn a_promotion_ends_with_the_stable_objects_alone_whoever_ends_it() {
     // A worker that dies while the old version is taken away …
     let old = Field::version("orders", "v1");
     let value = platform.get(&old).await.unwrap();
+    let mut record = platform.record("r1").await.unwrap().unwrap();
+    record.plan_change(old.clone(), None, value.clone(), 0);
+    record.revision = platform.update_record(&record).await.unwrap();
     let interrupted = platform.compare_and_set(Some(&by), &old, value.as_ref(), None);
     let interrupted = tokio::time::timeout(Duration::from_millis(300), interrupted).await;
     assert!(
@@ -297,6 +300,17 @@ async fn a_promotion_ends_with_the_stable_objects_alone_whoever_ends_it() {
         shown.unwrap().lines().collect::<Vec<_>>(),
         ["deployment.apps/orders", "service/orders"]
     );
+
+    // Until the run is over, the Deployment says what it would have to do; then it says nothing.
+    let marks = async || stage.marks(&shop.namespace, "deployment/orders").await;
+    assert!(marks().await.contains(&"opsctl.dev/undo".to_owned()));
+    for step in &mut record.undo {
+        step.result = Some(StepResult::Undone);
+    }
+    record.phase = Phase::Closed;
+    record.outcome = Some(Outcome::Passed);
+    platform.update_record(&record).await.unwrap();
+    assert_eq!(marks().await, Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

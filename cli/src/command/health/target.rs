@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::Uri;
-use opsctl_platform::{Instance, ServiceState};
+use opsctl_platform::{Instance, InstanceState, ServiceState};
 
 use super::pods::{self, Forward};
 use crate::config::{self, suggestion};
@@ -239,10 +239,16 @@ fn of_service(state: &ServiceState, group: Option<&str>, there: Option<&OnCluste
         targets.push(absent(name, None, "held", why));
         return;
     }
-    if state.instances.is_empty() {
+    // One that ends says that it takes no more requests: nothing is wrong with the service.
+    let mut staying = state
+        .instances
+        .iter()
+        .filter(|instance| instance.state != InstanceState::Draining)
+        .peekable();
+    if staying.peek().is_none() {
         targets.push(absent(name, None, "not_running", "no instance of it runs"));
     }
-    for instance in &state.instances {
+    for instance in staying {
         if there.is_none() && instance.pid.is_none() {
             let why = instance.last_exit.as_ref();
             let why = why.map_or_else(

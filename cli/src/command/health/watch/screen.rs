@@ -29,7 +29,7 @@ impl<'a> Screen<'a> {
 
     /// Draws what fits; never more than the terminal has rows.
     pub(super) fn draw(&self, all: &BTreeMap<Key, Watched>) -> Result<(), Failure> {
-        let (columns, rows) = terminal_size();
+        let (columns, rows) = terminal_size(std::io::stdout());
         let table = self.table(all, columns);
         let total = table.lines().count();
         let room = rows.saturating_sub(2).max(1);
@@ -61,7 +61,7 @@ impl<'a> Screen<'a> {
 
     /// Leaves it, and writes the last table where the terminal was before.
     pub(super) fn close(self, all: &BTreeMap<Key, Watched>) -> Result<(), Failure> {
-        let table = self.table(all, terminal_size().0);
+        let table = self.table(all, terminal_size(std::io::stdout()).0);
         let context = self.context;
         drop(self);
         context.out.data(&table)
