@@ -54,6 +54,9 @@ impl Output {
         if self.is_closed() {
             return Ok(());
         }
+        if self.width.is_some() {
+            progress::erase(&mut io::stderr().lock());
+        }
         let mut stdout = io::stdout().lock();
         match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
             Ok(()) => Ok(()),
@@ -165,6 +168,7 @@ impl Output {
     #[expect(clippy::unused_self, reason = "every word goes through the one output")]
     pub(crate) fn say(&self, text: &str) {
         let mut stderr = io::stderr().lock();
+        progress::erase(&mut stderr);
         let _ = writeln!(stderr, "{text}");
     }
 
@@ -172,6 +176,7 @@ impl Output {
     #[expect(clippy::unused_self, reason = "every word goes through the one output")]
     pub(crate) fn ask(&self, text: &str) {
         let mut stderr = io::stderr().lock();
+        progress::erase(&mut stderr);
         let _ = write!(stderr, "{text} ").and_then(|()| stderr.flush());
     }
 

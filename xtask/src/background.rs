@@ -27,8 +27,9 @@ impl Background {
         let log = step::target().join(format!("{name}.log"));
         println!("{name}: made beside the rest; the log is {}", log.display());
         let file = File::create(&log).with_context(|| format!("could not write {}", log.display()))?;
-        let this = std::env::current_exe()?;
-        let task = Program::new("nice").arg("--adjustment=10").arg(this).args(words);
+        // By its name: cargo may have built it anew since it was started.
+        let this = std::env::args_os().next().context("a program has a name")?;
+        let task = Program::new("nice").arg("--adjustment=19").arg(this).args(words);
         let started = Tree::start(&task, peers::workspace_root(), &file, None);
         Ok(Self {
             name,

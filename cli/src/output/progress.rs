@@ -1,7 +1,8 @@
 //! Progress on stderr: on a terminal one line, redrawn at most ten times a second and erased at the end; elsewhere a
 //! plain line per phase and one every ten seconds. It only shows; what is counted comes from the libraries.
 
-use std::io::Write as _;
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -79,11 +80,20 @@ const PLAIN: Duration = Duration::from_secs(10);
 /// Columns of the longest line.
 const MOST: usize = 118;
 
+/// Whether a line stands on the terminal, where the cursor is. Changed only by who has stderr locked.
+static DRAWN: AtomicBool = AtomicBool::new(false);
+
+/// Erases the line, for who says something: the next frame draws it below.
+pub(super) fn erase(stderr: &mut impl Write) {
+    if DRAWN.swap(false, Ordering::Relaxed) {
+        let _ = write!(stderr, "\r\u{1b}[2K").and_then(|()| stderr.flush());
+    }
+}
+
 fn draw(subject: &str, live: bool, receiver: &Receiver<Message>) {
     let started = uptime();
     let mut phase = String::new();
     let mut amount = Amount::default();
-    let mut drawn = false;
     let mut last = started;
     let mut phase_started = started;
     let mut new_phase = false;
@@ -109,7 +119,7 @@ fn draw(subject: &str, live: bool, receiver: &Receiver<Message>) {
         let mut stderr = std::io::stderr().lock();
         if live && now.saturating_sub(last) >= FRAME {
             let _ = write!(stderr, "\r\u{1b}[2K{line}").and_then(|()| stderr.flush());
-            drawn = true;
+            DRAWN.store(true, Ordering::Relaxed);
             last = now;
         } else if !live && (new_phase || now.saturating_sub(last) >= PLAIN) {
             let _ = writeln!(stderr, "{line}");
@@ -117,10 +127,7 @@ fn draw(subject: &str, live: bool, receiver: &Receiver<Message>) {
             last = now;
         }
     }
-    if drawn {
-        let mut stderr = std::io::stderr().lock();
-        let _ = write!(stderr, "\r\u{1b}[2K").and_then(|()| stderr.flush());
-    }
+    erase(&mut std::io::stderr().lock());
 }
 
 /// How much of a line fits: one that wraps could not be drawn over.

@@ -31,14 +31,10 @@ pub struct Outcome {
 /// When one cannot be started, or what it says cannot be kept.
 pub fn run(jobs: Vec<Job>) -> Result<Vec<Outcome>> {
     let (alone, others): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| job.alone);
-    let mut outcomes = side_by_side(others, lanes())?;
+    let lanes = thread::available_parallelism().map_or(1, usize::from);
+    let mut outcomes = side_by_side(others, lanes)?;
     outcomes.extend(side_by_side(alone, 1)?);
     Ok(outcomes)
-}
-
-/// One more than there are processors, since somebody always waits.
-fn lanes() -> usize {
-    thread::available_parallelism().map_or(1, usize::from) + 1
 }
 
 fn side_by_side(jobs: Vec<Job>, lanes: usize) -> Result<Vec<Outcome>> {
