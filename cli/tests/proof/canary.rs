@@ -33,7 +33,7 @@ async fn versions_are_promoted_or_taken_away_on_evidence_and_no_request_fails() 
         "--bake",
         "12s",
         "--max",
-        "3m",
+        "5m",
         "--interval",
         "2s",
         "--yes",
@@ -155,7 +155,7 @@ async fn judged_without_its_client(shop: &Shop) -> i32 {
         "--weight",
         "40",
         "--for",
-        "90s",
+        "150s",
         "--interval",
         "2s",
     ]);

@@ -11,6 +11,7 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    thread,
 };
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid};
@@ -22,6 +23,9 @@ const GATE: &str = r#"read -r go || exit 1; exec "$@" </dev/null"#;
 const WATCH: &str = r#"read -r never
 kill -KILL "-$1"
 [ -z "$2" ] || for attempt in 1 2 3 4 5 6 7 8 9; do rm -rf -- "$2" && exit; sleep 0.2; done"#;
+
+/// How often a pause looks whether it has come about.
+const PAUSE_LOOKS: u32 = 10_000;
 
 /// A command line with what belongs to it.
 #[derive(Debug, Clone)]
@@ -191,6 +195,20 @@ impl Tree {
         }
     }
 
+    /// Stops the program and every descendant, and returns when none of their threads runs any more: the signal alone is
+    /// on its way until one of them gets its turn, which the others may use on a busy machine.
+    pub(crate) fn pause(&self) {
+        self.signal_all(Signal::STOP);
+        let all = || std::iter::once(self.pid()).chain(descendants(self.pid()));
+        // A process that cannot be stopped must not hang its test.
+        for _ in 0..PAUSE_LOOKS {
+            if all().all(is_stopped) {
+                return;
+            }
+            thread::yield_now();
+        }
+    }
+
     fn pid(&self) -> Pid {
         Pid::from_child(&self.leader)
     }
@@ -204,6 +222,18 @@ impl Drop for Tree {
         let _ = self.watcher.wait();
         let _ = self.leader.wait();
     }
+}
+
+/// Whether none of its threads runs; so of one that has ended.
+fn is_stopped(pid: Pid) -> bool {
+    let threads = fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero()));
+    threads.into_iter().flatten().flatten().all(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        let state = stat
+            .rsplit_once(')')
+            .and_then(|(_, rest)| rest.trim_start().chars().next());
+        !matches!(state, Some('R' | 'S' | 'D'))
+    })
 }
 
 /// The children of `root`, their children, and so on, as /proc says now.

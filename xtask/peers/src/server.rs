@@ -246,7 +246,7 @@ impl Server {
     /// Lets the server hang: its connections stay open and nothing answers, until [`resume`](Self::resume).
     pub fn pause(&self) {
         for tree in &self.running {
-            tree.signal_all(Signal::STOP);
+            tree.pause();
         }
     }
 
