@@ -1,10 +1,6 @@
 //! A task of ours that goes on beside another, and gives way to it.
 
-use std::{
-    fs::File,
-    path::PathBuf,
-    process::{self, Command},
-};
+use std::{fs::File, path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 use peers::{Program, Tree};
@@ -48,8 +44,8 @@ impl Background {
             .args(["--lines=+1", "--follow", "--sleep-interval=0.2"])
             .arg(format!("--pid={}", self.process.id()));
         step::run(follow.arg(&self.log))?;
-        let status: process::ExitStatus = self.process.wait()?;
-        ensure!(status.success(), "{} failed; see {}", self.name, self.log.display());
+        let succeeded = self.process.wait()?.success();
+        ensure!(succeeded, "{} failed; see {}", self.name, self.log.display());
         Ok(())
     }
 }
