@@ -185,7 +185,8 @@ async fn a_pod_on_its_way_out_does_not_count(stage: &Stage, before: &str) {
     let pods = stage
         .get("/api/v1/namespaces/shop/pods?labelSelector=app.kubernetes.io/name=orders")
         .await;
-    let leaving = format!("pod/{}", pods["items"][0]["metadata"]["name"].as_str().expect("a name"));
+    let name = |pod: usize| pods["items"][pod]["metadata"]["name"].as_str().expect("a name");
+    let (leaving, staying) = (format!("pod/{}", name(0)), name(1));
     let keep = async |finalizers: Value| {
         let patch = json!({ "metadata": { "finalizers": finalizers } }).to_string();
         let words = ["patch", &leaving, "--namespace=shop", "--type=merge", "--patch", &patch];
@@ -202,6 +203,9 @@ async fn a_pod_on_its_way_out_does_not_count(stage: &Stage, before: &str) {
         .await;
     stage.ready("orders", 2).await;
     assert_eq!(stage.run(&["status"]).await.ended(0).stdout, before);
+    let asked = stage.run(&["health", "check", "orders"]).await;
+    assert!(asked.stdout.contains(staying), "{asked:?}");
+    assert!(!asked.stdout.contains(name(0)), "{asked:?}");
     keep(Value::Null).await;
 }
 
