@@ -214,7 +214,7 @@ impl Telemetry {
         }
     }
 
-    /// Sends and writes what waits, all sinks at once, for at most `limit`; what is left then is counted as dropped, and
+    /// Sends and writes what waits, the log last, for at most `limit`; what is left then is counted as dropped, and
     /// so are lines and spans that come later. Works on any runtime. Later calls return the same report.
     pub async fn shutdown(&self, limit: Duration) -> Report {
         let (sender, report) = tokio::sync::oneshot::channel();

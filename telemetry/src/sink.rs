@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::log::stdout;
 use crate::report::{Report, SinkCounts};
 
 /// Says something to a person, in one line on stdout: what a sink has to say must not come back to it.
@@ -48,31 +49,43 @@ pub(crate) fn flush_all(sinks: &[Arc<dyn Sink>], limit: Duration) {
     }
 }
 
-/// Closes all sinks at the same time and returns when the last has closed, or when `limit` is over and a little more: a
-/// sink that does not keep its limit is reported as it counts then.
+/// The most that the log keeps of a shutdown's time for itself: a fifth of it, up to this.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// Closes all sinks within `limit`: those that send to others first, at the same time, and then the log, since it is
+/// where they say what they could not deliver.
 pub(crate) fn close_all(sinks: &[Arc<dyn Sink>], limit: Duration) -> Report {
     let deadline = Instant::now() + limit;
-    let (sender, closed) = mpsc::channel();
+    let (logs, others): (Vec<_>, Vec<_>) = (0..sinks.len()).partition(|at| sinks[*at].name() == stdout::NAME);
     let mut found: Vec<Option<SinkCounts>> = vec![None; sinks.len()];
-    for (index, sink) in sinks.iter().enumerate() {
-        let (of_thread, sender) = (Arc::clone(sink), sender.clone());
+    close_together(sinks, &others, deadline - LAST_WORDS.min(limit / 5), &mut found);
+    close_together(sinks, &logs, deadline, &mut found);
+    let counts = sinks.iter().zip(found);
+    Report {
+        sinks: counts
+            .map(|(sink, found)| (sink.name(), found.unwrap_or_else(|| sink.counts())))
+            .collect(),
+    }
+}
+
+/// Closes some of the sinks at the same time and returns when the last has closed, or a little after the deadline: for
+/// one that does not keep it nothing is found.
+fn close_together(sinks: &[Arc<dyn Sink>], which: &[usize], deadline: Instant, found: &mut [Option<SinkCounts>]) {
+    let left = move || deadline.saturating_duration_since(Instant::now());
+    let (sender, closed) = mpsc::channel();
+    for &index in which {
+        let (sink, sender) = (Arc::clone(&sinks[index]), sender.clone());
         let close = move || {
-            let _ = sender.send((index, of_thread.close(limit)));
+            let _ = sender.send((index, sink.close(left())));
         };
         let thread = std::thread::Builder::new().name("telemetry-close".to_owned());
         if thread.spawn(close).is_err() {
-            found[index] = Some(sink.close(deadline.saturating_duration_since(Instant::now())));
+            found[index] = Some(sinks[index].close(left()));
         }
     }
     drop(sender);
     let patience = deadline + Duration::from_millis(200);
     while let Ok((index, counts)) = closed.recv_timeout(patience.saturating_duration_since(Instant::now())) {
         found[index] = Some(counts);
-    }
-    let counts = sinks.iter().zip(found);
-    Report {
-        sinks: counts
-            .map(|(sink, found)| (sink.name(), found.unwrap_or_else(|| sink.counts())))
-            .collect(),
     }
 }

@@ -40,6 +40,7 @@ enum Reply {
     TakeBut(i64),
     TakeAfter(Duration),
     Status(u16, Option<&'static str>),
+    StatusAfter(u16, Duration),
     Hang,
 }
 
@@ -144,6 +145,10 @@ async fn take(State(collector): State<Collector>, headers: HeaderMap, body: Byte
         Reply::TakeBut(some) => rejected = some,
         Reply::TakeAfter(wait) => tokio::time::sleep(wait).await,
         Reply::Hang => std::future::pending().await,
+        Reply::StatusAfter(status, wait) => {
+            tokio::time::sleep(wait).await;
+            return StatusCode::from_u16(status).unwrap().into_response();
+        }
         Reply::Status(status, after) => {
             let mut answer = StatusCode::from_u16(status).unwrap().into_response();
             if let Some(after) = after {
@@ -171,7 +176,9 @@ impl TraceService for Collector {
             Reply::TakeBut(some) => rejected = some,
             Reply::TakeAfter(wait) => tokio::time::sleep(wait).await,
             Reply::Hang => std::future::pending().await,
-            Reply::Status(code, _) => return Err(tonic::Status::new(i32::from(code).into(), "no")),
+            Reply::Status(code, _) | Reply::StatusAfter(code, _) => {
+                return Err(tonic::Status::new(i32::from(code).into(), "no"));
+            }
         }
         self.note(&request);
         Ok(tonic::Response::new(response(rejected)))
@@ -262,11 +269,20 @@ async fn a_collector_without_room_is_asked_again_when_it_says() {
     .await;
     assert_eq!((counts.delivered, counts.lost(), collector.taken()), (100, 0, 100));
     let seen = collector.seen.lock().unwrap();
-    // What comes after the end began is told to nobody.
     let told = counts.alarms.first().is_some_and(|line| line.contains("status 429"));
     assert!(told, "a person hears why: {counts:?}");
     let wait = seen[1].0.duration_since(seen[0].0);
     assert!(wait >= Duration::from_millis(990), "Retry-After was 1 s: {wait:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_at_the_very_end_is_still_told() {
+    // The answer comes long after the shutdown began, and long after the log had nothing more to write.
+    let collector = Collector::new(|_, _| Reply::StatusAfter(400, Duration::from_millis(500)));
+    let (counts, _) = run(&collector, Emitter::spans(5)).await;
+    assert_eq!((counts.delivered, counts.rejected), (0, 5));
+    let told = counts.alarms.first().is_some_and(|line| line.contains("status 400"));
+    assert!(told, "a person hears why: {counts:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
