@@ -48,6 +48,10 @@ pub trait Store: Send + Sync {
 
     /// Removes an object. That it is absent is no error: a repeated delete succeeds.
     async fn delete(&self, key: &StoreKey) -> Result<(), StoreError>;
+
+    /// What the store's own clock says, the one that [`Entry::modified`] comes from. What is deleted for its age is
+    /// judged by this clock and never by ours.
+    async fn time(&self) -> Result<Timestamp, StoreError>;
 }
 
 /// One object of a listing.

@@ -18,6 +18,7 @@ pub async fn check(store: Arc<dyn Store>) {
     one_of_two_writers_wins(&store).await;
     pages_cover_every_key_in_order(&*store).await;
     deleting_twice_is_fine(&*store).await;
+    objects_are_as_old_as_the_clock_says(&*store).await;
 }
 
 async fn absence_is_not_found(store: &dyn Store) {
@@ -143,4 +144,18 @@ async fn deleting_twice_is_fine(store: &dyn Store) {
         .put(&name, Bytes::from_static(b"new"))
         .await
         .expect("a deleted name can be used again");
+}
+
+async fn objects_are_as_old_as_the_clock_says(store: &dyn Store) {
+    // Clocks of file systems tick in steps, and those of services tell whole seconds.
+    let coarse = jiff::SignedDuration::from_secs(2);
+    let name = key("index/dated");
+    let before = store.time().await.expect("the store's time");
+    store.put(&name, Bytes::from_static(b"x")).await.expect("put");
+    let after = store.time().await.expect("the store's time");
+    let written = store.stat(&name).await.expect("stat").modified.expect("a time");
+    assert!(
+        before - coarse <= written && written <= after + coarse,
+        "written at {written}, between {before} and {after}"
+    );
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use jiff::Timestamp;
 
 use super::{Entry, Page, Store, StoreError, StoreKey};
 
@@ -107,5 +108,9 @@ impl Store for FaultyStore {
                 Err(error)
             }
         }
+    }
+
+    async fn time(&self) -> Result<Timestamp, StoreError> {
+        self.inner.time().await
     }
 }

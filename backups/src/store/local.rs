@@ -289,4 +289,8 @@ impl Store for LocalStore {
         })
         .await
     }
+
+    async fn time(&self) -> Result<Timestamp, StoreError> {
+        Ok(crate::clock::now())
+    }
 }

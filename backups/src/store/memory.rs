@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{Entry, Page, Store, StoreError, StoreKey};
 use crate::clock;
@@ -15,6 +15,7 @@ use crate::clock;
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     objects: Mutex<BTreeMap<StoreKey, (Bytes, Timestamp)>>,
+    ahead: Mutex<SignedDuration>,
 }
 
 impl MemoryStore {
@@ -25,7 +26,16 @@ impl MemoryStore {
 
     /// Puts bytes where they are, whatever was there: how tests make damage.
     pub fn overwrite(&self, key: StoreKey, body: impl Into<Bytes>) {
-        self.objects().insert(key, (body.into(), clock::now()));
+        self.objects().insert(key, (body.into(), self.now()));
+    }
+
+    /// Puts the store's clock forward: what is there is older by that much.
+    pub fn advance(&self, time: SignedDuration) {
+        *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) += time;
+    }
+
+    fn now(&self) -> Timestamp {
+        clock::now() + *self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn objects(&self) -> MutexGuard<'_, BTreeMap<StoreKey, (Bytes, Timestamp)>> {
@@ -48,7 +58,7 @@ impl Store for MemoryStore {
         if objects.contains_key(key) {
             return Err(StoreError::Exists { key: key.to_string() });
         }
-        objects.insert(key.clone(), (body, clock::now()));
+        objects.insert(key.clone(), (body, self.now()));
         Ok(())
     }
 
@@ -102,5 +112,9 @@ impl Store for MemoryStore {
     async fn delete(&self, key: &StoreKey) -> Result<(), StoreError> {
         self.objects().remove(key);
         Ok(())
+    }
+
+    async fn time(&self) -> Result<Timestamp, StoreError> {
+        Ok(self.now())
     }
 }

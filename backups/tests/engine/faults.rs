@@ -162,6 +162,9 @@ async fn a_store_that_lets_us_only_read_can_be_restored_from() {
         async fn delete(&self, key: &StoreKey) -> Result<(), StoreError> {
             Err(denied(key))
         }
+        async fn time(&self) -> Result<jiff::Timestamp, StoreError> {
+            self.0.time().await
+        }
     }
     let folder = tempfile::tempdir().unwrap();
     let source = folder.path().join("source");
