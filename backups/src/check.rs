@@ -1,7 +1,7 @@
 //! Looks for damage: the structure always, the data if asked to. It changes nothing, and one damaged object does not
 //! keep it from finding the next.
 
-mod data;
+pub(crate) mod data;
 mod structure;
 
 use std::collections::HashSet;
@@ -35,6 +35,10 @@ pub enum ReadData {
         /// How many parts, at least 1.
         of: u64,
     },
+    /// This share of the packs, above 0 and up to 100, picked anew each time; at least one.
+    Percent(f64),
+    /// Packs picked anew each time, of about this many bytes in all; at least one.
+    Bytes(u64),
 }
 
 /// What was found.

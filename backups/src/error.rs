@@ -109,6 +109,12 @@ pub enum Error {
     /// The caller's output refused bytes.
     #[error("the output could not be written")]
     Output(#[source] std::io::Error),
+    /// Somebody changed the repository since the plan was made; nothing was changed by us.
+    #[error("the repository at {location} changed since the plan was made")]
+    PlanOutdated {
+        /// The store, as it names itself.
+        location: String,
+    },
     /// What was asked for makes no sense.
     #[error("{0}")]
     Invalid(String),

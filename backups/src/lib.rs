@@ -10,14 +10,17 @@
 mod backup;
 mod check;
 mod clock;
+pub mod copy;
 mod error;
 mod progress;
+pub mod repair;
 pub mod repo;
 mod restore;
 pub mod snapshots;
 pub mod source;
 pub mod store;
 mod threads;
+mod transfer;
 
 pub use backup::{BackupOptions, BackupReport, Parent, backup};
 pub use check::{CheckOptions, CheckReport, Finding, Problem, ReadData, Severity, check};

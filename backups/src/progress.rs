@@ -33,6 +33,8 @@ pub enum Phase {
     CheckingStructure,
     /// The packs themselves are read.
     CheckingData,
+    /// Blobs are read from one place and stored in another.
+    Transferring,
 }
 
 /// Listens to nothing.

@@ -79,6 +79,26 @@ const KEY_FILES_TRIED: usize = 20;
 impl Repository {
     /// Makes a repository in a store that has none.
     pub async fn init(store: Arc<dyn Store>, password: &str, options: &InitOptions) -> Result<Self, Error> {
+        Self::init_with(store, password, options, Config::new()).await
+    }
+
+    /// Makes a repository that cuts content as `like` does, so that what is saved in both is recognized when it is
+    /// copied from one to the other.
+    pub async fn init_like(
+        store: Arc<dyn Store>,
+        password: &str,
+        options: &InitOptions,
+        like: &Self,
+    ) -> Result<Self, Error> {
+        Self::init_with(store, password, options, Config::like(like.config())).await
+    }
+
+    async fn init_with(
+        store: Arc<dyn Store>,
+        password: &str,
+        options: &InitOptions,
+        config: Config,
+    ) -> Result<Self, Error> {
         if Self::exists(&*store).await? {
             return Err(Error::RepositoryExists {
                 location: store.location(),
@@ -93,7 +113,6 @@ impl Repository {
             }
             Err(error) => return Err(error),
         };
-        let config = Config::new();
         let json = serde_json::to_vec(&config).map_err(|_| Error::Internal("a config is always valid JSON"))?;
         match store
             .put(&layout::config(), Bytes::from(master.seal_to_vec(&json)))
@@ -191,6 +210,12 @@ impl Repository {
     /// The format version: 1 or 2.
     pub fn version(&self) -> u32 {
         self.shared.config.version
+    }
+
+    /// Whether both cut content alike. If not, what is copied from one to the other is not recognized by later backups
+    /// there, and takes its room twice.
+    pub fn chunks_like(&self, other: &Self) -> bool {
+        self.config().chunks_like(other.config())
     }
 
     /// Where it lies, for messages.
@@ -298,6 +323,11 @@ impl Repository {
 
     /// A snapshot.
     pub async fn snapshot(&self, id: &Id) -> Result<Snapshot, Error> {
+        self.load_file(FileKind::Snapshot, id).await
+    }
+
+    /// A snapshot with every field that it has, known or not.
+    pub(crate) async fn snapshot_json(&self, id: &Id) -> Result<serde_json::Map<String, serde_json::Value>, Error> {
         self.load_file(FileKind::Snapshot, id).await
     }
 

@@ -214,6 +214,7 @@ impl backups::Progress for Shown {
             Phase::Restoring => "restoring",
             Phase::CheckingStructure => "checking the structure",
             Phase::CheckingData => "reading all data",
+            Phase::Transferring => "copying data",
         });
     }
 

@@ -25,6 +25,19 @@ impl Config {
         }
     }
 
+    /// The config of a new repository that cuts content as `other` does.
+    pub(crate) fn like(other: &Self) -> Self {
+        Self {
+            chunker_polynomial: other.chunker_polynomial.clone(),
+            ..Self::new()
+        }
+    }
+
+    /// Whether both cut content alike.
+    pub(crate) fn chunks_like(&self, other: &Self) -> bool {
+        self.chunker_polynomial == other.chunker_polynomial
+    }
+
     /// What the chunker is seeded with.
     pub(crate) fn chunker_secret(&self) -> Option<[u8; 8]> {
         self.chunker_polynomial.parse().ok().map(Polynomial::secret)

@@ -54,6 +54,10 @@ impl PackedBlob {
     }
 }
 
+/// No pack is longer: a tree of [`BLOB_LIMIT`](super::compress::BLOB_LIMIT) bytes that did not shrink, behind restic's
+/// largest pack. What is longer was not written by anybody who means well, and is not read into memory.
+pub(crate) const SIZE_LIMIT: u64 = 1 << 30;
+
 /// No header is longer: a pack of 128 MiB full of the smallest blobs.
 const HEADER_LIMIT: usize = 128 << 20;
 
@@ -87,21 +91,31 @@ pub(crate) fn expected_size(blobs: &[PackedBlob]) -> u64 {
 
 /// The blobs of a pack, from its whole bytes.
 pub(crate) fn parse(key: &Key, pack: &[u8]) -> Result<Vec<PackedBlob>, Damage> {
-    let (rest, length) = pack.split_last_chunk::<4>().ok_or(Damage::WrongSize)?;
-    let length = u32::from_le_bytes(*length) as usize;
-    let start = rest
-        .len()
-        .checked_sub(length)
-        .filter(|_| length <= HEADER_LIMIT)
-        .ok_or(Damage::Malformed)?;
+    let length = trailer_length(pack, pack.len() as u64)?;
+    parse_trailer(key, &pack[pack.len() - length as usize..], pack.len() as u64)
+}
+
+/// How many bytes at the end of a pack of `size` bytes are header, by what its last bytes say.
+pub(crate) fn trailer_length(end: &[u8], size: u64) -> Result<u64, Damage> {
+    let (_, length) = end.split_last_chunk::<4>().ok_or(Damage::WrongSize)?;
+    let length = u64::from(u32::from_le_bytes(*length));
+    if length <= HEADER_LIMIT as u64 && length + 4 <= size {
+        Ok(length + 4)
+    } else {
+        Err(Damage::Malformed)
+    }
+}
+
+/// The blobs of a pack of `size` bytes, from the bytes of its header and what follows.
+pub(crate) fn parse_trailer(key: &Key, trailer: &[u8], size: u64) -> Result<Vec<PackedBlob>, Damage> {
+    let (sealed, _) = trailer.split_last_chunk::<4>().ok_or(Damage::WrongSize)?;
     let mut header = Vec::new();
-    key.open(&rest[start..], &mut header)
-        .map_err(|_| Damage::NotAuthentic)?;
+    key.open(sealed, &mut header).map_err(|_| Damage::NotAuthentic)?;
     let blobs = parse_header(&header).ok_or(Damage::Malformed)?;
     let end = blobs
         .last()
-        .map_or(0, |blob| blob.offset as usize + blob.length as usize);
-    if end == start {
+        .map_or(0, |blob| u64::from(blob.offset) + u64::from(blob.length));
+    if end + trailer.len() as u64 == size {
         Ok(blobs)
     } else {
         Err(Damage::Malformed)

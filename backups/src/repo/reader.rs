@@ -61,6 +61,9 @@ impl Reader {
     async fn copy(&self, location: &Location) -> Result<Vec<u8>, Error> {
         let blob = location.blob;
         let damaged = |damage| Error::damaged(blob.kind.object(blob.id), damage);
+        if blob.length as usize > BLOB_LIMIT + OVERHEAD {
+            return Err(damaged(Damage::WrongSize));
+        }
         let store = self.repository.store();
         let key = FileKind::Pack.key(&location.pack);
         let sealed = match store.get_range(&key, blob.offset.into(), blob.length.into()).await {

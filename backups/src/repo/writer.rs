@@ -93,15 +93,27 @@ impl<'a> Writer<'a> {
         progress: &'a dyn Progress,
         cancel: &'a CancellationToken,
     ) -> Result<Self, Error> {
+        let known = repository.load_index().await?;
+        Self::knowing(repository, known, parent, progress, cancel)
+    }
+
+    /// A writer that holds only what `known` names for stored.
+    pub(crate) fn knowing(
+        repository: &Repository,
+        known: Arc<Index>,
+        parent: Option<Snapshot>,
+        progress: &'a dyn Progress,
+        cancel: &'a CancellationToken,
+    ) -> Result<Self, Error> {
         if repository.version() == 1 {
             return Err(Error::ReadOnlyVersion);
         }
-        let reader = repository.reader().await?;
+        let reader = Reader::new(repository.clone(), Arc::clone(&known));
         let config = crate::error::Object::Config;
         let secret = repository.config().chunker_secret();
         let secret = secret.ok_or_else(|| Error::damaged(config, crate::Damage::Malformed))?;
         let shared = Shared {
-            known: repository.load_index().await?,
+            known,
             repository: repository.clone(),
             chunker: Chunker::new(&secret),
             claimed: Mutex::default(),
@@ -198,7 +210,12 @@ impl<'a> Writer<'a> {
         let json = tree
             .to_bytes()
             .map_err(|_| Error::Internal("a tree is always valid JSON"))?;
-        let ids = self.seal(BlobKind::Tree, Block::whole(json)).await?;
+        self.save_blob(BlobKind::Tree, json).await
+    }
+
+    /// Stores a blob as it is, uncut.
+    pub(crate) async fn save_blob(&self, kind: BlobKind, plain: Vec<u8>) -> Result<Id, Error> {
+        let ids = self.seal(kind, Block::whole(plain)).await?;
         ids.first().copied().ok_or(Error::Internal("one blob has one id"))
     }
 

@@ -33,6 +33,8 @@ pub(crate) fn failure(what: impl Into<String>, error: &Error) -> Failure {
         Error::Store(store) => self::store(told(store_exit(store), "store_failed"), store),
         Error::TargetFull { .. } => told(Exit::Failed, "disk_full").help("free some space, then run the same command again"),
         Error::Target { .. } => told(Exit::Failed, "target_failed"),
+        Error::PlanOutdated { .. } => told(Exit::Failed, "plan_outdated")
+            .help("somebody else was faster; run the same command again, it makes a new plan"),
         Error::Output(_) => told(Exit::Failed, "io"),
         Error::Invalid(_) => told(Exit::Usage, "usage"),
         Error::Cancelled => Failure::new(Exit::Interrupted, "interrupted", format!("{what}: interrupted"))

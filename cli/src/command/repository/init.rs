@@ -7,7 +7,7 @@ use crate::config;
 use crate::context::Context;
 use crate::error::{self, Outcome};
 use crate::exit::Exit;
-use crate::repository;
+use crate::repository::{self, IfEmpty};
 
 /// Make the repository
 #[derive(Debug, clap::Args)]
@@ -16,6 +16,10 @@ pub(crate) struct Args {
     /// Which one of opsctl.toml, instead of the environment's
     #[arg(value_name = "NAME")]
     name: Option<String>,
+
+    /// Cut content as this repository of opsctl.toml does, so that `copy` between both and backups into both share data
+    #[arg(long, value_name = "NAME")]
+    copy_chunker_params_from: Option<String>,
 }
 
 fn help() -> String {
@@ -44,11 +48,21 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         .password
         .fetch(context, &format!("the password of repository `{}`", declared.name))?;
     context.block_on(async {
-        let engine = Engine::init(store, password.expose(), &InitOptions::default())
-            .await
-            .map_err(|error| {
-                error::backups::failure(format!("could not make repository `{}`", declared.name), &error)
-            })?;
+        let like = match &args.copy_chunker_params_from {
+            Some(name) => {
+                let like = repository::declared(&config, Some(name))?;
+                Some(repository::open(context, like, IfEmpty::Fail).await?)
+            }
+            None => None,
+        };
+        let options = InitOptions::default();
+        let made = match &like {
+            Some(like) => Engine::init_like(store, password.expose(), &options, like).await,
+            None => Engine::init(store, password.expose(), &options).await,
+        };
+        let engine = made.map_err(|error| {
+            error::backups::failure(format!("could not make repository `{}`", declared.name), &error)
+        })?;
         let document = Document {
             schema: "opsctl.repository/v1",
             r#type: "repository",
