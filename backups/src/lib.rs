@@ -7,6 +7,7 @@
 //!
 //! The crate never prints, prompts or exits. It is no scheduler, and knows nothing of services or configuration files.
 
+mod attributes;
 mod backup;
 mod check;
 mod clock;
@@ -22,6 +23,7 @@ pub mod store;
 mod threads;
 mod transfer;
 
+pub use attributes::{Namespace, Namespaces};
 pub use backup::{BackupOptions, BackupReport, Parent, backup};
 pub use check::{CheckOptions, CheckReport, Finding, Problem, ReadData, Severity, check};
 pub use clock::now;

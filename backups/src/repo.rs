@@ -33,7 +33,8 @@ pub use lock::{Lock, LockMode};
 pub use pack::BlobKind;
 pub use reader::Reader;
 pub use snapshot::{Snapshot, Summary};
-pub use tree::{Node, NodeKind, Tree};
+pub use tree::{ExtendedAttribute, Node, NodeKind, Tree};
+pub(crate) use writer::ZEROS;
 pub use writer::{Content, ReadFailure, Writer};
 
 use std::sync::{Arc, Mutex, PoisonError};

@@ -11,20 +11,27 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::attributes::Namespaces;
 use crate::error::Error;
 use crate::progress::{Phase, Progress};
 use crate::repo::{Id, Lock, Node, Repository};
-use crate::source::Skipped;
+use crate::source::{Patterns, Skipped};
 use crate::threads::blocking;
 use content::{Files, Outcome};
 use plan::Plan;
-use root::{Rights, Root};
+use root::{Leftovers, Rights, Root};
 
 /// How to restore.
 #[derive(Debug, Clone, Default)]
 pub struct RestoreOptions {
     /// Only these paths inside the snapshot, with what lies under them; empty means everything.
     pub include: Vec<PathBuf>,
+    /// Also what fits these patterns, with what lies under it. Each must fit something.
+    pub include_patterns: Patterns,
+    /// Not what fits these patterns, nor what lies under it.
+    pub exclude: Patterns,
+    /// Which extended attributes are restored; those of `security.*` and `trusted.*` need privileges.
+    pub attributes: Namespaces,
     /// Restore the setuid and setgid bits.
     pub setuid: bool,
     /// Restore device nodes (needs privileges).
@@ -46,6 +53,13 @@ pub struct RestoreReport {
     pub directories: u64,
     /// Bytes in the files written.
     pub bytes: u64,
+    /// Bytes that the target had already at their place, found right, and kept: of unchanged files, and of what an
+    /// interrupted restore had written.
+    pub reused_bytes: u64,
+    /// Bytes that came from the repository.
+    pub fetched_bytes: u64,
+    /// Extended attributes that were not asked for (see [`RestoreOptions::attributes`]) and are therefore missing.
+    pub withheld_attributes: u64,
     /// Files that are not there, because some of their data is damaged.
     pub damaged: Vec<DamagedFile>,
     /// Items that were not restored for another reason: refused names, device nodes, permissions.
@@ -70,7 +84,8 @@ pub struct DamagedFile {
 
 /// Restores into `target`, which is created if need be. Files there that the snapshot does not name stay; those that it
 /// names are replaced, each in one step. After `Err`, and when the future is dropped, files may be missing, and none is
-/// half written.
+/// half written; what was written of large ones lies in hidden files beside their places, which the next restore of the
+/// same content takes over after hashing it again. A full disk leaves no such files.
 pub async fn restore(
     repository: &Repository,
     snapshot: &Id,
@@ -96,18 +111,21 @@ async fn unlocked(
     let rights = Rights {
         setuid: options.setuid,
         owners: options.owners,
+        attributes: options.attributes,
     };
     let mut report = RestoreReport {
         damaged: plan.damaged,
         skipped: plan.skipped,
+        withheld_attributes: plan.withheld_attributes,
         ..RestoreReport::default()
     };
     let (target, folders) = (target.to_owned(), plan.folders);
-    let (root, folders, refused) = blocking(move || prepare(&target, folders)).await??;
+    let prepared = blocking(move || prepare(&target, folders)).await??;
+    let (root, folders) = (prepared.root, prepared.folders);
     report.directories = folders.len() as u64;
-    report.skipped.extend(refused);
+    report.skipped.extend(prepared.refused);
 
-    let files = Files::new(Arc::clone(&root), rights, &reader, plan.files);
+    let files = Files::new(Arc::clone(&root), rights, &reader, plan.files, prepared.leftovers);
     let expected = files.outcomes().map(|(_, length, _)| length).sum();
     progress.phase(Phase::Restoring, Some(expected), Some(files.outcomes().count() as u64));
     let stop = StopOnDrop(&files);
@@ -129,23 +147,39 @@ async fn unlocked(
 
 type Folders = Vec<(PathBuf, Node)>;
 
+/// The target, ready for files.
+struct Prepared {
+    root: Arc<Root>,
+    folders: Folders,
+    /// Directories that could not be made.
+    refused: Vec<Skipped>,
+    /// What an interrupted restore left.
+    leftovers: Leftovers,
+}
+
 /// Opens the target and makes the directories. Those that cannot be made are listed, and not finished later.
-fn prepare(target: &Path, folders: Folders) -> Result<(Arc<Root>, Folders, Vec<Skipped>), Error> {
+fn prepare(target: &Path, folders: Folders) -> Result<Prepared, Error> {
     let failed = |source| Error::Target {
         action: "open",
         path: target.to_owned(),
         source,
     };
     let root = Root::open(target).map_err(failed)?;
-    root.sweep(Path::new("")).map_err(failed)?;
+    let mut leftovers = Leftovers::default();
+    root.sweep(Path::new(""), &mut leftovers).map_err(failed)?;
     let (mut made, mut refused) = (Vec::new(), Vec::new());
     for (path, node) in folders {
-        let outcome = root.make_folder(&path);
+        let outcome = root.make_folder(&path, &mut leftovers);
         if judge(&root, &path, outcome, &mut refused)? {
             made.push((path, node));
         }
     }
-    Ok((Arc::new(root), made, refused))
+    Ok(Prepared {
+        root: Arc::new(root),
+        folders: made,
+        refused,
+        leftovers,
+    })
 }
 
 /// What is left once the files have their content.
@@ -167,6 +201,8 @@ impl Finish {
         for (path, length, outcome) in files.outcomes() {
             self.count(path, length, outcome);
         }
+        (self.report.reused_bytes, self.report.fetched_bytes) = files.figures();
+        self.report.skipped.extend(files.take_lacking());
         for (path, first) in links {
             match files.restored(*first) {
                 Ok(existing) => {
@@ -178,12 +214,12 @@ impl Finish {
         }
         for (path, node) in specials {
             let made = self.root.make_special(path, node, self.rights);
-            self.report.files += u64::from(self.judge(path, made)?);
+            self.report.files += u64::from(self.judge_lacking(path, made)?);
         }
         // From the innermost outwards: what is written into a directory changes its times.
         for (path, node) in folders.iter().rev() {
             let finished = self.root.finish_folder(path, node, self.rights);
-            self.judge(path, finished)?;
+            self.judge_lacking(path, finished)?;
         }
         if self.durable {
             let path = self.root.display(Path::new(""));
@@ -194,6 +230,18 @@ impl Finish {
             })?;
         }
         Ok(self.report)
+    }
+
+    /// The same for what may be there, and lack something.
+    fn judge_lacking(&mut self, path: &Path, outcome: io::Result<Vec<String>>) -> Result<bool, Error> {
+        let outcome = outcome.map(|lacking| {
+            let skipped = lacking.into_iter().map(|reason| Skipped {
+                path: path.to_owned(),
+                reason,
+            });
+            self.report.skipped.extend(skipped);
+        });
+        self.judge(path, outcome)
     }
 
     fn judge(&mut self, path: &Path, outcome: io::Result<()>) -> Result<bool, Error> {

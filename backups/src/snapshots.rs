@@ -5,7 +5,7 @@ mod dump;
 mod ls;
 mod tar;
 
-pub use diff::{Change, ChangeKind, diff};
+pub use diff::{Change, ChangeKind, Difference, Totals, diff};
 pub use dump::dump;
 pub use ls::{LsEntry, ls};
 pub(crate) use ls::{MAX_DEPTH, node_at};

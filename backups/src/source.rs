@@ -3,12 +3,15 @@
 //! A source that fails makes no snapshot, whatever it had written by then. One that could not read some of its items
 //! lists them and makes a partial snapshot.
 
-mod exclude;
+pub mod command;
 pub mod files;
+mod patterns;
 pub mod sqlite;
+mod stream;
 
-pub use exclude::{Excludes, PatternError};
-pub use files::FilesSource;
+pub use command::CommandSource;
+pub use files::{FilesOptions, FilesSource, Marker};
+pub use patterns::{Excludes, PatternError, Patterns};
 pub use sqlite::SqliteSource;
 
 use std::path::{Path, PathBuf};
@@ -134,6 +137,25 @@ pub enum SourceError {
         /// What the operating system said.
         #[source]
         source: std::io::Error,
+    },
+    /// A command cannot be started.
+    #[error("cannot run {program}")]
+    Program {
+        /// The program.
+        program: String,
+        /// What the operating system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// What a command printed does not count.
+    #[error("{program} {failure}")]
+    Command {
+        /// The program.
+        program: String,
+        /// Why it does not count.
+        failure: command::CommandFailure,
+        /// The end of what it said on stderr, without secrets that we know.
+        said: String,
     },
     /// Two roots of one source have the same name.
     #[error("two paths are called {name:?}")]

@@ -11,6 +11,7 @@ mod model;
 mod read;
 mod secret;
 mod section;
+mod sources;
 mod suggest;
 mod values;
 
@@ -24,6 +25,7 @@ pub(crate) use model::{
     Backend, Config, Datastore, DatastoreKind, Key, Local, Loki, PlatformKind, Prometheus, Repository, Service,
 };
 pub(crate) use secret::{Secret, SecretSource};
+pub(crate) use sources::{CommandKeys, Given};
 pub(crate) use suggest::suggestion;
 
 /// The name of the file that is looked for.

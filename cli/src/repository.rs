@@ -6,16 +6,18 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use backups::source::{Excludes, FilesSource, Source, SqliteSource};
+use backups::source::command::{CommandOptions, Variable};
+use backups::source::{CommandSource, Excludes, FilesOptions, FilesSource, Marker, Source, SqliteSource};
 use backups::store::LocalStore;
 use backups::{InitOptions, Phase, Repository as Engine, Store};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{self, Config, Datastore, DatastoreKind};
+use crate::config::{self, CommandKeys, Config, Datastore, DatastoreKind, Given};
 use crate::context::{Context, Signals, Stop};
 use crate::error::{self, Failure};
 use crate::exit::Exit;
 use crate::output::{Amount, ProgressLine};
+use crate::platform::specs;
 
 /// The repository's declaration: `--repository`, else the environment's, else the only one.
 pub(crate) fn declared<'a>(config: &'a Config, named: Option<&str>) -> Result<&'a config::Repository, Failure> {
@@ -125,20 +127,92 @@ fn warn_same_disk(context: &Context, declared: &config::Repository) {
     }
 }
 
-/// What to save of a datastore. `staging` is where a database is copied to.
+/// What to save of a datastore, with everything that saving it needs: the secrets of a command are fetched here.
+pub(crate) fn source_to_save(
+    context: &Context,
+    config: &Config,
+    store: &Datastore,
+) -> Result<Box<dyn Source>, Failure> {
+    let Some(keys) = &store.command else {
+        return source(config, store);
+    };
+    let name = keys.command.first().map(String::as_str).unwrap_or_default();
+    let folder = store.origin.folder().unwrap_or(&config.root);
+    let Some((program, _)) = specs::locate(context, folder, name)? else {
+        return Err(Failure::usage(
+            "program_not_found",
+            format!("the program `{name}` of datastore `{}` is not there", store.name),
+        )
+        .cause(format!("it is named at {}", store.origin))
+        .help("a name without `/` is looked for beside opsctl and on PATH, one with `/` from the file that names it"));
+    };
+    let mut variables = Vec::new();
+    for (name, given) in &keys.variables {
+        let (value, is_secret) = match given {
+            Given::Plain(value) => (value.clone().into(), false),
+            Given::Secret(source) => {
+                let what = format!("the variable `{name}` of datastore `{}`", store.name);
+                (source.fetch(context, &what)?.expose().to_owned().into(), true)
+            }
+        };
+        variables.push(Variable {
+            name: name.clone(),
+            value,
+            is_secret,
+        });
+    }
+    let options = command_options(keys);
+    Ok(Box::new(CommandSource::new(CommandOptions {
+        program,
+        variables,
+        ..options
+    })))
+}
+
+fn command_options(keys: &CommandKeys) -> CommandOptions {
+    CommandOptions {
+        program: keys.command.first().map(PathBuf::from).unwrap_or_default(),
+        arguments: keys.command.iter().skip(1).cloned().collect(),
+        variables: Vec::new(),
+        folder: Some(keys.cwd.clone()),
+        name: keys.filename.clone(),
+        trailer: keys.trailer.clone(),
+        timeout: keys.timeout,
+    }
+}
+
+/// What a datastore is, to prove what was restored of it. A command gets no secrets.
 pub(crate) fn source(config: &Config, store: &Datastore) -> Result<Box<dyn Source>, Failure> {
     let path = path_of(store)?;
+    if let Some(keys) = &store.command {
+        return Ok(Box::new(CommandSource::new(command_options(keys))));
+    }
     if store.kind == DatastoreKind::Sqlite {
         return Ok(Box::new(SqliteSource::new(path, staging(config))));
     }
-    let excludes = Excludes::new(&store.exclude).map_err(|error| {
-        Failure::usage(
-            "config_invalid",
-            format!("datastore `{}` has an exclude that cannot be used", store.name),
-        )
-        .because(&error)
-    })?;
-    Ok(Box::new(FilesSource::new(vec![path], excludes)))
+    let keys = &store.files;
+    let excludes = Excludes::new(&store.exclude)
+        .and_then(|excludes| excludes.and_ignoring_case(&keys.iexclude))
+        .map_err(|error| {
+            Failure::usage(
+                "config_invalid",
+                format!("datastore `{}` has an exclude that cannot be used", store.name),
+            )
+            .because(&error)
+        })?;
+    let mut markers: Vec<Marker> = keys.exclude_if_present.iter().map(|text| Marker::new(text)).collect();
+    markers.extend(keys.exclude_caches.then(Marker::cache));
+    let options = FilesOptions {
+        excludes,
+        exclude_if_present: markers,
+        exclude_larger_than: keys.exclude_larger_than,
+        one_file_system: keys.one_file_system,
+        attributes: match &keys.xattrs {
+            Some(chosen) => chosen.iter().copied().collect(),
+            None => backups::Namespaces::default(),
+        },
+    };
+    Ok(Box::new(FilesSource::with(vec![path], options)))
 }
 
 /// Where databases are copied to on their way.
@@ -146,15 +220,19 @@ pub(crate) fn staging(config: &Config) -> PathBuf {
     config.state().join("staging")
 }
 
-/// The file or folder that a datastore is; exit 2 for the kinds that cannot be backed up yet.
+/// The file or folder that a datastore is (for a command: would be, beside the file that names it); exit 2 for the kinds that cannot be backed up yet.
 pub(crate) fn path_of(store: &Datastore) -> Result<PathBuf, Failure> {
+    if let Some(keys) = &store.command {
+        let folder = store.origin.folder().unwrap_or(&keys.cwd);
+        return Ok(folder.join(&keys.filename));
+    }
     match (store.kind, &store.path) {
         (DatastoreKind::Sqlite | DatastoreKind::Files, Some(path)) => Ok(path.clone()),
         (kind, _) => Err(Failure::usage(
             "not_built",
             format!("datastore `{}` is of kind `{}`", store.name, kind.word()),
         )
-        .cause("this opsctl backs up the kinds sqlite and files only")
+        .cause("this opsctl backs up the kinds sqlite, files and command only")
         .help(format!("it is declared at {}", store.origin))),
     }
 }

@@ -118,6 +118,13 @@ pub struct Node {
     /// Where a symbolic link leads, if that is not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "raw_bytes")]
     pub linktarget_raw: Option<Vec<u8>>,
+    /// Extended attributes, POSIX ACLs among them, in the order of their names.
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "super::json::null_is_default"
+    )]
+    pub extended_attributes: Vec<ExtendedAttribute>,
     /// The number of a device node.
     #[serde(default, skip_serializing_if = "is_zero64")]
     pub device: u64,
@@ -127,6 +134,16 @@ pub struct Node {
     /// The tree of a directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subtree: Option<Id>,
+}
+
+/// An extended attribute of an item. A POSIX ACL is one, too: `system.posix_acl_access` in the kernel's binary form.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExtendedAttribute {
+    /// Its full name, with the namespace before the first dot.
+    pub name: String,
+    /// Its value: any bytes, also none.
+    #[serde(with = "bytes_or_null")]
+    pub value: Vec<u8>,
 }
 
 /// Bits of Go's `os.FileMode` beyond the nine of permissions.
@@ -176,6 +193,7 @@ impl Node {
             links: 0,
             linktarget: String::new(),
             linktarget_raw: None,
+            extended_attributes: Vec::new(),
             device: 0,
             content: None,
             subtree: None,
@@ -257,5 +275,20 @@ mod raw_bytes {
         let text = Option::<String>::deserialize(deserializer)?;
         text.map(|text| BASE64_STANDARD.decode(text).map_err(serde::de::Error::custom))
             .transpose()
+    }
+}
+
+/// The same, where Go writes `null` for no bytes.
+mod bytes_or_null {
+    use base64::Engine;
+    use base64::prelude::BASE64_STANDARD;
+    use serde::{Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        BASE64_STANDARD.encode(bytes).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        super::raw_bytes::deserialize(deserializer).map(Option::unwrap_or_default)
     }
 }

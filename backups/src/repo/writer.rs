@@ -18,12 +18,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::{Stream, TryStreamExt};
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::chunker::Chunker;
+use super::chunker::{Chunker, MAX_SIZE};
 use super::index::{Index, IndexFile, PackJson};
 use super::layout::FileKind;
 use super::pack::BlobKind;
@@ -40,6 +40,9 @@ const UPLOADS: usize = 4;
 /// An index file is written once so many blobs wait for one: then a killed backup loses little.
 const BLOBS_PER_INDEX: usize = 20_000;
 
+/// Zeros are stored in blobs of this many bytes.
+pub(crate) const ZEROS: u64 = MAX_SIZE as u64;
+
 /// The content of one file, as it was stored.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Content {
@@ -47,6 +50,14 @@ pub struct Content {
     pub blobs: Vec<Id>,
     /// Its length in bytes.
     pub size: u64,
+}
+
+impl Content {
+    /// Puts what comes next behind it.
+    pub fn append(&mut self, next: Self) {
+        self.blobs.extend(next.blobs);
+        self.size += next.size;
+    }
 }
 
 /// Where a source writes to.
@@ -57,6 +68,7 @@ pub struct Writer<'a> {
     progress: &'a dyn Progress,
     cancel: &'a CancellationToken,
     figures: Mutex<Summary>,
+    zeros: OnceCell<Id>,
 }
 
 /// What worker threads and uploads need.
@@ -136,6 +148,7 @@ impl<'a> Writer<'a> {
             progress,
             cancel,
             figures: Mutex::default(),
+            zeros: OnceCell::new(),
         })
     }
 
@@ -190,10 +203,22 @@ impl<'a> Writer<'a> {
         let mut content = Content::default();
         let mut sealed = std::pin::pin!(sealed.try_buffered(workers() + 1));
         while let Some(part) = sealed.try_next().await? {
-            content.blobs.extend(part.blobs);
-            content.size += part.size;
+            content.append(part);
         }
         Ok(content)
+    }
+
+    /// Stores so many times [`ZEROS`] zero bytes, which costs as much as storing them once. Constant content is cut
+    /// at this length anyway.
+    pub async fn save_zeros(&self, times: usize) -> Result<Content, Error> {
+        let stored = self.zeros.get_or_try_init(async || {
+            let ids = self.seal(BlobKind::Data, Block::whole(vec![0; MAX_SIZE])).await?;
+            ids.first().copied().ok_or(Error::Internal("one blob has one id"))
+        });
+        let blobs = vec![*stored.await?; times];
+        let size = ZEROS * times as u64;
+        self.progress.bytes(size);
+        Ok(Content { blobs, size })
     }
 
     /// Stores bytes that are in memory.

@@ -1,23 +1,27 @@
 //! The content of the files: packs are read in runs of neighbouring blobs, several at once; each blob is verified and
-//! written to every place that needs it; a file whose last blob was written is put into its place.
+//! written to every place that needs it; a file whose last blob was written is put into its place. What lies at its place
+//! already ([`reuse`]) is not read from the repository.
+
+mod reuse;
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, stream};
 
-use super::root::{Rights, Root, set_metadata};
+use super::root::{Leftovers, Rights, Root, set_metadata};
 use crate::error::{Damage, Error};
 use crate::progress::Progress;
-use crate::repo::compress::BLOB_LIMIT;
 use crate::repo::layout::FileKind;
 use crate::repo::pack::PackedBlob;
 use crate::repo::{BlobKind, Id, Node, Reader};
+use crate::source::Skipped;
 use crate::store::StoreError;
 use crate::threads::blocking;
 
@@ -26,20 +30,31 @@ const RUN_LENGTH: u32 = 8 << 20;
 /// with up to so many bytes between them that nobody needs.
 const RUN_GAP: u32 = 128 << 10;
 
-/// All files of a restore. Dropping it removes what is not complete.
+/// All files of a restore. Dropping it removes what is not complete, but for what the next restore can take over.
 pub(super) struct Files {
     root: Arc<Root>,
     rights: Rights,
     states: Vec<FileState>,
+    leftovers: Mutex<Leftovers>,
     stopped: AtomicBool,
+    /// The target has no room: nothing is kept for the next restore.
+    full: AtomicBool,
+    reused: AtomicU64,
+    fetched: AtomicU64,
+    /// What restored files lack of their metadata.
+    lacking: Mutex<Vec<Skipped>>,
 }
 
 /// One file on its way.
 struct FileState {
     path: PathBuf,
     temporary: PathBuf,
+    /// Finds what an interrupted restore wrote of it.
+    key: String,
     node: Node,
     length: u64,
+    /// Which of the blobs lie in the temporary file already, if any do.
+    have: OnceLock<Vec<bool>>,
     /// Blobs that are still to be written.
     remaining: AtomicUsize,
     begun: AtomicBool,
@@ -76,7 +91,13 @@ struct Run {
 }
 
 impl Files {
-    pub(super) fn new(root: Arc<Root>, rights: Rights, reader: &Reader, files: Vec<(PathBuf, Node)>) -> Arc<Self> {
+    pub(super) fn new(
+        root: Arc<Root>,
+        rights: Rights,
+        reader: &Reader,
+        files: Vec<(PathBuf, Node)>,
+        leftovers: Leftovers,
+    ) -> Arc<Self> {
         let state = |(path, node): (PathBuf, Node)| {
             let content = node.content.as_deref().unwrap_or_default();
             let length = |id| {
@@ -86,8 +107,11 @@ impl Files {
                     .next()
                     .map_or(0, |at| at.blob.plain_length())
             };
+            let (temporary, key) = Root::temporary_of(&path, content);
             FileState {
-                temporary: Root::temporary_beside(&path),
+                temporary,
+                key,
+                have: OnceLock::new(),
                 length: content.iter().map(length).sum(),
                 remaining: AtomicUsize::new(content.len()),
                 path,
@@ -100,7 +124,12 @@ impl Files {
             root,
             rights,
             states: files.into_iter().map(state).collect(),
+            leftovers: Mutex::new(leftovers),
             stopped: AtomicBool::new(false),
+            full: AtomicBool::new(false),
+            reused: AtomicU64::new(0),
+            fetched: AtomicU64::new(0),
+            lacking: Mutex::default(),
         })
     }
 
@@ -108,12 +137,24 @@ impl Files {
     pub(super) async fn restore(self: &Arc<Self>, reader: &Reader, progress: &dyn Progress) -> Result<(), Error> {
         let workers = std::thread::available_parallelism().map_or(2, usize::from);
         let mut looking = stream::iter(0..self.states.len())
+            .take_while(|_| std::future::ready(!self.stopped.load(Ordering::Relaxed)))
             .map(|file| {
                 let (this, reader) = (Arc::clone(self), reader.clone());
                 async move { blocking(move || this.begin(file, &reader)).await? }
             })
             .buffered(workers);
-        while looking.try_next().await?.is_some() {}
+        let mut outcome = Ok(());
+        while let Some(looked) = looking.next().await {
+            if outcome.is_ok() && looked.is_err() {
+                self.stop();
+                outcome = looked;
+            }
+        }
+        drop(looking);
+        outcome?;
+        let this = Arc::clone(self);
+        blocking(move || this.remove_leftovers()).await?;
+        progress.bytes(self.reused.load(Ordering::Relaxed));
         let mut running = stream::iter(self.runs(reader))
             .take_while(|_| std::future::ready(!self.stopped.load(Ordering::Relaxed)))
             .map(|run| self.run(reader, run, progress))
@@ -136,39 +177,13 @@ impl Files {
         if let Some(missing) = content.iter().find(|id| !reader.index().contains(BlobKind::Data, id)) {
             let damaged = Error::damaged(BlobKind::Data.object(*missing), Damage::Missing);
             state.set(Outcome::Damaged(damaged.to_string()));
-        } else if self.is_there(state, reader).unwrap_or(false) {
-            state.set(Outcome::Unchanged);
-        } else if content.is_empty() {
-            self.complete(state)?;
+        } else {
+            self.reuse(state, reader)?;
+            if state.is_pending() && state.remaining.load(Ordering::Relaxed) == 0 {
+                self.complete(state)?;
+            }
         }
         Ok(())
-    }
-
-    /// Whether the target has the file already, byte by byte. Its metadata is set again.
-    fn is_there(&self, state: &FileState, reader: &Reader) -> io::Result<bool> {
-        let file = self.root.open_existing(&state.path)?;
-        if file.metadata()?.len() != state.length {
-            return Ok(false);
-        }
-        let mut offset = 0;
-        let mut plain = Vec::new();
-        for id in state.node.content.as_deref().unwrap_or_default() {
-            let Some(location) = reader.index().find(BlobKind::Data, id).next() else {
-                return Ok(false);
-            };
-            let length = location.blob.plain_length() as usize;
-            if length > BLOB_LIMIT {
-                return Ok(false);
-            }
-            plain.resize(length, 0);
-            file.read_exact_at(&mut plain, offset)?;
-            if Id::of(&plain) != *id {
-                return Ok(false);
-            }
-            offset += plain.len() as u64;
-        }
-        set_metadata(&file, &state.node, self.rights)?;
-        Ok(true)
     }
 
     /// What to read, in the order in which the files need it.
@@ -177,10 +192,15 @@ impl Files {
         let mut numbers: HashMap<Id, usize> = HashMap::new();
         for (file, state) in self.states.iter().enumerate().filter(|(_, state)| state.is_pending()) {
             let mut offset = 0;
-            for id in state.node.content.as_deref().unwrap_or_default() {
+            for (at, id) in state.node.content.iter().flatten().enumerate() {
                 let Some(location) = reader.index().find(BlobKind::Data, id).next() else {
                     continue;
                 };
+                let length = location.blob.plain_length();
+                if state.has(at) {
+                    offset += length;
+                    continue;
+                }
                 let number = *numbers.entry(location.pack).or_insert_with(|| {
                     packs.push((location.pack, HashMap::new()));
                     packs.len() - 1
@@ -190,7 +210,7 @@ impl Files {
                     .entry(*id)
                     .or_insert_with(|| (location.blob, Vec::new()));
                 blob.1.push(Place { file, offset });
-                offset += location.blob.plain_length();
+                offset += length;
             }
         }
         packs
@@ -240,13 +260,19 @@ impl Files {
         for (id, places) in failed {
             let plain = reader.blob(BlobKind::Data, &id).await;
             let this = Arc::clone(self);
+            let count = Arc::clone(&written);
             blocking(move || match plain {
-                Ok(plain) => this.write(&plain, &places),
+                Ok(plain) => {
+                    count.fetch_add(plain.len() as u64 * places.len() as u64, Ordering::Relaxed);
+                    this.write(&plain, &places)
+                }
                 Err(error) => this.fail(&places, &error),
             })
             .await??;
         }
-        progress.bytes(written.load(Ordering::Relaxed));
+        let written = written.load(Ordering::Relaxed);
+        self.fetched.fetch_add(written, Ordering::Relaxed);
+        progress.bytes(written);
         Ok(())
     }
 
@@ -259,15 +285,8 @@ impl Files {
             }
             if state.is_pending() {
                 state.begun.store(true, Ordering::Relaxed);
-                let written = self.root.open_temporary(&state.temporary).and_then(|file| {
-                    // A hole is as good as zeros, and takes no room.
-                    if is_zero(plain) {
-                        Ok(())
-                    } else {
-                        file.write_all_at(plain, place.offset)
-                    }
-                });
-                self.judge(state, written)?;
+                let written = self.root.open_temporary(&state.temporary);
+                self.judge(state, written.and_then(|file| write_sparse(&file, plain, place.offset)))?;
             }
             self.one_less(state)?;
         }
@@ -300,7 +319,7 @@ impl Files {
             state.begun.store(true, Ordering::Relaxed);
             let placed = self.root.open_temporary(&state.temporary).and_then(|file| {
                 file.set_len(state.length)?;
-                set_metadata(&file, &state.node, self.rights)?;
+                self.finish(&file, state)?;
                 self.root.put_in_place(&state.temporary, &state.path)
             });
             if self.judge(state, placed)? {
@@ -313,11 +332,24 @@ impl Files {
         Ok(())
     }
 
+    /// Gives a complete file its metadata.
+    fn finish(&self, file: &File, state: &FileState) -> io::Result<()> {
+        let lacking = set_metadata(file, &state.node, self.rights)?;
+        let lacking = lacking.into_iter().map(|reason| Skipped {
+            path: state.path.clone(),
+            reason,
+        });
+        let mut all = self.lacking.lock().unwrap_or_else(PoisonError::into_inner);
+        all.extend(lacking);
+        Ok(())
+    }
+
     /// A full disk ends everything; any other failure concerns the file alone.
     fn judge(&self, state: &FileState, outcome: io::Result<()>) -> Result<bool, Error> {
         match outcome {
             Ok(()) => Ok(true),
             Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                self.full.store(true, Ordering::Relaxed);
                 self.stopped.store(true, Ordering::Relaxed);
                 Err(Error::TargetFull {
                     path: self.root.display(&state.path),
@@ -335,6 +367,19 @@ impl Files {
         self.states
             .iter()
             .map(|state| (&state.path, state.length, state.outcome().clone()))
+    }
+
+    /// How many bytes were there already, and how many came from the repository.
+    pub(super) fn figures(&self) -> (u64, u64) {
+        (
+            self.reused.load(Ordering::Relaxed),
+            self.fetched.load(Ordering::Relaxed),
+        )
+    }
+
+    /// What restored files lack of their metadata.
+    pub(super) fn take_lacking(&self) -> Vec<Skipped> {
+        std::mem::take(&mut *self.lacking.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The path of a file that has its place; `None` if it has not.
@@ -355,7 +400,9 @@ impl Files {
 impl Drop for Files {
     fn drop(&mut self) {
         for state in &self.states {
-            if state.is_pending() && state.begun.load(Ordering::Relaxed) {
+            let is_of_use = state.node.content.as_ref().is_some_and(|content| content.len() > 1);
+            let is_kept = is_of_use && !self.full.load(Ordering::Relaxed);
+            if state.is_pending() && state.begun.load(Ordering::Relaxed) && !is_kept {
                 let _ = self.root.remove(&state.temporary);
             }
         }
@@ -371,6 +418,11 @@ impl FileState {
         *self.outcome() == Outcome::Pending
     }
 
+    /// Whether a blob, by its place in the content, lies in the temporary file.
+    fn has(&self, blob: usize) -> bool {
+        self.have.get().is_some_and(|have| have[blob])
+    }
+
     fn set(&self, outcome: Outcome) {
         *self.outcome() = outcome;
     }
@@ -379,6 +431,27 @@ impl FileState {
 fn is_zero(bytes: &[u8]) -> bool {
     static ZEROS: [u8; 4096] = [0; 4096];
     bytes.chunks(ZEROS.len()).all(|part| *part == ZEROS[..part.len()])
+}
+
+/// Writes into a part of a file that holds nothing yet: a hole is as good as zeros, and takes no room.
+fn write_sparse(file: &File, plain: &[u8], offset: u64) -> io::Result<()> {
+    const PIECE: usize = 32 << 10;
+    let mut begun = None;
+    for at in (0..plain.len()).step_by(PIECE) {
+        let piece = &plain[at..plain.len().min(at + PIECE)];
+        match (is_zero(piece), begun) {
+            (true, Some(from)) => {
+                file.write_all_at(&plain[from..at], offset + from as u64)?;
+                begun = None;
+            }
+            (false, None) => begun = Some(at),
+            _ => {}
+        }
+    }
+    match begun {
+        Some(from) => file.write_all_at(&plain[from..], offset + from as u64),
+        None => Ok(()),
+    }
 }
 
 /// Cuts the blobs of a pack into runs.

@@ -7,7 +7,7 @@ use super::{DamagedFile, RestoreOptions};
 use crate::error::{Error, Object, TreeName};
 use crate::repo::{Id, Node, NodeKind, Reader, Snapshot, Tree};
 use crate::snapshots::MAX_DEPTH;
-use crate::source::Skipped;
+use crate::source::{Patterns, Skipped};
 
 /// Everything to make, each list in the order of the trees.
 #[derive(Default)]
@@ -21,6 +21,18 @@ pub(super) struct Plan {
     /// Directories that cannot be read.
     pub(super) damaged: Vec<DamagedFile>,
     pub(super) skipped: Vec<Skipped>,
+    /// Extended attributes of namespaces that were not asked for.
+    pub(super) withheld_attributes: u64,
+}
+
+/// A directory whose nodes are being looked at.
+struct Folder {
+    nodes: std::vec::IntoIter<Node>,
+    path: PathBuf,
+    /// Everything in it is wanted.
+    all: bool,
+    /// It is only there for what may be wanted in it: how long the plan was when it was entered.
+    passed_through: Option<usize>,
 }
 
 impl Plan {
@@ -31,11 +43,7 @@ impl Plan {
         snapshot: &Snapshot,
         options: &RestoreOptions,
     ) -> Result<Self, Error> {
-        let mut includes = options
-            .include
-            .iter()
-            .map(|path| Include::new(path))
-            .collect::<Result<Vec<_>, _>>()?;
+        let mut wanted = Wanted::new(options)?;
         let mut plan = Self::default();
         let mut inodes = HashMap::new();
         // A root that cannot be read leaves nothing to restore.
@@ -49,21 +57,36 @@ impl Plan {
             }
             root => root?,
         };
-        let mut open = vec![(root.nodes.into_iter(), PathBuf::new())];
-        while let Some((nodes, folder)) = open.last_mut() {
-            let Some(node) = nodes.next() else {
-                open.pop();
+        let mut open = vec![Folder {
+            nodes: root.nodes.into_iter(),
+            path: PathBuf::new(),
+            all: false,
+            passed_through: None,
+        }];
+        while let Some(folder) = open.last_mut() {
+            let Some(node) = folder.nodes.next() else {
+                let left = open.pop();
+                // Nobody wanted what lies in it.
+                if left.is_some_and(|folder| folder.passed_through == Some(plan.length())) {
+                    plan.folders.pop();
+                }
                 continue;
             };
-            let path = folder.join(&node.name);
+            let path = folder.path.join(&node.name);
             if !node.has_safe_name() {
                 let reason = "its name leads out of its directory".to_owned();
                 plan.skipped.push(Skipped { path, reason });
                 continue;
             }
-            if !Include::wants(&mut includes, &path, node.kind) {
+            let is_directory = node.kind == NodeKind::Dir;
+            if options.exclude.matches(&path, is_directory) {
                 continue;
             }
+            let all = match wanted.judge(&path, is_directory, folder.all) {
+                Want::All => true,
+                Want::Perhaps => false,
+                Want::Nothing => continue,
+            };
             if let Some(tree) = plan.add(reader, &mut inodes, options, path.clone(), node).await? {
                 if open.len() >= MAX_DEPTH {
                     plan.damaged.push(DamagedFile {
@@ -71,14 +94,29 @@ impl Plan {
                         reason: "directories are nested too deeply".to_owned(),
                     });
                 } else {
-                    open.push((tree.nodes.into_iter(), path));
+                    open.push(Folder {
+                        nodes: tree.nodes.into_iter(),
+                        path,
+                        all,
+                        passed_through: (!all).then(|| plan.length()),
+                    });
                 }
             }
         }
-        match includes.into_iter().find(|include| !include.found) {
-            Some(missing) => Err(Error::PathNotFound { path: missing.path }),
+        match wanted.missing() {
+            Some(path) => Err(Error::PathNotFound { path }),
             None => Ok(plan),
         }
+    }
+
+    /// How much there is to do and to tell.
+    fn length(&self) -> usize {
+        self.folders.len()
+            + self.files.len()
+            + self.links.len()
+            + self.specials.len()
+            + self.damaged.len()
+            + self.skipped.len()
     }
 
     /// Adds a node; a directory's tree is returned.
@@ -90,6 +128,10 @@ impl Plan {
         path: PathBuf,
         node: Node,
     ) -> Result<Option<Tree>, Error> {
+        let withheld = node.extended_attributes.iter();
+        self.withheld_attributes += withheld
+            .filter(|attribute| !options.attributes.takes(&attribute.name))
+            .count() as u64;
         let mut skip = |path, reason: &str| {
             self.skipped.push(Skipped {
                 path,
@@ -140,37 +182,78 @@ impl Plan {
     }
 }
 
-/// A path that is wanted, with everything under it.
-struct Include {
-    path: PathBuf,
-    found: bool,
+/// What is wanted of the snapshot.
+struct Wanted<'a> {
+    paths: Vec<(PathBuf, bool)>,
+    patterns: &'a Patterns,
+    fitted: Vec<bool>,
 }
 
-impl Include {
-    fn new(path: &Path) -> Result<Self, Error> {
-        let mut clean = PathBuf::new();
-        for component in path.components() {
-            match component {
-                Component::Normal(name) => clean.push(name),
-                Component::RootDir | Component::CurDir => {}
-                _ => return Err(Error::PathNotFound { path: path.to_owned() }),
-            }
-        }
+/// How much of an item is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Want {
+    /// It, with what lies under it.
+    All,
+    /// A directory: perhaps something in it.
+    Perhaps,
+    Nothing,
+}
+
+impl<'a> Wanted<'a> {
+    fn new(options: &'a RestoreOptions) -> Result<Self, Error> {
+        let paths = options.include.iter().map(|path| Ok((clean(path)?, false)));
         Ok(Self {
-            path: clean,
-            found: false,
+            paths: paths.collect::<Result<_, Error>>()?,
+            patterns: &options.include_patterns,
+            fitted: vec![false; options.include_patterns.patterns().len()],
         })
     }
 
-    /// Whether anybody wants the item, or (for a directory) something in it.
-    fn wants(includes: &mut [Self], path: &Path, kind: NodeKind) -> bool {
-        if includes.is_empty() {
-            return true;
+    /// `all`: the directory that the item lies in is wanted as a whole.
+    fn judge(&mut self, path: &Path, is_directory: bool, all: bool) -> Want {
+        let (mut under, mut above) = (all, false);
+        for (wanted, found) in &mut self.paths {
+            let fits = path.starts_with(&*wanted);
+            *found |= fits;
+            under |= fits;
+            above |= wanted.starts_with(path);
         }
-        includes.iter_mut().fold(false, |wanted, include| {
-            let under = path.starts_with(&include.path);
-            include.found |= under;
-            wanted | under | (kind == NodeKind::Dir && include.path.starts_with(path))
-        })
+        for fitting in self.patterns.matching(path, is_directory) {
+            self.fitted[fitting] = true;
+            under = true;
+        }
+        if under || (self.paths.is_empty() && self.patterns.is_empty()) {
+            Want::All
+        } else if is_directory && (above || !self.patterns.is_empty()) {
+            Want::Perhaps
+        } else {
+            Want::Nothing
+        }
     }
+
+    /// Something that was asked for and is not there.
+    fn missing(self) -> Option<PathBuf> {
+        let path = self.paths.into_iter().find(|(_, found)| !found).map(|(path, _)| path);
+        let pattern = || {
+            Some(
+                self.patterns.patterns()[self.fitted.iter().position(|fitted| !fitted)?]
+                    .clone()
+                    .into(),
+            )
+        };
+        path.or_else(pattern)
+    }
+}
+
+/// A path inside the snapshot, without a slash at its front.
+fn clean(path: &Path) -> Result<PathBuf, Error> {
+    let mut clean = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => clean.push(name),
+            Component::RootDir | Component::CurDir => {}
+            _ => return Err(Error::PathNotFound { path: path.to_owned() }),
+        }
+    }
+    Ok(clean)
 }

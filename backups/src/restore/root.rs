@@ -4,27 +4,54 @@
 //! (`openat2` with `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS`), so that neither the snapshot nor somebody who changes the
 //! target meanwhile can lead a write elsewhere.
 
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
-use crate::repo::{Node, NodeKind, host};
+use crate::Namespaces;
+use crate::attributes::{self, Carrier, Changes};
+use crate::repo::{Id, Node, NodeKind, host};
 
-/// How the names of files begin that are not complete yet.
+/// How the names of files begin that are not complete yet. What follows is the process that writes it, a number that
+/// this process chose for itself, a counter and, for files whose content is worth being taken over, a key of the content.
 const TEMPORARY: &str = ".opsctl-restore-";
+
+/// Tells our files from those of a former process with the same number, as processes in containers have.
+static OURSELVES: LazyLock<u32> = LazyLock::new(rand::random);
 
 /// What of the metadata is restored.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rights {
     pub(super) setuid: bool,
     pub(super) owners: bool,
+    pub(super) attributes: Namespaces,
+}
+
+/// What interrupted restores left: by the directory and by the key of the content.
+#[derive(Debug, Default)]
+pub(super) struct Leftovers(HashMap<(PathBuf, String), Vec<PathBuf>>);
+
+impl Leftovers {
+    /// What was written of this content, in the directory that it belongs to.
+    pub(super) fn take(&mut self, path: &Path, key: &str) -> Option<PathBuf> {
+        let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+        self.0.get_mut(&(folder, key.to_owned()))?.pop()
+    }
+
+    /// All that nobody took.
+    pub(super) fn rest(&mut self) -> Vec<PathBuf> {
+        std::mem::take(&mut self.0).into_values().flatten().collect()
+    }
 }
 
 /// An open directory to write into.
@@ -100,36 +127,82 @@ impl Root {
     }
 
     /// Makes a directory, for us alone until its metadata is set. One that is there stays; what a killed restore left
-    /// unfinished in it is removed.
-    pub(super) fn make_folder(&self, path: &Path) -> io::Result<()> {
+    /// unfinished in it is found.
+    pub(super) fn make_folder(&self, path: &Path, leftovers: &mut Leftovers) -> io::Result<()> {
         let (folder, name) = self.parent(path)?;
         match rustix::fs::mkdirat(&folder, name, Mode::RWXU) {
-            Err(Errno::EXIST) => self.sweep(path),
+            Err(Errno::EXIST) => self.sweep(path, leftovers),
             made => Ok(made?),
         }
     }
 
-    /// Removes what a killed restore left in a directory. Fails if it is no directory.
-    pub(super) fn sweep(&self, path: &Path) -> io::Result<()> {
+    /// Finds what a killed restore left in a directory, and removes what is of no use. Fails if it is no directory.
+    pub(super) fn sweep(&self, path: &Path, leftovers: &mut Leftovers) -> io::Result<()> {
         let folder = self.open_beneath(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
         for entry in rustix::fs::Dir::read_from(&folder)? {
             let entry = entry?;
             let name = OsStr::from_bytes(entry.file_name().to_bytes());
-            let left = name
-                .to_str()
-                .and_then(|name| name.strip_prefix(TEMPORARY)?.split('-').next()?.parse().ok());
-            if left.is_some_and(|pid| !host::process_exists(pid)) {
-                rustix::fs::unlinkat(&folder, name, AtFlags::empty())?;
+            let Some(left) = name.to_str().and_then(|name| name.strip_prefix(TEMPORARY)) else {
+                continue;
+            };
+            let mut words = left.split('-');
+            let (pid, process, key) = (words.next(), words.next(), words.nth(1));
+            let Some(pid) = pid.and_then(|pid| pid.parse().ok()) else {
+                continue;
+            };
+            let is_ours = pid == host::pid() && process == Some(&format!("{:08x}", *OURSELVES));
+            if is_ours || (pid != host::pid() && host::process_exists(pid)) {
+                continue;
             }
+            match key {
+                Some(key) => {
+                    let place = (path.to_owned(), key.to_owned());
+                    leftovers.0.entry(place).or_default().push(path.join(name));
+                }
+                None => rustix::fs::unlinkat(&folder, name, AtFlags::empty())?,
+            }
+        }
+        // A restore that was cut at its end has given it its mode already.
+        let mode = Mode::from_raw_mode(rustix::fs::fstat(&folder)?.st_mode);
+        if !path.as_os_str().is_empty() && !mode.contains(Mode::RWXU) {
+            rustix::fs::fchmod(&folder, mode | Mode::RWXU)?;
         }
         Ok(())
     }
 
-    /// Where a file is written until it is complete: beside its place.
+    /// Where something is made until it is complete: beside its place.
     pub(super) fn temporary_beside(path: &Path) -> PathBuf {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        path.with_file_name(OsString::from(format!("{TEMPORARY}{}-{number}", host::pid())))
+        let process = *OURSELVES;
+        path.with_file_name(OsString::from(format!(
+            "{TEMPORARY}{}-{process:08x}-{number}",
+            host::pid()
+        )))
+    }
+
+    /// The same for content that is worth being taken over by the next restore, with the key that finds it.
+    pub(super) fn temporary_of(path: &Path, content: &[Id]) -> (PathBuf, String) {
+        if content.len() <= 1 {
+            return (Self::temporary_beside(path), String::new());
+        }
+        let ids: Vec<u8> = content.iter().flat_map(|id| *id.as_bytes()).collect();
+        let mut key = Id::of(&ids).to_string();
+        key.truncate(16);
+        let mut temporary = Self::temporary_beside(path).into_os_string();
+        temporary.push(format!("-{key}"));
+        (temporary.into(), key)
+    }
+
+    /// Takes over what an interrupted restore wrote, under a new name. Only a plain file of ours with no other name.
+    pub(super) fn take_over(&self, left: &Path, temporary: &Path) -> io::Result<File> {
+        let file = File::from(self.open_beneath(left, OFlags::RDWR | OFlags::NONBLOCK, Mode::empty())?);
+        let metadata = file.metadata()?;
+        if !metadata.is_file() || metadata.nlink() != 1 || metadata.uid() != host::user().0 {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        self.put_in_place(left, temporary)?;
+        Ok(file)
     }
 
     /// Opens a temporary file, made by whoever comes first.
@@ -175,8 +248,8 @@ impl Root {
         placed
     }
 
-    /// Makes a symbolic link, pipe or device node.
-    pub(super) fn make_special(&self, path: &Path, node: &Node, rights: Rights) -> io::Result<()> {
+    /// Makes a symbolic link, pipe or device node, and says what it lacks.
+    pub(super) fn make_special(&self, path: &Path, node: &Node, rights: Rights) -> io::Result<Vec<String>> {
         let temporary = Self::temporary_beside(path);
         let (folder, name) = self.parent(&temporary)?;
         let kind = match node.kind {
@@ -186,7 +259,7 @@ impl Root {
             _ => None,
         };
         match kind {
-            Some(kind) => rustix::fs::mknodat(&folder, name, kind, permissions(node, rights), node.device)?,
+            Some(kind) => rustix::fs::mknodat(&folder, name, kind, permissions(node, rights, false), node.device)?,
             None => rustix::fs::symlinkat(node.link_target(), &folder, name)?,
         }
         let finished = (|| {
@@ -194,11 +267,16 @@ impl Root {
                 let (user, group) = owners(node);
                 rustix::fs::chownat(&folder, name, user, group, AtFlags::SYMLINK_NOFOLLOW)?;
             }
+            let open = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name);
+            let carrier = Carrier::Path(&open);
+            let lacking = Changes::plan(carrier, &node.extended_attributes, rights.attributes).apply();
             if kind.is_some() {
-                rustix::fs::chmodat(&folder, name, permissions(node, rights), AtFlags::empty())?;
+                let mode = permissions(node, rights, attributes::has_acl(carrier));
+                rustix::fs::chmodat(&folder, name, mode, AtFlags::empty())?;
             }
             rustix::fs::utimensat(&folder, name, &times(node), AtFlags::SYMLINK_NOFOLLOW)?;
-            self.put_in_place(&temporary, path)
+            self.put_in_place(&temporary, path)?;
+            Ok(lacking)
         })();
         if finished.is_err() {
             self.remove(&temporary)?;
@@ -206,8 +284,8 @@ impl Root {
         finished
     }
 
-    /// Gives a directory its metadata, after everything in it was written.
-    pub(super) fn finish_folder(&self, path: &Path, node: &Node, rights: Rights) -> io::Result<()> {
+    /// Gives a directory its metadata, after everything in it was written, and says what it lacks.
+    pub(super) fn finish_folder(&self, path: &Path, node: &Node, rights: Rights) -> io::Result<Vec<String>> {
         set_metadata(
             &self.open_beneath(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?,
             node,
@@ -221,20 +299,35 @@ impl Root {
     }
 }
 
-/// Owner, permissions and times, in the order in which one does not undo the other.
-pub(super) fn set_metadata(file: impl AsFd, node: &Node, rights: Rights) -> io::Result<()> {
+/// Owner, attributes, permissions and times, in the order in which one does not undo the other. Says what is lacking.
+pub(super) fn set_metadata(file: impl AsFd, node: &Node, rights: Rights) -> io::Result<Vec<String>> {
     if rights.owners {
         let (user, group) = owners(node);
         rustix::fs::fchown(&file, user, group)?;
     }
-    rustix::fs::fchmod(&file, permissions(node, rights))?;
+    let carrier = Carrier::Open(file.as_fd());
+    let changes = Changes::plan(carrier, &node.extended_attributes, rights.attributes);
+    let mut lacking = Vec::new();
+    if !changes.are_none() {
+        // The owner, too, must have the right to write.
+        rustix::fs::fchmod(&file, Mode::RWXU)?;
+        lacking = changes.apply();
+    }
+    rustix::fs::fchmod(&file, permissions(node, rights, attributes::has_acl(carrier)))?;
     rustix::fs::futimens(&file, &times(node))?;
-    Ok(())
+    Ok(lacking)
 }
 
-fn permissions(node: &Node, rights: Rights) -> Mode {
+/// Where an item has not got its ACL, the group's bits are those of the group, not those of the ACL's mask.
+fn permissions(node: &Node, rights: Rights, has_acl: bool) -> Mode {
     let kept = if rights.setuid { 0o7777 } else { 0o1777 };
-    Mode::from_raw_mode(node.permissions() & kept)
+    let mode = node.permissions() & kept;
+    let group = if has_acl {
+        None
+    } else {
+        attributes::group_bits(&node.extended_attributes)
+    };
+    Mode::from_raw_mode(group.map_or(mode, |group| mode & !0o070 | group))
 }
 
 fn owners(node: &Node) -> (Option<Uid>, Option<Gid>) {

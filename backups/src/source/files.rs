@@ -4,7 +4,11 @@
 //! walk. A file that looks as it did in the parent snapshot (size, times, inode) is not read again.
 
 mod metadata;
+mod options;
+mod sparse;
 mod walk;
+
+pub use options::{FilesOptions, Marker};
 
 use std::fs::File;
 use std::io;
@@ -19,9 +23,10 @@ use rustix::fs::OFlags;
 
 use super::{Excludes, Skipped, Source, SourceError, Verification, Written};
 use crate::Error;
-use crate::repo::{Id, Node, NodeKind, ReadFailure, Tree, Writer};
+use crate::repo::{Content, Id, Node, NodeKind, ReadFailure, Tree, Writer};
 use crate::threads::blocking;
 use metadata::Accounts;
+use sparse::{Part, PartReader};
 use walk::Event;
 
 /// So many files are in hand at once.
@@ -30,13 +35,22 @@ const FILES_AT_ONCE: usize = 8;
 /// Files and directories.
 pub struct FilesSource {
     roots: Vec<PathBuf>,
-    excludes: Excludes,
+    options: FilesOptions,
 }
 
 impl FilesSource {
     /// These absolute paths, without what the patterns exclude. Their last names must differ.
     pub fn new(roots: Vec<PathBuf>, excludes: Excludes) -> Self {
-        Self { roots, excludes }
+        let options = FilesOptions {
+            excludes,
+            ..FilesOptions::default()
+        };
+        Self::with(roots, options)
+    }
+
+    /// These absolute paths, saved as the options say. Their last names must differ.
+    pub fn with(roots: Vec<PathBuf>, options: FilesOptions) -> Self {
+        Self { roots, options }
     }
 
     fn refuse_same_names(&self) -> Result<(), SourceError> {
@@ -62,13 +76,13 @@ impl Source for FilesSource {
     }
 
     fn excludes(&self) -> Vec<String> {
-        self.excludes.patterns().to_vec()
+        self.options.excludes.patterns().to_vec()
     }
 
     async fn write(&self, into: &Writer<'_>) -> Result<Written, Error> {
         self.refuse_same_names()?;
         let accounts = Arc::new(Accounts::default());
-        let mut events = walk::start(self.roots.clone(), self.excludes.clone(), accounts);
+        let mut events = walk::start(self.roots.clone(), self.options.clone(), accounts);
         let root = match into.parent() {
             Some(snapshot) => into.parent_tree(&snapshot.tree).await,
             None => None,
@@ -196,9 +210,9 @@ fn unchanged<'a>(node: &Node, parent: &'a Node) -> Option<&'a [Id]> {
 
 async fn save_file(into: &Writer<'_>, path: PathBuf, mut node: Node, is_new: bool) -> Result<Saved, Error> {
     let to_open = path.clone();
-    let opened = blocking(move || open(&to_open)).await?;
-    let (file, again) = match opened.and_then(|file| Ok((file.try_clone()?, file))) {
-        Ok(opened) => opened,
+    let opened = blocking(move || open(&to_open).map(|file| (sparse::parts(&file), file)));
+    let (parts, file) = match opened.await? {
+        Ok((parts, file)) => (parts, Arc::new(file)),
         Err(error) => {
             return Ok(Saved::Skipped(Skipped {
                 path,
@@ -206,7 +220,7 @@ async fn save_file(into: &Writer<'_>, path: PathBuf, mut node: Node, is_new: boo
             }));
         }
     };
-    let content = match into.save(file).await {
+    let content = match save_parts(into, &file, parts).await {
         Ok(content) => content,
         Err(ReadFailure::Reader(error)) => {
             return Ok(Saved::Skipped(Skipped {
@@ -217,7 +231,7 @@ async fn save_file(into: &Writer<'_>, path: PathBuf, mut node: Node, is_new: boo
         Err(ReadFailure::Engine(error)) => return Err(error),
     };
     // The node keeps the times from before the reading, so that the next backup reads a changed file again.
-    let after = again.metadata();
+    let after = file.metadata();
     let changed = content.size != node.size
         || after.is_ok_and(|after| metadata::time(after.mtime(), after.mtime_nsec()) != node.mtime);
     node.size = content.size;
@@ -237,6 +251,20 @@ async fn save_file(into: &Writer<'_>, path: PathBuf, mut node: Node, is_new: boo
     } else {
         Saved::Node(node)
     })
+}
+
+async fn save_parts(into: &Writer<'_>, file: &Arc<File>, parts: Vec<Part>) -> Result<Content, ReadFailure> {
+    let mut content = Content::default();
+    for part in parts {
+        content.append(match part {
+            Part::Data { from, to } => {
+                let file = Arc::clone(file);
+                into.save(PartReader { file, from, to }).await?
+            }
+            Part::Zeros(times) => into.save_zeros(times).await?,
+        });
+    }
+    Ok(content)
 }
 
 /// Opens a file that was a regular one when it was walked over. What took its place since is refused without harm:

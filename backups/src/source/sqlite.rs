@@ -10,27 +10,25 @@
 
 mod copy;
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
+use super::stream::{Hashing, Passed, compare, stream_node};
 use super::{Source, SourceError, Verification, VerifiedCheck, Written};
 use crate::progress::Phase;
-use crate::repo::{Content, Node, NodeKind, ReadFailure, Tree, Writer, host};
+use crate::repo::{ReadFailure, Tree, Writer, host};
 use crate::threads::blocking;
 use crate::{Error, clock};
 
-/// The name of the manifest in the snapshot.
-pub const MANIFEST: &str = "manifest.json";
+pub use super::stream::MANIFEST;
 
 /// One database.
 pub struct SqliteSource {
@@ -126,12 +124,12 @@ impl Source for SqliteSource {
             path: staging.file.clone(),
             source,
         };
-        let hash = Arc::new(Mutex::new(Sha256::new()));
+        let passed = Passed::default();
         let copy = File::open(&staging.file).map_err(failed)?;
         let content = match into
             .save(Hashing {
                 inner: copy,
-                hash: Arc::clone(&hash),
+                passed: passed.clone(),
             })
             .await
         {
@@ -139,13 +137,12 @@ impl Source for SqliteSource {
             Err(ReadFailure::Engine(error)) => return Err(error),
             Err(ReadFailure::Reader(error)) => return Err(failed(error).into()),
         };
-        let sha256 = hex::encode(hash.lock().unwrap_or_else(PoisonError::into_inner).clone().finalize());
         let manifest = Manifest {
             schema: "opsctl.source/v1".to_owned(),
             kind: self.kind().to_owned(),
             name: name.to_string_lossy().into_owned(),
             length_bytes: content.size,
-            sha256,
+            sha256: passed.sha256(),
             tool_version: concat!("opsctl ", env!("CARGO_PKG_VERSION")).to_owned(),
             sqlite_version: rusqlite::version().to_owned(),
             taken_at,
@@ -179,38 +176,6 @@ impl Source for SqliteSource {
     }
 }
 
-/// The node of a stream, made after its end: true size, mode 0600.
-fn stream_node(name: OsString, content: Content, time: Timestamp) -> Node {
-    let mut node = Node::new(name, NodeKind::File, 0o600);
-    let (uid, gid) = host::user();
-    (node.uid, node.gid) = (uid, gid);
-    (node.user, node.group) = (
-        host::user_name(uid).unwrap_or_default(),
-        host::group_name(gid).unwrap_or_default(),
-    );
-    (node.mtime, node.atime, node.ctime) = (time, time, time);
-    (node.size, node.links) = (content.size, 1);
-    node.content = Some(content.blobs);
-    node
-}
-
-/// A reader that hashes what passes.
-struct Hashing<R> {
-    inner: R,
-    hash: Arc<Mutex<Sha256>>,
-}
-
-impl<R: Read> Read for Hashing<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        self.hash
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .update(&buffer[..count]);
-        Ok(count)
-    }
-}
-
 fn verify(file: &Path, manifest: &Path) -> Vec<VerifiedCheck> {
     let check = |name, outcome: Result<Option<String>, String>| VerifiedCheck {
         name,
@@ -227,14 +192,6 @@ fn verify(file: &Path, manifest: &Path) -> Vec<VerifiedCheck> {
             foreign_keys(file).map_err(|error| error.to_string()),
         ),
     ]
-}
-
-fn compare(file: &Path, manifest: &Path) -> io::Result<Option<String>> {
-    let manifest: Manifest = serde_json::from_slice(&fs::read(manifest)?)?;
-    let mut hash = Sha256::new();
-    let length = io::copy(&mut File::open(file)?, &mut hash)?;
-    let same = length == manifest.length_bytes && hex::encode(hash.finalize()) == manifest.sha256;
-    Ok((!same).then(|| "the file is not the one that was saved".to_owned()))
 }
 
 fn foreign_keys(file: &Path) -> rusqlite::Result<Option<String>> {

@@ -254,7 +254,7 @@ async fn a_diff_names_what_changed_and_a_dump_is_what_was_saved() {
         repository.snapshot(&first.snapshot).await.unwrap(),
         repository.snapshot(&second.snapshot).await.unwrap(),
     );
-    let changes = snapshots::diff(&repository, &before, &after).await.unwrap();
+    let changes = snapshots::diff(&repository, &before, &after).await.unwrap().changes;
     use snapshots::ChangeKind::*;
     let named: Vec<_> = changes
         .iter()

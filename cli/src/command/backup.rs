@@ -39,11 +39,13 @@ fn help() -> String {
          # The stores of one service\n  opsctl backup orders\n\n\
          A snapshot appears once all its data is durable, never before. The first backup makes the repository;\n\
          its password comes from where opsctl.toml says, and only `opsctl init` makes a password file.\n\
-         SQLite databases are copied while they are written to.\n\n{}",
+         SQLite databases are copied while they are written to. What a command prints counts only if it ends with\n\
+         status 0. Files that cannot be read are listed; the snapshot is then partial (3).\n\n{}",
         Exit::section(&[
             Exit::Failed,
             Exit::Usage,
             Exit::Partial,
+            Exit::Unreachable,
             Exit::Locked,
             Exit::Interrupted
         ])
@@ -147,11 +149,10 @@ fn plan(context: &Context, config: &Config, stores: &[&Datastore], repository: &
         stores
             .iter()
             .map(|store| {
-                let path = store
-                    .path
-                    .as_deref()
-                    .map(|path| context.shown(path))
-                    .unwrap_or_default();
+                let path = match (&store.command, &store.path) {
+                    (Some(keys), _) => keys.command.first().cloned().unwrap_or_default(),
+                    (None, path) => path.as_deref().map(|path| context.shown(path)).unwrap_or_default(),
+                };
                 format!(
                     "would back up {} ({}, {path}) to {repository}\n",
                     store.name,
@@ -171,7 +172,7 @@ async fn save(
     engine: &Engine,
     cancel: &tokio_util::sync::CancellationToken,
 ) -> Result<Saved, Failure> {
-    let source = repository::source(config, store)?;
+    let source = repository::source_to_save(context, config, store)?;
     let mut tags = vec![
         repository::store_tag(&store.name),
         repository::environment_tag(&config.environment.name),

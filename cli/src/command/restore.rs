@@ -7,7 +7,8 @@ mod replace;
 use std::path::PathBuf;
 
 use backups::snapshots::{self, SnapshotFilter, SnapshotRecord};
-use backups::{Error, Repository as Engine};
+use backups::source::{PatternError, Patterns};
+use backups::{Error, Namespace, Namespaces, Repository as Engine, RestoreOptions};
 
 use crate::config::{self, Config, Datastore};
 use crate::consent::ConsentArgs;
@@ -30,16 +31,24 @@ pub(crate) struct Args {
     snapshot: String,
 
     /// Put it in place of the original: stops the services that use it, swaps, starts them, keeps the old
-    #[arg(long, conflicts_with_all = ["into", "include"])]
+    #[arg(long, conflicts_with_all = ["into", "include", "exclude"])]
     replace: bool,
 
     /// Restore into this folder instead of beside the original
     #[arg(long, value_name = "FOLDER")]
     into: Option<PathBuf>,
 
-    /// Only this path inside the snapshot, and what lies under it
+    /// Only this path inside the snapshot, or what fits a pattern such as `*.png`, and what lies under it
     #[arg(long, value_name = "PATH")]
     include: Vec<PathBuf>,
+
+    /// Not what fits this pattern, nor what lies under it
+    #[arg(long, value_name = "PATTERN")]
+    exclude: Vec<String>,
+
+    /// Also what is restored on request only
+    #[arg(long, value_name = "WHAT", value_delimiter = ',')]
+    with: Vec<With>,
 
     /// Say what would be done, and do nothing
     #[arg(short = 'n', long)]
@@ -49,12 +58,67 @@ pub(crate) struct Args {
     consent: ConsentArgs,
 }
 
+/// What may give somebody rights, or needs them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum With {
+    /// Users and groups by their numbers
+    Owners,
+    /// The setuid and setgid bits
+    Setuid,
+    /// Device nodes
+    Devices,
+    /// Extended attributes `security.*`: capabilities, labels
+    Security,
+    /// Extended attributes `trusted.*`
+    Trusted,
+}
+
+impl Args {
+    /// Whether the snapshot is wanted as a whole.
+    fn wants_all(&self) -> bool {
+        self.include.is_empty() && self.exclude.is_empty()
+    }
+
+    /// What the engine is asked for.
+    fn options(&self) -> Result<RestoreOptions, Failure> {
+        let unusable = |error: PatternError| Failure::usage("usage", "a pattern cannot be used").because(&error);
+        let (patterns, paths): (Vec<_>, Vec<_>) = self
+            .include
+            .iter()
+            .cloned()
+            .partition(|path| Patterns::is_pattern(path));
+        let patterns = patterns.iter().map(|pattern| pattern.to_string_lossy());
+        let chosen = |with| self.with.contains(&with);
+        let mut attributes = Namespaces::default();
+        for (with, namespace) in [
+            (With::Security, Namespace::Security),
+            (With::Trusted, Namespace::Trusted),
+        ] {
+            if chosen(with) {
+                attributes = attributes.with(namespace);
+            }
+        }
+        Ok(RestoreOptions {
+            include: paths,
+            include_patterns: Patterns::new(patterns).map_err(unusable)?,
+            exclude: Patterns::new(&self.exclude).map_err(unusable)?,
+            attributes,
+            setuid: chosen(With::Setuid),
+            devices: chosen(With::Devices),
+            owners: chosen(With::Owners),
+            durable: self.replace,
+        })
+    }
+}
+
 fn help() -> String {
     format!(
         "Examples:\n  # Beside the original, verified; nothing is replaced\n  opsctl restore orders-db\n\n  \
          # In place: holds orders down, swaps, starts it again, keeps the old database\n  \
          opsctl restore orders-db --replace --yes\n\n  \
-         # One folder of an older snapshot, elsewhere\n  opsctl restore uploads --snapshot 7f3a91c2 --include uploads/2026 --into /tmp/look\n\n\
+         # One folder of an older snapshot, elsewhere\n  opsctl restore uploads --snapshot 7f3a91c2 --include uploads/2026 --into /tmp/look\n\n  \
+         # All pictures but the small ones\n  opsctl restore uploads --include '*.png' --exclude thumbnails/ --into /tmp/look\n\n\
+         Everything is verified while it is written. Interrupted, the same command goes on where it stopped.\n\
          While --replace runs, requests to the service get 503 with Retry-After. Ctrl-C puts everything back.\n\n{}",
         Exit::section(&[
             Exit::Failed,

@@ -37,7 +37,7 @@ pub(crate) enum Origin {
 
 impl Origin {
     /// The folder that relative paths start from, if a file is the origin.
-    pub(super) fn folder(&self) -> Option<&Path> {
+    pub(crate) fn folder(&self) -> Option<&Path> {
         match self {
             Self::File { folder, .. } => Some(folder),
             Self::Variable(_) | Self::Flag(_) | Self::Default => None,

@@ -26,7 +26,7 @@ pub(crate) const VARIABLES: [(&str, &str); 5] = [
 ];
 
 /// Keys that no variable sets: they decide what runs, where, and who is asked.
-const SEALED: [&str; 6] = ["command", "build", "unit", "cwd", "protected", "server"];
+const SEALED: [&str; 7] = ["command", "build", "unit", "cwd", "variables", "protected", "server"];
 
 /// From the merged files to the typed configuration of the chosen environment.
 pub(super) fn resolve(

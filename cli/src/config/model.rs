@@ -11,6 +11,7 @@ use super::document::Origin;
 use super::finding::Shown;
 use super::kubernetes::{Cluster, Kubernetes};
 use super::secret::SecretSource;
+use super::sources::{CommandKeys, FilesKeys};
 
 /// Everything that holds in the chosen environment.
 #[derive(Debug, Clone)]
@@ -250,6 +251,10 @@ pub(crate) struct Datastore {
     pub(crate) path: Option<PathBuf>,
     /// What a `files` store leaves out.
     pub(crate) exclude: Vec<String>,
+    /// How else a `files` store is saved.
+    pub(crate) files: FilesKeys,
+    /// What a `command` store runs.
+    pub(crate) command: Option<CommandKeys>,
 }
 
 /// The kinds of datastore.

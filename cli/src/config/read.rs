@@ -12,9 +12,10 @@ use super::model::{
 };
 use super::secret::SecretSource;
 use super::section::Section;
+use super::sources::FilesKeys;
 use super::suggest::suggestion;
 use super::values::{Address, Label, Percent, Rate, Span};
-use super::{criteria, kubernetes};
+use super::{criteria, kubernetes, sources};
 
 /// `[env.NAME]`.
 pub(super) fn environment(name: &str, section: Section<'_>) -> Environment {
@@ -219,7 +220,14 @@ pub(super) fn datastore(name: &str, section: Section<'_>) -> Option<Datastore> {
     };
     let exclude = section.optional("exclude").unwrap_or_default();
     let _: Option<SecretSource> = section.optional("dsn");
-    let _: Option<Vec<String>> = section.optional("command");
+    let files = match kind {
+        Some(DatastoreKind::Files) => sources::files(&section),
+        _ => FilesKeys::default(),
+    };
+    let command = match kind {
+        Some(DatastoreKind::Command) => Some(sources::command(name, &section)?),
+        _ => None,
+    };
     if let Some(objectives) = section.section("objectives") {
         // Measured by restore drills, which are not here yet.
         for key in ["rpo", "rto"] {
@@ -246,6 +254,8 @@ pub(super) fn datastore(name: &str, section: Section<'_>) -> Option<Datastore> {
         kind: kind?,
         path,
         exclude,
+        files,
+        command,
     })
 }
 

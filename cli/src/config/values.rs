@@ -167,6 +167,53 @@ impl FromNode for Span {
     }
 }
 
+/// A number of bytes such as `100MB` or `1.5 GiB`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Size(pub(super) u64);
+
+impl FromNode for Size {
+    fn from_node(node: &Node, findings: &Findings) -> Option<Self> {
+        let text = match &node.value {
+            Value::String(text) => text.clone(),
+            Value::Integer(bytes) => bytes.to_string(),
+            _ => return expected(node, findings, "a size such as \"100MB\""),
+        };
+        let text = text.trim();
+        let digits = text
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(text.len());
+        let (number, unit) = text.split_at(digits);
+        let factor: Option<f64> = match unit.trim() {
+            "" | "B" => Some(1.0),
+            "kB" | "KB" => Some(1e3),
+            "MB" => Some(1e6),
+            "GB" => Some(1e9),
+            "TB" => Some(1e12),
+            "K" | "KiB" => Some(1024_f64),
+            "M" | "MiB" => Some(1024_f64.powi(2)),
+            "G" | "GiB" => Some(1024_f64.powi(3)),
+            "T" | "TiB" => Some(1024_f64.powi(4)),
+            _ => None,
+        };
+        let bytes = number
+            .parse::<f64>()
+            .ok()
+            .zip(factor)
+            .map(|(number, factor)| number * factor);
+        if let Some(bytes) = bytes.filter(|bytes| *bytes < 9e18) {
+            return Some(Self(bytes as u64));
+        }
+        findings.error(
+            &node.origin,
+            format!("`{text}` is no size: expected a number with a unit, such as \"100MB\" or \"1GiB\""),
+        );
+        None
+    }
+    fn shown(&self) -> String {
+        quoted(&format!("{}B", self.0))
+    }
+}
+
 /// A ratio written as a percentage such as `99.9%`; kept as 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
 pub(super) struct Percent(pub(super) f64);

@@ -1,6 +1,7 @@
 //! What is told of a backup, restore or check that failed.
 
 use backups::source::SourceError;
+use backups::source::command::CommandFailure;
 use backups::{Damage, Error, Object, StoreError};
 
 use crate::error::Failure;
@@ -57,7 +58,15 @@ fn damaged(failure: Failure, object: Object, damage: Damage) -> Failure {
 
 fn source_exit(source: &SourceError) -> Exit {
     match source {
-        SourceError::Read { .. } | SourceError::NotA { .. } | SourceError::SameName { .. } => Exit::Usage,
+        SourceError::Read { .. }
+        | SourceError::NotA { .. }
+        | SourceError::SameName { .. }
+        | SourceError::Program { .. } => Exit::Usage,
+        SourceError::Command {
+            failure: CommandFailure::Timeout(_),
+            ..
+        } => Exit::Unreachable,
+        SourceError::Command { .. } => Exit::Failed,
         SourceError::Database { .. }
         | SourceError::DatabaseDamaged { .. }
         | SourceError::StagingFull { .. }
@@ -76,6 +85,12 @@ fn source(failure: Failure, source: &SourceError) -> Failure {
         SourceError::StagingFull { .. } => {
             failure.help("a backup of a database needs as much free space as the database, beside opsctl.toml")
         }
+        SourceError::Program { .. } => {
+            failure.help("`command` in opsctl.toml says what is run: `opsctl config show datastore`")
+        }
+        SourceError::Command { said, .. } => failure
+            .details(said.lines().map(str::to_owned))
+            .help("no snapshot was made, and earlier ones are untouched; put the command right and run the same again"),
         SourceError::Database { .. } | SourceError::Staging { .. } | SourceError::SameName { .. } => failure,
     }
 }

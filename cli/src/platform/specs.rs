@@ -99,23 +99,9 @@ pub(crate) fn find(context: &Context, service: &Service, command: &[String]) -> 
             format!("service `{}` has an empty command", service.name),
         ));
     };
-    let beside = context.executable()?.parent().unwrap_or(Path::new("/")).join(name);
-    let (path, from_path) = if name.contains('/') {
-        (Some(service.folder.join(name)).filter(|path| runnable(path)), false)
-    } else if runnable(&beside) {
-        (Some(beside), false)
-    } else {
-        let folders = context
-            .env("PATH")
-            .unwrap_or_default()
-            .split(':')
-            .filter(|folder| !folder.is_empty());
-        (
-            folders
-                .map(|folder| Path::new(folder).join(name))
-                .find(|path| runnable(path)),
-            true,
-        )
+    let (path, from_path) = match locate(context, &service.folder, name)? {
+        Some((path, from_path)) => (Some(path), from_path),
+        None => (None, true),
     };
     let path = path.ok_or_else(|| {
         let failure = Failure::usage(
@@ -136,6 +122,24 @@ pub(crate) fn find(context: &Context, service: &Service, command: &[String]) -> 
         copy: !from_path && is_binary(&path),
         command: found,
     })
+}
+
+/// The program that a name means in a file of this folder, and whether it was found on PATH.
+pub(crate) fn locate(context: &Context, folder: &Path, name: &str) -> Result<Option<(PathBuf, bool)>, Failure> {
+    let beside = context.executable()?.parent().unwrap_or(Path::new("/")).join(name);
+    if name.contains('/') {
+        return Ok(Some((folder.join(name), false)).filter(|(path, _)| runnable(path)));
+    }
+    if runnable(&beside) {
+        return Ok(Some((beside, false)));
+    }
+    let folders = context
+        .env("PATH")
+        .unwrap_or_default()
+        .split(':')
+        .filter(|folder| !folder.is_empty());
+    let mut paths = folders.map(|folder| Path::new(folder).join(name));
+    Ok(paths.find(|path| runnable(path)).map(|path| (path, true)))
 }
 
 fn runnable(path: &Path) -> bool {

@@ -1,15 +1,19 @@
 //! Walks over directories on a thread of its own, in the order of names, and says what it meets. It reads no file.
 
 use std::ffi::OsString;
+use std::fs::Metadata;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use super::FilesOptions;
 use super::metadata::{self, Accounts};
+use crate::attributes::{self, Carrier};
 use crate::repo::{Node, NodeKind};
-use crate::source::{Excludes, Skipped, SourceError};
+use crate::source::{Skipped, SourceError};
 
 /// The walk is this far ahead at most.
 const AHEAD: usize = 256;
@@ -30,11 +34,11 @@ pub(super) enum Event {
 }
 
 /// Starts a walk. It ends when everything was met or nobody listens any more.
-pub(super) fn start(roots: Vec<PathBuf>, excludes: Excludes, accounts: Arc<Accounts>) -> mpsc::Receiver<Event> {
+pub(super) fn start(roots: Vec<PathBuf>, options: FilesOptions, accounts: Arc<Accounts>) -> mpsc::Receiver<Event> {
     let (events, receiver) = mpsc::channel(AHEAD);
     tokio::task::spawn_blocking(move || {
         let walk = Walk {
-            excludes,
+            options,
             accounts,
             events,
         };
@@ -44,9 +48,17 @@ pub(super) fn start(roots: Vec<PathBuf>, excludes: Excludes, accounts: Arc<Accou
 }
 
 struct Walk {
-    excludes: Excludes,
+    options: FilesOptions,
     accounts: Arc<Accounts>,
     events: mpsc::Sender<Event>,
+}
+
+/// Where an item is.
+struct Below<'a> {
+    /// Relative to the root, which is what patterns fit.
+    path: &'a Path,
+    /// The root's file system.
+    device: u64,
 }
 
 /// Nobody listens any more.
@@ -67,30 +79,48 @@ impl Walk {
         let Some(name) = root.file_name() else {
             return self.say(failed(io::Error::other("the path has no last name")));
         };
-        let node = root
+        let met = root
             .symlink_metadata()
-            .and_then(|metadata| metadata::node(name, root, &metadata, &self.accounts));
-        match node {
+            .and_then(|metadata| Ok((metadata::node(name, root, &metadata, &self.accounts)?, metadata.dev())));
+        match met {
             Err(error) => self.say(failed(error)),
-            Ok(node) if node.kind == NodeKind::Dir => match names(root) {
+            Ok((node, device)) if node.kind == NodeKind::Dir => match self.names(root) {
                 Err(error) => self.say(failed(error)),
-                Ok(names) => self.directory(root, Path::new(""), node, names),
+                Ok(names) => self.directory(
+                    root,
+                    &Below {
+                        path: Path::new(""),
+                        device,
+                    },
+                    node,
+                    names,
+                ),
             },
-            Ok(node) => self.item(root, node),
+            Ok((node, _)) => self.item(root, node),
         }
     }
 
-    /// `below` is the path relative to the root, which is what patterns fit.
-    fn directory(&self, path: &Path, below: &Path, node: Node, holds: Vec<OsString>) -> Result<(), Unheard> {
+    fn directory(&self, path: &Path, below: &Below<'_>, mut node: Node, holds: Vec<OsString>) -> Result<(), Unheard> {
+        self.attributes(path, &mut node)?;
         self.say(Event::Enter(node))?;
         for name in holds {
-            let (path, below) = (path.join(&name), below.join(&name));
+            let (path, below_root) = (path.join(&name), below.path.join(&name));
+            let below = Below {
+                path: &below_root,
+                device: below.device,
+            };
             let met = path.symlink_metadata().and_then(|metadata| {
-                if self.excludes.matches(&below, metadata.is_dir()) {
+                if self.leaves_out(&below, &metadata) {
                     return Ok(None);
                 }
                 let node = metadata::node(&name, &path, &metadata, &self.accounts)?;
-                let held = if metadata.is_dir() { names(&path)? } else { Vec::new() };
+                // Where something is mounted, the directory is there for it to be mounted on again.
+                let is_elsewhere = self.options.one_file_system && metadata.dev() != below.device;
+                let held = if metadata.is_dir() && !is_elsewhere {
+                    self.names(&path)?
+                } else {
+                    Vec::new()
+                };
                 Ok(Some((node, held)))
             });
             match met {
@@ -106,7 +136,46 @@ impl Walk {
         self.say(Event::Leave)
     }
 
-    fn item(&self, path: &Path, node: Node) -> Result<(), Unheard> {
+    fn leaves_out(&self, below: &Below<'_>, metadata: &Metadata) -> bool {
+        let options = &self.options;
+        let is_directory = metadata.is_dir();
+        let is_too_large = || {
+            let limit = options.exclude_larger_than;
+            metadata.is_file() && limit.is_some_and(|limit| metadata.len() > limit)
+        };
+        options.excludes.matches(below.path, is_directory)
+            || is_too_large()
+            || (options.one_file_system && !is_directory && metadata.dev() != below.device)
+    }
+
+    /// What a directory holds, in the order of names.
+    fn names(&self, path: &Path) -> io::Result<Vec<OsString>> {
+        let mut names = std::fs::read_dir(path)?
+            .map(|entry| Ok(entry?.file_name()))
+            .collect::<io::Result<Vec<_>>>()?;
+        let markers = self.options.exclude_if_present.iter();
+        let marker = markers
+            .filter(|marker| names.iter().any(|name| marker.is_called(name)))
+            .find(|marker| marker.counts_in(path));
+        if let Some(marker) = marker {
+            names.retain(|name| marker.is_called(name));
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Adds the extended attributes. The item is saved also without those that cannot be read.
+    fn attributes(&self, path: &Path, node: &mut Node) -> Result<(), Unheard> {
+        let (found, problems) = attributes::read(Carrier::Path(path), self.options.attributes);
+        node.extended_attributes = found;
+        problems.into_iter().try_for_each(|reason| {
+            let path = path.to_owned();
+            self.say(Event::Skipped(Skipped { path, reason }))
+        })
+    }
+
+    fn item(&self, path: &Path, mut node: Node) -> Result<(), Unheard> {
+        self.attributes(path, &mut node)?;
         self.say(match node.kind {
             NodeKind::File => Event::File {
                 path: path.to_owned(),
@@ -115,13 +184,4 @@ impl Walk {
             _ => Event::Other(node),
         })
     }
-}
-
-/// What a directory holds, in the order of names.
-fn names(path: &Path) -> io::Result<Vec<OsString>> {
-    let mut names = std::fs::read_dir(path)?
-        .map(|entry| Ok(entry?.file_name()))
-        .collect::<io::Result<Vec<_>>>()?;
-    names.sort_unstable();
-    Ok(names)
 }

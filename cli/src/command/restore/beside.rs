@@ -25,6 +25,7 @@ pub(super) fn run(args: &Args, context: &Context, config: &Config, store: &Datas
     let declared = repository::declared(config, None)?;
     let path = repository::path_of(store)?;
     let source = repository::source(config, store)?;
+    let options = args.options()?;
     repository::cancellable(context, async |cancel| {
         let engine = repository::open(context, declared, IfEmpty::Fail).await?;
         let record = find(config, &engine, store, &args.snapshot).await?;
@@ -64,9 +65,9 @@ pub(super) fn run(args: &Args, context: &Context, config: &Config, store: &Datas
             store,
             source: source.as_ref(),
             record: &record,
-            include: args.include.clone(),
+            options,
+            is_whole: args.wants_all(),
             folder: plan.partial.clone(),
-            durable: false,
         };
         let mut document = fetch.run(context, &cancel).await?;
         if plan.partial != plan.target {
@@ -79,7 +80,7 @@ pub(super) fn run(args: &Args, context: &Context, config: &Config, store: &Datas
             .answer(&document, |_| format!("{}\n", plan.target.display()))?;
         document.warn(context);
         context.out.done(document.summary());
-        if args.into.is_none() && args.include.is_empty() && !document.is_partial() {
+        if args.into.is_none() && args.wants_all() && store.command.is_none() && !document.is_partial() {
             context.out.next(format!(
                 "opsctl restore {} --replace --snapshot {short}   (puts it in place of the original)",
                 store.name

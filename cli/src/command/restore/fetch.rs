@@ -34,6 +34,12 @@ pub(super) struct Document {
     pub(super) files: u64,
     pub(super) unchanged: u64,
     pub(super) restored_bytes: u64,
+    /// What was at its place already, and right.
+    pub(super) reused_bytes: u64,
+    /// What came from the repository.
+    pub(super) fetched_bytes: u64,
+    /// Extended attributes that `--with` would have restored.
+    pub(super) withheld_attributes: u64,
     pub(super) elapsed_seconds: f64,
     pub(super) checks: Vec<backups::source::VerifiedCheck>,
     pub(super) damaged: Vec<Item>,
@@ -53,11 +59,11 @@ pub(super) struct Fetch<'a> {
     pub(super) store: &'a Datastore,
     pub(super) source: &'a dyn Source,
     pub(super) record: &'a SnapshotRecord,
-    pub(super) include: Vec<PathBuf>,
+    pub(super) options: RestoreOptions,
+    /// The snapshot is restored as a whole, so that it can be proved.
+    pub(super) is_whole: bool,
     /// The folder that is filled; a former attempt in it is continued.
     pub(super) folder: PathBuf,
-    /// Whether it must be on the disk when this returns: what replaces the original must.
-    pub(super) durable: bool,
 }
 
 impl Fetch<'_> {
@@ -74,15 +80,11 @@ impl Fetch<'_> {
         })?;
         let started = context.now();
         let progress = Shown::start(context, format!("restoring {}", self.store.name));
-        let options = RestoreOptions {
-            include: self.include.clone(),
-            durable: self.durable,
-            ..RestoreOptions::default()
-        };
-        let report = backups::restore(self.engine, &self.record.id, &self.folder, &options, &progress, cancel)
+        let (record, folder) = (&self.record.id, &self.folder);
+        let report = backups::restore(self.engine, record, folder, &self.options, &progress, cancel)
             .await
             .map_err(|error| error::backups::failure(what(), &error))?;
-        let checks = if self.include.is_empty() && report.damaged.is_empty() {
+        let checks = if self.is_whole && report.damaged.is_empty() {
             let verification = self
                 .source
                 .verify(&self.folder)
@@ -128,6 +130,9 @@ impl Fetch<'_> {
             files: report.files,
             unchanged: report.unchanged,
             restored_bytes: report.bytes,
+            reused_bytes: report.reused_bytes,
+            fetched_bytes: report.fetched_bytes,
+            withheld_attributes: report.withheld_attributes,
             elapsed_seconds,
             checks,
             damaged: report
@@ -168,6 +173,16 @@ impl Document {
                 .out
                 .warn(format!("not restored: {}: {}", item.path, item.reason));
         }
+        if self.withheld_attributes > 0 {
+            context.out.note(format!(
+                "{} of the system left out: `--with security,trusted` restores those of these names",
+                plural(
+                    self.withheld_attributes,
+                    "extended attribute was",
+                    "extended attributes were"
+                )
+            ));
+        }
     }
 
     /// One line about what was done.
@@ -184,8 +199,13 @@ impl Document {
                     .join(", ")
             )
         };
+        let reused = if self.reused_bytes > 0 {
+            format!(" ({} were there already)", bytes(self.reused_bytes))
+        } else {
+            String::new()
+        };
         format!(
-            "restored {} from snapshot {} of {}: {}, {}{proved}, {}",
+            "restored {} from snapshot {} of {}: {}, {}{reused}{proved}, {}",
             self.datastore,
             &self.snapshot[..8],
             self.snapshot_time.strftime("%Y-%m-%d %H:%M:%SZ"),

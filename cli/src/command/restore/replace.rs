@@ -36,6 +36,16 @@ struct Plan {
 
 /// Runs the command.
 pub(super) fn run(args: &Args, context: &Context, config: &Config, store: &Datastore) -> Outcome {
+    if store.kind == DatastoreKind::Command {
+        return Err(Failure::usage(
+            "not_replaceable",
+            format!(
+                "`{}` is what a command prints: there is nothing to replace by it",
+                store.name
+            ),
+        )
+        .help("restore it without `--replace`, and feed the file to the program that reads it"));
+    }
     let declared = repository::declared(config, None)?;
     let live = repository::path_of(store)?;
     let source = repository::source(config, store)?;
@@ -70,9 +80,9 @@ pub(super) fn run(args: &Args, context: &Context, config: &Config, store: &Datas
             store,
             source: source.as_ref(),
             record: &record,
-            include: Vec::new(),
+            options: args.options()?,
+            is_whole: true,
             folder: beside(&repository::path_of(store)?, &format!("restoring-{short}")),
-            durable: true,
         };
         apply(args, context, &opened, store, plan, fetch, &cancel).await
     })

@@ -7,7 +7,7 @@ use super::{exit_section, find, with_repository};
 use crate::context::Context;
 use crate::error::{self, Outcome};
 use crate::exit::Exit;
-use crate::output::{Style, plural};
+use crate::output::{Style, bytes, plural};
 
 /// Compare two snapshots
 #[derive(Debug, clap::Args)]
@@ -24,7 +24,7 @@ pub(crate) struct Args {
 
 fn help() -> String {
     format!(
-        "Marks: + added, - removed, M content, U mode or time alone, T another type.\n\n{}",
+        "Marks: + added, - removed, M content, U mode, owner, time or extended attributes alone, T another type.\n\n{}",
         exit_section()
     )
 }
@@ -36,6 +36,32 @@ struct Document {
     before: String,
     after: String,
     changes: Vec<Change>,
+    changed_files: u64,
+    added: Totals,
+    removed: Totals,
+}
+
+#[derive(Serialize)]
+struct Totals {
+    files: u64,
+    directories: u64,
+    others: u64,
+    data_blobs: u64,
+    tree_blobs: u64,
+    blob_bytes: u64,
+}
+
+impl From<snapshots::Totals> for Totals {
+    fn from(totals: snapshots::Totals) -> Self {
+        Self {
+            files: totals.files,
+            directories: totals.directories,
+            others: totals.others,
+            data_blobs: totals.data_blobs,
+            tree_blobs: totals.tree_blobs,
+            blob_bytes: totals.bytes,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -51,10 +77,11 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     with_repository(context, async |_, engine| {
         let before = find(&engine, &args.before, &SnapshotFilter::default()).await?;
         let after = find(&engine, &args.after, &SnapshotFilter::default()).await?;
-        let changes = snapshots::diff(&engine, &before.snapshot, &after.snapshot)
+        let difference = snapshots::diff(&engine, &before.snapshot, &after.snapshot)
             .await
             .map_err(|error| error::backups::failure("could not compare the snapshots", &error))?;
-        let told: Vec<Change> = changes
+        let told: Vec<Change> = difference
+            .changes
             .iter()
             .map(|change| Change {
                 path: change.path.display().to_string(),
@@ -75,6 +102,9 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
             before: before.id.to_string(),
             after: after.id.to_string(),
             changes: told,
+            changed_files: difference.changed_files,
+            added: difference.added.into(),
+            removed: difference.removed.into(),
         };
         context.out.answer(&document, |paint| {
             document
@@ -92,9 +122,12 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
                 })
                 .collect()
         })?;
-        context
-            .out
-            .note(plural(document.changes.len() as u64, "difference", "differences"));
+        context.out.note(format!(
+            "{}: {} of blobs added, {} removed",
+            plural(document.changes.len() as u64, "difference", "differences"),
+            bytes(document.added.blob_bytes),
+            bytes(document.removed.blob_bytes)
+        ));
         Ok(Exit::Done)
     })
 }

@@ -1,4 +1,4 @@
-//! Which paths a source leaves out: glob patterns over paths relative to the directory that is saved.
+//! Which paths are meant: glob patterns over paths relative to the directory that is saved (or to the snapshot's root).
 //!
 //! - `*` fits any bytes but `/`, `?` one of them, `[a-z]` one of a set, `[!a-z]` one of the others, `\` takes the next
 //!   character as it is.
@@ -7,13 +7,17 @@
 //! - A pattern without `/` fits a name at any depth: `*.tmp`. One with `/` fits from the top: `build/*.o`. A leading `/`
 //!   ties a name to the top, a trailing `/` fits directories only.
 //! - What lies under something left out is left out.
+//! - Patterns that ignore case do so for the letters of ASCII.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+/// What a source leaves out.
+pub type Excludes = Patterns;
+
 /// Compiled patterns.
 #[derive(Debug, Clone, Default)]
-pub struct Excludes {
+pub struct Patterns {
     patterns: Vec<Pattern>,
     given: Vec<String>,
 }
@@ -28,23 +32,45 @@ pub struct PatternError {
     pub problem: &'static str,
 }
 
-impl Excludes {
+impl Patterns {
     /// Compiles patterns.
     pub fn new<S: AsRef<str>>(patterns: impl IntoIterator<Item = S>) -> Result<Self, PatternError> {
-        let given: Vec<String> = patterns
-            .into_iter()
-            .map(|pattern| pattern.as_ref().to_owned())
-            .collect();
-        let compile = |pattern: &String| {
-            Pattern::compile(pattern).map_err(|problem| PatternError {
-                pattern: pattern.clone(),
+        Self::default().and(patterns, false)
+    }
+
+    /// These, and more that do not tell small letters from large ones.
+    pub fn and_ignoring_case<S: AsRef<str>>(self, patterns: impl IntoIterator<Item = S>) -> Result<Self, PatternError> {
+        self.and(patterns, true)
+    }
+
+    fn and<S: AsRef<str>>(
+        mut self,
+        patterns: impl IntoIterator<Item = S>,
+        ignore_case: bool,
+    ) -> Result<Self, PatternError> {
+        for pattern in patterns {
+            let given = pattern.as_ref();
+            let compiled = Pattern::compile(given, ignore_case).map_err(|problem| PatternError {
+                pattern: given.to_owned(),
                 problem,
-            })
-        };
-        Ok(Self {
-            patterns: given.iter().map(compile).collect::<Result<_, _>>()?,
-            given,
-        })
+            })?;
+            self.patterns.push(compiled);
+            self.given.push(given.to_owned());
+        }
+        Ok(self)
+    }
+
+    /// Whether a path is written as a pattern: it has a character that means more than itself.
+    pub fn is_pattern(path: &Path) -> bool {
+        path.as_os_str()
+            .as_bytes()
+            .iter()
+            .any(|byte| matches!(byte, b'*' | b'?' | b'['))
+    }
+
+    /// There is none.
+    pub fn is_empty(&self) -> bool {
+        self.patterns.is_empty()
     }
 
     /// The patterns as given.
@@ -55,10 +81,16 @@ impl Excludes {
     /// Whether the item at this path, relative to what is saved, is left out. Directories are asked for before what they
     /// hold, so only the path itself is looked at.
     pub fn matches(&self, path: &Path, is_directory: bool) -> bool {
+        !self.is_empty() && self.matching(path, is_directory).next().is_some()
+    }
+
+    /// The places of the patterns that fit, among those given.
+    pub fn matching(&self, path: &Path, is_directory: bool) -> impl Iterator<Item = usize> {
         let parts: Vec<&[u8]> = path.iter().map(OsStrExt::as_bytes).collect();
-        self.patterns
-            .iter()
-            .any(|pattern| pattern.matches(&parts, is_directory))
+        let patterns = self.patterns.iter().enumerate();
+        patterns
+            .filter(move |(_, pattern)| pattern.matches(&parts, is_directory))
+            .map(|(at, _)| at)
     }
 }
 
@@ -66,6 +98,7 @@ impl Excludes {
 struct Pattern {
     parts: Vec<Part>,
     directories_only: bool,
+    ignore_case: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,7 +117,7 @@ enum Token {
 }
 
 impl Pattern {
-    fn compile(pattern: &str) -> Result<Self, &'static str> {
+    fn compile(pattern: &str, ignore_case: bool) -> Result<Self, &'static str> {
         let (pattern, directories_only) = pattern.strip_suffix('/').map_or((pattern, false), |rest| (rest, true));
         let (pattern, anchored) = pattern.strip_prefix('/').map_or((pattern, false), |rest| (rest, true));
         if pattern.is_empty() {
@@ -104,29 +137,30 @@ impl Pattern {
         Ok(Self {
             parts,
             directories_only,
+            ignore_case,
         })
     }
 
     fn matches(&self, path: &[&[u8]], is_directory: bool) -> bool {
-        (is_directory || !self.directories_only) && parts_match(&self.parts, path)
+        (is_directory || !self.directories_only) && parts_match(&self.parts, path, self.ignore_case)
     }
 }
 
 /// A trailing `**` wants at least one part: the directory above it stays.
-fn parts_match(parts: &[Part], path: &[&[u8]]) -> bool {
+fn parts_match(parts: &[Part], path: &[&[u8]], ignore_case: bool) -> bool {
     match parts {
         [] => path.is_empty(),
         [Part::Any] => !path.is_empty(),
-        [Part::Any, rest @ ..] => (0..=path.len()).any(|skipped| parts_match(rest, &path[skipped..])),
+        [Part::Any, rest @ ..] => (0..=path.len()).any(|skipped| parts_match(rest, &path[skipped..], ignore_case)),
         [Part::Name(tokens), rest @ ..] => match path {
-            [name, below @ ..] => name_matches(tokens, name) && parts_match(rest, below),
+            [name, below @ ..] => name_matches(tokens, name, ignore_case) && parts_match(rest, below, ignore_case),
             [] => false,
         },
     }
 }
 
 /// Backtracks only to the last `*`: linear in practice, quadratic at worst.
-fn name_matches(tokens: &[Token], name: &[u8]) -> bool {
+fn name_matches(tokens: &[Token], name: &[u8], ignore_case: bool) -> bool {
     let (mut token, mut at) = (0, 0);
     let mut last_star = None;
     while at < name.len() {
@@ -135,7 +169,7 @@ fn name_matches(tokens: &[Token], name: &[u8]) -> bool {
                 last_star = Some((token, at));
                 token += 1;
             }
-            Some(single) if fits(single, name[at]) => {
+            Some(single) if fits(single, name[at], ignore_case) => {
                 token += 1;
                 at += 1;
             }
@@ -151,12 +185,17 @@ fn name_matches(tokens: &[Token], name: &[u8]) -> bool {
     tokens[token..].iter().all(|token| *token == Token::Many)
 }
 
-fn fits(token: &Token, byte: u8) -> bool {
+fn fits(token: &Token, byte: u8, ignore_case: bool) -> bool {
+    let within = |byte: u8, ranges: &[(u8, u8)]| ranges.iter().any(|&(low, high)| (low..=high).contains(&byte));
     match token {
+        Token::Byte(expected) if ignore_case => expected.eq_ignore_ascii_case(&byte),
         Token::Byte(expected) => *expected == byte,
         Token::One => true,
         Token::Many => false,
-        Token::Set { ranges, negated } => ranges.iter().any(|&(low, high)| (low..=high).contains(&byte)) != *negated,
+        Token::Set { ranges, negated } if ignore_case => {
+            (within(byte.to_ascii_lowercase(), ranges) || within(byte.to_ascii_uppercase(), ranges)) != *negated
+        }
+        Token::Set { ranges, negated } => within(byte, ranges) != *negated,
     }
 }
 
@@ -235,6 +274,26 @@ mod tests {
         ] {
             assert_eq!(matches(pattern, path), expected, "{pattern} on {path}");
         }
+    }
+
+    #[test]
+    fn case_is_ignored_on_request() {
+        for (pattern, path, expected) in [
+            ("*.TMP", "a.tmp", true),
+            ("cache/", "a/CACHE/", true),
+            ("[a-c]x", "BX", true),
+            ("[!a-c]x", "Bx", false),
+            ("Größe", "GRößE", true),
+            ("a", "b", false),
+        ] {
+            let patterns = Patterns::default().and_ignoring_case([pattern]).unwrap();
+            assert_eq!(
+                patterns.matches(Path::new(path), path.ends_with('/')),
+                expected,
+                "{pattern} on {path}"
+            );
+        }
+        assert!(!matches("*.TMP", "a.tmp"));
     }
 
     #[test]
