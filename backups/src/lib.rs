@@ -12,6 +12,7 @@ mod check;
 mod clock;
 mod error;
 mod progress;
+pub mod proof;
 pub mod repo;
 mod restore;
 pub mod snapshots;
@@ -19,7 +20,7 @@ pub mod source;
 pub mod store;
 mod threads;
 
-pub use backup::{BackupOptions, BackupReport, Parent, backup};
+pub use backup::{BackupOptions, BackupReport, PARTIAL_TAG, Parent, backup};
 pub use check::{CheckOptions, CheckReport, Finding, Problem, ReadData, Severity, check};
 pub use clock::now;
 pub use error::{Damage, Error, LockHolder, Object, TreeName};
