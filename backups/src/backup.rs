@@ -41,6 +41,9 @@ pub enum Parent {
     Snapshot(Id),
 }
 
+/// The label of a snapshot from which something is missing because it could not be read.
+pub const PARTIAL_TAG: &str = "partial";
+
 /// What was saved.
 #[derive(Debug, Clone)]
 pub struct BackupReport {
@@ -139,6 +142,10 @@ async fn store(
         ..writer.finish().await?
     };
     let (uid, gid) = host::user();
+    let mut tags = options.tags.clone();
+    if !written.skipped.is_empty() && !tags.iter().any(|tag| tag == PARTIAL_TAG) {
+        tags.push(PARTIAL_TAG.to_owned());
+    }
     let snapshot = Snapshot {
         time: options.now,
         parent,
@@ -149,7 +156,7 @@ async fn store(
         uid,
         gid,
         excludes: source.excludes(),
-        tags: options.tags.clone(),
+        tags,
         original: None,
         program_version: Some(concat!("opsctl ", env!("CARGO_PKG_VERSION")).to_owned()),
         summary: Some(summary),

@@ -14,6 +14,7 @@ mod clock;
 pub mod copy;
 mod error;
 mod progress;
+pub mod proof;
 pub mod repair;
 pub mod repo;
 mod restore;
@@ -24,7 +25,7 @@ mod threads;
 mod transfer;
 
 pub use attributes::{Namespace, Namespaces};
-pub use backup::{BackupOptions, BackupReport, Parent, backup};
+pub use backup::{BackupOptions, BackupReport, PARTIAL_TAG, Parent, backup};
 pub use check::{CheckOptions, CheckReport, Finding, Problem, ReadData, Severity, check};
 pub use clock::now;
 pub use error::{Damage, Error, LockHolder, Object, TreeName};

@@ -13,6 +13,9 @@ mod live_files;
 #[path = "engine/locks.rs"]
 mod locks;
 #[cfg(test)]
+#[path = "engine/proof.rs"]
+mod proof;
+#[cfg(test)]
 #[path = "engine/repository.rs"]
 mod repository;
 #[cfg(test)]

@@ -78,6 +78,11 @@ pub(crate) fn pack_file(json: &[u8]) -> std::io::Result<Vec<u8>> {
 
 /// The JSON of an index, snapshot or lock file, compressed or (as in format 1) not.
 pub(crate) fn unpack_file(bytes: Vec<u8>) -> Result<Vec<u8>, NotDecompressible> {
+    unpack_file_within(bytes, BLOB_LIMIT)
+}
+
+/// As [`unpack_file`], for what is never larger than `limit`.
+pub(crate) fn unpack_file_within(bytes: Vec<u8>, limit: usize) -> Result<Vec<u8>, NotDecompressible> {
     match bytes.first() {
         Some(b'{' | b'[') => Ok(bytes),
         Some(&UNPACKED_ZSTD) => {
@@ -85,10 +90,10 @@ pub(crate) fn unpack_file(bytes: Vec<u8>) -> Result<Vec<u8>, NotDecompressible> 
             let mut json = Vec::new();
             let decoder = zstd::stream::read::Decoder::new(&bytes[1..]).map_err(|_| NotDecompressible)?;
             let read = decoder
-                .take(BLOB_LIMIT as u64 + 1)
+                .take(limit as u64 + 1)
                 .read_to_end(&mut json)
                 .map_err(|_| NotDecompressible)?;
-            if read <= BLOB_LIMIT {
+            if read <= limit {
                 Ok(json)
             } else {
                 Err(NotDecompressible)

@@ -30,6 +30,14 @@ use crate::{Error, clock};
 
 pub use super::stream::MANIFEST;
 
+/// Opens a restored copy to be asked by queries of others: nothing is written, nothing else is attached, and what its
+/// schema says runs no function that reaches beyond it.
+pub(crate) fn open_copy(file: &Path) -> rusqlite::Result<rusqlite::Connection> {
+    let connection = copy::open_still(file)?;
+    connection.execute_batch("PRAGMA query_only = ON; PRAGMA trusted_schema = OFF;")?;
+    Ok(connection)
+}
+
 /// One database.
 pub struct SqliteSource {
     database: PathBuf,

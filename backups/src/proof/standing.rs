@@ -1,0 +1,245 @@
+//! How a datastore stands: how much would be lost now, how long it takes to be back, when that was proved, against what
+//! is promised, and where it is going. Pure: snapshots, records and `now` are arguments.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::record::{Objectives, Outcome, Proof, Verdict};
+use crate::backup::PARTIAL_TAG;
+use crate::repo::Id;
+use crate::snapshots::SnapshotRecord;
+
+/// How a datastore stands.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Standing {
+    /// How many snapshots there are of it.
+    pub snapshots: usize,
+    /// The latest of them.
+    pub last_backup: Option<LastBackup>,
+    /// The latest that is whole: what would be lost is counted from there.
+    pub last_whole_backup: Option<Timestamp>,
+    /// The longest time between two whole snapshots that follow each other: the most that could have been lost.
+    pub longest_gap_seconds: Option<f64>,
+    /// The latest drill, whatever came of it.
+    pub last_drill: Option<LastDrill>,
+    /// The latest drill that proved its snapshot.
+    pub last_proof: Option<LastDrill>,
+    /// What is promised.
+    pub objectives: Objectives,
+    /// How each promise stands, in the order rpo, rto, proof; those that were not made are absent.
+    pub promises: Vec<Promise>,
+    /// Where it is going.
+    pub trend: Trend,
+}
+
+/// The latest snapshot.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LastBackup {
+    /// Its name.
+    pub snapshot: Id,
+    /// When it was made.
+    pub time: Timestamp,
+    /// How long ago that is.
+    pub age_seconds: f64,
+    /// Whether something could not be read.
+    pub partial: bool,
+    /// Bytes in its files, where it says so.
+    pub bytes: Option<u64>,
+}
+
+/// A drill.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LastDrill {
+    /// The snapshot.
+    pub snapshot: Id,
+    /// When it ended.
+    pub time: Timestamp,
+    /// How long ago that is.
+    pub age_seconds: f64,
+    /// What came of it.
+    pub verdict: Verdict,
+    /// The time that the recovery took.
+    pub rto_seconds: Option<f64>,
+    /// What would have been lost.
+    pub rpo_seconds: Option<f64>,
+}
+
+/// What was promised and how it stands.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Promise {
+    /// `rpo`, `rto` or `proof`.
+    pub name: &'static str,
+    /// In seconds; absent where the promise is only that the last drill proved.
+    pub objective_seconds: Option<f64>,
+    /// What is measured: the age of the last whole backup, the last measured recovery, the age of the last proof.
+    pub measured_seconds: Option<f64>,
+    /// Kept, broken, or not known.
+    pub outcome: Outcome,
+    /// In words, where it is not kept.
+    pub told: Option<String>,
+}
+
+/// Where it is going.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Trend {
+    /// Growth over the last snapshots.
+    pub bytes_a_day: Option<f64>,
+    /// The last measured recovery against the median of those before: 1.2 is a fifth longer.
+    pub rto_ratio: Option<f64>,
+}
+
+/// So many of the last snapshots and drills make a trend.
+const LAST: usize = 10;
+
+impl Standing {
+    /// From all snapshots and drills of one datastore, each oldest first.
+    pub fn of(snapshots: &[SnapshotRecord], drills: &[&Proof], objectives: Objectives, now: Timestamp) -> Self {
+        let age = |then: Timestamp| now.duration_since(then).as_secs_f64().max(0.0);
+        let whole: Vec<&SnapshotRecord> = snapshots.iter().filter(|record| !is_partial(record)).collect();
+        let last_whole_backup = whole.last().map(|record| record.snapshot.time);
+        let drill = |proof: &Proof| LastDrill {
+            snapshot: proof.snapshot,
+            time: proof.at,
+            age_seconds: age(proof.at),
+            verdict: proof.verdict,
+            rto_seconds: proof.rto_seconds,
+            rpo_seconds: proof.rpo_seconds,
+        };
+        let last_proof = drills.iter().rev().find(|proof| proof.verdict == Verdict::Proved);
+        let mut standing = Self {
+            snapshots: snapshots.len(),
+            last_backup: snapshots.last().map(|record| LastBackup {
+                snapshot: record.id,
+                time: record.snapshot.time,
+                age_seconds: age(record.snapshot.time),
+                partial: is_partial(record),
+                bytes: record
+                    .snapshot
+                    .summary
+                    .as_ref()
+                    .map(|summary| summary.total_bytes_processed),
+            }),
+            last_whole_backup,
+            longest_gap_seconds: whole
+                .windows(2)
+                .map(|pair| {
+                    pair[1]
+                        .snapshot
+                        .time
+                        .duration_since(pair[0].snapshot.time)
+                        .as_secs_f64()
+                })
+                .reduce(f64::max),
+            last_drill: drills.last().map(|proof| drill(proof)),
+            last_proof: last_proof.map(|proof| drill(proof)),
+            objectives,
+            promises: Vec::new(),
+            trend: Trend {
+                bytes_a_day: growth(&whole),
+                rto_ratio: slowdown(drills),
+            },
+        };
+        standing.promises.extend(standing.rpo(last_whole_backup.map(age)));
+        standing.promises.extend(standing.rto());
+        standing.promises.extend(standing.proof());
+        standing
+    }
+
+    fn rpo(&self, age: Option<f64>) -> Option<Promise> {
+        let limit = self.objectives.rpo_seconds?;
+        // Without a backup everything would be lost: that is known, and is no missing figure.
+        let kept = age.is_some_and(|age| age <= limit);
+        Some(Promise {
+            name: "rpo",
+            objective_seconds: Some(limit),
+            measured_seconds: age,
+            outcome: Outcome::of(kept),
+            told: (!kept).then(|| match age {
+                Some(_) => "the last whole backup is older than that".to_owned(),
+                None => "there is no whole backup".to_owned(),
+            }),
+        })
+    }
+
+    fn rto(&self) -> Option<Promise> {
+        let limit = self.objectives.rto_seconds?;
+        let measured = self.last_drill.as_ref().and_then(|drill| drill.rto_seconds);
+        Some(Promise {
+            name: "rto",
+            objective_seconds: Some(limit),
+            measured_seconds: measured,
+            outcome: measured.map_or(Outcome::Unknown, |measured| Outcome::of(measured <= limit)),
+            told: match measured {
+                Some(measured) if measured <= limit => None,
+                Some(_) => Some("the last drill took longer than that".to_owned()),
+                None => Some("no drill has measured it".to_owned()),
+            },
+        })
+    }
+
+    /// The last drill must not have failed, and the last proof not be too old.
+    fn proof(&self) -> Option<Promise> {
+        let limit = self.objectives.prove_every_seconds;
+        let age = self.last_proof.as_ref().map(|proof| proof.age_seconds);
+        let promise = |outcome, told: &str| {
+            Some(Promise {
+                name: "proof",
+                objective_seconds: limit,
+                measured_seconds: age,
+                outcome,
+                told: (outcome != Outcome::Met).then(|| told.to_owned()),
+            })
+        };
+        match (self.last_drill.as_ref().map(|drill| drill.verdict), limit, age) {
+            (Some(Verdict::NotProved), ..) => promise(Outcome::NotMet, "the last drill did not prove its snapshot"),
+            (_, Some(limit), Some(age)) if age > limit => promise(Outcome::NotMet, "the last proof is older than that"),
+            (Some(Verdict::Inconclusive), ..) => promise(Outcome::Unknown, "the last drill was inconclusive"),
+            (None, Some(_), _) => promise(Outcome::Unknown, "there was no drill"),
+            (None, None, _) => None,
+            (Some(Verdict::Proved), ..) => promise(Outcome::Met, ""),
+        }
+    }
+
+    /// All promises together; a datastore that was never backed up has none to judge by.
+    pub fn outcome(&self) -> Outcome {
+        if self.promises.iter().any(|promise| promise.outcome == Outcome::NotMet) {
+            Outcome::NotMet
+        } else if self.last_backup.is_none() || self.promises.iter().any(|promise| promise.outcome == Outcome::Unknown)
+        {
+            Outcome::Unknown
+        } else {
+            Outcome::Met
+        }
+    }
+
+    /// One promise.
+    pub fn promise(&self, name: &str) -> Option<&Promise> {
+        self.promises.iter().find(|promise| promise.name == name)
+    }
+}
+
+fn is_partial(record: &SnapshotRecord) -> bool {
+    record.snapshot.tags.iter().any(|tag| tag == PARTIAL_TAG)
+}
+
+/// From the first to the last of the latest snapshots that say how large they are.
+fn growth(whole: &[&SnapshotRecord]) -> Option<f64> {
+    let mut sizes = whole[whole.len().saturating_sub(LAST)..].iter().filter_map(|record| {
+        let bytes = record.snapshot.summary.as_ref()?.total_bytes_processed;
+        Some((record.snapshot.time, bytes))
+    });
+    let (began, first) = sizes.next()?;
+    let (ended, last) = sizes.last()?;
+    let days = ended.duration_since(began).as_secs_f64() / 86_400.0;
+    // Minutes say nothing about days.
+    (days > 1.0 / 24.0).then(|| (last as f64 - first as f64) / days)
+}
+
+fn slowdown(drills: &[&Proof]) -> Option<f64> {
+    let times: Vec<f64> = drills.iter().filter_map(|proof| proof.rto_seconds).collect();
+    let (last, before) = times.split_last()?;
+    let mut before = before[before.len().saturating_sub(LAST)..].to_vec();
+    before.sort_by(f64::total_cmp);
+    let median = *before.get(before.len() / 2)?;
+    (median > 0.0).then(|| last / median)
+}
