@@ -5,7 +5,9 @@
 //! encrypts and packs them, and puts the packs into a [`store::Store`]; then the index, and last of all the snapshot.
 //! [`restore`] goes the other way and believes nothing: every blob is decrypted, authenticated and hashed again.
 //!
-//! The crate never prints, prompts or exits. It is no scheduler, and knows nothing of services or configuration files.
+//! [`schedule`] says when something is due.
+//!
+//! The crate never prints, prompts or exits. It starts nothing by itself, and knows nothing of services or configuration files.
 
 mod attributes;
 mod backup;
@@ -18,6 +20,7 @@ pub mod proof;
 pub mod repair;
 pub mod repo;
 mod restore;
+pub mod schedule;
 pub mod snapshots;
 pub mod source;
 pub mod store;
