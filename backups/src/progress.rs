@@ -33,6 +33,12 @@ pub enum Phase {
     CheckingStructure,
     /// The packs themselves are read.
     CheckingData,
+    /// It is found out what snapshots need.
+    FindingNeeded,
+    /// What is needed of packs with waste is stored anew.
+    Repacking,
+    /// What nothing needs is deleted.
+    Deleting,
 }
 
 /// Listens to nothing.

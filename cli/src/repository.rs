@@ -214,6 +214,9 @@ impl backups::Progress for Shown {
             Phase::Restoring => "restoring",
             Phase::CheckingStructure => "checking the structure",
             Phase::CheckingData => "reading all data",
+            Phase::FindingNeeded => "finding out what is needed",
+            Phase::Repacking => "storing anew what is needed",
+            Phase::Deleting => "deleting",
         });
     }
 

@@ -1,14 +1,18 @@
-//! `opsctl repository`: making and checking the place where backups are kept.
+//! `opsctl repository`: the place where backups are kept: made, checked, freed of what nobody needs, locked and opened.
 
 mod check;
+mod forget;
 mod init;
+mod key;
+mod prune;
+mod unlock;
 
 use clap::Subcommand;
 
 use crate::context::Context;
 use crate::error::Outcome;
 
-/// Make and check the repository of the backups
+/// Make, check and maintain the repository of the backups
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -19,6 +23,10 @@ pub(crate) struct Args {
 enum Command {
     Init(init::Args),
     Check(check::Args),
+    Forget(forget::Args),
+    Prune(prune::Args),
+    Unlock(unlock::Args),
+    Key(key::Args),
 }
 
 /// Runs the command.
@@ -26,5 +34,9 @@ pub(crate) fn run(args: Args, context: &Context) -> Outcome {
     match args.command {
         Command::Init(args) => init::run(&args, context),
         Command::Check(args) => check::run(&args, context),
+        Command::Forget(args) => forget::run(&args, context),
+        Command::Prune(args) => prune::run(&args, context),
+        Command::Unlock(args) => unlock::run(&args, context),
+        Command::Key(args) => key::run(&args, context),
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use backups::retention::Policy;
 use opsctl_platform::kube::Sli;
 use opsctl_rollouts::Criterion;
 
@@ -250,6 +251,8 @@ pub(crate) struct Datastore {
     pub(crate) path: Option<PathBuf>,
     /// What a `files` store leaves out.
     pub(crate) exclude: Vec<String>,
+    /// Which of its snapshots stay, if that is said.
+    pub(crate) keep: Option<Policy>,
 }
 
 /// The kinds of datastore.
