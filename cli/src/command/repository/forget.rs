@@ -208,7 +208,7 @@ struct Told {
     reasons: Vec<String>,
 }
 
-/// Snapshots that a restore drill proved; they stay as DESIGN says.
+/// Snapshots that a restore drill proved.
 #[expect(clippy::unused_async, reason = "where the proofs lie has to be read")]
 async fn proved(_context: &Context, _config: &Config, _engine: &Engine) -> Result<BTreeSet<Id>, Failure> {
     Ok(BTreeSet::new())
