@@ -103,7 +103,7 @@ struct Stored {
 impl Stored {
     /// Writes the snapshot: the one moment at which the backup comes to be.
     async fn conclude(mut self, repository: &Repository, lock: &Lock) -> Result<BackupReport, Error> {
-        lock.still_held()?;
+        lock.confirm().await?;
         let summary = self.snapshot.summary.get_or_insert_default();
         summary.backup_end = clock::now().max(summary.backup_start);
         let summary = summary.clone();
@@ -160,6 +160,7 @@ async fn store(
         original: None,
         program_version: Some(concat!("opsctl ", env!("CARGO_PKG_VERSION")).to_owned()),
         summary: Some(summary),
+        partial: !written.skipped.is_empty(),
     };
     Ok(Stored {
         snapshot,

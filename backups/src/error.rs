@@ -118,6 +118,50 @@ pub enum Error {
     /// What was asked for makes no sense.
     #[error("{0}")]
     Invalid(String),
+    /// The store's clock and ours differ so much that nothing can be deleted for its age.
+    #[error("the store's clock says {theirs}, ours {ours}")]
+    ClockSkew {
+        /// Our clock.
+        ours: Timestamp,
+        /// The store's clock.
+        theirs: Timestamp,
+    },
+    /// A snapshot that is never removed: the last whole or the last proved one of what was saved.
+    #[error("snapshot {} is the last {what} one of {group}", id.short())]
+    LastSnapshot {
+        /// The snapshot.
+        id: Id,
+        /// `whole` or `proved`.
+        what: &'static str,
+        /// What it is a snapshot of.
+        group: String,
+    },
+    /// No key file is called so.
+    #[error("there is no key file {wanted:?}")]
+    KeyNotFound {
+        /// What was asked for.
+        wanted: String,
+    },
+    /// A prefix fits several key files.
+    #[error("{wanted:?} fits {count} key files")]
+    KeyAmbiguous {
+        /// What was asked for.
+        wanted: String,
+        /// How many fit.
+        count: usize,
+    },
+    /// The key file is the one that the repository was opened with, or the last.
+    #[error("key file {} is in use", id.short())]
+    KeyInUse {
+        /// The key file.
+        id: Id,
+    },
+    /// One key file more might never be tried.
+    #[error("there are {count} key files already, and no more are tried")]
+    TooManyKeys {
+        /// How many there are.
+        count: usize,
+    },
     /// The caller cancelled.
     #[error("cancelled")]
     Cancelled,

@@ -35,6 +35,12 @@ pub enum Phase {
     CheckingData,
     /// Blobs are read from one place and stored in another.
     Transferring,
+    /// It is found out what snapshots need.
+    FindingNeeded,
+    /// What is needed of packs with waste is stored anew.
+    Repacking,
+    /// What nothing needs is deleted.
+    Deleting,
 }
 
 /// Listens to nothing.

@@ -16,6 +16,7 @@ mod id;
 pub(crate) mod index;
 mod json;
 mod key;
+mod keys;
 pub(crate) mod layout;
 mod lock;
 mod name;
@@ -29,9 +30,11 @@ mod writer;
 
 pub use id::{Id, ParseIdError};
 pub use key::KdfParams;
-pub use lock::{Lock, LockMode};
+pub use keys::{KeyList, KeyRecord};
+pub use lock::{FoundLock, Lock, LockMode, LockState, locks, remove_locks};
 pub use pack::BlobKind;
 pub use reader::Reader;
+pub(crate) use sealer::PACK_SIZE;
 pub use snapshot::{Snapshot, Summary};
 pub use tree::{ExtendedAttribute, Node, NodeKind, Tree};
 pub(crate) use writer::ZEROS;
@@ -63,6 +66,8 @@ struct Shared {
     store: Arc<dyn Store>,
     key: Key,
     config: Config,
+    /// The key file that was opened.
+    key_file: Id,
     /// The latest index that was loaded, so that only new index files are read.
     index: Mutex<Arc<Index>>,
 }
@@ -110,13 +115,13 @@ impl Repository {
             Ok(master) => (master, None),
             Err(Error::WrongPassword { keys: 0 }) => {
                 let (master, id) = write_new_key(&*store, password, options.kdf).await?;
-                (master, Some(id))
+                ((id, master), Some(id))
             }
             Err(error) => return Err(error),
         };
         let json = serde_json::to_vec(&config).map_err(|_| Error::Internal("a config is always valid JSON"))?;
         match store
-            .put(&layout::config(), Bytes::from(master.seal_to_vec(&json)))
+            .put(&layout::config(), Bytes::from(master.1.seal_to_vec(&json)))
             .await
         {
             Ok(()) => Ok(Self::new(store, master, config)),
@@ -147,7 +152,7 @@ impl Repository {
         };
         // Of several keys that the password opens only one may fit the config; see `init`.
         let mut outcome = Err(Error::WrongPassword { keys: 0 });
-        for master in open_keys(&*store, password).await? {
+        for (id, master) in open_keys(&*store, password).await? {
             let mut json = Vec::new();
             if master.open(&sealed, &mut json).is_err() {
                 outcome = Err(Error::damaged(Object::Config, Damage::NotAuthentic));
@@ -160,7 +165,7 @@ impl Repository {
                     version: config.version,
                 });
             }
-            outcome = Ok((master, config));
+            outcome = Ok(((id, master), config));
             break;
         }
         let (master, config) = outcome?;
@@ -192,12 +197,13 @@ impl Repository {
         }
     }
 
-    fn new(store: Arc<dyn Store>, key: Key, config: Config) -> Self {
+    fn new(store: Arc<dyn Store>, (key_file, key): (Id, Key), config: Config) -> Self {
         Self {
             shared: Arc::new(Shared {
                 store,
                 key,
                 config,
+                key_file,
                 index: Mutex::default(),
             }),
         }
@@ -343,16 +349,16 @@ impl Repository {
     }
 }
 
-/// The first master key that the password opens.
-async fn first_key(store: &dyn Store, password: &str) -> Result<Key, Error> {
+/// A master key that the password opens, and its key file.
+async fn first_key(store: &dyn Store, password: &str) -> Result<(Id, Key), Error> {
     open_keys(store, password)
         .await?
         .pop()
         .ok_or(Error::WrongPassword { keys: 0 })
 }
 
-/// Every master key that the password opens, at least one.
-async fn open_keys(store: &dyn Store, password: &str) -> Result<Vec<Key>, Error> {
+/// Every master key that the password opens, at least one, and the key file of each.
+async fn open_keys(store: &dyn Store, password: &str) -> Result<Vec<(Id, Key)>, Error> {
     let (mut opened, mut refused, mut damaged) = (Vec::new(), 0, None);
     for entry in list_all(store, FileKind::Key.folder())
         .await?
@@ -370,7 +376,7 @@ async fn open_keys(store: &dyn Store, password: &str) -> Result<Vec<Key>, Error>
         let password = zeroize::Zeroizing::new(password.to_owned());
         let attempt = blocking(move || KeyFile::open(&id, &bytes, &password));
         match attempt.await? {
-            Attempt::Opened(key) => opened.push(*key),
+            Attempt::Opened(key) => opened.push((id, *key)),
             Attempt::WrongPassword => refused += 1,
             Attempt::Damaged(damage) => damaged = Some(Error::damaged(Object::Key(id), damage)),
         }
@@ -383,16 +389,23 @@ async fn open_keys(store: &dyn Store, password: &str) -> Result<Vec<Key>, Error>
     }
 }
 
+/// Seals a new master key under a password and stores it.
 async fn write_new_key(store: &dyn Store, password: &str, kdf: KdfParams) -> Result<(Key, Id), Error> {
-    let password = zeroize::Zeroizing::new(password.to_owned());
+    let master = Key::random();
+    let id = write_key(store, &master, password, kdf).await?;
+    Ok((master, id))
+}
+
+/// Seals a master key under a password and stores it.
+async fn write_key(store: &dyn Store, master: &Key, password: &str, kdf: KdfParams) -> Result<Id, Error> {
+    let (password, master) = (zeroize::Zeroizing::new(password.to_owned()), master.clone());
     let sealing = blocking(move || {
-        let master = Key::random();
         let file = KeyFile::seal(&master, &password, kdf, clock::now())?;
-        Some((master, serde_json::to_vec(&file).ok()?))
+        serde_json::to_vec(&file).ok()
     });
     let sealed = sealing.await?;
-    let (master, bytes) = sealed.ok_or_else(|| Error::Invalid(format!("scrypt refuses {kdf:?}")))?;
+    let bytes = sealed.ok_or_else(|| Error::Invalid(format!("scrypt refuses {kdf:?}")))?;
     let id = Id::of(&bytes);
     store.put(&FileKind::Key.key(&id), Bytes::from(bytes)).await?;
-    Ok((master, id))
+    Ok(id)
 }

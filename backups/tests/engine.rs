@@ -7,6 +7,12 @@ mod damage;
 #[path = "engine/faults.rs"]
 mod faults;
 #[cfg(test)]
+#[path = "engine/forget.rs"]
+mod forget;
+#[cfg(test)]
+#[path = "engine/keys.rs"]
+mod keys;
+#[cfg(test)]
 #[path = "engine/live_files.rs"]
 mod live_files;
 #[cfg(test)]
@@ -15,6 +21,15 @@ mod locks;
 #[cfg(test)]
 #[path = "engine/proof.rs"]
 mod proof;
+#[cfg(test)]
+#[path = "engine/maintenance.rs"]
+mod maintenance;
+#[cfg(test)]
+#[path = "engine/prune.rs"]
+mod prune;
+#[cfg(test)]
+#[path = "engine/prune_beside_others.rs"]
+mod prune_beside_others;
 #[cfg(test)]
 #[path = "engine/repository.rs"]
 mod repository;

@@ -5,6 +5,7 @@ mod criteria;
 mod document;
 mod environment;
 mod finding;
+mod keep;
 mod kubernetes;
 mod locate;
 mod model;

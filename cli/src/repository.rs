@@ -293,6 +293,9 @@ impl backups::Progress for Shown {
             Phase::CheckingStructure => "checking the structure",
             Phase::CheckingData => "reading all data",
             Phase::Transferring => "copying data",
+            Phase::FindingNeeded => "finding out what is needed",
+            Phase::Repacking => "storing anew what is needed",
+            Phase::Deleting => "deleting",
         });
     }
 

@@ -23,12 +23,14 @@ pub(crate) const OVERHEAD: usize = NONCE + MAC;
 pub(crate) struct NotAuthentic;
 
 /// What everything in a repository is sealed with.
+#[derive(Clone)]
 pub(crate) struct Key {
     secret: Secret,
     cipher: Aes256,
     pad: Aes128,
 }
 
+#[derive(Clone)]
 struct Secret {
     encrypt: [u8; 32],
     mac_k: [u8; 16],

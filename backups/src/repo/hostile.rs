@@ -245,8 +245,8 @@ impl World {
     fn index_json(&self, pack: Id) -> Vec<u8> {
         let packs = vec![PackJson::new(pack, &self.blobs)];
         serde_json::to_vec(&IndexFile {
-            supersedes: Vec::new(),
             packs,
+            ..IndexFile::default()
         })
         .unwrap()
     }
@@ -267,6 +267,7 @@ impl World {
             original: None,
             program_version: Some("test".to_owned()),
             summary: Some(Summary::default()),
+            partial: false,
         };
         serde_json::to_vec(&snapshot).unwrap()
     }
@@ -373,7 +374,7 @@ proptest! {
     #[test]
     fn an_index_is_read_or_malformed(foreign in foreign()) {
         let blob = PackedBlob { kind: BlobKind::Data, id: Id::of(b"b"), offset: 3, length: 40, uncompressed: Some(9) };
-        let file = IndexFile { supersedes: vec![Id::of(b"i")], packs: vec![PackJson::new(Id::of(b"p"), &[blob; 3])] };
+        let file = IndexFile { supersedes: vec![Id::of(b"i")], packs: vec![PackJson::new(Id::of(b"p"), &[blob; 3])], ..IndexFile::default() };
         if let Ok(file) = IndexFile::parse(&foreign.of(&serde_json::to_vec(&file).unwrap())) {
             let mut index = Index::default();
             index.add_file(Id::of(b"i"), &file);

@@ -2,7 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use serde::{Deserialize, Serialize};
+use jiff::Timestamp;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Id;
 use super::pack::{BlobKind, PackedBlob};
@@ -22,6 +23,8 @@ pub(crate) struct Index {
     first: HashMap<(BlobKind, Id), Entry>,
     /// Further copies of blobs that lie in several packs.
     copies: HashMap<(BlobKind, Id), Vec<Entry>>,
+    /// Blobs of packs that are marked to be deleted: still to be read, never to be relied upon.
+    marked: HashMap<(BlobKind, Id), Entry>,
 }
 
 /// A location, small: repositories have millions.
@@ -31,6 +34,17 @@ struct Entry {
     offset: u32,
     length: u32,
     uncompressed: Option<std::num::NonZeroU32>,
+}
+
+impl Entry {
+    fn new(pack: u32, blob: &PackedBlob) -> Self {
+        Self {
+            pack,
+            offset: blob.offset,
+            length: blob.length,
+            uncompressed: blob.uncompressed.and_then(std::num::NonZeroU32::new),
+        }
+    }
 }
 
 impl Index {
@@ -45,6 +59,21 @@ impl Index {
             for pack in &file.packs {
                 self.add_pack(pack.id, &pack.blobs());
             }
+            for pack in &file.packs_to_delete {
+                self.add_marked(pack.id, &pack.blobs());
+            }
+        }
+    }
+
+    /// Adds a pack that is marked to be deleted. Whoever was away while it was marked may need it yet, so that its blobs
+    /// are found; [`Self::contains`] knows nothing of them, so that nobody relies on them from now on.
+    fn add_marked(&mut self, pack: Id, blobs: &[PackedBlob]) {
+        let number = self.packs.len() as u32;
+        self.packs.push(pack);
+        for blob in blobs {
+            self.marked
+                .entry((blob.kind, blob.id))
+                .or_insert_with(|| Entry::new(number, blob));
         }
     }
 
@@ -53,12 +82,7 @@ impl Index {
         let number = self.packs.len() as u32;
         self.packs.push(pack);
         for blob in blobs {
-            let entry = Entry {
-                pack: number,
-                offset: blob.offset,
-                length: blob.length,
-                uncompressed: blob.uncompressed.and_then(std::num::NonZeroU32::new),
-            };
+            let entry = Entry::new(number, blob);
             match self.first.entry((blob.kind, blob.id)) {
                 std::collections::hash_map::Entry::Vacant(vacant) => {
                     vacant.insert(entry);
@@ -74,12 +98,12 @@ impl Index {
         }
     }
 
-    /// Whether the blob lies anywhere.
+    /// Whether the blob lies anywhere where it stays.
     pub(crate) fn contains(&self, kind: BlobKind, id: &Id) -> bool {
         self.first.contains_key(&(kind, *id))
     }
 
-    /// Where the blob lies: every copy.
+    /// Where the blob lies: every copy, those that are to be deleted last.
     pub(crate) fn find(&self, kind: BlobKind, id: &Id) -> impl Iterator<Item = Location> + '_ {
         let handle = (kind, *id);
         let copies = self.copies.get(&handle).into_iter().flatten();
@@ -87,6 +111,7 @@ impl Index {
             .get(&handle)
             .into_iter()
             .chain(copies)
+            .chain(self.marked.get(&handle))
             .map(move |entry| self.location(handle, entry))
     }
 
@@ -127,6 +152,13 @@ pub(crate) struct IndexFile {
     /// The packs.
     #[serde(deserialize_with = "super::json::null_is_default")]
     pub(crate) packs: Vec<PackJson>,
+    /// Packs that nothing needed when they were marked, and when that was. Rustic's field, which restic passes over.
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "super::json::null_is_default"
+    )]
+    pub(crate) packs_to_delete: Vec<PackJson>,
 }
 
 /// One pack in an index file.
@@ -135,6 +167,17 @@ pub(crate) struct PackJson {
     pub(crate) id: Id,
     #[serde(deserialize_with = "super::json::null_is_default")]
     blobs: Vec<BlobJson>,
+    /// When it was written, or marked.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "time_or_none")]
+    pub(crate) time: Option<Timestamp>,
+    /// Its length: rustic may mark packs without naming their blobs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    size: Option<u32>,
+}
+
+/// A time that makes no sense is as good as none.
+fn time_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+    Ok(Option::<String>::deserialize(deserializer)?.and_then(|text| text.parse().ok()))
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -160,6 +203,17 @@ impl PackJson {
         Self {
             id,
             blobs: blobs.iter().map(json).collect(),
+            time: None,
+            size: None,
+        }
+    }
+
+    /// The same, marked at a time.
+    pub(crate) fn marked(id: Id, blobs: &[PackedBlob], time: Timestamp, size: u64) -> Self {
+        Self {
+            time: Some(time),
+            size: u32::try_from(size).ok(),
+            ..Self::new(id, blobs)
         }
     }
 
@@ -180,8 +234,8 @@ impl IndexFile {
     pub(crate) fn parse(json: &[u8]) -> Result<Self, serde_json::Error> {
         if json.first() == Some(&b'[') {
             Ok(Self {
-                supersedes: Vec::new(),
                 packs: serde_json::from_slice(json)?,
+                ..Self::default()
             })
         } else {
             serde_json::from_slice(json)
@@ -216,6 +270,29 @@ mod tests {
             !index.contains(BlobKind::Tree, &id),
             "the same bytes as a tree are another blob"
         );
+    }
+
+    #[test]
+    fn what_is_marked_can_be_read_and_is_not_relied_upon() {
+        let (id, going, staying) = (Id::of(b"blob"), Id::of(b"pack 1"), Id::of(b"pack 2"));
+        let marked = PackJson::marked(going, &[blob(id, 0)], Timestamp::UNIX_EPOCH, 100);
+        let json = serde_json::to_vec(&IndexFile {
+            packs_to_delete: vec![marked],
+            ..IndexFile::default()
+        });
+        let mut index = Index::default();
+        index.add_file(Id::of(b"file"), &IndexFile::parse(&json.unwrap()).unwrap());
+        assert!(!index.contains(BlobKind::Data, &id));
+        let packs = |index: &Index| {
+            index
+                .find(BlobKind::Data, &id)
+                .map(|found| found.pack)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(packs(&index), [going]);
+        index.add_pack(staying, &[blob(id, 0)]);
+        assert!(index.contains(BlobKind::Data, &id));
+        assert_eq!(packs(&index), [staying, going]);
     }
 
     #[test]

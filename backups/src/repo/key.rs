@@ -55,11 +55,11 @@ impl KdfParams {
 /// A key file as it is stored, in restic's JSON.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct KeyFile {
-    created: Timestamp,
+    pub(super) created: Timestamp,
     #[serde(default)]
-    username: String,
+    pub(super) username: String,
     #[serde(default)]
-    hostname: String,
+    pub(super) hostname: String,
     kdf: String,
     #[serde(rename = "N")]
     n: u64,
@@ -92,7 +92,7 @@ impl KeyFile {
         let data = params.derive(password, &salt)?.seal_to_vec(json);
         Some(Self {
             created: now,
-            username: String::new(),
+            username: super::host::user_name(super::host::user().0).unwrap_or_default(),
             hostname: super::host::name(),
             kdf: "scrypt".to_owned(),
             n: 1 << params.log_n,

@@ -2,7 +2,14 @@
 //! stale after thirty.
 //!
 //! Who wants a lock writes it and then looks who else holds one: of two that exclude each other at least one sees the
-//! other. Beware: `restic unlock` asks whether the process of a lock lives by sending it SIGHUP. A lock whose process on this machine is dead is taken away; so is any that was not renewed for thirty minutes.
+//! other. Beware: `restic unlock` asks whether the process of a lock lives by sending it SIGHUP.
+//!
+//! A lock whose process on this machine is dead is taken away; so is any that was not renewed for thirty minutes by the
+//! store's clock, whatever the clock of the machine says that wrote it.
+
+mod found;
+
+pub use found::{FoundLock, LockState, locks, remove_locks};
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,8 +23,8 @@ use tokio_util::sync::CancellationToken;
 use super::layout::FileKind;
 use super::{Id, Repository, host};
 use crate::clock;
-use crate::error::{Error, LockHolder};
-use crate::store::{Store, StoreError, list_all};
+use crate::error::Error;
+use crate::store::{Store, StoreError};
 
 /// How often a lock is renewed: restic's interval.
 const RENEW_EVERY: Duration = Duration::from_mins(5);
@@ -175,6 +182,18 @@ impl Lock {
         }
     }
 
+    /// As [`Self::still_held`], and looks into the store: fails as soon as somebody took the lock away. What must not be
+    /// done without the lock comes right after this.
+    pub async fn confirm(&self) -> Result<(), Error> {
+        self.still_held()?;
+        if self.held.is_there().await? {
+            Ok(())
+        } else {
+            self.held.gone.store(true, Ordering::Release);
+            Err(Error::LockLost)
+        }
+    }
+
     /// Gives the lock back. If that fails, it counts as dead once this process is gone.
     pub async fn release(mut self) {
         self.renewal.abort();
@@ -260,17 +279,6 @@ struct LockFile {
     opsctl_process: Option<String>,
 }
 
-impl LockFile {
-    fn is_dead(&self, now: Timestamp) -> bool {
-        now.duration_since(self.time) > STALE_AFTER || (self.hostname == host::name() && !self.process_lives())
-    }
-
-    fn process_lives(&self) -> bool {
-        let same = |born: &String| host::process_birth(self.pid).is_none_or(|now| now == *born);
-        host::process_exists(self.pid) && self.opsctl_process.as_ref().is_none_or(same)
-    }
-}
-
 /// Writes a lock file; `held` knows of it before the store does.
 async fn write(repository: &Repository, mode: LockMode, now: Timestamp, held: &Held) -> Result<Id, Error> {
     let pid = host::pid();
@@ -291,42 +299,24 @@ async fn write(repository: &Repository, mode: LockMode, now: Timestamp, held: &H
     Ok(id)
 }
 
-/// Takes away dead locks; fails if a living one excludes ours.
+/// Takes away dead locks; fails if a living one excludes ours, or one that cannot be read may.
 async fn refuse_conflicts(
     repository: &Repository,
     mode: LockMode,
     now: Timestamp,
     own: Option<Id>,
 ) -> Result<(), Error> {
-    let store = repository.store();
-    for entry in list_all(&*store, FileKind::Lock.folder()).await? {
-        let Ok(id) = entry.key.file_name().parse::<Id>() else {
-            continue;
-        };
-        if Some(id) == own {
-            continue;
-        }
-        let file: LockFile = match repository.load_file(FileKind::Lock, &id).await {
-            Ok(file) => file,
-            // Released since it was listed.
-            Err(Error::Damaged {
-                damage: crate::Damage::Missing,
-                ..
-            }) => continue,
-            Err(error) => return Err(error),
-        };
-        if file.is_dead(now) {
-            tracing::info!(lock = %id, host = file.hostname, pid = file.pid, "taking away the lock of a dead process");
-            store.delete(&entry.key).await?;
-        } else if file.exclusive || mode == LockMode::Exclusive {
-            return Err(Error::Locked(LockHolder {
-                id,
-                host: file.hostname,
-                pid: file.pid,
-                username: file.username,
-                since: file.time,
-                exclusive: file.exclusive,
-            }));
+    for lock in found::others(repository, now, own).await? {
+        match lock.state {
+            LockState::ProcessGone | LockState::NotRenewed => {
+                tracing::info!(lock = %lock.id, "taking away the lock of a dead process");
+                repository.store().delete(&FileKind::Lock.key(&lock.id)).await?;
+            }
+            LockState::Unreadable(damage) => return Err(Error::damaged(FileKind::Lock.object(lock.id), damage)),
+            LockState::Alive => match lock.holder {
+                Some(holder) if holder.exclusive || mode == LockMode::Exclusive => return Err(Error::Locked(holder)),
+                _ => {}
+            },
         }
     }
     Ok(())

@@ -12,7 +12,7 @@ use super::pack::{self, BlobKind, PackedBlob};
 use crate::error::Error;
 
 /// A pack is closed once it is this large: restic's default.
-const PACK_SIZE: usize = 16 << 20;
+pub(crate) const PACK_SIZE: usize = 16 << 20;
 /// Room for a pack and one blob more, so that buffers seldom grow.
 const BUFFER_SIZE: usize = PACK_SIZE + (9 << 20);
 

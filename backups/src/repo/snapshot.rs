@@ -53,6 +53,9 @@ pub struct Snapshot {
     /// What the backup found and stored; written by restic since 0.17.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<Summary>,
+    /// Ours alone: something could not be read and is missing.
+    #[serde(rename = "opsctl_partial", default, skip_serializing_if = "std::ops::Not::not")]
+    pub partial: bool,
 }
 
 /// Figures of one backup, with restic's names. Sizes are bytes.

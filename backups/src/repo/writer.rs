@@ -407,8 +407,8 @@ impl Shared {
             return Ok(());
         }
         let file = IndexFile {
-            supersedes: Vec::new(),
             packs,
+            ..IndexFile::default()
         };
         self.repository.save_file(FileKind::Index, &file).await?;
         Ok(())

@@ -90,7 +90,8 @@ async fn a_lock_of_a_dead_process_is_taken_away_and_restics_living_one_respected
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stale_lock_of_elsewhere_is_taken_away() {
-    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let memory = Arc::new(MemoryStore::new());
+    let store: Arc<dyn Store> = Arc::<MemoryStore>::clone(&memory);
     let repository = init(&store).await;
     let now = backups::now();
     let held = Lock::acquire(
@@ -100,6 +101,12 @@ async fn a_stale_lock_of_elsewhere_is_taken_away() {
     )
     .await
     .unwrap();
+    let refused = Lock::acquire(&repository, LockMode::Exclusive, now).await.err();
+    assert!(
+        matches!(refused, Some(Error::Locked(_))),
+        "written a moment ago, by a clock that is late"
+    );
+    memory.advance(jiff::SignedDuration::from_mins(31));
     let taken = Lock::acquire(&repository, LockMode::Exclusive, now).await.unwrap();
     assert_eq!(locks(&*store).await, 1);
     drop((held, taken));

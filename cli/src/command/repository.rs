@@ -1,16 +1,21 @@
-//! `opsctl repository`: making, checking, repairing and copying the place where backups are kept.
+//! `opsctl repository`: the place where backups are kept: made, checked, repaired, copied, freed of what nobody needs,
+//! locked and opened.
 
 mod check;
 mod copy;
+mod forget;
 mod init;
+mod key;
+mod prune;
 mod repair;
+mod unlock;
 
 use clap::Subcommand;
 
 use crate::context::Context;
 use crate::error::Outcome;
 
-/// Make, check, repair and copy the repository of the backups
+/// Make, check, repair, copy and maintain the repository of the backups
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -23,6 +28,10 @@ enum Command {
     Check(check::Args),
     Repair(repair::Args),
     Copy(copy::Args),
+    Forget(forget::Args),
+    Prune(prune::Args),
+    Unlock(unlock::Args),
+    Key(key::Args),
 }
 
 /// Runs the command.
@@ -32,5 +41,9 @@ pub(crate) fn run(args: Args, context: &Context) -> Outcome {
         Command::Check(args) => check::run(&args, context),
         Command::Repair(args) => repair::run(&args, context),
         Command::Copy(args) => copy::run(&args, context),
+        Command::Forget(args) => forget::run(&args, context),
+        Command::Prune(args) => prune::run(&args, context),
+        Command::Unlock(args) => unlock::run(&args, context),
+        Command::Key(args) => key::run(&args, context),
     }
 }

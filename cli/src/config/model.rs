@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use backups::retention::Policy;
 use opsctl_platform::kube::Sli;
 use opsctl_rollouts::Criterion;
 
@@ -255,6 +256,8 @@ pub(crate) struct Datastore {
     pub(crate) files: FilesKeys,
     /// What a `command` store runs.
     pub(crate) command: Option<CommandKeys>,
+    /// Which of its snapshots stay, if that is said.
+    pub(crate) keep: Option<Policy>,
 }
 
 /// The kinds of datastore.

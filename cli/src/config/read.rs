@@ -235,15 +235,10 @@ pub(super) fn datastore(name: &str, section: Section<'_>) -> Option<Datastore> {
         }
         objectives.finish();
     }
+    let mut keep = None;
     if let Some(backup) = section.section("backup") {
         let _: Option<String> = backup.optional("schedule");
-        if let Some(keep) = backup.section("keep") {
-            let _: Option<Span> = keep.optional("within");
-            for key in ["last", "hourly", "daily", "weekly", "monthly", "yearly"] {
-                let _: Option<u32> = keep.optional(key);
-            }
-            keep.finish();
-        }
+        keep = backup.section("keep").and_then(super::keep::keep);
         backup.finish();
     }
     let origin = section.origin().clone();
@@ -256,6 +251,7 @@ pub(super) fn datastore(name: &str, section: Section<'_>) -> Option<Datastore> {
         exclude,
         files,
         command,
+        keep,
     })
 }
 

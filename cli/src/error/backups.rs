@@ -24,7 +24,7 @@ pub(crate) fn failure(what: impl Into<String>, error: &Error) -> Failure {
             .help("restore from it here, and back up into a new repository; restic's `migrate upgrade_repo_v2` converts it"),
         Error::Damaged { object, damage } => damaged(told(Exit::Failed, "damaged"), *object, *damage),
         Error::Locked(_) => told(Exit::Locked, "repository_locked")
-            .help("wait for it; the lock of a process that died on this machine is taken over by itself, one of another machine after 30 minutes"),
+            .help("wait for it; the lock of a process that died on this machine is taken over by itself, one of another machine after 30 minutes; see `opsctl repository unlock`"),
         Error::LockLost => told(Exit::Failed, "lock_lost")
             .help("the machine or the store stood still for too long; run the same command again"),
         Error::SnapshotNotFound { .. } => told(Exit::Usage, "unknown_snapshot").help("opsctl snapshot list"),
@@ -38,6 +38,19 @@ pub(crate) fn failure(what: impl Into<String>, error: &Error) -> Failure {
             .help("somebody else was faster; run the same command again, it makes a new plan"),
         Error::Output(_) => told(Exit::Failed, "io"),
         Error::Invalid(_) => told(Exit::Usage, "usage"),
+        Error::ClockSkew { .. } => told(Exit::Refused, "clock_skew")
+            .help("set the clock that is wrong: what is deleted for its age is judged by the store's"),
+        Error::LastSnapshot { .. } => told(Exit::Refused, "last_snapshot")
+            .help("make another one first; nothing was removed"),
+        Error::KeyNotFound { .. } => told(Exit::Usage, "unknown_key").help("`opsctl repository key list` shows all"),
+        Error::KeyAmbiguous { .. } => {
+            told(Exit::Usage, "ambiguous_key").help("give more digits; `opsctl repository key list` has them")
+        }
+        Error::KeyInUse { .. } => told(Exit::Refused, "key_in_use")
+            .help("to replace the password in use: `opsctl repository key rotate --new-password-file FILE`"),
+        Error::TooManyKeys { .. } => {
+            told(Exit::Refused, "too_many_keys").help("remove one first: `opsctl repository key remove ID`")
+        }
         Error::Cancelled => Failure::new(Exit::Interrupted, "interrupted", format!("{what}: interrupted"))
             .help("nothing is left half done; run the same command again"),
         Error::Internal(_) => told(Exit::Failed, "bug").help("this is a bug in opsctl: report it with the command and `opsctl --version`"),

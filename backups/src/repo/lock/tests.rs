@@ -1,6 +1,7 @@
 //! Locks over hours, on a clock that stands still until it is told to go on; and whose locks count.
 
 use super::*;
+use crate::error::LockHolder;
 use crate::repo::{InitOptions, KdfParams};
 use crate::store::{Fault, FaultyStore, MemoryStore};
 
@@ -144,6 +145,7 @@ async fn a_lock_that_was_taken_away_is_not_written_again() {
     lock.still_held().unwrap();
     minutes(6).await;
     assert!(matches!(lock.still_held(), Err(Error::LockLost)));
+    assert!(matches!(lock.confirm().await, Err(Error::LockLost)));
     assert_eq!(stored(&repository).await.len(), 0);
 }
 
@@ -179,7 +181,10 @@ async fn a_lock_of_a_living_process_counts_with_and_without_the_mark_of_its_birt
 
 #[tokio::test]
 async fn a_lock_of_another_machine_counts_until_it_is_stale_whatever_runs_here() {
-    let (_, repository) = repository().await;
+    let memory = Arc::new(MemoryStore::new());
+    let repository = Repository::init(Arc::<MemoryStore>::clone(&memory), "password", &CHEAP)
+        .await
+        .unwrap();
     // No process of this number can run here: the kernel's highest is four million.
     let elsewhere = |age| {
         move |file: &mut LockFile| {
@@ -192,6 +197,16 @@ async fn a_lock_of_another_machine_counts_until_it_is_stale_whatever_runs_here()
     assert_eq!((holder.id, holder.host.as_str()), (fresh, "elsewhere"));
     repository.store().delete(&FileKind::Lock.key(&fresh)).await.unwrap();
     put(&repository, elsewhere(31)).await;
+    assert!(
+        excluded_by(&repository).await.is_some(),
+        "the store saw it a moment ago: that clock is late"
+    );
+    memory.advance(SignedDuration::from_mins(31));
     assert_eq!(excluded_by(&repository).await, None, "it is stale");
     assert_eq!(stored(&repository).await.len(), 0);
+    // A clock that is an hour early keeps no dead lock alive.
+    put(&repository, elsewhere(-60)).await;
+    assert!(excluded_by(&repository).await.is_some());
+    memory.advance(SignedDuration::from_mins(31));
+    assert_eq!(excluded_by(&repository).await, None);
 }
