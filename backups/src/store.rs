@@ -1,7 +1,7 @@
 //! Where a repository lies: a flat map from keys to bytes. Not what the bytes mean.
 //!
 //! Keys are restic's: `config`, `keys/<id>`, `locks/<id>`, `index/<id>`, `snapshots/<id>`, `data/<first two digits>/<id>`.
-//! One file an implementation ([`LocalStore`], [`MemoryStore`]); [`contract`] is the suite that each must pass, and
+//! One file an implementation ([`LocalStore`], [`MemoryStore`], [`S3Store`]); [`contract`] is the suite that each must pass, and
 //! [`FaultyStore`] is a decorator that fails on purpose.
 
 pub mod contract;
@@ -9,15 +9,17 @@ mod faulty;
 mod key;
 mod local;
 mod memory;
+pub mod s3;
 
 pub use faulty::{Fault, FaultyStore};
 pub use key::StoreKey;
 pub use local::LocalStore;
 pub use memory::MemoryStore;
+pub use s3::S3Store;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 /// A place that keeps objects. Every method may be called concurrently and any number of times.
 #[async_trait]
@@ -52,6 +54,18 @@ pub trait Store: Send + Sync {
     /// What the store's own clock says, the one that [`Entry::modified`] comes from. What is deleted for its age is
     /// judged by this clock and never by ours.
     async fn time(&self) -> Result<Timestamp, StoreError>;
+
+    /// How many transfers at one time serve this store best. Each has a pack in memory.
+    fn transfers(&self) -> usize {
+        4
+    }
+
+    /// Removes what interrupted writes left behind where no listing shows it, if it is older than `age` by the store's
+    /// clock; says how much it was. Most stores leave nothing.
+    async fn sweep(&self, age: SignedDuration) -> Result<u64, StoreError> {
+        let _ = age;
+        Ok(0)
+    }
 }
 
 /// One object of a listing.
@@ -104,6 +118,40 @@ pub enum StoreError {
         #[source]
         source: std::io::Error,
     },
+    /// The store does not answer, or says again and again that it cannot.
+    #[error("the store at {location} does not answer")]
+    Unavailable {
+        /// The store.
+        location: String,
+        /// What was seen last.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The place that objects are kept in does not exist: it is not for us to make.
+    #[error("there is no {location}")]
+    NoPlace {
+        /// The bucket.
+        location: String,
+    },
+    /// The store does not know who we are, or believes us no longer.
+    #[error("{location} refuses the credentials")]
+    Credentials {
+        /// The store.
+        location: String,
+        /// What the service said, or why there are no credentials.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Our clock and the store's are so far apart that it refuses what we sign.
+    #[error("the clocks are too far apart: here it is {ours}, at {location} {}", said(*theirs))]
+    ClockSkew {
+        /// The store.
+        location: String,
+        /// The time here.
+        ours: Timestamp,
+        /// The time there, if it said so.
+        theirs: Option<Timestamp>,
+    },
     /// Anything else.
     #[error("cannot {action} {key}")]
     Io {
@@ -133,6 +181,10 @@ impl StoreError {
     pub fn is_exists(&self) -> bool {
         matches!(self, Self::Exists { .. })
     }
+}
+
+fn said(time: Option<Timestamp>) -> String {
+    time.map_or_else(|| "another time".to_owned(), |time| format!("it is {time}"))
 }
 
 /// Every object under `prefix`, page after page.

@@ -1,6 +1,7 @@
 //! `opsctl.toml`: found, trusted, read, merged, typed. Everything that is wrong with it is told at once, each with
 //! file, line and column. What the values are used for is the business of the commands.
 
+mod bucket;
 mod criteria;
 mod document;
 mod environment;
@@ -23,7 +24,7 @@ pub(crate) use finding::{Diagnostic, Shown};
 pub(crate) use kubernetes::Cluster;
 pub(crate) use locate::check_trust;
 pub(crate) use model::{
-    Backend, Config, Datastore, DatastoreKind, Key, Local, Loki, PlatformKind, Prometheus, Repository, Service,
+    Backend, Bucket, BucketCredentials, Config, Datastore, DatastoreKind, Key, Local, Loki, PlatformKind, Prometheus, Repository, Service,
 };
 pub(crate) use secret::{Secret, SecretSource};
 pub(crate) use sources::{CommandKeys, Given};

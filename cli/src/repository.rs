@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use backups::source::command::{CommandOptions, Variable};
 use backups::source::{CommandSource, Excludes, FilesOptions, FilesSource, Marker, Source, SqliteSource};
-use backups::store::LocalStore;
+use backups::store::s3::{Checksums, Credentials, Keys, S3Options};
+use backups::store::{LocalStore, S3Store};
 use backups::{InitOptions, Phase, Repository as Engine, Store};
 use tokio_util::sync::CancellationToken;
 
@@ -95,17 +96,60 @@ pub(crate) async fn open(
     }
 }
 
-/// The store that was declared.
+/// The store that was declared. Nothing is asked, and no credentials are fetched, before it is used.
 pub(crate) fn store(declared: &config::Repository) -> Result<Arc<dyn Store>, Failure> {
-    match &declared.folder {
-        Some(folder) => Ok(Arc::new(LocalStore::new(folder))),
-        None => Err(Failure::usage(
-            "not_built",
+    match (&declared.folder, &declared.bucket) {
+        (Some(folder), _) => Ok(Arc::new(LocalStore::new(folder))),
+        (None, Some(bucket)) => Ok(Arc::new(S3Store::new(bucket_options(declared, bucket)?))),
+        (None, None) => Err(Failure::usage(
+            "config_invalid",
             format!("repository `{}` is at {}", declared.name, declared.store),
         )
-        .cause("this opsctl keeps repositories in local folders only")
-        .help("use `store = \"file:FOLDER\"`")),
+        .help("use `store = \"file:FOLDER\"` or `store = \"s3://BUCKET/PREFIX\"`")),
     }
+}
+
+fn bucket_options(declared: &config::Repository, bucket: &config::Bucket) -> Result<S3Options, Failure> {
+    let certificate = bucket.certificate.as_ref().map(|path| {
+        std::fs::read(path).map_err(|error| {
+            let what = format!("the certificate of repository `{}` cannot be read", declared.name);
+            Failure::usage("certificate_unreadable", what)
+                .cause(format!("could not open `{}`", path.display()))
+                .because(&error)
+        })
+    });
+    let credentials = bucket.credentials.clone().map_or(Credentials::Surroundings, |sources| {
+        let name = declared.name.clone();
+        Credentials::Fetched(Arc::new(move || keys(&sources, &name)))
+    });
+    Ok(S3Options {
+        endpoint: bucket.endpoint.clone(),
+        region: bucket.region.clone(),
+        path_style: bucket.path_style,
+        checksums: if bucket.checksums {
+            Checksums::Always
+        } else {
+            Checksums::WhenRequired
+        },
+        credentials,
+        certificate: certificate.transpose()?,
+        ..S3Options::new(&bucket.name, &bucket.prefix)
+    })
+}
+
+/// Fetches the keys of a bucket, which happens again when they expired.
+fn keys(sources: &config::BucketCredentials, repository: &str) -> Result<Keys, std::io::Error> {
+    let fetch = |source: &config::SecretSource, what: &str| {
+        let secret = source.fetch_again(&format!("the {what} of repository `{repository}`"));
+        secret.map_err(|failure| std::io::Error::other([&[failure.message], &failure.causes[..]].concat().join(": ")))
+    };
+    let token = sources.session_token.as_ref();
+    let token = token.map(|token| fetch(token, "session token")).transpose()?;
+    Ok(Keys {
+        access_key: fetch(&sources.access_key, "access key")?.expose().to_owned(),
+        secret_key: fetch(&sources.secret_key, "secret key")?.expose().to_owned().into(),
+        session_token: token.map(|token| token.expose().to_owned().into()),
+    })
 }
 
 /// A password beside the repository is lost together with it.

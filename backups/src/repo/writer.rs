@@ -35,8 +35,6 @@ use crate::store::StoreError;
 use crate::threads::{blocking, ended};
 use blocks::{Block, BlockReader, Spares};
 
-/// So many packs are on their way to the store at once.
-const UPLOADS: usize = 4;
 /// An index file is written once so many blobs wait for one: then a killed backup loses little.
 const BLOBS_PER_INDEX: usize = 20_000;
 
@@ -135,7 +133,7 @@ impl<'a> Writer<'a> {
             unindexed: Mutex::default(),
             unindexed_blobs: AtomicU64::new(0),
             uploads: Mutex::default(),
-            upload_slots: Arc::new(Semaphore::new(UPLOADS)),
+            upload_slots: Arc::new(Semaphore::new(repository.store().transfers())),
             sealing_slots: Semaphore::new(workers()),
             stored: Default::default(),
             stored_plain: AtomicU64::new(0),

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{Entry, Page, Store, StoreError, StoreKey};
 
@@ -112,5 +112,13 @@ impl Store for FaultyStore {
 
     async fn time(&self) -> Result<Timestamp, StoreError> {
         self.inner.time().await
+    }
+
+    fn transfers(&self) -> usize {
+        self.inner.transfers()
+    }
+
+    async fn sweep(&self, age: SignedDuration) -> Result<u64, StoreError> {
+        self.inner.sweep(age).await
     }
 }

@@ -142,7 +142,7 @@ fn config() -> String {
      server = \"https://eu.internal\"           # the address that it must lead to\n  \
      image = \"registry.internal/opsctl:1\"    # judges canaries there\n\n  \
      [repository.here]\n  \
-     store = \"file:.opsctl/repo\"\n  \
+     store = \"file:.opsctl/repo\"             # or \"s3://BUCKET/PREFIX\", with endpoint, region, credentials\n  \
      password = { file = \".opsctl/password\" } # or { command = [ … ] }, { env = \"NAME\" }\n\n  \
      [datastore.shop-db]\n  \
      kind = \"sqlite\"                          # sqlite, files\n  \

@@ -1,5 +1,7 @@
-//! `opsctl rbac`: the least rights on a cluster, as objects to apply. It asks no cluster and changes nothing.
+//! `opsctl rbac`: the least rights on a cluster, as objects to apply, or in a bucket, as policies. It asks nobody and
+//! changes nothing.
 
+mod backup;
 mod yaml;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +17,7 @@ use crate::error::{Failure, Outcome};
 use crate::exit::Exit;
 use crate::platform;
 
-/// Print the least rights that opsctl needs on a cluster
+/// Print the least rights that opsctl needs on a cluster, or in a bucket
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = help())]
 pub(crate) struct Args {
@@ -44,6 +46,14 @@ pub(crate) struct Args {
     /// As --user, a group
     #[arg(long, value_name = "NAME")]
     group: Vec<String>,
+
+    /// Print the policy of this role alone (backup)
+    #[arg(long, value_name = "ROLE", value_enum)]
+    role: Option<backup::Role>,
+
+    /// The repository in S3 that is meant (backup)
+    #[arg(long, value_name = "NAME")]
+    repository: Option<String>,
 }
 
 /// What is done in the namespaces of services.
@@ -61,6 +71,8 @@ enum What {
     Drill,
     /// deploy; recover
     Canary,
+    /// backup, and repository prune: policies of S3
+    Backup,
 }
 
 /// What is done to what belongs to no namespace.
@@ -82,6 +94,8 @@ impl What {
                 here.copied().chain([Command::Status, Command::Job]).collect()
             }
             Self::Canary => vec![Command::Status, Command::Canary, Command::Job],
+            // Nothing on a cluster.
+            Self::Backup => Vec::new(),
         }
     }
 }
@@ -90,7 +104,9 @@ fn help() -> String {
     format!(
         "Examples:\n  # What the judge of a canary needs, and whoever starts one\n  \
          opsctl rbac -e production --for drill,canary --group oncall | kubectl apply -f -\n\n  \
-         # Nodes belong to no namespace\n  opsctl rbac --for drill --cluster-role-for node-drain\n\n\
+         # Nodes belong to no namespace\n  opsctl rbac --for drill --cluster-role-for node-drain\n\n  \
+         # Who backs up to S3 needs no right to delete; who prunes does\n  \
+         opsctl rbac -e production --for backup --role writer > writer.json\n\n\
          It prints a Role in every namespace that services of the environment are in, a ServiceAccount and a RoleBinding.\n\
          With one verb less a drill or a canary does not start, and names the verb.\n\n{}",
         Exit::section(&[Exit::Usage])
@@ -108,6 +124,15 @@ struct Document<'a> {
 /// Runs the command.
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     let config = config::load(context)?;
+    if args.what.contains(&What::Backup) {
+        return backup::run(args, context, &config);
+    }
+    if args.role.is_some() || args.repository.is_some() {
+        return Err(Failure::usage(
+            "usage",
+            "`--role` and `--repository` belong to `--for backup`",
+        ));
+    }
     let clusters = platform::described(context, &config)?;
     if clusters.is_empty() {
         return Err(Failure::usage(

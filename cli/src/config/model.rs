@@ -315,6 +315,40 @@ pub(crate) struct Repository {
     pub(crate) store: String,
     /// The folder of a `file:` store.
     pub(crate) folder: Option<PathBuf>,
+    /// The bucket of an `s3:` store.
+    pub(crate) bucket: Option<Bucket>,
     /// Its password.
     pub(crate) password: SecretSource,
+}
+
+/// A bucket of S3.
+#[derive(Debug, Clone)]
+pub(crate) struct Bucket {
+    /// Its name.
+    pub(crate) name: String,
+    /// What the names of the objects begin with, without slashes at its ends.
+    pub(crate) prefix: String,
+    /// The service's URL, if it is not Amazon's.
+    pub(crate) endpoint: Option<String>,
+    /// The region.
+    pub(crate) region: Option<String>,
+    /// The bucket stands in the path of the URL.
+    pub(crate) path_style: bool,
+    /// Checksums go along although nobody asks for them.
+    pub(crate) checksums: bool,
+    /// Certificates that are trusted besides the system's.
+    pub(crate) certificate: Option<PathBuf>,
+    /// The keys; without them those of the surroundings.
+    pub(crate) credentials: Option<BucketCredentials>,
+}
+
+/// Where the keys of a bucket come from.
+#[derive(Debug, Clone)]
+pub(crate) struct BucketCredentials {
+    /// The access key.
+    pub(crate) access_key: SecretSource,
+    /// The secret key.
+    pub(crate) secret_key: SecretSource,
+    /// The token of keys that are lent.
+    pub(crate) session_token: Option<SecretSource>,
 }

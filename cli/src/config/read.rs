@@ -167,24 +167,26 @@ fn notify(section: &Section<'_>) -> Notify {
 pub(super) fn repository(name: &str, section: Section<'_>) -> Option<Repository> {
     let store: Option<String> = section.required("store");
     let password: Option<SecretSource> = section.required("password");
-    let folder = store.as_deref().and_then(|store| {
-        let Some(path) = store.strip_prefix("file:") else {
-            if !store.starts_with("s3:") {
-                section.findings().error(
-                    section.place("store"),
-                    format!("`{store}` is no store: expected \"file:FOLDER\" or \"s3://BUCKET/PREFIX\""),
-                );
-            }
-            return None;
-        };
-        let path = Path::new(path.strip_prefix("//").unwrap_or(path));
-        Some(section.place("store").folder().unwrap_or(Path::new("/")).join(path))
-    });
+    let (mut folder, mut bucket) = (None, None);
+    if let Some(store) = &store {
+        if let Some(path) = store.strip_prefix("file:") {
+            let path = Path::new(path.strip_prefix("//").unwrap_or(path));
+            folder = Some(section.place("store").folder().unwrap_or(Path::new("/")).join(path));
+        } else if let Some(place) = store.strip_prefix("s3://") {
+            bucket = super::bucket::read(place, &section);
+        } else {
+            section.findings().error(
+                section.place("store"),
+                format!("`{store}` is no store: expected \"file:FOLDER\" or \"s3://BUCKET/PREFIX\""),
+            );
+        }
+    }
     section.finish();
     Some(Repository {
         name: name.to_owned(),
         store: store?,
         folder,
+        bucket,
         password: password?,
     })
 }

@@ -69,22 +69,44 @@ impl SecretSource {
     /// Fetches the value. `what` names it in errors, for example ``the password of repository `here` ``.
     pub(crate) fn fetch(&self, context: &Context, what: &str) -> Result<Secret, Failure> {
         match self {
-            Self::File(path) => read_file(context, path, what),
+            Self::File(path) => read_file(Some(context), path, what),
             Self::Command { command, folder } => run(command, folder.as_deref(), what),
             Self::Variable(name) => context.env(name).map(Secret::new).ok_or_else(|| {
                 Failure::usage("secret_missing", format!("{what} is not set"))
                     .cause(format!("the environment variable `{name}` is empty or absent"))
                     .help(format!("set `{name}`"))
             }),
-            Self::Kubernetes(_) => Err(Failure::usage("not_built", format!("{what} is in a Kubernetes Secret"))
-                .cause("secrets of a cluster cannot be read yet")
-                .help("use `{ file = … }`, `{ command = … }` or `{ env = … }`")),
+            Self::Kubernetes(_) => Err(of_a_cluster(what)),
+        }
+    }
+
+    /// As [`SecretSource::fetch`], for what is fetched in the middle of a command, perhaps again: it warns of nothing.
+    pub(crate) fn fetch_again(&self, what: &str) -> Result<Secret, Failure> {
+        match self {
+            Self::File(path) => read_file(None, path, what),
+            Self::Command { command, folder } => run(command, folder.as_deref(), what),
+            Self::Variable(name) => {
+                let missing = || {
+                    Failure::usage("secret_missing", format!("{what} is not set"))
+                        .cause(format!("the environment variable `{name}` is empty or absent"))
+                };
+                let value = std::env::var(name).ok().filter(|value| !value.is_empty());
+                value.map(Secret::new).ok_or_else(missing)
+            }
+            Self::Kubernetes(_) => Err(of_a_cluster(what)),
         }
     }
 }
 
-fn read_file(context: &Context, path: &std::path::Path, what: &str) -> Result<Secret, Failure> {
-    let shown = context.shown(path);
+fn of_a_cluster(what: &str) -> Failure {
+    Failure::usage("not_built", format!("{what} is in a Kubernetes Secret"))
+        .cause("secrets of a cluster cannot be read yet")
+        .help("use `{ file = … }`, `{ command = … }` or `{ env = … }`")
+}
+
+/// Without a context nobody is warned.
+fn read_file(context: Option<&Context>, path: &std::path::Path, what: &str) -> Result<Secret, Failure> {
+    let shown = context.map_or_else(|| path.display().to_string(), |context| context.shown(path).to_string());
     let mut file = std::fs::File::open(path).map_err(|error| {
         let failure = Failure::usage("secret_missing", format!("{what} is not there")).cause(format!("could not open `{shown}`")).because(&error);
         if error.kind() == std::io::ErrorKind::NotFound {
@@ -96,7 +118,7 @@ fn read_file(context: &Context, path: &std::path::Path, what: &str) -> Result<Se
         }
     })?;
     let mode = file.metadata().map_or(0, |metadata| metadata.mode());
-    if mode & 0o077 != 0 {
+    if let (Some(context), true) = (context, mode & 0o077 != 0) {
         context.out.warn(format!(
             "others may read `{shown}` (mode {:04o}): chmod 600 {shown}",
             mode & 0o7777

@@ -114,8 +114,11 @@ fn store_exit(error: &StoreError) -> Exit {
         | StoreError::Exists { .. }
         | StoreError::Full { .. }
         | StoreError::Denied { .. }
+        | StoreError::ClockSkew { .. }
         | StoreError::Io { .. }
         | StoreError::InvalidKey { .. } => Exit::Failed,
+        StoreError::NoPlace { .. } | StoreError::Credentials { .. } => Exit::Usage,
+        StoreError::Unavailable { .. } => Exit::Unreachable,
     }
 }
 
@@ -126,7 +129,29 @@ fn store(failure: Failure, error: &StoreError) -> Failure {
             ..failure
         }
         .help("free some space in the store, then run the same command again; what was stored so far is used then"),
-        StoreError::Denied { .. } => failure.help("the store belongs to somebody else, or is read-only"),
+        StoreError::Denied { .. } => failure.help(
+            "the store belongs to somebody else, is read-only or locks its objects; in S3 `opsctl rbac --for backup` prints what must be allowed",
+        ),
+        StoreError::Unavailable { .. } => Failure {
+            code: "store_unavailable",
+            ..failure
+        }
+        .help("nothing is left half done; run the same command again when the store answers; what was stored so far is used then"),
+        StoreError::NoPlace { .. } => Failure {
+            code: "no_bucket",
+            ..failure
+        }
+        .help("opsctl makes no buckets: make it, or put the right name into `store` of the repository"),
+        StoreError::Credentials { .. } => Failure {
+            code: "credentials_refused",
+            ..failure
+        }
+        .help("put valid keys where `credentials` of the repository says; without it those of the surroundings are used (`AWS_ACCESS_KEY_ID`, `AWS_PROFILE`, …)"),
+        StoreError::ClockSkew { .. } => Failure {
+            code: "clock_skew",
+            ..failure
+        }
+        .help("set the clock that is wrong, then run the same command again"),
         StoreError::NotFound { .. }
         | StoreError::Exists { .. }
         | StoreError::Io { .. }

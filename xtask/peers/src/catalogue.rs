@@ -256,6 +256,17 @@ pub const PEERS: &[Peer] = &[
         seconds: 115,
     },
     Peer {
+        name: "minio",
+        purpose: "an S3: repositories in object storage are kept in it",
+        origin: Origin::Go {
+            version: "0.0.0-20260212201848-7aac2a2c5b7c",
+            packages: &["github.com/minio/minio"],
+        },
+        programs: &["minio"],
+        size_mib: 110,
+        seconds: 125,
+    },
+    Peer {
         name: "kubernetes",
         purpose: "a cluster's own programs: API server, controllers, scheduler, kubelet, proxy, kubectl",
         origin: Origin::Go {

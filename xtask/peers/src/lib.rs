@@ -10,6 +10,7 @@ mod cargo;
 mod catalogue;
 pub mod certificates;
 pub mod cluster;
+pub mod faults;
 pub mod http;
 mod image;
 mod install;

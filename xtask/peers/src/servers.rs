@@ -7,6 +7,7 @@ mod jaeger;
 mod kafka;
 pub(crate) mod kubernetes;
 mod loki;
+mod minio;
 mod nats;
 pub(crate) mod postgres;
 mod prometheus;
@@ -24,6 +25,7 @@ pub use self::{
     kafka::Kafka,
     kubernetes::{ControlPlane, Kubernetes},
     loki::Loki,
+    minio::MinIo,
     nats::Nats,
     postgres::Postgres,
     prometheus::Prometheus,
@@ -47,6 +49,7 @@ pub const NAMES: &[&str] = &[
     "kafka",
     "ferretdb",
     "temporal",
+    "minio",
     "kubernetes",
 ];
 
@@ -65,6 +68,7 @@ pub(crate) fn named(name: &str) -> Option<Box<dyn Recipe>> {
         "kafka" => Box::new(Kafka::default()),
         "ferretdb" => Box::new(FerretDb),
         "temporal" => Box::new(Temporal),
+        "minio" => Box::new(MinIo::default()),
         "kubernetes" => Box::new(Kubernetes::default()),
         _ => return None,
     })

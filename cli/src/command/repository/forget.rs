@@ -209,9 +209,10 @@ struct Told {
 }
 
 /// Snapshots that a restore drill proved.
-#[expect(clippy::unused_async, reason = "where the proofs lie has to be read")]
-async fn proved(_context: &Context, _config: &Config, _engine: &Engine) -> Result<BTreeSet<Id>, Failure> {
-    Ok(BTreeSet::new())
+async fn proved(engine: &Engine, what: &str) -> Result<BTreeSet<Id>, Failure> {
+    backups::proof::proved(engine)
+        .await
+        .map_err(|error| error::backups::failure(what, &error))
 }
 
 /// Runs the command.
@@ -239,7 +240,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         };
         let options = ForgetOptions {
             which,
-            proved: proved(context, &config, &engine).await?,
+            proved: proved(&engine, &what).await?,
             zone: args.time_zone.clone(),
         };
         let plan = forget::plan(&engine, &options).await.map_err(failed)?;

@@ -363,6 +363,43 @@ async fn temporal() {
     keeps_its_promises(|| servers::Temporal, ForTemporal, "temporal").await;
 }
 
+struct ForMinIo;
+
+impl ForMinIo {
+    /// Asks by restic, which signs its requests.
+    async fn restic(server: &Server, command: &str) -> io::Result<()> {
+        let restic = peers::peer("restic", "minio").ok_or(io::ErrorKind::NotFound)?;
+        let repository = format!("s3:{}/kept/repository", server.url("s3"));
+        let mut asked = Command::new(restic);
+        asked
+            .args(["--no-cache", "--repo", &repository, command])
+            .env("RESTIC_PASSWORD", "kept")
+            .env("AWS_ACCESS_KEY_ID", servers::MinIo::ACCESS_KEY)
+            .env("AWS_SECRET_ACCESS_KEY", servers::MinIo::SECRET_KEY)
+            .kill_on_drop(true);
+        if command == "cat" {
+            asked.arg("config");
+        }
+        program(&mut asked).await.map(drop)
+    }
+}
+
+impl Contract for ForMinIo {
+    async fn tell(&self, server: &Server) -> io::Result<()> {
+        Self::restic(server, "init").await
+    }
+
+    async fn remembers(&self, server: &Server) -> io::Result<bool> {
+        // A repository that was never made is an error of restic, not of the server.
+        Ok(Self::restic(server, "cat").await.is_ok())
+    }
+}
+
+#[tokio::test]
+async fn minio() {
+    keeps_its_promises(servers::MinIo::default, ForMinIo, "minio").await;
+}
+
 /// Nanoseconds since 1970.
 async fn now() -> io::Result<String> {
     Ok(program(Command::new("date").arg("+%s%N")).await?.trim().to_owned())
