@@ -9,6 +9,7 @@ mod kubernetes;
 mod locate;
 mod model;
 mod read;
+mod schedule;
 mod secret;
 mod section;
 mod suggest;
@@ -23,6 +24,7 @@ pub(crate) use locate::check_trust;
 pub(crate) use model::{
     Backend, Config, Datastore, DatastoreKind, Key, Local, Loki, PlatformKind, Prometheus, Repository, Service,
 };
+pub(crate) use schedule::{Call, CallTo, Cleanup, Cutoff, CutoffKind, Job, Ping, Schedule, What, columns_of, filled};
 pub(crate) use secret::{Secret, SecretSource};
 pub(crate) use suggest::suggestion;
 

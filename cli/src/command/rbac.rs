@@ -1,6 +1,6 @@
 //! `opsctl rbac`: the least rights on a cluster, as objects to apply. It asks no cluster and changes nothing.
 
-mod yaml;
+pub(crate) mod yaml;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -14,7 +14,7 @@ use super::secret::SecretSource;
 use super::section::Section;
 use super::suggest::suggestion;
 use super::values::{Address, Label, Percent, Rate, Span};
-use super::{criteria, kubernetes};
+use super::{criteria, kubernetes, schedule};
 
 /// `[env.NAME]`.
 pub(super) fn environment(name: &str, section: Section<'_>) -> Environment {
@@ -218,7 +218,7 @@ pub(super) fn datastore(name: &str, section: Section<'_>) -> Option<Datastore> {
         section.optional("path")
     };
     let exclude = section.optional("exclude").unwrap_or_default();
-    let _: Option<SecretSource> = section.optional("dsn");
+    let dsn = section.optional("dsn");
     let _: Option<Vec<String>> = section.optional("command");
     if let Some(objectives) = section.section("objectives") {
         // Measured by restore drills, which are not here yet.
@@ -227,8 +227,9 @@ pub(super) fn datastore(name: &str, section: Section<'_>) -> Option<Datastore> {
         }
         objectives.finish();
     }
+    let mut timed = None;
     if let Some(backup) = section.section("backup") {
-        let _: Option<String> = backup.optional("schedule");
+        timed = schedule::of_backup(name, &backup);
         if let Some(keep) = backup.section("keep") {
             let _: Option<Span> = keep.optional("within");
             for key in ["last", "hourly", "daily", "weekly", "monthly", "yearly"] {
@@ -246,6 +247,8 @@ pub(super) fn datastore(name: &str, section: Section<'_>) -> Option<Datastore> {
         kind: kind?,
         path,
         exclude,
+        dsn,
+        schedule: timed,
     })
 }
 
