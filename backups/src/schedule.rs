@@ -1,5 +1,5 @@
 //! When a job is due: expressions in time zones, jitter, quiet hours, and runs that were missed. Pure: `now` is an
-//! argument, and nothing here waits, starts anything or remembers.
+//! argument, and nothing here starts anything or remembers; only [`runner`] waits.
 //!
 //! An *occurrence* is an instant that the expression names. A *start* is when its job is to begin: the occurrence, and
 //! the jitter, put off to the end of quiet hours.
@@ -9,6 +9,7 @@ mod expression;
 mod field;
 mod occurrences;
 mod quiet;
+pub mod runner;
 
 use std::time::Duration;
 

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use backups::schedule::runner::{self, Ended, Jobs};
 use backups::schedule::{Decision, Due, Expression, ExpressionError, QuietHours, Timing, zone};
 use jiff::civil::DateTime;
 use jiff::tz::{AmbiguousOffset, TimeZone};
@@ -10,6 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
+use tokio_util::sync::CancellationToken;
 
 fn at(text: &str) -> Timestamp {
     text.parse().expect("an instant")
@@ -582,4 +584,117 @@ fn a_crontab_has_no_seconds_and_counts_weekdays_from_sunday() {
             );
         }
     }
+}
+
+/// Jobs that take their time, on tokio's paused clock.
+struct Paced {
+    began: tokio::time::Instant,
+    handled: Vec<std::cell::Cell<Timestamp>>,
+    takes: Vec<Duration>,
+    /// How often it is in the way first.
+    locked: std::cell::Cell<u32>,
+    /// What happened, in seconds since the start: begun and ended.
+    story: std::cell::RefCell<Vec<(usize, i64, i64, u32)>>,
+}
+
+const EPOCH: &str = "2026-11-02T00:00:00Z";
+
+impl Paced {
+    fn new(takes: &[u64]) -> Self {
+        Self {
+            began: tokio::time::Instant::now(),
+            handled: takes.iter().map(|_| std::cell::Cell::new(at(EPOCH))).collect(),
+            takes: takes.iter().map(|seconds| Duration::from_secs(*seconds)).collect(),
+            locked: std::cell::Cell::new(0),
+            story: std::cell::RefCell::default(),
+        }
+    }
+
+    fn since(&self) -> i64 {
+        self.now().as_second() - at(EPOCH).as_second()
+    }
+}
+
+impl Jobs for Paced {
+    fn now(&self) -> Timestamp {
+        at(EPOCH) + SignedDuration::try_from(self.began.elapsed()).expect("in range")
+    }
+    fn handled(&self, schedule: usize) -> Timestamp {
+        self.handled[schedule].get()
+    }
+    fn busy(&self, _: usize) -> bool {
+        false
+    }
+    async fn run(&self, schedule: usize, due: Due, missed: u32, cancel: CancellationToken) -> Ended {
+        let begun = self.since();
+        assert!(due.start <= self.now());
+        if self.locked.get() > 0 {
+            self.locked.set(self.locked.get() - 1);
+            return Ended::Again(Duration::from_secs(5));
+        }
+        tokio::select! {
+            () = tokio::time::sleep(self.takes[schedule]) => {}
+            () = cancel.cancelled() => {}
+        }
+        self.handled[schedule].set(due.occurrence);
+        self.story.borrow_mut().push((schedule, begun, self.since(), missed));
+        Ended::Handled
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_runner_starts_on_time_side_by_side_and_never_twice() {
+    let timings = [timing("*/10 * * * * *", "UTC"), timing("30 * * * * *", "UTC")];
+    // The first takes longer than its interval.
+    let jobs = Paced::new(&[25, 1]);
+    let cancel = CancellationToken::new();
+    let stop = cancel.clone();
+    tokio::join!(runner::serve(&timings, &jobs, &cancel), async move {
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        stop.cancel();
+    });
+    let mut story = jobs.story.into_inner();
+    story.sort_by_key(|(schedule, begun, ..)| (*schedule, *begun));
+    assert_eq!(
+        story,
+        [
+            (0, 10, 35, 0),
+            (0, 35, 60, 1),
+            (0, 60, 85, 2),
+            // Cancelled, and waited for.
+            (0, 85, 100, 1),
+            (1, 30, 31, 0),
+            (1, 90, 91, 0),
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_in_the_way_is_tried_again() {
+    let timings = [timing("0 * * * * *", "UTC")];
+    let jobs = Paced::new(&[1]);
+    jobs.locked.set(2);
+    let cancel = CancellationToken::new();
+    let stop = cancel.clone();
+    tokio::join!(runner::serve(&timings, &jobs, &cancel), async move {
+        tokio::time::sleep(Duration::from_secs(90)).await;
+        stop.cancel();
+    });
+    assert_eq!(jobs.story.into_inner(), [(0, 70, 71, 0)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn once_runs_what_is_due_in_its_order_and_ends() {
+    let timings = [
+        timing("0 2 * * *", "UTC"),
+        timing("0 1 * * *", "UTC"),
+        timing("0 12 * * *", "UTC"),
+    ];
+    let jobs = Paced::new(&[10, 10, 10]);
+    tokio::time::advance(Duration::from_secs(3 * 3600)).await;
+    let cancel = CancellationToken::new();
+    assert_eq!(runner::once(&timings, &jobs, &cancel).await, 2);
+    let order: Vec<usize> = jobs.story.borrow().iter().map(|(schedule, ..)| *schedule).collect();
+    assert_eq!(order, [1, 0]);
+    assert_eq!(runner::once(&timings, &jobs, &cancel).await, 0);
 }

@@ -13,11 +13,12 @@ pub(crate) mod internal;
 mod load;
 mod logs;
 mod policy;
-mod rbac;
+pub(crate) mod rbac;
 mod recover;
 mod repository;
 mod restore;
 mod run;
+mod schedule;
 mod snapshot;
 mod status;
 mod tour;
@@ -36,6 +37,7 @@ pub(crate) enum Command {
     Restore(restore::Args),
     Snapshot(snapshot::Args),
     Repository(repository::Args),
+    Schedule(schedule::Args),
     Drill(drill::Args),
     Load(load::Args),
     Deploy(deploy::Args),
@@ -64,6 +66,7 @@ impl Command {
             Self::Restore(args) => restore::run(&args, context),
             Self::Snapshot(args) => snapshot::run(args, context),
             Self::Repository(args) => repository::run(args, context),
+            Self::Schedule(args) => schedule::run(args, context),
             Self::Drill(args) => drill::run(args, context),
             Self::Load(args) => load::run(args, context),
             Self::Deploy(args) => deploy::run(args, context),

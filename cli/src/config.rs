@@ -11,6 +11,7 @@ mod kubernetes;
 mod locate;
 mod model;
 mod read;
+mod schedule;
 mod secret;
 mod section;
 mod sources;
@@ -26,6 +27,7 @@ pub(crate) use locate::check_trust;
 pub(crate) use model::{
     Backend, Bucket, BucketCredentials, Config, Datastore, DatastoreKind, Key, Local, Loki, PlatformKind, Prometheus, Repository, Service,
 };
+pub(crate) use schedule::{Call, CallTo, Cleanup, Cutoff, CutoffKind, Job, Ping, Schedule, What, columns_of, filled};
 pub(crate) use secret::{Secret, SecretSource};
 pub(crate) use sources::{CommandKeys, Given};
 pub(crate) use suggest::suggestion;

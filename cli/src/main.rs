@@ -9,6 +9,7 @@
 
 mod admin;
 mod attach;
+mod cleanup;
 mod cli;
 mod command;
 mod config;
@@ -22,6 +23,7 @@ mod platform;
 mod repository;
 mod request;
 mod retention;
+mod schedule;
 mod target;
 mod tour;
 

@@ -2,7 +2,7 @@
 //! changes nothing.
 
 mod backup;
-mod yaml;
+pub(crate) mod yaml;
 
 use std::collections::{BTreeMap, BTreeSet};
 

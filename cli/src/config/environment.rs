@@ -10,7 +10,7 @@ use super::finding::Findings;
 use super::model::Config;
 use super::section::Section;
 use super::suggest::suggestion;
-use super::{kubernetes, read};
+use super::{kubernetes, read, schedule};
 use crate::context::Context;
 
 /// The name of the only environment of a file that declares none.
@@ -58,7 +58,13 @@ pub(super) fn resolve(
     let config = read_environment(&table, file, &chosen, &declared, &start, &findings);
     let (values, diagnostics) = findings.finish();
     if diagnostics.is_empty() {
-        Ok(Config { values, ..config })
+        Ok(Config {
+            values,
+            state: context
+                .env("OPSCTL_STATE")
+                .map(|folder| context.absolute(Path::new(folder))),
+            ..config
+        })
     } else {
         Err(ConfigError::Invalid {
             file: context.shown(file),
@@ -222,7 +228,11 @@ fn read_environment(
         services.insert(name.clone(), read::service(&name, section));
     }
     root.skip("service");
+    let names: BTreeSet<String> = services.keys().cloned().collect();
+    let timed = schedule::read((&root, table), (name, declared), &datastores, &names);
     if let Some(defaults) = root.section("defaults") {
+        defaults.skip("schedule");
+        defaults.skip("cleanup");
         if let Some(service) = defaults.section("service") {
             // Read for its errors when there is no service that would be read with it.
             if services.is_empty() {
@@ -280,17 +290,20 @@ fn read_environment(
         file: file.to_path_buf(),
         root: file.parent().unwrap_or(Path::new("/")).to_path_buf(),
         environment,
+        state: None,
         environments: declared.to_vec(),
         clusters,
         services,
         datastores,
         repositories,
+        schedules: timed.schedules,
+        cleanups: timed.cleanups,
         teams,
         values: Vec::new(),
     }
 }
 
-fn table_of(node: &Node) -> &Table {
+pub(super) fn table_of(node: &Node) -> &Table {
     match &node.value {
         Value::Table(table) => table,
         _ => unreachable!("layered() hands out tables alone"),
@@ -298,7 +311,7 @@ fn table_of(node: &Node) -> &Table {
 }
 
 /// The tables of one kind with defaults below and the environment's table on top.
-fn layered(
+pub(super) fn layered(
     table: &Table,
     kind: &'static str,
     environment: &str,

@@ -11,6 +11,7 @@ use opsctl_rollouts::Criterion;
 use super::document::Origin;
 use super::finding::Shown;
 use super::kubernetes::{Cluster, Kubernetes};
+use super::schedule::{Cleanup, Schedule};
 use super::secret::SecretSource;
 use super::sources::{CommandKeys, FilesKeys};
 
@@ -21,6 +22,8 @@ pub(crate) struct Config {
     pub(crate) file: PathBuf,
     /// Its folder.
     pub(crate) root: PathBuf,
+    /// The state folder, if `OPSCTL_STATE` says where: in a pod nobody can write beside the file.
+    pub(crate) state: Option<PathBuf>,
     /// The chosen environment.
     pub(crate) environment: Environment,
     /// The names of all environments.
@@ -33,6 +36,10 @@ pub(crate) struct Config {
     pub(crate) datastores: BTreeMap<String, Datastore>,
     /// Repositories by name.
     pub(crate) repositories: BTreeMap<String, Repository>,
+    /// Jobs and when they run, by name.
+    pub(crate) schedules: BTreeMap<String, Schedule>,
+    /// What deletes what is not needed any more, by name.
+    pub(crate) cleanups: BTreeMap<String, Cleanup>,
     /// Who is told, by team.
     pub(crate) teams: BTreeMap<String, Notify>,
     /// Every value in effect with its origin.
@@ -42,7 +49,7 @@ pub(crate) struct Config {
 impl Config {
     /// Where the local platform and the runs keep their state.
     pub(crate) fn state(&self) -> PathBuf {
-        self.root.join(".opsctl")
+        self.state.clone().unwrap_or_else(|| self.root.join(".opsctl"))
     }
 
     /// The environment's name if it is protected.
@@ -258,6 +265,10 @@ pub(crate) struct Datastore {
     pub(crate) command: Option<CommandKeys>,
     /// Which of its snapshots stay, if that is said.
     pub(crate) keep: Option<Policy>,
+    /// How a server is reached.
+    pub(crate) dsn: Option<SecretSource>,
+    /// When it is backed up.
+    pub(crate) schedule: Option<Schedule>,
 }
 
 /// The kinds of datastore.

@@ -15,7 +15,7 @@ use super::section::Section;
 use super::sources::FilesKeys;
 use super::suggest::suggestion;
 use super::values::{Address, Label, Percent, Rate, Span};
-use super::{criteria, kubernetes, sources};
+use super::{criteria, kubernetes, schedule, sources};
 
 /// `[env.NAME]`.
 pub(super) fn environment(name: &str, section: Section<'_>) -> Environment {
@@ -221,7 +221,7 @@ pub(super) fn datastore(name: &str, section: Section<'_>) -> Option<Datastore> {
         section.optional("path")
     };
     let exclude = section.optional("exclude").unwrap_or_default();
-    let _: Option<SecretSource> = section.optional("dsn");
+    let dsn = section.optional("dsn");
     let files = match kind {
         Some(DatastoreKind::Files) => sources::files(&section),
         _ => FilesKeys::default(),
@@ -237,9 +237,9 @@ pub(super) fn datastore(name: &str, section: Section<'_>) -> Option<Datastore> {
         }
         objectives.finish();
     }
-    let mut keep = None;
+    let (mut keep, mut timed) = (None, None);
     if let Some(backup) = section.section("backup") {
-        let _: Option<String> = backup.optional("schedule");
+        timed = schedule::of_backup(name, &backup);
         keep = backup.section("keep").and_then(super::keep::keep);
         backup.finish();
     }
@@ -254,6 +254,8 @@ pub(super) fn datastore(name: &str, section: Section<'_>) -> Option<Datastore> {
         files,
         command,
         keep,
+        dsn,
+        schedule: timed,
     })
 }
 

@@ -182,6 +182,8 @@ const PROPAGATION_REASONS: &[&str] = &["traceparent", "tracestate", "correlation
 const LEVELS: &[&str] = &["ERROR", "WARN", "INFO", "DEBUG", "TRACE"];
 const HEALTH_STATES: &[&str] = &["starting", "ready", "degraded", "not_ready", "draining", "stopped"];
 const CHECK_STATES: &[&str] = &["pass", "warn", "fail"];
+/// How a run of a schedule ends.
+const RUN_OUTCOMES: &[&str] = &["succeeded", "partial", "failed", "locked", "interrupted", "lost"];
 const RESULTS: &[&str] = &["ok", "error"];
 const SAGA_STEPS: &[&str] = &["payment", "delivery", "refund", "cancel", "notification"];
 const SAGA_OUTCOMES: &[&str] = &["ok", "refused", "retry", "failed"];
@@ -303,6 +305,14 @@ metrics! {
     counter IDENTITY_REGISTRATIONS_TOTAL(1) "identity_registrations_total" One [outcome = &["created", "exists", "invalid", "error"]] "Registrations by outcome.";
     counter IDENTITY_LOGINS_TOTAL(1) "identity_logins_total" One [outcome = &["ok", "refused", "error"]] "Logins by outcome.";
     counter IDENTITY_KEY_RELOADS_TOTAL(1) "identity_key_reloads_total" One [result = RESULTS] "Times the signing keys were read again.";
+
+    // Schedules; `opsctl schedule run` writes them to a file for a collector of text files.
+    counter SCHEDULE_RUNS_TOTAL(2) "schedule_runs_total" One [schedule, outcome = RUN_OUTCOMES] "Runs of a schedule's job that ended.";
+    counter SCHEDULE_MISSED_RUNS_TOTAL(1) "schedule_missed_runs_total" One [schedule] "Times at which a job was due and had no run of its own.";
+    gauge SCHEDULE_LAST_SUCCESS_TIMESTAMP_SECONDS(1) "schedule_last_success_timestamp_seconds" Seconds [schedule] "Unix time at which the last run that went well ended.";
+    gauge SCHEDULE_LAST_DURATION_SECONDS(1) "schedule_last_duration_seconds" Seconds [schedule] "Time that the last run took.";
+    gauge SCHEDULE_NEXT_START_TIMESTAMP_SECONDS(1) "schedule_next_start_timestamp_seconds" Seconds [schedule] "Unix time at which the next run is due to begin.";
+    counter CLEANUP_ROWS_DELETED_TOTAL(1) "cleanup_rows_deleted_total" One [schedule] "Rows that a cleanup deleted.";
 
     // The local proxy.
     counter PROXY_REQUESTS_TOTAL(3) "proxy_requests_total" One [service, version, code] "Requests that the proxy answered.";

@@ -1,5 +1,5 @@
 //! Objects of Kubernetes as YAML, in the order that people write them. Strings are quoted as JSON, which YAML reads, unless
-//! they are plain words; it writes what `rbac` prints and nothing more general.
+//! they are plain words; it writes what `rbac` and `schedule export` print and nothing more general.
 
 use serde_json::{Map, Value};
 
@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 const FIRST: [&str; 4] = ["apiVersion", "kind", "metadata", "name"];
 
 /// One document.
-pub(super) fn document(value: &Value) -> String {
+pub(crate) fn document(value: &Value) -> String {
     let mut text = String::new();
     if let Value::Object(fields) = value {
         table(fields, 0, &mut text);
