@@ -15,6 +15,7 @@ mod logs;
 mod policy;
 mod rbac;
 mod recover;
+mod recovery;
 mod repository;
 mod restore;
 mod run;
@@ -35,6 +36,7 @@ pub(crate) enum Command {
     Backup(backup::Args),
     Restore(restore::Args),
     Snapshot(snapshot::Args),
+    Recovery(recovery::Args),
     Repository(repository::Args),
     Drill(drill::Args),
     Load(load::Args),
@@ -63,6 +65,7 @@ impl Command {
             Self::Backup(args) => backup::run(&args, context),
             Self::Restore(args) => restore::run(&args, context),
             Self::Snapshot(args) => snapshot::run(args, context),
+            Self::Recovery(args) => recovery::run(args, context),
             Self::Repository(args) => repository::run(args, context),
             Self::Drill(args) => drill::run(args, context),
             Self::Load(args) => load::run(args, context),

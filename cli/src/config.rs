@@ -8,6 +8,7 @@ mod finding;
 mod kubernetes;
 mod locate;
 mod model;
+mod proof;
 mod read;
 mod secret;
 mod section;

@@ -10,6 +10,7 @@ use opsctl_rollouts::Criterion;
 use super::document::Origin;
 use super::finding::Shown;
 use super::kubernetes::{Cluster, Kubernetes};
+use super::proof::Proof;
 use super::secret::SecretSource;
 
 /// Everything that holds in the chosen environment.
@@ -250,6 +251,8 @@ pub(crate) struct Datastore {
     pub(crate) path: Option<PathBuf>,
     /// What a `files` store leaves out.
     pub(crate) exclude: Vec<String>,
+    /// What it promises, and how that is proved.
+    pub(crate) proof: Proof,
 }
 
 /// The kinds of datastore.

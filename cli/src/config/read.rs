@@ -220,13 +220,7 @@ pub(super) fn datastore(name: &str, section: Section<'_>) -> Option<Datastore> {
     let exclude = section.optional("exclude").unwrap_or_default();
     let _: Option<SecretSource> = section.optional("dsn");
     let _: Option<Vec<String>> = section.optional("command");
-    if let Some(objectives) = section.section("objectives") {
-        // Measured by restore drills, which are not here yet.
-        for key in ["rpo", "rto"] {
-            let _: Option<Span> = objectives.optional(key);
-        }
-        objectives.finish();
-    }
+    let proof = super::proof::proof(&section, kind);
     if let Some(backup) = section.section("backup") {
         let _: Option<String> = backup.optional("schedule");
         if let Some(keep) = backup.section("keep") {
@@ -246,6 +240,7 @@ pub(super) fn datastore(name: &str, section: Section<'_>) -> Option<Datastore> {
         kind: kind?,
         path,
         exclude,
+        proof,
     })
 }
 
