@@ -84,7 +84,10 @@ const STYLES: Styles = Styles::styled()
 
 /// The commands of the root help, by job. A test holds that every visible command is here once.
 const GROUPS: [(&str, &[&str]); 6] = [
-    ("Protect", &["backup", "restore", "snapshot", "repository", "schedule"]),
+    (
+        "Protect",
+        &["backup", "restore", "snapshot", "recovery", "repository", "schedule"],
+    ),
     ("Rehearse", &["drill", "load"]),
     ("Ship", &["deploy"]),
     ("Observe", &["status", "logs", "trace", "health", "policy"]),

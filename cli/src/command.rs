@@ -15,6 +15,7 @@ mod logs;
 mod policy;
 pub(crate) mod rbac;
 mod recover;
+mod recovery;
 mod repository;
 mod restore;
 mod run;
@@ -36,6 +37,7 @@ pub(crate) enum Command {
     Backup(backup::Args),
     Restore(restore::Args),
     Snapshot(snapshot::Args),
+    Recovery(recovery::Args),
     Repository(repository::Args),
     Schedule(schedule::Args),
     Drill(drill::Args),
@@ -65,6 +67,7 @@ impl Command {
             Self::Backup(args) => backup::run(&args, context),
             Self::Restore(args) => restore::run(&args, context),
             Self::Snapshot(args) => snapshot::run(args, context),
+            Self::Recovery(args) => recovery::run(args, context),
             Self::Repository(args) => repository::run(args, context),
             Self::Schedule(args) => schedule::run(args, context),
             Self::Drill(args) => drill::run(args, context),

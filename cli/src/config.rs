@@ -10,6 +10,7 @@ mod keep;
 mod kubernetes;
 mod locate;
 mod model;
+mod proof;
 mod read;
 mod schedule;
 mod secret;

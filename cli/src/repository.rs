@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use backups::snapshots::SnapshotFilter;
 use backups::source::command::{CommandOptions, Variable};
 use backups::source::{CommandSource, Excludes, FilesOptions, FilesSource, Marker, Source, SqliteSource};
 use backups::store::s3::{Checksums, Credentials, Keys, S3Options};
@@ -289,6 +290,23 @@ pub(crate) fn store_tag(store: &str) -> String {
 /// The tag that says which environment a snapshot is of.
 pub(crate) fn environment_tag(environment: &str) -> String {
     format!("environment:{environment}")
+}
+
+/// The snapshots of a datastore in the chosen environment.
+pub(crate) fn filter_of(config: &Config, store: &Datastore) -> SnapshotFilter {
+    SnapshotFilter {
+        tags: vec![store_tag(&store.name), environment_tag(&config.environment.name)],
+        ..SnapshotFilter::default()
+    }
+}
+
+/// A record of a drill that cannot be read proves nothing and hides no other.
+pub(crate) fn warn_of_damaged_proofs(context: &Context, list: &backups::proof::ProofList) {
+    for (key, damage) in &list.damaged {
+        context
+            .out
+            .warn(format!("`{key}` is no record of a restore drill: it is {damage}"));
+    }
 }
 
 /// The datastore that a snapshot is of, if a tag says so.

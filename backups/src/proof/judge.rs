@@ -255,7 +255,8 @@ pub fn verdict(checks: &[Check]) -> Verdict {
 pub fn seconds(seconds: f64) -> String {
     let whole = seconds.round() as u64;
     match seconds {
-        s if s < 0.001 => format!("{s:.2e} s"),
+        s if s < 1e-6 => format!("{:.0} ns", s * 1e9),
+        s if s < 0.001 => format!("{:.0} µs", s * 1e6),
         s if s < 1.0 => format!("{:.0} ms", s * 1000.0),
         s if s < 120.0 => format!("{s:.1} s"),
         s if s < 7200.0 => format!("{} min {:02} s", whole / 60, whole % 60),

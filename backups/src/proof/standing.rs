@@ -243,3 +243,127 @@ fn slowdown(drills: &[&Proof]) -> Option<f64> {
     let median = *before.get(before.len() / 2)?;
     (median > 0.0).then(|| last / median)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::record::{Phases, RpoBasis, SCHEMA};
+    use super::*;
+    use crate::repo::{Snapshot, Summary};
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn snapshot((second, bytes, partial): (i64, u64, bool)) -> SnapshotRecord {
+        SnapshotRecord {
+            id: Id::of(&second.to_le_bytes()),
+            snapshot: Snapshot {
+                time: at(second),
+                parent: None,
+                tree: Id::of(b""),
+                paths: Vec::new(),
+                hostname: String::new(),
+                username: String::new(),
+                uid: 0,
+                gid: 0,
+                excludes: Vec::new(),
+                tags: partial.then(|| PARTIAL_TAG.to_owned()).into_iter().collect(),
+                original: None,
+                program_version: None,
+                summary: Some(Summary {
+                    total_bytes_processed: bytes,
+                    ..Summary::default()
+                }),
+            },
+        }
+    }
+
+    fn drill((second, rto, verdict): (i64, Option<f64>, Verdict)) -> Proof {
+        Proof {
+            schema: SCHEMA.to_owned(),
+            snapshot: Id::of(b"snapshot"),
+            snapshot_time: at(second),
+            datastore: String::new(),
+            kind: String::new(),
+            environment: String::new(),
+            at: at(second),
+            moment: at(second),
+            actor: String::new(),
+            host: String::new(),
+            run: None,
+            phases: Phases::default(),
+            rto_seconds: rto,
+            rpo_seconds: None,
+            rpo_basis: RpoBasis::Snapshot,
+            objectives: Objectives::default(),
+            checks: Vec::new(),
+            files: 0,
+            bytes: 0,
+            verdict,
+            tool_version: String::new(),
+            sqlite_version: None,
+        }
+    }
+
+    fn snapshots() -> impl Strategy<Value = Vec<(i64, u64, bool)>> {
+        proptest::collection::vec((0_i64..1_000_000, any::<u64>(), any::<bool>()), 0..15).prop_map(|mut all| {
+            all.sort_unstable();
+            all
+        })
+    }
+
+    fn drills() -> impl Strategy<Value = Vec<(i64, Option<f64>, Verdict)>> {
+        let one = (
+            0_i64..1_000_000,
+            proptest::option::of(0.0..1e12_f64),
+            proptest::sample::select(Verdict::ALL.to_vec()),
+        );
+        proptest::collection::vec(one, 0..15).prop_map(|mut all| {
+            all.sort_by_key(|drill| drill.0);
+            all
+        })
+    }
+
+    proptest! {
+        /// Time alone never mends a promise, and every figure is one that can be shown.
+        #[test]
+        fn waiting_mends_nothing(
+            snapshots in snapshots(),
+            drills in drills(),
+            limits in (proptest::option::of(1.0..1e6_f64), proptest::option::of(1.0..1e6_f64), proptest::option::of(1.0..1e6_f64)),
+            now in 0_i64..2_000_000,
+            later in 0_i64..2_000_000,
+        ) {
+            let snapshots: Vec<SnapshotRecord> = snapshots.into_iter().map(snapshot).collect();
+            let drills: Vec<Proof> = drills.into_iter().map(drill).collect();
+            let drills: Vec<&Proof> = drills.iter().collect();
+            let objectives = Objectives { rpo_seconds: limits.0, rto_seconds: limits.1, prove_every_seconds: limits.2 };
+            let stands = |second| Standing::of(&snapshots, &drills, objectives, at(second));
+            let (first, second) = (stands(now), stands(now + later));
+            prop_assert_eq!(first.promises.len(), second.promises.len());
+            for (before, after) in first.promises.iter().zip(&second.promises) {
+                prop_assert!(before.outcome != Outcome::NotMet || after.outcome == Outcome::NotMet, "{before:?} {after:?}");
+                prop_assert_eq!(before.outcome == Outcome::Met, before.told.is_none());
+            }
+            let trend = &second.trend;
+            prop_assert!([trend.bytes_a_day, trend.rto_ratio].iter().flatten().all(|figure| figure.is_finite()));
+            prop_assert_eq!(second.outcome() == Outcome::Met, !snapshots.is_empty()
+                && second.promises.iter().all(|promise| promise.outcome == Outcome::Met));
+        }
+    }
+
+    #[test]
+    fn a_trend_is_told_by_what_was_whole() {
+        let day = 86_400;
+        let all = [(0, 1000, false), (day, 5, true), (2 * day, 3000, false)].map(snapshot);
+        let drills = [(0, Some(10.0)), (1, None), (2, Some(20.0)), (3, Some(40.0))]
+            .map(|(at, rto)| drill((at, rto, Verdict::Proved)));
+        let drills: Vec<&Proof> = drills.iter().collect();
+        let standing = Standing::of(&all, &drills, Objectives::default(), at(3 * day));
+        assert_eq!(standing.trend.bytes_a_day, Some(1000.0));
+        assert_eq!(standing.trend.rto_ratio, Some(2.0));
+        assert_eq!(standing.longest_gap_seconds, Some(2.0 * 86_400.0));
+    }
+}

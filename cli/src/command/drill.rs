@@ -6,6 +6,7 @@ mod latency;
 mod list;
 mod node_drain;
 mod pod_kill;
+mod restore;
 mod service_down;
 
 use clap::Subcommand;
@@ -27,6 +28,7 @@ enum Command {
     Latency(latency::Args),
     DbDown(db_down::Args),
     NodeDrain(node_drain::Args),
+    Restore(restore::Args),
     List(list::Args),
 }
 
@@ -38,6 +40,7 @@ pub(crate) fn run(args: Args, context: &Context) -> Outcome {
         Command::Latency(args) => latency::run(&args, context),
         Command::DbDown(args) => db_down::run(&args, context),
         Command::NodeDrain(args) => node_drain::run(&args, context),
+        Command::Restore(args) => restore::run(&args, context),
         Command::List(args) => list::run(&args, context),
     }
 }

@@ -146,7 +146,12 @@ fn config() -> String {
      password = { file = \".opsctl/password\" } # or { command = [ … ] }, { env = \"NAME\" }\n\n  \
      [datastore.shop-db]\n  \
      kind = \"sqlite\"                          # sqlite, files\n  \
-     path = \".opsctl/data/shop/shop.db\"       # relative to this file\n\n  \
+     path = \".opsctl/data/shop/shop.db\"       # relative to this file\n  \
+     objectives = { rpo = \"15m\", rto = \"30m\", prove_every = \"7d\" }\n  \
+     canary = { sql = \"select max(created_at) from orders\" } # how new is what a drill restores\n  \
+     [[datastore.shop-db.assert]]              # or min_rows; of files: path, min_files, min_bytes\n  \
+     sql = \"select count(*) from orders\"\n  \
+     at_least = 1                              # or at_most, equals, between = [1, 9]\n\n  \
      [defaults.service]\n  \
      objectives = { availability = \"99.9%\", latency_p95 = \"300ms\" }\n\n  \
      [service.shop]\n  \

@@ -6,6 +6,8 @@ mod list;
 mod ls;
 mod show;
 
+use std::collections::BTreeMap;
+
 use backups::snapshots::{self, SnapshotFilter, SnapshotRecord};
 use backups::{Id, Repository as Engine};
 use clap::Subcommand;
@@ -73,6 +75,15 @@ async fn find(engine: &Engine, wanted: &str, filter: &SnapshotFilter) -> Result<
         .map_err(|error| error::backups::failure(format!("could not find snapshot `{wanted}`"), &error))
 }
 
+/// When restore drills proved each snapshot last.
+async fn proved(context: &Context, engine: &Engine) -> Result<BTreeMap<Id, jiff::Timestamp>, Failure> {
+    let list = backups::proof::list(engine)
+        .await
+        .map_err(|error| error::backups::failure("could not read the records of restore drills", &error))?;
+    repository::warn_of_damaged_proofs(context, &list);
+    Ok(list.proved())
+}
+
 /// A snapshot in documents.
 #[derive(Debug, Serialize)]
 struct Told {
@@ -89,10 +100,12 @@ struct Told {
     files: Option<u64>,
     total_bytes: Option<u64>,
     added_bytes: Option<u64>,
+    /// When a restore drill proved it last.
+    proved: Option<jiff::Timestamp>,
 }
 
 impl Told {
-    fn new(record: &SnapshotRecord) -> Self {
+    fn new(record: &SnapshotRecord, proved: &BTreeMap<Id, jiff::Timestamp>) -> Self {
         let snapshot = &record.snapshot;
         Self {
             snapshot: record.id.to_string(),
@@ -108,6 +121,7 @@ impl Told {
             files: snapshot.summary.as_ref().map(|summary| summary.total_files_processed),
             total_bytes: snapshot.summary.as_ref().map(|summary| summary.total_bytes_processed),
             added_bytes: snapshot.summary.as_ref().map(|summary| summary.data_added),
+            proved: proved.get(&record.id).copied(),
         }
     }
 

@@ -11,6 +11,7 @@ use opsctl_rollouts::Criterion;
 use super::document::Origin;
 use super::finding::Shown;
 use super::kubernetes::{Cluster, Kubernetes};
+use super::proof::Proof;
 use super::schedule::{Cleanup, Schedule};
 use super::secret::SecretSource;
 use super::sources::{CommandKeys, FilesKeys};
@@ -269,6 +270,8 @@ pub(crate) struct Datastore {
     pub(crate) dsn: Option<SecretSource>,
     /// When it is backed up.
     pub(crate) schedule: Option<Schedule>,
+    /// What it promises, and how that is proved.
+    pub(crate) proof: Proof,
 }
 
 /// The kinds of datastore.

@@ -230,13 +230,7 @@ pub(super) fn datastore(name: &str, section: Section<'_>) -> Option<Datastore> {
         Some(DatastoreKind::Command) => Some(sources::command(name, &section)?),
         _ => None,
     };
-    if let Some(objectives) = section.section("objectives") {
-        // Measured by restore drills, which are not here yet.
-        for key in ["rpo", "rto"] {
-            let _: Option<Span> = objectives.optional(key);
-        }
-        objectives.finish();
-    }
+    let proof = super::proof::proof(&section, kind);
     let (mut keep, mut timed) = (None, None);
     if let Some(backup) = section.section("backup") {
         timed = schedule::of_backup(name, &backup);
@@ -256,6 +250,7 @@ pub(super) fn datastore(name: &str, section: Section<'_>) -> Option<Datastore> {
         keep,
         dsn,
         schedule: timed,
+        proof,
     })
 }
 

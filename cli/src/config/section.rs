@@ -81,6 +81,11 @@ impl<'a> Section<'a> {
         self.optional(key)
     }
 
+    /// Whether a key is there.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.get(key).is_some()
+    }
+
     /// Where a key is, else where the table is.
     pub(super) fn place(&self, key: &str) -> &'a Origin {
         self.table.get(key).map_or(self.origin, |node| &node.origin)

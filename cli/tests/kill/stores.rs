@@ -130,3 +130,38 @@ fn restore_replace() {
         assert!(rows == before || rows == ["book", "pen"], "kill {kill}: {rows:?}");
     }
 }
+
+/// A restore drill changes nothing but its own folder, and that is gone when the next one begins.
+#[test]
+fn drill_restore() {
+    let mut dice = Dice::new("drill_restore");
+    let sandbox = project(&mut dice);
+    let original = content(&sandbox.path("data/uploads"));
+    sandbox.run(&["backup", "files"]).ended(0);
+    let scratch = sandbox.path(".opsctl/scratch");
+    let elsewhere = sandbox.path("elsewhere");
+    let left = |folder: &Path| fs::read_dir(folder).map_or(0, |entries| entries.count());
+    let whole = measured(|| drop(sandbox.run(&["drill", "restore", "files"]).ended(0)));
+    let (mut ended, mut swept) = (0, 0);
+    for kill in 0..kills() {
+        let mut command = vec!["drill", "restore", "files"];
+        if kill % 2 == 1 {
+            command.extend(["--scratch", "elsewhere"]);
+        }
+        let instant = dice.between(Duration::ZERO, whole.mul_f64(1.2));
+        ended += u64::from(kill_after(&mut spawn(sandbox.command(&command)), instant));
+        swept += u64::from(left(&scratch) + left(&elsewhere) > 0);
+        // The next one begins elsewhere or here, sweeps both, and proves.
+        sandbox.run(&["drill", "restore", "files"]).ended(0);
+        assert_eq!((left(&scratch), left(&elsewhere)), (0, 0), "kill {kill}");
+        let runs = sandbox.run(&["run", "list", "--active", "--json"]).json();
+        assert_eq!(runs["runs"], serde_json::json!([]), "kill {kill}");
+    }
+    println!(
+        "drill_restore: {ended} of {} had ended before the kill, {swept} left a folder",
+        kills()
+    );
+    assert!(content(&sandbox.path("data/uploads")) == original);
+    sandbox.run(&["repository", "check", "--read-data"]).ended(0);
+    sandbox.judged_by_restic("drill_restore");
+}

@@ -189,6 +189,9 @@ const SAGA_STEPS: &[&str] = &["payment", "delivery", "refund", "cancel", "notifi
 const SAGA_OUTCOMES: &[&str] = &["ok", "refused", "retry", "failed"];
 const ORDER_STATUSES: &[&str] = &["pending", "paid", "delivered", "cancelled", "refunded", "failed"];
 
+const PROOF_VERDICTS: &[&str] = &["proved", "not_proved", "inconclusive"];
+const RECOVERY_OBJECTIVES: &[&str] = &["rpo", "rto", "proof"];
+
 metrics! {
     // Servers.
     histogram HTTP_SERVER_REQUEST_DURATION_SECONDS(3) "http_server_request_duration_seconds" Seconds [http_request_method = METHODS, http_route, http_response_status_code] "Time from the arrival of an HTTP request to the end of its response.";
@@ -323,4 +326,20 @@ metrics! {
     counter PROXY_HELD_TOTAL(1) "proxy_held_total" One [service] "Requests answered with 503 while the service was held down.";
     gauge PROXY_WEIGHT_RATIO(2) "proxy_weight_ratio" Ratio [service, version] "Share of traffic that a version is granted.";
     counter PROXY_FAULTS_INJECTED_TOTAL(2) "proxy_faults_injected_total" One [service, kind = &["latency", "error", "reset", "blackhole"]] "Requests that a fault was put on.";
+
+    // Backups and their proof, written by `opsctl recovery status`.
+    gauge OPSCTL_BACKUP_LAST_SUCCESS_TIMESTAMP_SECONDS(2) "opsctl_backup_last_success_timestamp_seconds" Seconds [environment, datastore] "Unix time of the last whole snapshot of a datastore.";
+    gauge OPSCTL_BACKUP_LAST_TIMESTAMP_SECONDS(2) "opsctl_backup_last_timestamp_seconds" Seconds [environment, datastore] "Unix time of its last snapshot, whole or not.";
+    gauge OPSCTL_BACKUP_LAST_PARTIAL(2) "opsctl_backup_last_partial" One [environment, datastore] "1 when something could not be read for its last snapshot, else 0.";
+    gauge OPSCTL_BACKUP_SIZE_BYTES(2) "opsctl_backup_size_bytes" Bytes [environment, datastore] "Size of the files in its last snapshot.";
+    gauge OPSCTL_BACKUP_SNAPSHOTS(2) "opsctl_backup_snapshots" One [environment, datastore] "Snapshots that there are of it.";
+    gauge OPSCTL_PROOF_LAST_SUCCESS_TIMESTAMP_SECONDS(2) "opsctl_proof_last_success_timestamp_seconds" Seconds [environment, datastore] "Unix time of the last restore drill that proved a snapshot.";
+    gauge OPSCTL_PROOF_LAST_TIMESTAMP_SECONDS(2) "opsctl_proof_last_timestamp_seconds" Seconds [environment, datastore] "Unix time of the last restore drill.";
+    gauge OPSCTL_PROOF_LAST_VERDICT(3) "opsctl_proof_last_verdict" One [environment, datastore, verdict = PROOF_VERDICTS] "1 for what the last restore drill came to, 0 for all others.";
+    gauge OPSCTL_PROOF_INTERVAL_OBJECTIVE_SECONDS(2) "opsctl_proof_interval_objective_seconds" Seconds [environment, datastore] "How old the last proof may be.";
+    gauge OPSCTL_RECOVERY_POINT_MEASURED_SECONDS(2) "opsctl_recovery_point_measured_seconds" Seconds [environment, datastore] "Age of the newest data that the last restore drill brought back, at the moment to recover.";
+    gauge OPSCTL_RECOVERY_POINT_OBJECTIVE_SECONDS(2) "opsctl_recovery_point_objective_seconds" Seconds [environment, datastore] "How much may be lost (RPO).";
+    gauge OPSCTL_RECOVERY_TIME_MEASURED_SECONDS(2) "opsctl_recovery_time_measured_seconds" Seconds [environment, datastore] "Time that the last restore drill took until the data was back, checked and answering.";
+    gauge OPSCTL_RECOVERY_TIME_OBJECTIVE_SECONDS(2) "opsctl_recovery_time_objective_seconds" Seconds [environment, datastore] "How long coming back may take (RTO).";
+    gauge OPSCTL_RECOVERY_OBJECTIVE_MISSED(3) "opsctl_recovery_objective_missed" One [environment, datastore, objective = RECOVERY_OBJECTIVES] "1 while a promise about recovery is broken, 0 while it is kept, absent while that is not known.";
 }

@@ -3,7 +3,7 @@
 use backups::snapshots::{self, SnapshotFilter};
 use serde::Serialize;
 
-use super::{Told, exit_section, with_repository};
+use super::{Told, exit_section, proved, with_repository};
 use crate::context::Context;
 use crate::error::{self, Outcome};
 use crate::exit::Exit;
@@ -63,6 +63,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
             ),
             None => None,
         };
+        let proved = proved(context, &engine).await?;
         let told: Vec<Told> = listed
             .snapshots
             .iter()
@@ -71,7 +72,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
                     .as_ref()
                     .is_none_or(|wanted| record.snapshot.tags.iter().any(|tag| wanted.contains(tag)))
             })
-            .map(Told::new)
+            .map(|record| Told::new(record, &proved))
             .collect();
         let document = Document {
             schema: "opsctl.snapshots/v1",
@@ -84,7 +85,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
                 .collect(),
         };
         context.out.answer(&document, |paint| {
-            let mut table = Table::new(&["snapshot", "time", "datastore", "host", "size", "paths"]);
+            let mut table = Table::new(&["snapshot", "time", "datastore", "host", "size", "proved", "paths"]);
             for told in &document.snapshots {
                 table.styled(vec![
                     (told.short().to_owned(), Some(Style::Hint)),
@@ -92,6 +93,12 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
                     (told.datastore.clone().unwrap_or_default(), None),
                     (told.host.clone(), None),
                     (told.total_bytes.map(bytes).unwrap_or_default(), None),
+                    (
+                        told.proved
+                            .map(|at| at.strftime("%Y-%m-%d %H:%M:%SZ").to_string())
+                            .unwrap_or_default(),
+                        Some(Style::Done),
+                    ),
                     (told.paths.join(" "), Some(Style::Faint)),
                 ]);
             }

@@ -32,7 +32,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         let document = Document {
             schema: "opsctl.snapshot/v1",
             r#type: "snapshot",
-            snapshot: Told::new(&record),
+            snapshot: Told::new(&record, &super::proved(context, &engine).await?),
         };
         context.out.answer(&document, |_| {
             let told = &document.snapshot;
@@ -47,6 +47,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
                 ("files", told.files.map(|files| files.to_string()).unwrap_or_default()),
                 ("size", told.total_bytes.map(bytes).unwrap_or_default()),
                 ("new", told.added_bytes.map(bytes).unwrap_or_default()),
+                ("proved", told.proved.map(|at| at.to_string()).unwrap_or_default()),
                 ("parent", told.parent.clone().unwrap_or_default()),
                 ("tree", told.tree.clone()),
                 ("program", told.program.clone().unwrap_or_default()),

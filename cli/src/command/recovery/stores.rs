@@ -1,0 +1,98 @@
+//! What the repository knows of each datastore: its snapshots and its drills. Read once; what it means is decided by the
+//! crate `backups`.
+
+use backups::Repository as Engine;
+use backups::proof::standing::Standing;
+use backups::proof::{self, Proof};
+use backups::snapshots::{self, SnapshotFilter, SnapshotRecord};
+use jiff::Timestamp;
+
+use crate::config::{self, Config, Datastore};
+use crate::context::Context;
+use crate::error::{self, Failure};
+use crate::repository::{self, IfEmpty};
+use crate::target;
+
+/// Everything that is known.
+pub(super) struct Known {
+    pub(super) config: Config,
+    /// The repository's declaration.
+    pub(super) repository: config::Repository,
+    /// The store's time.
+    pub(super) now: Timestamp,
+    pub(super) stores: Vec<Store>,
+    /// Snapshot files and records of drills that could not be read.
+    pub(super) damaged: Vec<String>,
+}
+
+/// What is known of one datastore.
+pub(super) struct Store {
+    pub(super) declared: Datastore,
+    /// Oldest first.
+    pub(super) snapshots: Vec<SnapshotRecord>,
+    /// Oldest first.
+    pub(super) drills: Vec<Proof>,
+}
+
+impl Store {
+    /// How it stands at `now`.
+    pub(super) fn standing(&self, now: Timestamp) -> Standing {
+        let drills: Vec<&Proof> = self.drills.iter().collect();
+        Standing::of(&self.snapshots, &drills, self.declared.proof.objectives, now)
+    }
+}
+
+impl Known {
+    /// Reads the repository of the chosen environment for the datastores that `target` means.
+    pub(super) async fn read(context: &Context, target: Option<&str>) -> Result<Self, Failure> {
+        let config = config::load(context)?;
+        let declared = repository::declared(&config, None)?.clone();
+        let stores: Vec<Datastore> = target::stores(&config, target)?.into_iter().cloned().collect();
+        let engine = repository::open(context, &declared, IfEmpty::Fail).await?;
+        Self::of(context, config, declared, stores, &engine).await
+    }
+
+    async fn of(
+        context: &Context,
+        config: Config,
+        repository: config::Repository,
+        stores: Vec<Datastore>,
+        engine: &Engine,
+    ) -> Result<Self, Failure> {
+        let failed = |error| error::backups::failure("could not read what was backed up and proved", &error);
+        let now = engine.store().time().await.map_err(|error| failed(error.into()))?;
+        let listed = snapshots::list(engine, &SnapshotFilter::default())
+            .await
+            .map_err(failed)?;
+        let proofs = proof::list(engine).await.map_err(failed)?;
+        repository::warn_of_damaged_proofs(context, &proofs);
+        let mut damaged: Vec<String> = listed
+            .damaged
+            .iter()
+            .map(|(id, damage)| format!("snapshot file {id} is {damage}"))
+            .collect();
+        for told in &damaged {
+            context.out.warn(told);
+        }
+        damaged.extend(proofs.damaged.iter().map(|(key, damage)| format!("{key} is {damage}")));
+        let stores = stores
+            .into_iter()
+            .map(|declared| {
+                let filter = repository::filter_of(&config, &declared);
+                let of_it = listed.snapshots.iter().filter(|record| filter.fits(&record.snapshot));
+                Store {
+                    snapshots: of_it.cloned().collect(),
+                    drills: proofs.of(&config.environment.name, &declared.name).cloned().collect(),
+                    declared,
+                }
+            })
+            .collect();
+        Ok(Self {
+            config,
+            repository,
+            now,
+            stores,
+            damaged,
+        })
+    }
+}
