@@ -11,6 +11,7 @@ mod backup;
 mod check;
 mod clock;
 mod error;
+pub mod pitr;
 mod progress;
 pub mod repo;
 mod restore;

@@ -8,7 +8,7 @@
 //!
 //! A copy counts once `integrity_check` found nothing. What is stored is that file and a `manifest.json` beside it.
 
-mod copy;
+pub(crate) mod copy;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{Source, SourceError, Verification, VerifiedCheck, Written};
+use crate::pitr::sqlite::StreamTable;
 use crate::progress::Phase;
 use crate::repo::{Content, Node, NodeKind, ReadFailure, Tree, Writer, host};
 use crate::threads::blocking;
@@ -36,6 +37,18 @@ pub const MANIFEST: &str = "manifest.json";
 pub struct SqliteSource {
     database: PathBuf,
     staging: PathBuf,
+    watch: Option<Arc<Mutex<Watch>>>,
+}
+
+/// What shipping of changes wants to know of the copy that was saved.
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    /// Its pages.
+    pub(crate) table: StreamTable,
+    /// Everything committed before is in it.
+    pub(crate) began: Option<Timestamp>,
+    /// Nothing committed later is.
+    pub(crate) copied: Option<Timestamp>,
 }
 
 /// What the manifest of a stream says: enough to prove a restored copy without the repository.
@@ -66,6 +79,19 @@ impl SqliteSource {
         Self {
             database: database.into(),
             staging: staging.into(),
+            watch: None,
+        }
+    }
+
+    /// Tells what was saved, beyond the snapshot.
+    pub(crate) fn watched(self, watch: Arc<Mutex<Watch>>) -> Self {
+        let watch = Some(watch);
+        Self { watch, ..self }
+    }
+
+    fn watch(&self, tell: impl FnOnce(&mut Watch)) {
+        if let Some(watch) = &self.watch {
+            tell(&mut watch.lock().unwrap_or_else(PoisonError::into_inner));
         }
     }
 
@@ -116,6 +142,7 @@ impl Source for SqliteSource {
         });
         let staging: Staging = copying.await??;
         drop(guard);
+        self.watch(|watch| (watch.began, watch.copied) = (Some(taken_at), Some(clock::now())));
 
         into.progress().phase(
             Phase::Saving,
@@ -132,6 +159,7 @@ impl Source for SqliteSource {
             .save(Hashing {
                 inner: copy,
                 hash: Arc::clone(&hash),
+                watch: self.watch.clone(),
             })
             .await
         {
@@ -198,6 +226,7 @@ fn stream_node(name: OsString, content: Content, time: Timestamp) -> Node {
 struct Hashing<R> {
     inner: R,
     hash: Arc<Mutex<Sha256>>,
+    watch: Option<Arc<Mutex<Watch>>>,
 }
 
 impl<R: Read> Read for Hashing<R> {
@@ -207,6 +236,10 @@ impl<R: Read> Read for Hashing<R> {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .update(&buffer[..count]);
+        if let Some(watch) = &self.watch {
+            let mut watch = watch.lock().unwrap_or_else(PoisonError::into_inner);
+            watch.table.update(&buffer[..count]);
+        }
         Ok(count)
     }
 }
@@ -247,15 +280,15 @@ fn foreign_keys(file: &Path) -> rusqlite::Result<Option<String>> {
 }
 
 /// A folder for one temporary copy, removed when dropped. What killed processes left is removed by the next one.
-struct Staging {
+pub(crate) struct Staging {
     folder: PathBuf,
-    file: PathBuf,
+    pub(crate) file: PathBuf,
 }
 
 const STAGED: &str = ".opsctl-copy-";
 
 impl Staging {
-    fn make(parent: &Path) -> Result<Self, Error> {
+    pub(crate) fn make(parent: &Path) -> Result<Self, Error> {
         let made = || {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
             sweep(parent)?;

@@ -250,6 +250,8 @@ pub(crate) struct Datastore {
     pub(crate) path: Option<PathBuf>,
     /// What a `files` store leaves out.
     pub(crate) exclude: Vec<String>,
+    /// How often what changed in a `sqlite` store is shipped by `backup --continuous`.
+    pub(crate) ship: Option<Duration>,
 }
 
 /// The kinds of datastore.

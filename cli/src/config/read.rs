@@ -227,8 +227,15 @@ pub(super) fn datastore(name: &str, section: Section<'_>) -> Option<Datastore> {
         }
         objectives.finish();
     }
+    let mut ship = None;
     if let Some(backup) = section.section("backup") {
         let _: Option<String> = backup.optional("schedule");
+        ship = backup.optional("ship").map(|Span(interval)| interval);
+        if ship.is_some() && kind.is_some_and(|kind| kind != DatastoreKind::Sqlite) {
+            section
+                .findings()
+                .error(backup.place("ship"), "only the changes of a `sqlite` store are shipped");
+        }
         if let Some(keep) = backup.section("keep") {
             let _: Option<Span> = keep.optional("within");
             for key in ["last", "hourly", "daily", "weekly", "monthly", "yearly"] {
@@ -246,6 +253,7 @@ pub(super) fn datastore(name: &str, section: Section<'_>) -> Option<Datastore> {
         kind: kind?,
         path,
         exclude,
+        ship,
     })
 }
 

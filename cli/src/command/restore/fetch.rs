@@ -16,7 +16,9 @@ use crate::context::Context;
 use crate::error::{self, Failure};
 use crate::exit::Exit;
 use crate::output::{bytes, plural, seconds};
-use crate::repository::Shown;
+use crate::repository::{self, Shown};
+
+use super::at;
 
 /// `opsctl.restore/v1`.
 #[derive(Debug, Serialize)]
@@ -27,6 +29,9 @@ pub(super) struct Document {
     pub(super) datastore: String,
     pub(super) snapshot: String,
     pub(super) snapshot_time: jiff::Timestamp,
+    /// The moment that was reached, with `--at`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reached: Option<jiff::Timestamp>,
     /// Where the data is now.
     pub(super) target: String,
     /// Where the replaced data is, with `--replace`.
@@ -53,6 +58,8 @@ pub(super) struct Fetch<'a> {
     pub(super) store: &'a Datastore,
     pub(super) source: &'a dyn Source,
     pub(super) record: &'a SnapshotRecord,
+    /// Where to go from the snapshot, if a moment was asked for.
+    pub(super) moment: Option<&'a at::Found>,
     pub(super) include: Vec<PathBuf>,
     /// The folder that is filled; a former attempt in it is continued.
     pub(super) folder: PathBuf,
@@ -79,9 +86,17 @@ impl Fetch<'_> {
             durable: self.durable,
             ..RestoreOptions::default()
         };
-        let report = backups::restore(self.engine, &self.record.id, &self.folder, &options, &progress, cancel)
-            .await
-            .map_err(|error| error::backups::failure(what(), &error))?;
+        let report = match self.moment {
+            None => backups::restore(self.engine, &self.record.id, &self.folder, &options, &progress, cancel).await,
+            Some(moment) => {
+                let database = repository::path_of(self.store)?;
+                let applied = moment
+                    .plan
+                    .apply(self.engine, &database, &self.folder, self.durable, &progress, cancel);
+                applied.await.map(|applied| applied.report)
+            }
+        };
+        let report = report.map_err(|error| error::backups::failure(what(), &error))?;
         let checks = if self.include.is_empty() && report.damaged.is_empty() {
             let verification = self
                 .source
@@ -123,6 +138,7 @@ impl Fetch<'_> {
             datastore: self.store.name.clone(),
             snapshot: self.record.id.to_string(),
             snapshot_time: self.record.snapshot.time,
+            reached: self.moment.map(|moment| moment.plan.reached),
             target: self.folder.display().to_string(),
             kept: None,
             files: report.files,
@@ -184,11 +200,18 @@ impl Document {
                     .join(", ")
             )
         };
+        let time = "%Y-%m-%d %H:%M:%S%.fZ";
+        let state = match self.reached {
+            Some(reached) => format!("as it was at {}", reached.strftime(time)),
+            None => format!(
+                "from snapshot {} of {}",
+                &self.snapshot[..8],
+                self.snapshot_time.strftime("%Y-%m-%d %H:%M:%SZ")
+            ),
+        };
         format!(
-            "restored {} from snapshot {} of {}: {}, {}{proved}, {}",
+            "restored {} {state}: {}, {}{proved}, {}",
             self.datastore,
-            &self.snapshot[..8],
-            self.snapshot_time.strftime("%Y-%m-%d %H:%M:%SZ"),
             plural(self.files + self.unchanged, "file", "files"),
             bytes(self.restored_bytes),
             seconds(self.elapsed_seconds)
