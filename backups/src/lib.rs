@@ -4,6 +4,7 @@
 //! [`backup`] asks a [`source::Source`] to write itself into a [`repo::Writer`], which cuts it into chunks, hashes, compresses,
 //! encrypts and packs them, and puts the packs into a [`store::Store`]; then the index, and last of all the snapshot.
 //! [`restore`] goes the other way and believes nothing: every blob is decrypted, authenticated and hashed again.
+//! Between snapshots [`pitr`] ships what changes, so that a restore reaches moments in between.
 //!
 //! The crate never prints, prompts or exits. It is no scheduler, and knows nothing of services or configuration files.
 
