@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 
+use crate::pitr::sqlite::ShippingError;
 use crate::repo::Id;
 use crate::source::SourceError;
 use crate::store::StoreError;
@@ -86,6 +87,9 @@ pub enum Error {
     /// The source failed as a whole; no snapshot was made.
     #[error("the source could not be read, so no snapshot was made")]
     Source(#[from] SourceError),
+    /// Nothing can be restored from shipped changes, or not for this time.
+    #[error("the shipped changes do not lead there")]
+    Shipping(#[from] ShippingError),
     /// The store failed.
     #[error("the store failed")]
     Store(#[from] StoreError),

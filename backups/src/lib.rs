@@ -4,6 +4,7 @@
 //! [`backup`] asks a [`source::Source`] to write itself into a [`repo::Writer`], which cuts it into chunks, hashes, compresses,
 //! encrypts and packs them, and puts the packs into a [`store::Store`]; then the index, and last of all the snapshot.
 //! [`restore`] goes the other way and believes nothing: every blob is decrypted, authenticated and hashed again.
+//! Between snapshots [`pitr`] ships what changes, so that a restore reaches moments in between.
 //!
 //! [`schedule`] says when something is due.
 //!
@@ -16,6 +17,7 @@ mod clock;
 pub mod copy;
 mod error;
 pub mod forget;
+pub mod pitr;
 mod progress;
 pub mod proof;
 pub mod prune;

@@ -37,6 +37,9 @@ mod repository;
 #[path = "engine/round_trip.rs"]
 mod round_trip;
 #[cfg(test)]
+#[path = "engine/shipping.rs"]
+mod shipping;
+#[cfg(test)]
 #[path = "engine/special_files.rs"]
 mod special_files;
 #[cfg(test)]

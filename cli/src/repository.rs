@@ -287,6 +287,13 @@ pub(crate) fn store_tag(store: &str) -> String {
     format!("datastore:{store}")
 }
 
+/// The name under which the changes of a datastore are shipped.
+pub(crate) fn shipped(config: &Config, store: &Datastore) -> Result<backups::pitr::sqlite::Datastore, Failure> {
+    let name = format!("{}.{}", config.environment.name, store.name);
+    backups::pitr::sqlite::Datastore::new(name)
+        .map_err(|error| error::backups::failure(format!("could not ship `{}`", store.name), &error))
+}
+
 /// The tag that says which environment a snapshot is of.
 pub(crate) fn environment_tag(environment: &str) -> String {
     format!("environment:{environment}")

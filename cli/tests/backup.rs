@@ -296,3 +296,127 @@ fn restic_reads_what_backup_wrote() {
     sandbox.run(&["backup"]).ended(0);
     sandbox.judged_by_restic("restic_reads_what_backup_wrote");
 }
+
+/// The stream of a shipper, as far as it has come.
+fn events(sandbox: &Sandbox) -> Vec<serde_json::Value> {
+    let text = fs::read_to_string(sandbox.path("events")).expect("our own file");
+    text.lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect()
+}
+
+#[test]
+fn what_changes_is_shipped_and_any_moment_comes_back() {
+    let sandbox = Sandbox::with_stores();
+    sandbox.run(&["backup", "--continuous"]).ended(2).says("ship = \"1s\"");
+    sandbox
+        .run(&["backup", "files", "--continuous"])
+        .ended(2)
+        .says("of kind `files`");
+    let text = fs::read_to_string(sandbox.path("opsctl.toml")).expect("the file");
+    let text = text.replace(
+        "path = \"data/shop.db\"\n",
+        "path = \"data/shop.db\"\nbackup = { ship = \"40ms\" }\n",
+    );
+    sandbox.write("opsctl.toml", &text);
+    let plan = sandbox.run(&["backup", "--continuous", "--dry-run"]).ended(0);
+    assert!(
+        plan.stdout.contains("would ship db") && plan.stdout.contains("every 40ms"),
+        "{}",
+        plan.stdout
+    );
+    sandbox
+        .run(&["restore", "db", "--at", "1s ago"])
+        .ended(2)
+        .says("there is no repository");
+
+    let stdout = fs::File::create(sandbox.path("events")).expect("our own file");
+    let mut shipper = sandbox
+        .command(&["backup", "--continuous", "--json"])
+        .stdout(stdout)
+        .spawn()
+        .expect("opsctl starts");
+    let shipped = |count: usize| {
+        sandbox::eventually("a change is shipped", || {
+            events(&sandbox)
+                .iter()
+                .filter(|event| event["type"] == "shipped")
+                .count()
+                >= count
+        });
+    };
+    // What the copy of the snapshot has differently on its first page.
+    shipped(1);
+    let database = rusqlite::Connection::open(sandbox.path("data/shop.db")).expect("the database");
+    let sell = |item: &str| {
+        database
+            .execute("INSERT INTO orders (item) VALUES (?1)", [item])
+            .expect("a row")
+    };
+    sell("lamp");
+    shipped(2);
+    let moment = events(&sandbox).last().expect("an event")["time"]
+        .as_str()
+        .expect("a time")
+        .to_owned();
+    sandbox
+        .run(&["backup", "db", "--continuous"])
+        .ended(8)
+        .says("shipped by another process");
+    sell("chair");
+    let interrupt = rustix::process::Signal::INT;
+    rustix::process::kill_process(rustix::process::Pid::from_child(&shipper), interrupt).expect("our own child");
+    assert!(shipper.wait().expect("it ends").success(), "Ctrl-C ends it cleanly");
+    let told = events(&sandbox);
+    assert_eq!(told.last().expect("events")["type"], "stopped");
+    let latest = told[told.len() - 2]["until"]
+        .as_str()
+        .expect("the last rows were shipped")
+        .to_owned();
+
+    let rows = |args: &[&str]| {
+        let restored = sandbox.run(args).ended(0);
+        Sandbox::rows(&PathBuf::from(restored.stdout.trim()).join("shop.db"))
+    };
+    assert_eq!(rows(&["restore", "db", "--at", &moment]), ["book", "pen", "lamp"]);
+    sandbox
+        .run(&["restore", "db", "--at", &moment])
+        .ended(5)
+        .says("exists already");
+    let late = latest.parse::<jiff::Timestamp>().expect("a time") + std::time::Duration::from_millis(500);
+    let document = sandbox
+        .run(&["restore", "db", "--at", &late.to_string(), "--into", "late", "--json"])
+        .ended(0)
+        .json();
+    assert!(
+        document["reached"]
+            .as_str()
+            .is_some_and(|reached| reached >= latest.as_str()),
+        "{document}"
+    );
+    assert_eq!(
+        Sandbox::rows(&sandbox.path("late/shop.db")),
+        ["book", "pen", "lamp", "chair"]
+    );
+    sandbox
+        .run(&["restore", "db", "--at", "1h ago"])
+        .ended(2)
+        .says("is the earliest");
+    sandbox
+        .run(&["restore", "files", "--at", "1s ago"])
+        .ended(2)
+        .says("of kind `files`");
+    sandbox.run(&["restore", "db", "--at", "noon"]).ended(2).says("10m ago");
+    // In place as well, and what is shipped harms no repository.
+    let plan = sandbox
+        .run(&["restore", "db", "--replace", "--at", &moment, "--dry-run"])
+        .ended(0);
+    assert!(plan.stdout.contains("as it was at"), "{}", plan.stdout);
+    drop(database);
+    sandbox
+        .run(&["restore", "db", "--replace", "--at", &moment, "--yes"])
+        .ended(0);
+    assert_eq!(Sandbox::rows(&sandbox.path("data/shop.db")), ["book", "pen", "lamp"]);
+    sandbox.run(&["repository", "check", "--read-data"]).ended(0);
+    sandbox.judged_by_restic("what_changes_is_shipped_and_any_moment_comes_back");
+}

@@ -1,8 +1,8 @@
-//! SIGKILL at random instants of whatever leaves something behind: backup, restore, restore in place, drill, canary; and
+//! SIGKILL at random instants of whatever leaves something behind: backup, restore, restore in place, shipping, drill, canary; and
 //! SIGSTOP of a run's worker and watchdog for longer than their leases. Whatever was there before is still there, nothing
 //! half done looks whole, and what a run had changed is undone.
 //!
-//! `OPSCTL_KILLS` says how often, for each of the five kinds (12 by default), `OPSCTL_SEED` repeats a run; both are printed.
+//! `OPSCTL_KILLS` says how often, for each of the six kinds (12 by default), `OPSCTL_SEED` repeats a run; both are printed.
 
 #[path = "kill/dice.rs"]
 mod dice;
@@ -12,6 +12,8 @@ mod lane;
 mod runs;
 #[path = "support/sandbox.rs"]
 mod sandbox;
+#[path = "kill/shipping.rs"]
+mod shipping;
 #[path = "kill/stage.rs"]
 mod stage;
 #[path = "kill/stores.rs"]

@@ -8,13 +8,14 @@
 //!
 //! A copy counts once `integrity_check` found nothing. What is stored is that file and a `manifest.json` beside it.
 
-mod copy;
+pub(crate) mod copy;
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use super::stream::{Hashing, Passed, compare, stream_node};
 use super::{Source, SourceError, Verification, VerifiedCheck, Written};
+use crate::pitr::sqlite::StreamTable;
 use crate::progress::Phase;
 use crate::repo::{ReadFailure, Tree, Writer, host};
 use crate::threads::blocking;
@@ -42,6 +44,18 @@ pub(crate) fn open_copy(file: &Path) -> rusqlite::Result<rusqlite::Connection> {
 pub struct SqliteSource {
     database: PathBuf,
     staging: PathBuf,
+    watch: Option<Arc<Mutex<Watch>>>,
+}
+
+/// What shipping of changes wants to know of the copy that was saved.
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    /// Its pages.
+    pub(crate) table: StreamTable,
+    /// Everything committed before is in it.
+    pub(crate) began: Option<Timestamp>,
+    /// Nothing committed later is.
+    pub(crate) copied: Option<Timestamp>,
 }
 
 /// What the manifest of a stream says: enough to prove a restored copy without the repository.
@@ -72,6 +86,19 @@ impl SqliteSource {
         Self {
             database: database.into(),
             staging: staging.into(),
+            watch: None,
+        }
+    }
+
+    /// Tells what was saved, beyond the snapshot.
+    pub(crate) fn watched(self, watch: Arc<Mutex<Watch>>) -> Self {
+        let watch = Some(watch);
+        Self { watch, ..self }
+    }
+
+    fn watch(&self, tell: impl FnOnce(&mut Watch)) {
+        if let Some(watch) = &self.watch {
+            tell(&mut watch.lock().unwrap_or_else(PoisonError::into_inner));
         }
     }
 
@@ -122,6 +149,7 @@ impl Source for SqliteSource {
         });
         let staging: Staging = copying.await??;
         drop(guard);
+        self.watch(|watch| (watch.began, watch.copied) = (Some(taken_at), Some(clock::now())));
 
         into.progress().phase(
             Phase::Saving,
@@ -136,7 +164,10 @@ impl Source for SqliteSource {
         let copy = File::open(&staging.file).map_err(failed)?;
         let content = match into
             .save(Hashing {
-                inner: copy,
+                inner: Watched {
+                    inner: copy,
+                    watch: self.watch.clone(),
+                },
                 passed: passed.clone(),
             })
             .await
@@ -184,6 +215,23 @@ impl Source for SqliteSource {
     }
 }
 
+/// A reader that shows what passes to who ships changes.
+struct Watched<R> {
+    inner: R,
+    watch: Option<Arc<Mutex<Watch>>>,
+}
+
+impl<R: Read> Read for Watched<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        if let Some(watch) = &self.watch {
+            let mut watch = watch.lock().unwrap_or_else(PoisonError::into_inner);
+            watch.table.update(&buffer[..count]);
+        }
+        Ok(count)
+    }
+}
+
 fn verify(file: &Path, manifest: &Path) -> Vec<VerifiedCheck> {
     let check = |name, outcome: Result<Option<String>, String>| VerifiedCheck {
         name,
@@ -212,15 +260,15 @@ fn foreign_keys(file: &Path) -> rusqlite::Result<Option<String>> {
 }
 
 /// A folder for one temporary copy, removed when dropped. What killed processes left is removed by the next one.
-struct Staging {
+pub(crate) struct Staging {
     folder: PathBuf,
-    file: PathBuf,
+    pub(crate) file: PathBuf,
 }
 
 const STAGED: &str = ".opsctl-copy-";
 
 impl Staging {
-    fn make(parent: &Path) -> Result<Self, Error> {
+    pub(crate) fn make(parent: &Path) -> Result<Self, Error> {
         let made = || {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
             sweep(parent)?;

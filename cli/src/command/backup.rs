@@ -1,6 +1,10 @@
 //! `opsctl backup`: saves datastores into the repository. Bare, it takes every store; one that fails does not keep the
 //! others from being saved.
 
+mod continuous;
+
+use std::time::Duration;
+
 use backups::{BackupOptions, BackupReport, Parent, Repository as Engine};
 use serde::Serialize;
 
@@ -28,6 +32,14 @@ pub(crate) struct Args {
     #[arg(long = "tag", value_name = "TAG")]
     tags: Vec<String>,
 
+    /// Go on: ship what changes in SQLite databases until Ctrl-C, so that a restore reaches any second
+    #[arg(long, conflicts_with = "full")]
+    continuous: bool,
+
+    /// With --continuous: how often, instead of `backup.ship` in opsctl.toml
+    #[arg(long, value_name = "TIME", requires = "continuous", value_parser = humantime::parse_duration)]
+    interval: Option<Duration>,
+
     /// Say what would be saved, and save nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
@@ -36,11 +48,15 @@ pub(crate) struct Args {
 fn help() -> String {
     format!(
         "Examples:\n  # Every datastore, also from cron\n  opsctl backup\n\n  \
-         # The stores of one service\n  opsctl backup orders\n\n\
+         # The stores of one service\n  opsctl backup orders\n\n  \
+         # Until Ctrl-C: a snapshot, then every second what changed\n  opsctl backup orders-db --continuous --interval 1s\n\n\
          A snapshot appears once all its data is durable, never before. The first backup makes the repository;\n\
          its password comes from where opsctl.toml says, and only `opsctl init` makes a password file.\n\
          SQLite databases are copied while they are written to. What a command prints counts only if it ends with\n\
-         status 0. Files that cannot be read are listed; the snapshot is then partial (3).\n\n{}",
+         status 0. Files that cannot be read are listed; the snapshot is then partial (3).\n\n\
+         With --continuous the command stays. It takes a snapshot of each SQLite database with `backup.ship`, then ships\n\
+         the pages that changed, as often as that says; `opsctl restore --at` goes back to any moment of it. A store\n\
+         that is away for a while is tried again, and so is a database. Ctrl-C ships what is left and ends with 0.\n\n{}",
         Exit::section(&[
             Exit::Failed,
             Exit::Usage,
@@ -87,6 +103,9 @@ struct Skipped {
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     let config = config::load(context)?;
     let stores = target::stores(&config, args.target.as_deref())?;
+    if args.continuous {
+        return continuous::run(args, context, &config, &stores);
+    }
     let declared = repository::declared(&config, None)?;
     for store in &stores {
         repository::path_of(store)?;

@@ -1,5 +1,6 @@
 //! `opsctl restore`: brings a datastore back. Beside the original unless told otherwise; `--replace` puts it in place.
 
+mod at;
 mod beside;
 mod fetch;
 mod replace;
@@ -29,6 +30,14 @@ pub(crate) struct Args {
     /// Which snapshot: id, its first digits, or latest
     #[arg(long, value_name = "SNAPSHOT", default_value = "latest")]
     snapshot: String,
+
+    /// The state of this moment, of a SQLite database whose changes are shipped: a time, or so long ago
+    #[arg(long, value_name = "TIME", value_parser = at::parse, conflicts_with_all = ["snapshot", "include", "exclude"])]
+    at: Option<at::Moment>,
+
+    /// With --at: take the state before it, however much older, where the state of the moment itself is not known
+    #[arg(long, requires = "at", hide_short_help = true)]
+    allow_older: bool,
 
     /// Put it in place of the original: stops the services that use it, swaps, starts them, keeps the old
     #[arg(long, conflicts_with_all = ["into", "include", "exclude"])]
@@ -116,9 +125,13 @@ fn help() -> String {
         "Examples:\n  # Beside the original, verified; nothing is replaced\n  opsctl restore orders-db\n\n  \
          # In place: holds orders down, swaps, starts it again, keeps the old database\n  \
          opsctl restore orders-db --replace --yes\n\n  \
+         # As it was at that second, or ten minutes ago\n  opsctl restore orders-db --at 2026-03-01T12:00:05Z\n  \
+         opsctl restore orders-db --at \"10m ago\"\n\n  \
          # One folder of an older snapshot, elsewhere\n  opsctl restore uploads --snapshot 7f3a91c2 --include uploads/2026 --into /tmp/look\n\n  \
          # All pictures but the small ones\n  opsctl restore uploads --include '*.png' --exclude thumbnails/ --into /tmp/look\n\n\
          Everything is verified while it is written. Interrupted, the same command goes on where it stopped.\n\
+         --at needs `opsctl backup --continuous`, and says which moment was reached; one that was not shipped is an error\n\
+         that names those before and after it.\n\n\
          While --replace runs, requests to the service get 503 with Retry-After. Ctrl-C puts everything back.\n\n{}",
         Exit::section(&[
             Exit::Failed,

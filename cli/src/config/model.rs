@@ -272,6 +272,8 @@ pub(crate) struct Datastore {
     pub(crate) schedule: Option<Schedule>,
     /// What it promises, and how that is proved.
     pub(crate) proof: Proof,
+    /// How often what changed in a `sqlite` store is shipped by `backup --continuous`.
+    pub(crate) ship: Option<Duration>,
 }
 
 /// The kinds of datastore.

@@ -231,10 +231,16 @@ pub(super) fn datastore(name: &str, section: Section<'_>) -> Option<Datastore> {
         _ => None,
     };
     let proof = super::proof::proof(&section, kind);
-    let (mut keep, mut timed) = (None, None);
+    let (mut keep, mut timed, mut ship) = (None, None, None);
     if let Some(backup) = section.section("backup") {
         timed = schedule::of_backup(name, &backup);
         keep = backup.section("keep").and_then(super::keep::keep);
+        ship = backup.optional("ship").map(|Span(interval)| interval);
+        if ship.is_some() && kind.is_some_and(|kind| kind != DatastoreKind::Sqlite) {
+            section
+                .findings()
+                .error(backup.place("ship"), "only the changes of a `sqlite` store are shipped");
+        }
         backup.finish();
     }
     let origin = section.origin().clone();
@@ -251,6 +257,7 @@ pub(super) fn datastore(name: &str, section: Section<'_>) -> Option<Datastore> {
         dsn,
         schedule: timed,
         proof,
+        ship,
     })
 }
 

@@ -1,5 +1,6 @@
 //! What is told of a backup, restore or check that failed.
 
+use backups::pitr::sqlite::ShippingError;
 use backups::source::SourceError;
 use backups::source::command::CommandFailure;
 use backups::{Damage, Error, Object, StoreError};
@@ -31,6 +32,7 @@ pub(crate) fn failure(what: impl Into<String>, error: &Error) -> Failure {
         Error::SnapshotAmbiguous { .. } => told(Exit::Usage, "ambiguous_snapshot").help("give more digits; `opsctl snapshot list` has them"),
         Error::PathNotFound { .. } | Error::WrongType { .. } => told(Exit::Usage, "unknown_path").help("`opsctl snapshot ls` shows what a snapshot holds"),
         Error::Source(source) => self::source(told(source_exit(source), "source_failed"), source),
+        Error::Shipping(shipping) => self::shipping(told(shipping_exit(shipping), "not_shipped"), shipping),
         Error::Store(store) => self::store(told(store_exit(store), "store_failed"), store),
         Error::TargetFull { .. } => told(Exit::Failed, "disk_full").help("free some space, then run the same command again"),
         Error::Target { .. } => told(Exit::Failed, "target_failed"),
@@ -105,6 +107,39 @@ fn source(failure: Failure, source: &SourceError) -> Failure {
             .details(said.lines().map(str::to_owned))
             .help("no snapshot was made, and earlier ones are untouched; put the command right and run the same again"),
         SourceError::Database { .. } | SourceError::Staging { .. } | SourceError::SameName { .. } => failure,
+    }
+}
+
+fn shipping_exit(shipping: &ShippingError) -> Exit {
+    match shipping {
+        ShippingError::NothingShipped { .. }
+        | ShippingError::BeforeFirst { .. }
+        | ShippingError::Beyond { .. }
+        | ShippingError::Gap { .. } => Exit::Usage,
+        ShippingError::Damaged { .. } | ShippingError::Unequal | ShippingError::Overrun => Exit::Failed,
+    }
+}
+
+fn shipping(failure: Failure, shipping: &ShippingError) -> Failure {
+    match shipping {
+        ShippingError::NothingShipped { .. } => failure
+            .help("`opsctl backup --continuous` ships changes; `opsctl snapshot list` shows what else can be restored"),
+        ShippingError::BeforeFirst { earliest, .. } => failure.help(format!(
+            "--at {earliest} is the earliest; `opsctl snapshot list` may have older snapshots"
+        )),
+        ShippingError::Beyond { latest, .. } => failure.help(format!(
+            "--at {latest} is the latest; is `opsctl backup --continuous` running?"
+        )),
+        ShippingError::Gap { from, until, .. } => failure.help(format!(
+            "--at {from} or --at {until}; --allow-older takes the one before"
+        )),
+        ShippingError::Damaged { .. } => {
+            failure.help("an earlier moment may be whole; `opsctl snapshot list` has the snapshots")
+        }
+        ShippingError::Unequal => {
+            failure.help("nothing was replaced; try an earlier moment, and report this as a bug in opsctl")
+        }
+        ShippingError::Overrun => failure.help("ship to a faster store, or take snapshots alone"),
     }
 }
 

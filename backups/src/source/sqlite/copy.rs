@@ -106,7 +106,7 @@ fn busy() -> rusqlite::Error {
 }
 
 /// SQLite's message as an error of ours; a full disk is told apart, for only the copy is written to.
-pub(super) fn failed(database: &Path, source: rusqlite::Error) -> Error {
+pub(crate) fn failed(database: &Path, source: rusqlite::Error) -> Error {
     let path = database.to_owned();
     match source.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => SourceError::StagingFull { path }.into(),
@@ -125,7 +125,7 @@ pub(super) fn failed(database: &Path, source: rusqlite::Error) -> Error {
 }
 
 /// SQLite takes an empty file for an empty database, and opens a folder with a message that says nothing.
-fn refuse_what_is_no_database(database: &Path) -> Result<(), SourceError> {
+pub(crate) fn refuse_what_is_no_database(database: &Path) -> Result<(), SourceError> {
     let path = || database.to_owned();
     let metadata = std::fs::metadata(database).map_err(|source| SourceError::Read { path: path(), source })?;
     if metadata.is_file() {
@@ -139,7 +139,7 @@ fn refuse_what_is_no_database(database: &Path) -> Result<(), SourceError> {
 }
 
 /// Opens a database that others use. Read-only is not enough: in WAL mode readers too write to the shared memory file.
-fn open_live(database: &Path) -> rusqlite::Result<Connection> {
+pub(crate) fn open_live(database: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(
         database,
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::fetch::{Fetch, beside};
-use super::{Args, find};
+use super::{Args, at};
 use crate::config::{Config, Datastore};
 use crate::consent::{Consequence, Stake, approve};
 use crate::context::Context;
@@ -28,8 +28,8 @@ pub(super) fn run(args: &Args, context: &Context, config: &Config, store: &Datas
     let options = args.options()?;
     repository::cancellable(context, async |cancel| {
         let engine = repository::open(context, declared, IfEmpty::Fail).await?;
-        let record = find(config, &engine, store, &args.snapshot).await?;
-        let short = record.id.short();
+        let (record, moment) = at::find(args, context, config, &engine, store).await?;
+        let short = moment.as_ref().map_or_else(|| record.id.short(), at::Found::name);
         let plan = if let Some(into) = &args.into {
             let into = context.absolute(into);
             Plan {
@@ -52,8 +52,9 @@ pub(super) fn run(args: &Args, context: &Context, config: &Config, store: &Datas
         };
         if args.dry_run {
             context.out.line(&format!(
-                "would restore {} from snapshot {short} into {}",
+                "would restore {} {} into {}",
                 store.name,
+                at::told(&record, moment.as_ref()),
                 context.shown(&plan.target)
             ))?;
             return Ok(Exit::Done);
@@ -65,6 +66,7 @@ pub(super) fn run(args: &Args, context: &Context, config: &Config, store: &Datas
             store,
             source: source.as_ref(),
             record: &record,
+            moment: moment.as_ref(),
             options,
             is_whole: args.wants_all(),
             folder: plan.partial.clone(),
@@ -82,8 +84,9 @@ pub(super) fn run(args: &Args, context: &Context, config: &Config, store: &Datas
         context.out.done(document.summary());
         if args.into.is_none() && args.wants_all() && store.command.is_none() && !document.is_partial() {
             context.out.next(format!(
-                "opsctl restore {} --replace --snapshot {short}   (puts it in place of the original)",
-                store.name
+                "opsctl restore {} --replace {}   (puts it in place of the original)",
+                store.name,
+                at::words(&record, moment.as_ref())
             ));
         }
         Ok(if document.is_partial() {

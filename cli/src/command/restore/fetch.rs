@@ -16,7 +16,9 @@ use crate::context::Context;
 use crate::error::{self, Failure};
 use crate::exit::Exit;
 use crate::output::{bytes, plural, seconds};
-use crate::repository::Shown;
+use crate::repository::{self, Shown};
+
+use super::at;
 
 /// `opsctl.restore/v1`.
 #[derive(Debug, Serialize)]
@@ -27,6 +29,9 @@ pub(super) struct Document {
     pub(super) datastore: String,
     pub(super) snapshot: String,
     pub(super) snapshot_time: jiff::Timestamp,
+    /// The moment that was reached, with `--at`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reached: Option<jiff::Timestamp>,
     /// Where the data is now.
     pub(super) target: String,
     /// Where the replaced data is, with `--replace`.
@@ -59,6 +64,8 @@ pub(super) struct Fetch<'a> {
     pub(super) store: &'a Datastore,
     pub(super) source: &'a dyn Source,
     pub(super) record: &'a SnapshotRecord,
+    /// Where to go from the snapshot, if a moment was asked for.
+    pub(super) moment: Option<&'a at::Found>,
     pub(super) options: RestoreOptions,
     /// The snapshot is restored as a whole, so that it can be proved.
     pub(super) is_whole: bool,
@@ -80,10 +87,18 @@ impl Fetch<'_> {
         })?;
         let started = context.now();
         let progress = Shown::start(context, format!("restoring {}", self.store.name));
-        let (record, folder) = (&self.record.id, &self.folder);
-        let report = backups::restore(self.engine, record, folder, &self.options, &progress, cancel)
-            .await
-            .map_err(|error| error::backups::failure(what(), &error))?;
+        let (record, folder, options) = (&self.record.id, &self.folder, &self.options);
+        let report = match self.moment {
+            None => backups::restore(self.engine, record, folder, options, &progress, cancel).await,
+            Some(moment) => {
+                let database = repository::path_of(self.store)?;
+                let applied = moment
+                    .plan
+                    .apply(self.engine, &database, folder, options.durable, &progress, cancel);
+                applied.await.map(|applied| applied.report)
+            }
+        };
+        let report = report.map_err(|error| error::backups::failure(what(), &error))?;
         let checks = if self.is_whole && report.damaged.is_empty() {
             let verification = self
                 .source
@@ -125,6 +140,7 @@ impl Fetch<'_> {
             datastore: self.store.name.clone(),
             snapshot: self.record.id.to_string(),
             snapshot_time: self.record.snapshot.time,
+            reached: self.moment.map(|moment| moment.plan.reached),
             target: self.folder.display().to_string(),
             kept: None,
             files: report.files,
@@ -204,11 +220,18 @@ impl Document {
         } else {
             String::new()
         };
+        let time = "%Y-%m-%d %H:%M:%S%.fZ";
+        let state = match self.reached {
+            Some(reached) => format!("as it was at {}", reached.strftime(time)),
+            None => format!(
+                "from snapshot {} of {}",
+                &self.snapshot[..8],
+                self.snapshot_time.strftime("%Y-%m-%d %H:%M:%SZ")
+            ),
+        };
         format!(
-            "restored {} from snapshot {} of {}: {}, {}{reused}{proved}, {}",
+            "restored {} {state}: {}, {}{reused}{proved}, {}",
             self.datastore,
-            &self.snapshot[..8],
-            self.snapshot_time.strftime("%Y-%m-%d %H:%M:%SZ"),
             plural(self.files + self.unchanged, "file", "files"),
             bytes(self.restored_bytes),
             seconds(self.elapsed_seconds)

@@ -9,7 +9,7 @@ use opsctl_platform::{Field, Hold};
 use tokio_util::sync::CancellationToken;
 
 use super::fetch::{Document, Fetch, beside};
-use super::{Args, find};
+use super::{Args, at};
 use crate::config::{Config, Datastore, DatastoreKind};
 use crate::consent::{Approved, Consequence, Stake, approve};
 use crate::context::Context;
@@ -52,12 +52,13 @@ pub(super) fn run(args: &Args, context: &Context, config: &Config, store: &Datas
     let opened = platform::open_local(context, config.clone(), "opsctl restore --replace")?;
     repository::cancellable(context, async |cancel| {
         let engine = repository::open(context, declared, IfEmpty::Fail).await?;
-        let record = find(config, &engine, store, &args.snapshot).await?;
-        let short = record.id.short();
+        let (record, moment) = at::find(args, context, config, &engine, store).await?;
+        let short = moment.as_ref().map_or_else(|| record.id.short(), at::Found::name);
+        let told = at::told(&record, moment.as_ref());
         let plan = plan(config, store, &opened, live).await?;
         if args.dry_run {
             context.out.line(&format!(
-                "would hold down {}, and replace {} by snapshot {short}",
+                "would hold down {}, and replace {}, {told}",
                 names(&plan.services),
                 context.shown(&plan.live)
             ))?;
@@ -65,9 +66,8 @@ pub(super) fn run(args: &Args, context: &Context, config: &Config, store: &Datas
         }
         let stake = Stake {
             question: format!(
-                "replace `{}` by snapshot {short} of {}, with {} held down meanwhile?",
+                "replace `{}`, {told}, with {} held down meanwhile?",
                 store.name,
-                record.snapshot.time.strftime("%Y-%m-%d %H:%M:%SZ"),
                 names(&plan.services)
             ),
             name: &store.name,
@@ -80,6 +80,7 @@ pub(super) fn run(args: &Args, context: &Context, config: &Config, store: &Datas
             store,
             source: source.as_ref(),
             record: &record,
+            moment: moment.as_ref(),
             options: args.options()?,
             is_whole: true,
             folder: beside(&repository::path_of(store)?, &format!("restoring-{short}")),
