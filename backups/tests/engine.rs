@@ -19,11 +19,11 @@ mod live_files;
 #[path = "engine/locks.rs"]
 mod locks;
 #[cfg(test)]
-#[path = "engine/proof.rs"]
-mod proof;
-#[cfg(test)]
 #[path = "engine/maintenance.rs"]
 mod maintenance;
+#[cfg(test)]
+#[path = "engine/proof.rs"]
+mod proof;
 #[cfg(test)]
 #[path = "engine/prune.rs"]
 mod prune;

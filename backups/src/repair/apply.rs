@@ -145,6 +145,15 @@ impl Work<'_> {
             .copied()
             .chain(plan.damaged_indexes.iter().map(|(id, _)| *id))
             .collect();
+        // What was to be deleted still is, unless it is named again.
+        let mut marked: Vec<PackJson> = plan
+            .replaced_indexes
+            .iter()
+            .filter_map(|index| survey.marked.get(index))
+            .flatten()
+            .filter(|pack| packs.binary_search(&pack.id).is_err())
+            .cloned()
+            .collect();
         let mut lists: Lists = HashMap::new();
         let mut blobs = 0;
         for pack in packs {
@@ -157,12 +166,13 @@ impl Work<'_> {
             blobs += list.len();
             lists.insert(pack, list.clone());
             if blobs >= BLOBS_PER_INDEX {
-                self.write_index(std::mem::take(&mut lists), &removed).await?;
+                self.write_index(std::mem::take(&mut lists), std::mem::take(&mut marked), &removed)
+                    .await?;
                 blobs = 0;
             }
         }
-        if !lists.is_empty() {
-            self.write_index(lists, &removed).await?;
+        if !lists.is_empty() || !marked.is_empty() {
+            self.write_index(lists, marked, &removed).await?;
         }
         for id in removed {
             self.lock.still_held()?;
@@ -172,10 +182,16 @@ impl Work<'_> {
         Ok(())
     }
 
-    async fn write_index(&mut self, lists: Lists, supersedes: &[Id]) -> Result<(), Error> {
+    async fn write_index(
+        &mut self,
+        lists: Lists,
+        packs_to_delete: Vec<PackJson>,
+        supersedes: &[Id],
+    ) -> Result<(), Error> {
         let file = IndexFile {
             supersedes: supersedes.to_vec(),
             packs: lists.iter().map(|(id, blobs)| PackJson::new(*id, blobs)).collect(),
+            packs_to_delete,
         };
         self.repository.save_file(FileKind::Index, &file).await?;
         self.report.indexes_written += 1;

@@ -19,6 +19,8 @@ use crate::store::StoreError;
 pub(super) struct Survey {
     /// Every index file that can be read, and the packs that it names.
     pub(super) indexes: HashMap<Id, Vec<Id>>,
+    /// What each of them says is to be deleted.
+    pub(super) marked: HashMap<Id, Vec<PackJson>>,
     /// Index files that cannot be read.
     pub(super) damaged_indexes: Vec<(Id, Damage)>,
     /// Packs that some index names.
@@ -93,6 +95,7 @@ impl Survey {
             for pack in &file.packs {
                 lists.entry(pack.id).or_default().add(pack);
             }
+            self.marked.insert(id, file.packs_to_delete);
         }
         Ok(lists)
     }

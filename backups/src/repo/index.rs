@@ -162,7 +162,7 @@ pub(crate) struct IndexFile {
 }
 
 /// One pack in an index file.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct PackJson {
     pub(crate) id: Id,
     #[serde(deserialize_with = "super::json::null_is_default")]
@@ -180,7 +180,7 @@ fn time_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Tim
     Ok(Option::<String>::deserialize(deserializer)?.and_then(|text| text.parse().ok()))
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct BlobJson {
     id: Id,
     #[serde(rename = "type")]

@@ -82,7 +82,9 @@ async fn it_does_through_a_network_that_fails_at_random() {
         eprintln!("seed {seed}");
         let mut random = StdRng::seed_from_u64(seed);
         service.proxy.heal();
-        service.proxy.rule(move |request| misfortune(&mut random, request.length));
+        service
+            .proxy
+            .rule(move |request| misfortune(&mut random, request.length));
         let multipart = Multipart {
             above,
             ..Multipart::default()

@@ -91,11 +91,6 @@ impl<'a> Section<'a> {
         self.table.get(key).map_or(self.origin, |node| &node.origin)
     }
 
-    /// Whether there is such a key, whatever it holds.
-    pub(super) fn has(&self, key: &str) -> bool {
-        self.table.get(key).is_some()
-    }
-
     /// A table inside, if it is there.
     pub(super) fn section(&self, key: &'static str) -> Option<Section<'a>> {
         let node = self.take(key)?;

@@ -220,7 +220,11 @@ impl Policy {
             .min_calls(30)
             .window(Duration::from_secs(30))
             .open(Duration::from_secs(2), Duration::from_secs(20));
-        Pipeline::builder("s3").retry(retry).breaker(breaker).build().map_err(told)
+        Pipeline::builder("s3")
+            .retry(retry)
+            .breaker(breaker)
+            .build()
+            .map_err(told)
     }
 
     /// Attempts `operation` until it succeeds or makes no sense any more. Credentials that expired are fetched again once.
