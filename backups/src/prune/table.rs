@@ -74,6 +74,8 @@ pub(super) struct Pack {
     pub(super) places: Range<usize>,
     /// What its blobs take together.
     pub(super) bytes: u64,
+    /// What those of them take that snapshots need, copies of which may lie elsewhere, too.
+    pub(super) needed_bytes: u64,
     /// What those of them take that stay.
     pub(super) kept_bytes: u64,
     pub(super) kept_blobs: u32,
@@ -94,6 +96,7 @@ impl Pack {
             files: Vec::new(),
             places: 0..0,
             bytes: 0,
+            needed_bytes: 0,
             kept_bytes: 0,
             kept_blobs: 0,
             expected: 0,
@@ -250,7 +253,8 @@ impl Table {
     /// blob lies in packs alone that are gone or of the wrong size.
     pub(super) fn settle(&mut self) -> Result<(), Error> {
         self.sum_up();
-        // First what has no choice, then what has one: a pack that stays anyway is the best place.
+        // First what has no choice, then what has one: a pack that stays anyway is the best place, then one that can stand
+        // for many others.
         for several in [false, true] {
             let mut from = 0;
             while from < self.places.len() {
@@ -291,7 +295,8 @@ impl Table {
         let best = sound.min_by_key(|at| {
             let number = self.places[*at].pack();
             let pack = &self.packs[number];
-            (!pack.is_indexed, pack.kept_blobs == 0, number)
+            let most = std::cmp::Reverse(pack.needed_bytes);
+            (!pack.is_indexed, pack.kept_blobs == 0, most, number)
         });
         best.ok_or_else(|| {
             let pack = &self.packs[self.places[copies.start].pack()];
@@ -313,6 +318,9 @@ impl Table {
         for place in &self.places {
             let pack = &mut self.packs[(place.pack & PACK) as usize];
             pack.bytes += u64::from(place.length);
+            if place.is(NEEDED) {
+                pack.needed_bytes += u64::from(place.length);
+            }
             pack.expected += expected_size(&[place.blob()]) - empty;
             pack.has_trees |= place.is(TREE);
             pack.has_data |= !place.is(TREE);

@@ -174,7 +174,10 @@ impl Files {
     fn begin(&self, file: usize, reader: &Reader) -> Result<(), Error> {
         let state = &self.states[file];
         let content = state.node.content.as_deref().unwrap_or_default();
-        if let Some(missing) = content.iter().find(|id| !reader.index().contains(BlobKind::Data, id)) {
+        if let Some(missing) = content
+            .iter()
+            .find(|id| reader.index().find(BlobKind::Data, id).next().is_none())
+        {
             let damaged = Error::damaged(BlobKind::Data.object(*missing), Damage::Missing);
             state.set(Outcome::Damaged(damaged.to_string()));
         } else {

@@ -378,11 +378,7 @@ async fn a_damaged_repository_is_left_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_blob_gets_no_new_home() {
     let yard = Yard::new().await;
-    yard.write("kept", &noise(1, 2 << 20));
-    yard.write("gone", &noise(2, 4 << 20));
-    let first = yard.save().await;
-    std::fs::remove_file(yard.source().join("gone")).unwrap();
-    yard.save().await;
+    let (first, _) = shortened(&yard).await;
     yard.forget(&first.snapshot).await;
     let mut sound = Vec::new();
     for pack in list_all(&*yard.store, "data/").await.unwrap() {
@@ -453,6 +449,15 @@ impl Store for DyingAt {
     async fn time(&self) -> Result<Timestamp, StoreError> {
         self.inner.time().await
     }
+}
+
+/// Saves a file, and again without its end: the pack that holds it is needed in part.
+pub async fn shortened(yard: &Yard) -> (BackupReport, BackupReport) {
+    let content = noise(1, 15 << 19);
+    yard.write("file", &content);
+    let first = yard.save().await;
+    yard.write("file", &content[..6 << 20]);
+    (first, yard.save().await)
 }
 
 /// A repository with everything that a prune may do: repack, merge, mark, delete what was marked, delete what a killed

@@ -11,7 +11,7 @@ use rustic_backend::BackendOptions;
 use rustic_core::{CheckOptions, Credentials, PruneOptions as RusticOptions, RepositoryOptions};
 use tokio_util::sync::CancellationToken;
 
-use crate::prune::{Yard, run};
+use crate::prune::{Yard, run, shortened};
 use crate::world::*;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -143,11 +143,7 @@ fn rustic_is_content(path: &std::path::Path) {
 #[tokio::test(flavor = "multi_thread")]
 async fn rustic_reads_checks_and_prunes_what_we_marked_and_we_what_rustic_marked() {
     let yard = Yard::new().await;
-    yard.write("kept", &noise(1, 2 << 20));
-    yard.write("gone", &noise(2, 3 << 20));
-    let first = yard.save().await;
-    std::fs::remove_file(yard.source().join("gone")).unwrap();
-    let last = yard.save().await;
+    let (first, last) = shortened(&yard).await;
     yard.forget(&first.snapshot).await;
     let before = yard.export("before").await;
     let marked = yard.prune().await;

@@ -27,31 +27,28 @@ use crate::target;
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = help())]
 pub(crate) struct Args {
-    /// These, by the first digits of their ids; without them what policies do not keep
+    /// These, by the first digits of their ids; else what no rule keeps
     #[arg(value_name = "SNAPSHOT", conflicts_with = "target")]
     snapshots: Vec<String>,
 
-    /// Only those of a datastore, or of the stores of a service
+    /// Only those of a datastore or of a service's stores
     #[arg(long, value_name = "TARGET")]
     target: Option<String>,
 
-    /// Which repository of opsctl.toml, instead of the environment's
+    /// Another repository than the environment's
     #[arg(long, value_name = "NAME")]
     repository: Option<String>,
 
     #[command(flatten)]
     keep: KeepArgs,
 
-    /// Where days, weeks, months and years begin, for example Europe/Berlin
+    /// Where days begin at midnight, as Europe/Berlin
     #[arg(long, value_name = "ZONE", default_value = "UTC", value_parser = zone)]
     time_zone: TimeZone,
 
-    /// Prune afterwards
+    /// Prune afterwards, as `repository prune` does
     #[arg(long)]
     prune: bool,
-
-    #[command(flatten)]
-    limits: HiddenLimits,
 
     /// Say what would be removed, and remove nothing
     #[arg(short = 'n', long)]
@@ -61,37 +58,28 @@ pub(crate) struct Args {
     consent: ConsentArgs,
 }
 
-/// The limits of `--prune`, in the long help alone.
-#[derive(Debug, clap::Args)]
-#[command(next_help_heading = "With --prune")]
-struct HiddenLimits {
-    #[command(flatten)]
-    limits: Limits,
-}
-
 /// A policy in flags; given, it replaces `keep` of the datastores.
 #[derive(Debug, Clone, Default, clap::Args)]
-#[command(next_help_heading = "What to keep, instead of `keep` in opsctl.toml")]
 struct KeepArgs {
-    /// The newest N
+    /// Keep the newest N, whatever opsctl.toml says
     #[arg(long, value_name = "N")]
     keep_last: Option<u32>,
-    /// The newest of each of the last N hours that have one
+    /// The newest of each of the last N hours with one
     #[arg(long, value_name = "N")]
     keep_hourly: Option<u32>,
-    /// The newest of each of the last N days that have one
+    /// The newest of each of the last N days with one
     #[arg(long, value_name = "N")]
     keep_daily: Option<u32>,
-    /// The newest of each of the last N weeks (Monday to Sunday) that have one
+    /// The newest of each of the last N weeks with one
     #[arg(long, value_name = "N")]
     keep_weekly: Option<u32>,
-    /// The newest of each of the last N months that have one
+    /// The newest of each of the last N months with one
     #[arg(long, value_name = "N")]
     keep_monthly: Option<u32>,
-    /// The newest of each of the last N years that have one
+    /// The newest of each of the last N years with one
     #[arg(long, value_name = "N")]
     keep_yearly: Option<u32>,
-    /// All that were made within this time before the newest, for example 35d
+    /// All made within this time before the newest
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     keep_within: Option<Duration>,
     /// One an hour within this time before the newest
@@ -163,9 +151,10 @@ fn help() -> String {
          opsctl repository forget --prune --yes\n\n  # What another policy would remove\n  \
          opsctl repository forget --target orders-db --keep-daily 7 --keep-monthly 12 --dry-run\n\n  \
          # One snapshot\n  opsctl repository forget 7f3a91c2\n\n\
-         Everything that any rule keeps stays. The newest snapshot that lacks nothing and the newest that a restore drill\n\
-         proved always stay, and those that lack something or are not proved push out none that are. Times are the\n\
-         store's: a snapshot that claims to be younger than its file counts as old as the file.\n\
+         Flags with --keep replace `backup.keep` of opsctl.toml. Everything that any rule keeps stays; weeks are those of\n\
+         ISO 8601. The newest snapshot that lacks nothing and the newest that a restore drill proved always stay, and\n\
+         those that lack something or are not proved push out none that are. Times are the store's: a snapshot that\n\
+         claims to be younger than its file counts as old as the file.\n\
          Snapshots of no datastore of the environment are left alone unless named.\n\n{}",
         Exit::section(&[
             Exit::Failed,
@@ -303,7 +292,7 @@ async fn prune_after(
     name: &str,
     cancel: &CancellationToken,
 ) -> Result<prune::Document, Failure> {
-    prune::prune(context, &args.limits.limits, engine, name, args.dry_run, cancel).await
+    prune::prune(context, &Limits::default(), engine, name, args.dry_run, cancel).await
 }
 
 fn document(args: &Args, context: &Context, config: &Config, repository: &str, plan: &ForgetPlan) -> Document {

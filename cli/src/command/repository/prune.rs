@@ -52,6 +52,17 @@ pub(crate) struct Limits {
     max_repack_size: Option<u64>,
 }
 
+impl Default for Limits {
+    /// What the flags are where they are not given.
+    fn default() -> Self {
+        Self {
+            grace: Duration::from_hours(24),
+            max_unused: MaxUnused::Share(0.05),
+            max_repack_size: None,
+        }
+    }
+}
+
 impl Limits {
     fn options(&self, context: &Context) -> PruneOptions {
         PruneOptions {
