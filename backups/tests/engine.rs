@@ -1,6 +1,12 @@
 //! The repository engine through its public surface, with Debian's restic as an independent judge where it is installed.
 
 #[cfg(test)]
+#[path = "engine/chaos.rs"]
+mod chaos;
+#[cfg(test)]
+#[path = "engine/copy.rs"]
+mod copy;
+#[cfg(test)]
 #[path = "engine/damage.rs"]
 mod damage;
 #[cfg(test)]
@@ -13,11 +19,20 @@ mod live_files;
 #[path = "engine/locks.rs"]
 mod locks;
 #[cfg(test)]
+#[path = "engine/parity.rs"]
+mod parity;
+#[cfg(test)]
+#[path = "engine/repair.rs"]
+mod repair;
+#[cfg(test)]
 #[path = "engine/repository.rs"]
 mod repository;
 #[cfg(test)]
 #[path = "engine/round_trip.rs"]
 mod round_trip;
+#[cfg(test)]
+#[path = "engine/rustic.rs"]
+mod rustic;
 #[cfg(test)]
 #[path = "engine/special_files.rs"]
 mod special_files;
