@@ -90,7 +90,7 @@ fn flip_middle(path: &Path) {
 }
 
 fn truncate(path: &Path) {
-    edit(path, |bytes| drop(bytes.pop()));
+    edit(path, |bytes| bytes.truncate(bytes.len() - 1));
 }
 
 fn empty(path: &Path) {
