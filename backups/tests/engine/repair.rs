@@ -476,10 +476,9 @@ async fn a_repair_that_is_cut_anywhere_leaves_nothing_worse_and_is_taken_up_agai
             };
             let report = case.plan(Scope::All, true, false).await;
             assert!(!report.leaves_damage(), "{fault:?} at {allowed}: {report:?}");
-            assert_eq!(
-                report.is_empty(),
-                outcome.is_ok() && check(&case.open().await).await.is_sound(),
-                "{fault:?} at {allowed}"
+            assert!(
+                report.is_empty() || outcome.is_err(),
+                "{fault:?} at {allowed}: {report:?}"
             );
             case.repair(Scope::All, true, false).await;
             let found = check(&case.open().await).await;
