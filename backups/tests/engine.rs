@@ -1,6 +1,12 @@
 //! The repository engine through its public surface, with Debian's restic as an independent judge where it is installed.
 
 #[cfg(test)]
+#[path = "engine/chaos.rs"]
+mod chaos;
+#[cfg(test)]
+#[path = "engine/copy.rs"]
+mod copy;
+#[cfg(test)]
 #[path = "engine/damage.rs"]
 mod damage;
 #[cfg(test)]
@@ -22,6 +28,9 @@ mod locks;
 #[path = "engine/maintenance.rs"]
 mod maintenance;
 #[cfg(test)]
+#[path = "engine/parity.rs"]
+mod parity;
+#[cfg(test)]
 #[path = "engine/proof.rs"]
 mod proof;
 #[cfg(test)]
@@ -31,11 +40,17 @@ mod prune;
 #[path = "engine/prune_beside_others.rs"]
 mod prune_beside_others;
 #[cfg(test)]
+#[path = "engine/repair.rs"]
+mod repair;
+#[cfg(test)]
 #[path = "engine/repository.rs"]
 mod repository;
 #[cfg(test)]
 #[path = "engine/round_trip.rs"]
 mod round_trip;
+#[cfg(test)]
+#[path = "engine/rustic.rs"]
+mod rustic;
 #[cfg(test)]
 #[path = "engine/shipping.rs"]
 mod shipping;

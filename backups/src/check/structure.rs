@@ -226,6 +226,8 @@ fn look_at(id: Id, tree: &Tree, lost: &impl Fn(BlobKind, &Id) -> bool) -> Seen {
         let complete = match node.kind {
             NodeKind::Dir => node.subtree.is_some(),
             NodeKind::File => node.content.is_some(),
+            // It can be restored by nobody who does not know it either; restic says the same.
+            NodeKind::Unknown => false,
             _ => true,
         };
         if !complete || !node.has_safe_name() || !names.insert(&node.name) {

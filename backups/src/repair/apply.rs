@@ -272,6 +272,10 @@ impl Work<'_> {
                 Verdict::Cut(lost, root) if planned.rewritten && is_within(&lost, &planned.lost) => {
                     rewritten.push((planned.id, Some(root), planned.removed));
                 }
+                // Stored again by an earlier repair.
+                Verdict::Cut(lost, _) if !planned.rewritten && is_within(&lost, &planned.lost) => {
+                    rewritten.push((planned.id, None, planned.removed));
+                }
                 Verdict::Gone(_) if !planned.rewritten => rewritten.push((planned.id, None, planned.removed)),
                 // Repaired after all.
                 Verdict::Whole => {}

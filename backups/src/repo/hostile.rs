@@ -283,6 +283,7 @@ impl World {
             read_data: ReadData::All,
         };
         sane(crate::check(&repository, &everything, &silent, &cancel).await);
+        self.copy_everything(&repository).await;
         let Some(list) = sane(snapshots::list(&repository, &SnapshotFilter::default()).await) else {
             return;
         };
@@ -298,6 +299,58 @@ impl World {
             for _ in 0..2 {
                 let options = RestoreOptions::default();
                 sane(crate::restore(&repository, &record.id, target.path(), &options, &silent, &cancel).await);
+            }
+        }
+    }
+}
+
+/// What lies in a store, as it is now.
+async fn objects(store: &MemoryStore) -> Vec<(crate::store::StoreKey, Bytes)> {
+    let mut objects = Vec::new();
+    for entry in crate::store::list_all(store, "").await.unwrap() {
+        let body = store.get(&entry.key).await.unwrap();
+        objects.push((entry.key, body));
+    }
+    objects
+}
+
+impl World {
+    /// What a copy takes over can be read there; and a repair, of a copy of the whole store, leaves nothing to repair.
+    async fn copy_everything(&self, repository: &Repository) {
+        let (silent, cancel) = (Silent, CancellationToken::new());
+        let to = Repository::init(Arc::new(MemoryStore::new()), PASSWORD, &InitOptions { kdf: CHEAP });
+        let to = to.await.unwrap();
+        let selection = crate::copy::Selection::default();
+        sane(crate::copy::copy(repository, &to, &selection, &silent, &cancel).await);
+        let options = CheckOptions {
+            read_data: ReadData::All,
+        };
+        let found = crate::check(&to, &options, &silent, &cancel).await.unwrap();
+        for finding in &found.findings {
+            // Odd names and kinds are copied as they are.
+            assert_eq!(
+                finding.problem,
+                crate::Problem::Damaged(Damage::Malformed),
+                "{finding:?}"
+            );
+        }
+        let store = Arc::new(MemoryStore::new());
+        for (key, body) in objects(&self.memory).await {
+            store.overwrite(key, body);
+        }
+        let Some(damaged) = sane(Repository::open(store, PASSWORD).await) else {
+            return;
+        };
+        for forget in [false, true] {
+            let options = crate::repair::RepairOptions {
+                scope: crate::repair::Scope::All,
+                forget,
+            };
+            for again in [false, true] {
+                let plan = crate::repair::plan(&damaged, None, &options, &silent, &cancel).await;
+                let Some(plan) = sane(plan) else { return };
+                assert!(!again || plan.is_empty(), "{plan:?}");
+                sane(crate::repair::apply(&damaged, None, plan, &silent, &cancel).await);
             }
         }
     }

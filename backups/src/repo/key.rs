@@ -55,6 +55,8 @@ impl KdfParams {
 /// A key file as it is stored, in restic's JSON.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct KeyFile {
+    // Rustic leaves out what it was not told.
+    #[serde(default)]
     pub(super) created: Timestamp,
     #[serde(default)]
     pub(super) username: String,

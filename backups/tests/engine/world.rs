@@ -183,6 +183,7 @@ pub fn picture(root: &Path) -> BTreeMap<PathBuf, String> {
 }
 
 /// Restic, the independent judge.
+#[derive(Clone)]
 pub struct Restic(PathBuf);
 
 impl Restic {
