@@ -22,7 +22,8 @@ pub(crate) use finding::{Diagnostic, Shown};
 pub(crate) use kubernetes::Cluster;
 pub(crate) use locate::check_trust;
 pub(crate) use model::{
-    Backend, Bucket, BucketCredentials, Config, Datastore, DatastoreKind, Key, Local, Loki, PlatformKind, Prometheus, Repository, Service,
+    Backend, Bucket, BucketCredentials, Config, Datastore, DatastoreKind, Key, Local, Loki, PlatformKind, Prometheus,
+    Repository, Service,
 };
 pub(crate) use secret::{Secret, SecretSource};
 pub(crate) use suggest::suggestion;

@@ -51,11 +51,15 @@ async fn a_repository_in_a_bucket() {
     run(&sandbox, &["repository", "check", "--read-data"]).ended(0);
 
     let no_bucket = in_bucket(&server.url("s3"), "nowhere", "");
-    run(&no_bucket, &["backup"]).ended(2).says("there is no bucket `nowhere`");
+    run(&no_bucket, &["backup"])
+        .ended(2)
+        .says("there is no bucket `nowhere`");
     sandbox.write("secret", "another-secret");
     run(&sandbox, &["backup"]).ended(2).says("refuses the credentials");
     fs::remove_file(sandbox.path("secret")).expect("our own file");
-    run(&sandbox, &["backup"]).ended(2).says("the secret key of repository `here`");
+    run(&sandbox, &["backup"])
+        .ended(2)
+        .says("the secret key of repository `here`");
     sandbox.write("secret", MinIo::SECRET_KEY);
     server.stop().await;
     run(&sandbox, &["snapshot", "list"]).ended(7).says("does not answer");
@@ -64,23 +68,27 @@ async fn a_repository_in_a_bucket() {
 #[test]
 fn an_endpoint_that_everybody_could_listen_to_is_refused() {
     let sandbox = in_bucket("http://192.0.2.1:9000", "keeps", "");
-    sandbox
-        .run(&["config", "check"])
-        .ended(2)
-        .says("`insecure = true`");
+    sandbox.run(&["config", "check"]).ended(2).says("`insecure = true`");
     in_bucket("http://192.0.2.1:9000", "keeps", "insecure = true")
         .run(&["config", "check"])
         .ended(0);
-    in_bucket("https://s3.example.com", "keeps", "region = \"eu-1\"\npath_style = false\nchecksums = \"always\"")
-        .run(&["config", "check"])
-        .ended(0);
+    in_bucket(
+        "https://s3.example.com",
+        "keeps",
+        "region = \"eu-1\"\npath_style = false\nchecksums = \"always\"",
+    )
+    .run(&["config", "check"])
+    .ended(0);
     in_bucket("https://s3.example.com", "keeps", "checksums = \"never\"")
         .run(&["config", "check"])
         .ended(2)
         .says("when-required");
     let local = Sandbox::with_stores();
     let config = fs::read_to_string(local.path("opsctl.toml")).expect("our own file");
-    local.write("opsctl.toml", &config.replace("[repository.here]\n", "[repository.here]\nendpoint = \"https://x\"\n"));
+    local.write(
+        "opsctl.toml",
+        &config.replace("[repository.here]\n", "[repository.here]\nendpoint = \"https://x\"\n"),
+    );
     local.run(&["config", "check"]).ended(2).says("unknown key `endpoint`");
 }
 
@@ -88,11 +96,16 @@ fn an_endpoint_that_everybody_could_listen_to_is_refused() {
 fn the_roles_of_a_bucket_are_printed() {
     let sandbox = in_bucket("https://s3.example.com", "keeps", "");
     let both = sandbox.run(&["rbac", "--for", "backup"]).ended(0).json();
-    let writer = sandbox.run(&["rbac", "--for", "backup", "--role", "writer"]).ended(0).json();
+    let writer = sandbox
+        .run(&["rbac", "--for", "backup", "--role", "writer"])
+        .ended(0)
+        .json();
     assert_eq!(both["writer"], writer);
     let deletes = |policy: &serde_json::Value| {
         let statements = policy["Statement"].as_array().expect("statements").clone();
-        let deletes = statements.into_iter().find(|statement| statement["Action"][0] == "s3:DeleteObject");
+        let deletes = statements
+            .into_iter()
+            .find(|statement| statement["Action"][0] == "s3:DeleteObject");
         deletes.expect("one says what may be deleted")["Resource"][0].clone()
     };
     assert_eq!(deletes(&writer), "arn:aws:s3:::keeps/shop/locks/*");
@@ -100,7 +113,10 @@ fn the_roles_of_a_bucket_are_printed() {
     let document = sandbox.run(&["rbac", "--for", "backup", "--json"]).ended(0).json();
     assert_eq!(document["type"], "bucket_policies");
     assert_eq!(document["policies"], both);
-    sandbox.run(&["rbac", "--for", "backup,drill"]).ended(2).says("by themselves");
+    sandbox
+        .run(&["rbac", "--for", "backup,drill"])
+        .ended(2)
+        .says("by themselves");
     sandbox.run(&["rbac", "--role", "writer"]).ended(2).says("--for backup");
     Sandbox::with_stores()
         .run(&["rbac", "--for", "backup"])

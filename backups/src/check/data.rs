@@ -41,7 +41,8 @@ pub(super) async fn packs(
         .sum();
     progress.phase(Phase::CheckingData, Some(expected), Some(wanted.len() as u64));
     let reader = repository.reader_with(crate::repo::index::Index::default());
-    let at_once = std::thread::available_parallelism().map_or(2, usize::from) + 1;
+    let workers = std::thread::available_parallelism().map_or(2, usize::from);
+    let at_once = (workers + 1).max(repository.store().transfers());
     let mut reading = stream::iter(wanted)
         .map(|(id, blobs)| read(&reader, id, blobs))
         .buffered(at_once);

@@ -167,7 +167,9 @@ impl S3Store {
             })
             .await;
         match outcome {
-            Err(failed) if failed.kind == Kind::Exists && in_doubt.into_inner() => self.ours_or(failed, key, body).await,
+            Err(failed) if failed.kind == Kind::Exists && in_doubt.into_inner() => {
+                self.ours_or(failed, key, body).await
+            }
             outcome => outcome,
         }
     }
@@ -194,15 +196,30 @@ impl S3Store {
         let head = self.attempt(|| async {
             let link = self.link().await?;
             let watch = self.watch();
-            let request = link.client.head_object().bucket(self.bucket()).key(self.name(key.as_str()));
-            let failed = match watch.sent(&link, request.customize().interceptor(watch.clone()).send()).await {
+            let request = link
+                .client
+                .head_object()
+                .bucket(self.bucket())
+                .key(self.name(key.as_str()));
+            let failed = match watch
+                .sent(&link, request.customize().interceptor(watch.clone()).send())
+                .await
+            {
                 Err(failed) if failed.is_refusal() => failed,
                 outcome => return outcome,
             };
             // The answer to HEAD has no body that could say why: that to GET has one.
             let (again, key) = (self.watch(), self.name(key.as_str()));
-            let request = link.client.get_object().bucket(self.bucket()).key(key).range("bytes=0-0");
-            match again.sent(&link, request.customize().interceptor(again.clone()).send()).await {
+            let request = link
+                .client
+                .get_object()
+                .bucket(self.bucket())
+                .key(key)
+                .range("bytes=0-0");
+            match again
+                .sent(&link, request.customize().interceptor(again.clone()).send())
+                .await
+            {
                 Err(said) if said.is_refusal() => Err(said),
                 _ => Err(failed),
             }
@@ -210,13 +227,21 @@ impl S3Store {
         let head = head.await?;
         Ok(Entry {
             key: key.clone(),
-            size: head.content_length().and_then(|length| u64::try_from(length).ok()).unwrap_or(0),
+            size: head
+                .content_length()
+                .and_then(|length| u64::try_from(length).ok())
+                .unwrap_or(0),
             modified: head.last_modified().and_then(timestamp),
         })
     }
 
     /// One page of a listing, as the service cuts it: names, and whether there are more.
-    async fn page(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<(Vec<(String, u64, Option<Timestamp>)>, bool), Failed> {
+    async fn page(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<(Vec<(String, u64, Option<Timestamp>)>, bool), Failed> {
         let limit = i32::try_from(limit.clamp(1, MOST_LISTED)).unwrap_or(1);
         let listed = self.attempt(|| async {
             let link = self.link().await?;
@@ -228,12 +253,18 @@ impl S3Store {
                 .prefix(self.name(prefix))
                 .set_start_after(after.map(str::to_owned))
                 .max_keys(limit);
-            watch.sent(&link, request.customize().interceptor(watch.clone()).send()).await
+            watch
+                .sent(&link, request.customize().interceptor(watch.clone()).send())
+                .await
         });
         let listed = listed.await?;
         let objects = listed.contents().iter().filter_map(|object| {
             let size = object.size().and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
-            Some((object.key()?.to_owned(), size, object.last_modified().and_then(timestamp)))
+            Some((
+                object.key()?.to_owned(),
+                size,
+                object.last_modified().and_then(timestamp),
+            ))
         });
         Ok((objects.collect(), listed.is_truncated().unwrap_or(false)))
     }
@@ -267,8 +298,14 @@ impl S3Store {
         let removed = self.attempt(|| async {
             let link = self.link().await?;
             let watch = self.watch();
-            let request = link.client.delete_object().bucket(self.bucket()).key(self.name(key.as_str()));
-            watch.sent(&link, request.customize().interceptor(watch.clone()).send()).await
+            let request = link
+                .client
+                .delete_object()
+                .bucket(self.bucket())
+                .key(self.name(key.as_str()));
+            watch
+                .sent(&link, request.customize().interceptor(watch.clone()).send())
+                .await
         });
         match removed.await {
             Err(failed) if failed.kind != Kind::NotFound => Err(failed),
@@ -281,7 +318,9 @@ impl S3Store {
             let link = self.link().await?;
             let watch = self.watch();
             let request = link.client.head_object().bucket(self.bucket()).key(self.name("config"));
-            let outcome = watch.sent(&link, request.customize().interceptor(watch.clone()).send()).await;
+            let outcome = watch
+                .sent(&link, request.customize().interceptor(watch.clone()).send())
+                .await;
             // Refused or not, it says what time it is.
             match (watch.date(), outcome) {
                 (Some(date), Ok(_)) => Ok(date),

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use backups::store::s3::{Patience, S3Options};
 use backups::store::S3Store;
+use backups::store::s3::{Patience, S3Options};
 use backups::{Store, StoreError};
 use jiff::{SignedDuration, Timestamp};
 use peers::faults::{Fault, Limits};
@@ -21,7 +21,12 @@ async fn what_passes_is_tried_again_within_limits() {
     };
     let store = service.store();
     let name = key("data/ab/abcd");
-    for (status, code) in [(503, "SlowDown"), (500, "InternalError"), (504, ""), (400, "RequestTimeout")] {
+    for (status, code) in [
+        (503, "SlowDown"),
+        (500, "InternalError"),
+        (504, ""),
+        (400, "RequestTimeout"),
+    ] {
         service.proxy.heal();
         service.proxy.strike(3, refused(status, code), method("PUT"));
         let before = service.count("PUT");
@@ -31,7 +36,9 @@ async fn what_passes_is_tried_again_within_limits() {
         store.delete(&name).await.unwrap();
     }
     service.proxy.heal();
-    service.proxy.strike(usize::MAX, refused(503, "SlowDown"), method("PUT"));
+    service
+        .proxy
+        .strike(usize::MAX, refused(503, "SlowDown"), method("PUT"));
     let before = service.count("PUT");
     let outcome = store.put(&name, "content".into()).await;
     assert!(matches!(outcome, Err(StoreError::Unavailable { .. })), "{outcome:?}");
@@ -49,7 +56,10 @@ async fn what_stays_is_said_at_once() {
     let name = key("data/ab/abcd");
     service.proxy.strike(usize::MAX, refused(403, "AccessDenied"), |_| true);
     let refused_puts = store.put(&name, "content".into()).await;
-    assert!(matches!(refused_puts, Err(StoreError::Denied { .. })), "{refused_puts:?}");
+    assert!(
+        matches!(refused_puts, Err(StoreError::Denied { .. })),
+        "{refused_puts:?}"
+    );
     assert!(matches!(store.delete(&name).await, Err(StoreError::Denied { .. })));
     assert!(matches!(store.get(&name).await, Err(StoreError::Denied { .. })));
     assert_eq!(service.proxy.seen().len(), 3, "each was asked once");
@@ -90,7 +100,15 @@ async fn an_answer_that_is_cut_goes_on_where_it_ended() {
         .seen()
         .iter()
         .filter_map(|request| request.header("range"))
-        .map(|range| range.trim_start_matches("bytes=").split('-').next().unwrap().parse::<u64>().unwrap())
+        .map(|range| {
+            range
+                .trim_start_matches("bytes=")
+                .split('-')
+                .next()
+                .unwrap()
+                .parse::<u64>()
+                .unwrap()
+        })
         .max()
         .unwrap();
     assert!(passed >= 15 * 300_000, "it went on from {passed}");
@@ -117,12 +135,19 @@ async fn an_object_that_is_replaced_while_it_is_read_is_never_mixed() {
         // While the first answer is on its way.
         runtime.spawn(async move {
             let put = admin.put_object().bucket(crate::service::BUCKET);
-            put.key(format!("{}/data/ab/abcd", crate::service::PREFIX)).body(body.into()).send().await.unwrap();
+            put.key(format!("{}/data/ab/abcd", crate::service::PREFIX))
+                .body(body.into())
+                .send()
+                .await
+                .unwrap();
         });
         Some(Fault::AnswerCut(200_000))
     });
     let read = store.get(&name).await.unwrap();
-    assert!(read == second || read == noise(1, 1 << 20), "the parts of two objects were mixed");
+    assert!(
+        read == second || read == noise(1, 1 << 20),
+        "the parts of two objects were mixed"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -132,7 +157,10 @@ async fn a_put_that_is_cut_or_whose_answer_is_lost_is_ours() {
     };
     let store = service.store();
     let body = noise(1, 3 << 20);
-    for (round, fault) in [Fault::RequestCut(1 << 20), Fault::AnswerLost, Fault::AnswerLost].into_iter().enumerate() {
+    for (round, fault) in [Fault::RequestCut(1 << 20), Fault::AnswerLost, Fault::AnswerLost]
+        .into_iter()
+        .enumerate()
+    {
         let name = key(&format!("data/ab/{round}"));
         service.proxy.strike(2, fault.clone(), method("PUT"));
         let outcome = store.put(&name, body.clone().into()).await;
@@ -169,8 +197,16 @@ async fn slow_is_not_still() {
     let begun = Instant::now();
     store.put(&name, body.clone().into()).await.unwrap();
     assert_eq!(store.get(&name).await.unwrap(), body);
-    assert!(begun.elapsed() > Duration::from_secs(6), "the limit is one: {:?}", begun.elapsed());
-    assert_eq!((service.count("PUT"), service.count("GET")), (1, 1), "nothing was given up");
+    assert!(
+        begun.elapsed() > Duration::from_secs(6),
+        "the limit is one: {:?}",
+        begun.elapsed()
+    );
+    assert_eq!(
+        (service.count("PUT"), service.count("GET")),
+        (1, 1),
+        "nothing was given up"
+    );
     service.proxy.limit(Limits::default());
     service.proxy.strike(1, Fault::Silence, method("GET"));
     let begun = Instant::now();
@@ -188,9 +224,11 @@ async fn the_stores_clock_is_the_services() {
         let then = Timestamp::now() + ahead;
         then.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
     };
-    service
-        .proxy
-        .strike(usize::MAX, Fault::Edited(Arc::new(move |answer| answer.header("date", &dated()))), |_| true);
+    service.proxy.strike(
+        usize::MAX,
+        Fault::Edited(Arc::new(move |answer| answer.header("date", &dated()))),
+        |_| true,
+    );
     let told = service.store().time().await.unwrap();
     let apart = (Timestamp::now() + ahead).duration_since(told).abs();
     assert!(apart < SignedDuration::from_secs(5), "{told}");
@@ -212,7 +250,8 @@ async fn the_stores_clock_is_the_services() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_is_gone_is_said_to_be_and_one_that_comes_back_is_used() {
-    let Some(mut service) = Service::start("a_service_that_is_gone_is_said_to_be_and_one_that_comes_back_is_used").await
+    let Some(mut service) =
+        Service::start("a_service_that_is_gone_is_said_to_be_and_one_that_comes_back_is_used").await
     else {
         return;
     };

@@ -16,7 +16,11 @@ fn fetched(old: usize) -> (Credentials, Arc<AtomicUsize>) {
     let fetch = move || {
         let old = counted.fetch_add(1, Ordering::SeqCst) < old;
         Ok(Keys {
-            access_key: if old { "old-key".to_owned() } else { root_keys().access_key },
+            access_key: if old {
+                "old-key".to_owned()
+            } else {
+                root_keys().access_key
+            },
             ..root_keys()
         })
     };
@@ -29,7 +33,9 @@ async fn expired_credentials_are_fetched_again_once() {
         return;
     };
     service.proxy.rule(|request| {
-        let old = request.header("authorization").is_some_and(|value| value.contains("old-key"));
+        let old = request
+            .header("authorization")
+            .is_some_and(|value| value.contains("old-key"));
         old.then(|| refused(400, "ExpiredToken"))
     });
     let (credentials, times) = fetched(1);

@@ -158,7 +158,11 @@ async fn a_listing_that_lags_loses_nothing() {
     let repository = Repository::open(Arc::clone(&store), PASSWORD).await.unwrap();
     assert!(check(&repository).await.is_sound());
     let saved = snapshots::list(&repository, &SnapshotFilter::default()).await.unwrap();
-    assert_eq!(saved.snapshots.len(), 4, "every snapshot is there when the listings are");
+    assert_eq!(
+        saved.snapshots.len(),
+        4,
+        "every snapshot is there when the listings are"
+    );
     let target = folder.path().join("target");
     assert!(!restore(&repository, &first, &target).await.is_partial());
     assert_eq!(picture(&target.join("source")), picture(&source));

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use backups::store::s3::{Multipart, S3Options};
 use backups::store::S3Store;
+use backups::store::s3::{Multipart, S3Options};
 use backups::{Store, StoreError};
 use jiff::SignedDuration;
 use peers::faults::{Answer, Fault, Request};
@@ -37,11 +37,13 @@ async fn parts_become_one_object_whatever_happens_on_the_way() {
     };
     let store = store(&service);
     let body = noise(1, 17 << 20);
-    let lie = |answer: Answer| Answer {
-        status: 200,
-        ..error(500, "InternalError")
-    }
-    .header("x-was", &answer.status.to_string());
+    let lie = |answer: Answer| {
+        Answer {
+            status: 200,
+            ..error(500, "InternalError")
+        }
+        .header("x-was", &answer.status.to_string())
+    };
     for (number, fault) in [
         // Status 200, an error in the body: it was not done.
         Fault::Instead(Answer {
@@ -79,7 +81,10 @@ async fn the_first_of_two_that_are_completed_wins() {
     let puts = bodies.iter().map(|body| store.put(&name, body.clone().into()));
     let outcomes = futures::future::join_all(puts).await;
     let winner = outcomes.iter().position(Result::is_ok).expect("one wins");
-    assert!(outcomes[1 - winner].as_ref().is_err_and(StoreError::is_exists), "{outcomes:?}");
+    assert!(
+        outcomes[1 - winner].as_ref().is_err_and(StoreError::is_exists),
+        "{outcomes:?}"
+    );
     assert_eq!(store.get(&name).await.unwrap(), bodies[winner]);
     assert_eq!(service.unfinished(&name).await, 0);
 }
@@ -113,7 +118,11 @@ async fn what_a_dead_process_left_is_swept_when_it_is_old() {
         return;
     };
     let (store, left) = (store(&service), key("data/ab/abcd"));
-    let begun = service.admin().create_multipart_upload().bucket(BUCKET).key(name(&left));
+    let begun = service
+        .admin()
+        .create_multipart_upload()
+        .bucket(BUCKET)
+        .key(name(&left));
     let id = begun.send().await.unwrap().upload_id.unwrap();
     // MinIO lists uploads by whole names alone, so its list is told here; the upload is real.
     let listed = |hours: i64| {

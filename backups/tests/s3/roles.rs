@@ -48,8 +48,17 @@ async fn a_writer_backs_up_and_cannot_delete_and_a_pruner_can() {
     let writer: Arc<dyn Store> = Arc::new(session(&service, &writer_policy(BUCKET, PREFIX)).await);
     let repository = init(&writer).await;
     let saved = save(&repository, &files(&source)).await.unwrap();
-    save(&Repository::open(Arc::clone(&writer), PASSWORD).await.unwrap(), &files(&source)).await.unwrap();
-    assert_eq!(list_all(&*writer, "locks/").await.unwrap(), [], "it gave its locks back");
+    save(
+        &Repository::open(Arc::clone(&writer), PASSWORD).await.unwrap(),
+        &files(&source),
+    )
+    .await
+    .unwrap();
+    assert_eq!(
+        list_all(&*writer, "locks/").await.unwrap(),
+        [],
+        "it gave its locks back"
+    );
     let target = folder.path().join("target");
     assert!(!restore(&repository, &saved, &target).await.is_partial());
     assert_eq!(picture(&target.join("source")), picture(&source));
@@ -59,10 +68,16 @@ async fn a_writer_backs_up_and_cannot_delete_and_a_pruner_can() {
         let objects = list_all(&*writer, kind).await.unwrap();
         let victim = &objects.first().expect("each kind is there").key;
         let outcome = writer.delete(victim).await;
-        assert!(matches!(outcome, Err(StoreError::Denied { .. })), "{victim}: {outcome:?}");
+        assert!(
+            matches!(outcome, Err(StoreError::Denied { .. })),
+            "{victim}: {outcome:?}"
+        );
         writer.get(victim).await.expect("it is still there");
         let replaced = writer.put(victim, "other".into()).await;
-        assert!(matches!(replaced, Err(StoreError::Exists { .. })), "{victim}: {replaced:?}");
+        assert!(
+            matches!(replaced, Err(StoreError::Exists { .. })),
+            "{victim}: {replaced:?}"
+        );
     }
     let elsewhere = S3Store::new(S3Options {
         prefix: "others".to_owned(),
@@ -70,7 +85,15 @@ async fn a_writer_backs_up_and_cannot_delete_and_a_pruner_can() {
     });
     elsewhere.put(&key("config"), "theirs".into()).await.unwrap();
     let admin = service.admin();
-    assert!(admin.head_object().bucket(BUCKET).key("others/config").send().await.is_ok());
+    assert!(
+        admin
+            .head_object()
+            .bucket(BUCKET)
+            .key("others/config")
+            .send()
+            .await
+            .is_ok()
+    );
 
     let pruner = session(&service, &pruner_policy(BUCKET, PREFIX)).await;
     for kind in ["data/", "snapshots/", "index/"] {

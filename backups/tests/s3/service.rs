@@ -31,7 +31,13 @@ impl Service {
     /// A service with an empty bucket, or `None` after saying that `test` is skipped.
     pub async fn start(test: &str) -> Option<Self> {
         let service = Self::without_bucket(test).await?;
-        service.admin().create_bucket().bucket(BUCKET).send().await.expect("a bucket");
+        service
+            .admin()
+            .create_bucket()
+            .bucket(BUCKET)
+            .send()
+            .await
+            .expect("a bucket");
         Some(service)
     }
 
@@ -91,7 +97,11 @@ impl Service {
     pub fn restic(&self, test: &str, arguments: &[&str]) -> Option<String> {
         let mut command = Command::new(peer("restic", test)?);
         command
-            .args(["--no-cache", "--repo", &format!("s3:{}/{BUCKET}/{PREFIX}", self.server.url("s3"))])
+            .args([
+                "--no-cache",
+                "--repo",
+                &format!("s3:{}/{BUCKET}/{PREFIX}", self.server.url("s3")),
+            ])
             .args(arguments)
             .env("RESTIC_PASSWORD", crate::world::PASSWORD)
             .env("AWS_ACCESS_KEY_ID", MinIo::ACCESS_KEY)

@@ -15,8 +15,16 @@ async fn a_deleted_version_is_hidden_and_kept() {
         return;
     };
     let admin = service.admin();
-    let on = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
-    admin.put_bucket_versioning().bucket(BUCKET).versioning_configuration(on).send().await.unwrap();
+    let on = VersioningConfiguration::builder()
+        .status(BucketVersioningStatus::Enabled)
+        .build();
+    admin
+        .put_bucket_versioning()
+        .bucket(BUCKET)
+        .versioning_configuration(on)
+        .send()
+        .await
+        .unwrap();
     hides_what_is_deleted(&service).await;
     // With versions the contract holds as without.
     let versioned = backups::store::s3::S3Options {
@@ -32,18 +40,43 @@ async fn what_the_bucket_locks_by_default_is_locked() {
         return;
     };
     let admin = service.admin();
-    admin.create_bucket().bucket(BUCKET).object_lock_enabled_for_bucket(true).send().await.unwrap();
-    let retention = DefaultRetention::builder().mode(ObjectLockRetentionMode::Compliance).days(1).build();
+    admin
+        .create_bucket()
+        .bucket(BUCKET)
+        .object_lock_enabled_for_bucket(true)
+        .send()
+        .await
+        .unwrap();
+    let retention = DefaultRetention::builder()
+        .mode(ObjectLockRetentionMode::Compliance)
+        .days(1)
+        .build();
     let lock = ObjectLockConfiguration::builder()
         .object_lock_enabled(ObjectLockEnabled::Enabled)
         .rule(ObjectLockRule::builder().default_retention(retention).build())
         .build();
-    admin.put_object_lock_configuration().bucket(BUCKET).object_lock_configuration(lock).send().await.unwrap();
+    admin
+        .put_object_lock_configuration()
+        .bucket(BUCKET)
+        .object_lock_configuration(lock)
+        .send()
+        .await
+        .unwrap();
     let version = hides_what_is_deleted(&service).await;
-    let kept = admin.get_object_retention().bucket(BUCKET).key(name(&key("data/ab/abcd")));
+    let kept = admin
+        .get_object_retention()
+        .bucket(BUCKET)
+        .key(name(&key("data/ab/abcd")));
     let kept = kept.version_id(&version).send().await.unwrap();
-    assert!(kept.retention().is_some_and(|retention| retention.retain_until_date().is_some()));
-    let gone = admin.delete_object().bucket(BUCKET).key(name(&key("data/ab/abcd"))).version_id(version);
+    assert!(
+        kept.retention()
+            .is_some_and(|retention| retention.retain_until_date().is_some())
+    );
+    let gone = admin
+        .delete_object()
+        .bucket(BUCKET)
+        .key(name(&key("data/ab/abcd")))
+        .version_id(version);
     assert!(gone.send().await.is_err(), "a locked version stays");
 }
 
@@ -55,12 +88,21 @@ async fn hides_what_is_deleted(service: &Service) -> String {
     assert_eq!(list_all(&store, "").await.unwrap(), []);
     assert!(store.get(&name).await.unwrap_err().is_not_found());
     assert!(store.stat(&name).await.unwrap_err().is_not_found());
-    let versions = service.admin().list_object_versions().bucket(BUCKET).send().await.unwrap();
+    let versions = service
+        .admin()
+        .list_object_versions()
+        .bucket(BUCKET)
+        .send()
+        .await
+        .unwrap();
     let [version] = versions.versions() else {
         panic!("one version stays: {versions:?}");
     };
     store.delete(&name).await.unwrap();
-    store.put(&name, "again".into()).await.expect("a deleted name can be used again");
+    store
+        .put(&name, "again".into())
+        .await
+        .expect("a deleted name can be used again");
     assert_eq!(store.get(&name).await.unwrap(), "again");
     version.version_id().unwrap().to_owned()
 }

@@ -12,7 +12,10 @@ pub(super) fn read(place: &str, section: &Section<'_>) -> Option<Bucket> {
     let wrong = |key: &str, problem: String| section.findings().error(section.place(key), problem);
     let sound = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
     if name.is_empty() || !name.chars().all(sound) {
-        wrong("store", format!("`{name}` is no name of a bucket: expected \"s3://BUCKET/PREFIX\""));
+        wrong(
+            "store",
+            format!("`{name}` is no name of a bucket: expected \"s3://BUCKET/PREFIX\""),
+        );
     }
     let prefix = prefix.trim_matches('/');
     let odd = |part: &str| part.is_empty() || part == "." || part == ".." || part.chars().any(char::is_control);
@@ -90,14 +93,31 @@ mod tests {
 
     #[test]
     fn a_plain_endpoint_is_for_this_machine_alone() {
-        for good in ["https://s3.example.com", "https://10.1.2.3:9000", "http://127.0.0.1:9000", "http://[::1]:9000", "http://localhost:9000/"] {
+        for good in [
+            "https://s3.example.com",
+            "https://10.1.2.3:9000",
+            "http://127.0.0.1:9000",
+            "http://[::1]:9000",
+            "http://localhost:9000/",
+        ] {
             assert_eq!(problem_of(good, false), None, "{good}");
         }
-        for bad in ["http://10.1.2.3:9000", "http://minio.internal", "http://localhost.example.com"] {
+        for bad in [
+            "http://10.1.2.3:9000",
+            "http://minio.internal",
+            "http://localhost.example.com",
+        ] {
             assert!(problem_of(bad, false).is_some(), "{bad}");
             assert_eq!(problem_of(bad, true), None, "{bad}");
         }
-        for none in ["minio:9000", "https://", "s3.example.com", "ftp://127.0.0.1", "https://key:secret@host", "https://host/?x=1"] {
+        for none in [
+            "minio:9000",
+            "https://",
+            "s3.example.com",
+            "ftp://127.0.0.1",
+            "https://key:secret@host",
+            "https://host/?x=1",
+        ] {
             assert!(problem_of(none, true).is_some(), "{none}");
         }
     }

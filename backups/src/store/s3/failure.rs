@@ -176,12 +176,25 @@ fn kind_of(code: &str, message: &str, status: u16) -> Kind {
         "NotImplemented" => Kind::NotImplemented,
         "InvalidRange" => Kind::BeyondEnd,
         "XMinioStorageFull" | "XMinioAdminBucketQuotaExceeded" | "QuotaExceeded" | "InsufficientStorage" => Kind::Full,
-        "SlowDown" | "SlowDownRead" | "SlowDownWrite" | "ServiceUnavailable" | "Throttling" | "ThrottlingException"
-        | "RequestLimitExceeded" | "BandwidthLimitExceeded" | "TooManyRequests" => Kind::Busy,
+        "SlowDown"
+        | "SlowDownRead"
+        | "SlowDownWrite"
+        | "ServiceUnavailable"
+        | "Throttling"
+        | "ThrottlingException"
+        | "RequestLimitExceeded"
+        | "BandwidthLimitExceeded"
+        | "TooManyRequests" => Kind::Busy,
         // The latter were changed on the way: sent again they are as they were.
-        "InternalError" | "RequestTimeout" | "BadDigest" | "IncompleteBody" | "XAmzContentSHA256Mismatch"
+        "InternalError"
+        | "RequestTimeout"
+        | "BadDigest"
+        | "IncompleteBody"
+        | "XAmzContentSHA256Mismatch"
         | "XAmzContentChecksumMismatch" => Kind::Passing,
-        "InvalidRequest" if message.contains("Content-MD5") || message.contains("x-amz-checksum") => Kind::ChecksumNeeded,
+        "InvalidRequest" if message.contains("Content-MD5") || message.contains("x-amz-checksum") => {
+            Kind::ChecksumNeeded
+        }
         _ => match status {
             401 => Kind::Credentials,
             403 => Kind::Denied,

@@ -30,7 +30,11 @@ impl Upload {
     async fn abort(&mut self) {
         self.over = true;
         if let Err(failed) = self.store.abort_upload(&self.name, &self.id).await {
-            tracing::warn!(object = self.name, said = failed.said, "an unfinished upload could not be aborted");
+            tracing::warn!(
+                object = self.name,
+                said = failed.said,
+                "an unfinished upload could not be aborted"
+            );
         }
     }
 }
@@ -40,7 +44,11 @@ impl Drop for Upload {
         let (false, Ok(runtime)) = (self.over, tokio::runtime::Handle::try_current()) else {
             return;
         };
-        let (store, name, id) = (self.store.clone(), std::mem::take(&mut self.name), std::mem::take(&mut self.id));
+        let (store, name, id) = (
+            self.store.clone(),
+            std::mem::take(&mut self.name),
+            std::mem::take(&mut self.id),
+        );
         runtime.spawn(async move { store.abort_upload(&name, &id).await });
     }
 }
@@ -76,7 +84,9 @@ impl S3Store {
                 .bucket(self.bucket())
                 .key(name)
                 .set_checksum_algorithm(self.checksum());
-            watch.sent(&link, request.customize().interceptor(watch.clone()).send()).await
+            watch
+                .sent(&link, request.customize().interceptor(watch.clone()).send())
+                .await
         });
         let id = begun.await?.upload_id;
         id.ok_or_else(|| Failed::new(Kind::Other, "the service gives an upload no name"))
@@ -119,7 +129,10 @@ impl S3Store {
         });
         let sent = sent.await?;
         let part = CompletedPart::builder().part_number(number);
-        Ok(part.set_e_tag(sent.e_tag).set_checksum_crc32(sent.checksum_crc32).build())
+        Ok(part
+            .set_e_tag(sent.e_tag)
+            .set_checksum_crc32(sent.checksum_crc32)
+            .build())
     }
 
     async fn complete(
@@ -143,7 +156,9 @@ impl S3Store {
                     .upload_id(&upload.id)
                     .set_if_none_match(self.condition().map(str::to_owned))
                     .multipart_upload(parts.clone());
-                let outcome = watch.sent(&link, request.customize().interceptor(watch.clone()).send()).await;
+                let outcome = watch
+                    .sent(&link, request.customize().interceptor(watch.clone()).send())
+                    .await;
                 if outcome.as_ref().is_err_and(Failed::leaves_doubt) {
                     in_doubt.store(true, Ordering::Relaxed);
                 }
@@ -167,8 +182,15 @@ impl S3Store {
         let aborted = self.attempt(|| async {
             let link = self.link().await?;
             let watch = self.watch();
-            let request = link.client.abort_multipart_upload().bucket(self.bucket()).key(name).upload_id(id);
-            watch.sent(&link, request.customize().interceptor(watch.clone()).send()).await
+            let request = link
+                .client
+                .abort_multipart_upload()
+                .bucket(self.bucket())
+                .key(name)
+                .upload_id(id);
+            watch
+                .sent(&link, request.customize().interceptor(watch.clone()).send())
+                .await
         });
         match aborted.await {
             Err(failed) if failed.kind != Kind::NoUpload => Err(failed),
@@ -190,7 +212,9 @@ impl S3Store {
                     .prefix(&self.shared.root)
                     .set_key_marker(key_marker.clone())
                     .set_upload_id_marker(id_marker.clone());
-                watch.sent(&link, request.customize().interceptor(watch.clone()).send()).await
+                watch
+                    .sent(&link, request.customize().interceptor(watch.clone()).send())
+                    .await
             });
             let page = page.await?;
             for upload in page.uploads() {
@@ -201,7 +225,9 @@ impl S3Store {
                 }
             }
             let next = page.next_key_marker().map(str::to_owned);
-            if page.is_truncated() != Some(true) || next <= key_marker && page.next_upload_id_marker() == id_marker.as_deref() {
+            if page.is_truncated() != Some(true)
+                || next <= key_marker && page.next_upload_id_marker() == id_marker.as_deref()
+            {
                 return Ok(aborted);
             }
             (key_marker, id_marker) = (next, page.next_upload_id_marker().map(str::to_owned));

@@ -98,7 +98,9 @@ impl S3Store {
             .key(self.name(key.as_str()))
             .set_range(partial.range())
             .set_if_match(partial.etag.clone());
-        let answer = watch.sent(&link, request.customize().interceptor(watch.clone()).send()).await;
+        let answer = watch
+            .sent(&link, request.customize().interceptor(watch.clone()).send())
+            .await;
         let answer = match answer {
             // It is another object by now: from the start.
             Err(failed) if failed.kind == Kind::Exists && partial.etag.is_some() => {

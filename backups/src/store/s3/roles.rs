@@ -62,12 +62,17 @@ mod tests {
             })
         });
         let resources = deleting.flat_map(|statement| statement["Resource"].as_array().unwrap().clone());
-        resources.map(|resource| resource.as_str().unwrap().to_owned()).collect()
+        resources
+            .map(|resource| resource.as_str().unwrap().to_owned())
+            .collect()
     }
 
     #[test]
     fn a_writer_deletes_nothing_but_locks() {
-        assert_eq!(deletable(&writer_policy("bk", "/shop/")), ["arn:aws:s3:::bk/shop/locks/*"]);
+        assert_eq!(
+            deletable(&writer_policy("bk", "/shop/")),
+            ["arn:aws:s3:::bk/shop/locks/*"]
+        );
         assert_eq!(deletable(&writer_policy("bk", "")), ["arn:aws:s3:::bk/locks/*"]);
         assert_eq!(deletable(&pruner_policy("bk", "shop")), ["arn:aws:s3:::bk/shop/*"]);
     }
@@ -77,7 +82,10 @@ mod tests {
         for policy in [writer_policy("bk", "shop"), pruner_policy("bk", "shop")] {
             for statement in policy["Statement"].as_array().unwrap() {
                 let resource = statement["Resource"][0].as_str().unwrap();
-                assert!(resource == "arn:aws:s3:::bk" || resource.starts_with("arn:aws:s3:::bk/shop/"), "{resource}");
+                assert!(
+                    resource == "arn:aws:s3:::bk" || resource.starts_with("arn:aws:s3:::bk/shop/"),
+                    "{resource}"
+                );
             }
         }
     }

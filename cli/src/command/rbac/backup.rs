@@ -45,7 +45,10 @@ pub(super) fn run(args: &Args, context: &Context, config: &Config) -> Outcome {
     let Some(bucket) = &declared.bucket else {
         return Err(Failure::usage(
             "no_bucket",
-            format!("repository `{}` is at {}, where files have owners", declared.name, declared.store),
+            format!(
+                "repository `{}` is at {}, where files have owners",
+                declared.name, declared.store
+            ),
         )
         .cause("policies are for repositories in S3")
         .help("choose one with `--repository`, or an environment that has one with `-e`"));

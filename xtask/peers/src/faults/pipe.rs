@@ -1,11 +1,7 @@
 //! One connection of a client: requests to the server and answers back, one after the other. What goes wrong on the way is
 //! decided by [`FaultProxy`](super::FaultProxy).
 
-use std::{
-    io,
-    net::SocketAddr,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -103,7 +99,10 @@ impl Side {
         if self.buffer.is_empty() {
             self.fill().await?;
         }
-        let length = usize::try_from(most).unwrap_or(usize::MAX).min(self.buffer.len()).min(PIECE);
+        let length = usize::try_from(most)
+            .unwrap_or(usize::MAX)
+            .min(self.buffer.len())
+            .min(PIECE);
         Ok(self.buffer.drain(..length).collect())
     }
 }
@@ -331,7 +330,12 @@ fn parse_answer(head: &[u8], method: &str) -> io::Result<(Answer, Framing)> {
     parsed.parse(head).map_err(|_| broken("no answer of HTTP/1.1"))?;
     let status = parsed.code.unwrap_or_default();
     let mut headers = told(parsed.headers);
-    let value = |name: &str| headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+    let value = |name: &str| {
+        headers
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.clone())
+    };
     let framing = if method == "HEAD" || status < 200 || status == 204 || status == 304 {
         Framing::Length(0)
     } else if value("transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked")) {
@@ -342,7 +346,9 @@ fn parse_answer(head: &[u8], method: &str) -> io::Result<(Answer, Framing)> {
         Framing::UntilClosed
     };
     let bodiless = method == "HEAD";
-    headers.retain(|(name, _)| name != "transfer-encoding" && name != "connection" && (bodiless || name != "content-length"));
+    headers.retain(|(name, _)| {
+        name != "transfer-encoding" && name != "connection" && (bodiless || name != "content-length")
+    });
     let body = Vec::new();
     Ok((Answer { status, headers, body }, framing))
 }
