@@ -57,8 +57,9 @@ impl Examiner {
     }
 
     /// How many packs to read at once.
-    pub(crate) fn at_once() -> usize {
-        std::thread::available_parallelism().map_or(2, usize::from) + 1
+    pub(crate) fn at_once(&self) -> usize {
+        let workers = std::thread::available_parallelism().map_or(2, usize::from);
+        (workers + 1).max(self.reader.repository().store().transfers())
     }
 
     /// Reads a pack of `size` bytes and proves the blobs that `listed` names; with `headed` also those that its header
@@ -152,7 +153,7 @@ pub(super) async fn packs(
             let reading = examiner.examine(id, size, blobs, false);
             async move { Ok::<_, Error>((id, reading.await?)) }
         })
-        .buffered(Examiner::at_once());
+        .buffered(examiner.at_once());
     while let Some((id, found)) = reading.try_next().await? {
         report.packs_read += 1;
         report.bytes_read += found.bytes;

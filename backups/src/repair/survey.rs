@@ -146,7 +146,7 @@ impl Survey {
                 let reading = examiner.examine(id, size, list.blobs.clone(), true);
                 async move { Ok::<_, Error>((id, list, reading.await?)) }
             })
-            .buffered(Examiner::at_once());
+            .buffered(examiner.at_once());
         while let Some((id, list, found)) = reading.try_next().await? {
             self.bytes_read += found.bytes;
             progress.bytes(found.bytes);

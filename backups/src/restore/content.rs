@@ -158,7 +158,7 @@ impl Files {
         let mut running = stream::iter(self.runs(reader))
             .take_while(|_| std::future::ready(!self.stopped.load(Ordering::Relaxed)))
             .map(|run| self.run(reader, run, progress))
-            .buffer_unordered(workers + 1);
+            .buffer_unordered((workers + 1).max(reader.repository().store().transfers()));
         let mut outcome = Ok(());
         while let Some(ended) = running.next().await {
             // Whoever writes is waited for: what it leaves is removed before the error is told.

@@ -1,15 +1,18 @@
 //! S3 keeps the contract of every store: plainly, through a network that fails at random, and with each way of writing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use backups::store::s3::{Checksums, Multipart, S3Options};
+use backups::store::s3::{Checksums, Credentials, Multipart, Patience, S3Options};
 use backups::store::{S3Store, contract};
 use backups::{Store, StoreError};
+use peers::Server;
 use peers::faults::Fault;
+use peers::servers::MinIo;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::service::{Service, key, refused};
+use crate::service::{BUCKET, PREFIX, Service, key, refused, root_keys};
 
 async fn check(options: S3Options) {
     contract::check(Arc::new(S3Store::new(options))).await;
@@ -127,7 +130,8 @@ async fn a_bucket_that_wants_checksums_gets_them() {
         return;
     };
     service.proxy.rule(|request| {
-        let lacks = request.method == "PUT" && request.header("x-amz-checksum-crc32").is_none();
+        let told = ["x-amz-checksum-crc32", "x-amz-trailer"].map(|name| request.header(name).is_some());
+        let lacks = request.method == "PUT" && told == [false, false];
         let said = "Content-MD5 OR x-amz-checksum- HTTP header is required for Put Object requests with Object Lock parameters";
         let body = format!("<Error><Code>InvalidRequest</Code><Message>{said}</Message></Error>");
         lacks.then(|| Fault::Instead(peers::faults::Answer::new(400, "application/xml", body)))
@@ -137,4 +141,35 @@ async fn a_bucket_that_wants_checksums_gets_them() {
         store.put(&key(name), "content".into()).await.unwrap();
     }
     assert_eq!(service.count("PUT"), 3, "it is learned once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_does_over_tls_and_trusts_nobody_else() {
+    let recipe = MinIo::default().bucket(BUCKET).encrypted();
+    let Some(server) = Server::start(recipe, "it_does_over_tls_and_trusts_nobody_else").await else {
+        return;
+    };
+    let options = S3Options {
+        endpoint: Some(format!("https://{}", server.address("s3"))),
+        path_style: true,
+        credentials: Credentials::fixed(root_keys()),
+        certificate: Some(std::fs::read(server.folder().join("ca.pem")).unwrap()),
+        multipart: Multipart {
+            above: 100_000,
+            ..Multipart::default()
+        },
+        ..S3Options::new(BUCKET, PREFIX)
+    };
+    check(options.clone()).await;
+    let stranger = S3Store::new(S3Options {
+        certificate: None,
+        patience: Patience {
+            retries: 1,
+            first_wait: Duration::from_millis(1),
+            ..Patience::default()
+        },
+        ..options
+    });
+    let outcome = stranger.get(&key("config")).await;
+    assert!(matches!(outcome, Err(StoreError::Unavailable { .. })), "{outcome:?}");
 }

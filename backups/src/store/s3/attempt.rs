@@ -26,6 +26,11 @@ use super::failure::{Failed, Kind};
 use super::options::Patience;
 use super::timestamp;
 
+/// The most that the system keeps of what is sent: the usual `tcp_wmem`.
+const HELD_AT_MOST: u64 = 4 << 20;
+/// Bytes a second of a line that is slow and not dead.
+const SLOWEST: f64 = (32 << 10) as f64;
+
 /// Looks at one request: when something moved last, and what time the service says it is.
 #[derive(Clone)]
 pub(super) struct Watch {
@@ -37,6 +42,8 @@ struct Seen {
     begun: Instant,
     /// Milliseconds after `begun`.
     moved: AtomicU64,
+    /// Bytes of the body that the system took, until the answer comes: it may still hold them.
+    taken: AtomicU64,
     date: Mutex<Option<Timestamp>>,
 }
 
@@ -46,6 +53,7 @@ impl Watch {
             idle,
             begun: Instant::now(),
             moved: AtomicU64::new(0),
+            taken: AtomicU64::new(0),
             date: Mutex::default(),
         };
         Self { seen: Arc::new(seen) }
@@ -66,12 +74,17 @@ impl Watch {
         self.seen.begun.elapsed().saturating_sub(moved)
     }
 
+    /// How long nothing may be seen to move. What the system took to send it moves unseen.
+    fn limit(&self) -> Duration {
+        let unseen = self.seen.taken.load(Ordering::Relaxed).min(HELD_AT_MOST);
+        self.seen.idle + Duration::from_secs_f64(unseen as f64 / SLOWEST)
+    }
+
     /// Awaits something for as long as bytes move.
     pub(super) async fn over<T>(&self, work: impl Future<Output = T>) -> Result<T, Failed> {
-        let idle = self.seen.idle;
         let mut work = std::pin::pin!(work);
         loop {
-            let still = self.still_for();
+            let (idle, still) = (self.limit(), self.still_for());
             if still >= idle {
                 return Err(Failed::new(
                     Kind::Silent,
@@ -149,6 +162,7 @@ impl Intercept for Watch {
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         self.moves();
+        self.seen.taken.store(0, Ordering::Relaxed);
         let date = context.response().headers().get("date");
         let date = date.and_then(|date| DateTime::from_str(date, DateTimeFormat::HttpDate).ok());
         *self.seen.date.lock().unwrap_or_else(PoisonError::into_inner) = date.as_ref().and_then(timestamp);
@@ -185,6 +199,7 @@ impl Body for Watched {
         let length = self.piece.len().min(PIECE);
         let piece = self.piece.split_to(length);
         self.left = self.left.saturating_sub(length as u64);
+        self.watch.seen.taken.fetch_add(length as u64, Ordering::Relaxed);
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 

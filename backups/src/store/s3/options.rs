@@ -127,7 +127,8 @@ impl Default for Multipart {
 pub struct Patience {
     /// Time for a connection to be made.
     pub connect: Duration,
-    /// How long nothing at all may move in either direction. What moves, however slowly, is never given up.
+    /// How long nothing at all may move in either direction; what the system has taken to send has two minutes more. What
+    /// moves, however slowly, is not given up.
     pub idle: Duration,
     /// Retries of one request.
     pub retries: u32,

@@ -4,12 +4,16 @@
 use std::io;
 
 use super::program;
-use crate::{Place, Port, Program, Ready, Recipe};
+use crate::{
+    Place, Port, Program, Ready, Recipe,
+    certificates::{Authority, Subject, write_private},
+};
 
 /// A MinIO with one user, who may do everything. Ports: `s3`, `console`.
 #[derive(Debug, Clone, Default)]
 pub struct MinIo {
     buckets: Vec<String>,
+    encrypted: bool,
 }
 
 impl MinIo {
@@ -22,6 +26,13 @@ impl MinIo {
     #[must_use]
     pub fn bucket(mut self, name: &str) -> Self {
         self.buckets.push(name.to_owned());
+        self
+    }
+
+    /// Speaks TLS alone, under a certificate for 127.0.0.1 of the authority in `ca.pem` of its folder.
+    #[must_use]
+    pub fn encrypted(mut self) -> Self {
+        self.encrypted = true;
         self
     }
 }
@@ -41,6 +52,23 @@ impl Recipe for MinIo {
             // What lies beside its own folder is a bucket to it.
             std::fs::create_dir_all(data.join(bucket))?;
         }
+        let certificates = place.make_folder("certificates")?;
+        if self.encrypted {
+            let authority = Authority::new("MinIO")?;
+            let server = Subject {
+                name: "minio",
+                hosts: &["127.0.0.1"],
+                ..Subject::default()
+            };
+            let server = authority.sign(server)?;
+            write_private(&certificates.join("public.crt"), &server.certificate)?;
+            write_private(&certificates.join("private.key"), &server.key)?;
+            place.write("ca.pem", &authority.certificate())?;
+            // It asks nobody for one; who looks whether it is ready has one.
+            let client = authority.sign(Subject::default())?;
+            place.write("client.pem", &client.certificate)?;
+            place.write("client.key", &client.key)?;
+        }
         let [s3, console] = ["s3", "console"].map(|port| place.address(port).to_string());
         let program = Program::new(program("minio")?)
             .env("HOME", place.folder())
@@ -50,14 +78,18 @@ impl Recipe for MinIo {
             // Else it refuses folders on the disk of the system.
             .env("MINIO_CI_CD", "1")
             .args(["server", "--quiet", "--address", &s3, "--console-address", &console])
+            .arg("--certs-dir")
+            .arg(certificates)
             .arg(data);
         Ok(vec![program])
     }
 
     fn ready(&self) -> Ready {
-        Ready::Http {
-            port: "s3",
-            path: "/minio/health/ready",
+        let (port, path) = ("s3", "/minio/health/ready");
+        if self.encrypted {
+            Ready::Https { port, path }
+        } else {
+            Ready::Http { port, path }
         }
     }
 }
