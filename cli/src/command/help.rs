@@ -87,6 +87,7 @@ fn environment() -> String {
     "Variables that opsctl reads. Flags stand above them, the file below.\n\n  \
      OPSCTL_ENV               the environment, as -e/--env\n  \
      OPSCTL_CONFIG            the configuration file, as --config\n  \
+     OPSCTL_STATE             the folder of opsctl's state, by itself `.opsctl` beside the file\n  \
      OPSCTL_REPOSITORY        the environment's repository\n  \
      OPSCTL_DEFAULT_SERVICE   the environment's default_service\n  \
      OPSCTL_PROMETHEUS        the environment's prometheus\n  \
@@ -146,7 +147,17 @@ fn config() -> String {
      password = { file = \".opsctl/password\" } # or { command = [ … ] }, { env = \"NAME\" }\n\n  \
      [datastore.shop-db]\n  \
      kind = \"sqlite\"                          # sqlite, files\n  \
-     path = \".opsctl/data/shop/shop.db\"       # relative to this file\n\n  \
+     path = \".opsctl/data/shop/shop.db\"       # relative to this file\n  \
+     backup = { schedule = \"0 2 * * *\", timezone = \"Europe/Berlin\", jitter = \"10m\" }\n\n  \
+     [schedule.weekly-check]                  # run by `opsctl schedule run`\n  \
+     job = \"check\"                            # backup, restore-drill, forget, prune, check, copy, cleanup\n  \
+     cron = \"0 4 * * SUN\"\n\n  \
+     [cleanup.old-carts]\n  \
+     datastore = \"shop-db\"\n  \
+     table = \"carts\"\n  \
+     where = \"seen_at < :cutoff\"\n  \
+     cutoff = { older_than = \"30d\", as = \"seconds\" }\n  \
+     schedule = \"@daily\"\n\n  \
      [defaults.service]\n  \
      objectives = { availability = \"99.9%\", latency_p95 = \"300ms\" }\n\n  \
      [service.shop]\n  \
