@@ -138,16 +138,10 @@ impl Timing {
             last = Some(due);
             count += 1;
             if count > Self::COUNTED {
-                return self.decide_after_long(now).map_or(
-                    Decision::Run {
-                        due,
-                        missed: Self::COUNTED,
-                    },
-                    |due| Decision::Run {
-                        due,
-                        missed: Self::COUNTED,
-                    },
-                );
+                return Decision::Run {
+                    due: self.decide_after_long(now).unwrap_or(due),
+                    missed: Self::COUNTED,
+                };
             }
         }
         last.map_or(Decision::Never, |last| Decision::Run {

@@ -149,7 +149,7 @@ pub(crate) async fn run(
         }
         tokio::select! {
             () = cancel.cancelled() => {}
-            () = tokio::time::sleep(cleanup.pause) => {}
+            () = tokio::time::sleep(cleanup.pause.min(cleanup.max_time.saturating_sub(began.elapsed()))) => {}
         }
     }
 }

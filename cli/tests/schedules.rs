@@ -321,8 +321,8 @@ fn what_is_wrong_is_told_with_its_place() {
     );
     let ran = sandbox.run(&["config", "check"]).ended(2);
     for told in [
-        "opsctl.toml:13:7: `bakup` is no job, did you mean `backup`?",
-        "opsctl.toml:17:10: schedule `b` is for the datastore or service `dbb`, which is not declared, did you mean `db`?",
+        "opsctl.toml:14:7: `bakup` is no job, did you mean `backup`?",
+        "opsctl.toml:18:10: schedule `b` is for the datastore or service `dbb`, which is not declared, did you mean `db`?",
         "`0 25 * * *` is no schedule: 25 is no hour: expected 0 to 23",
         "`Europe/Berlni` is no time zone, did you mean `Europe/Berlin`?",
         "it never happens",
@@ -459,7 +459,7 @@ fn kubernetes_takes_the_cron_jobs() {
         assert!(job.contains(line), "{line:?} is not in:\n{job}");
     }
     sandbox
-        .run(&["schedule", "export", "kubernetes"])
+        .run(&["-e", "local", "schedule", "export", "kubernetes"])
         .ended(2)
         .says("which image of opsctl");
     let test = "kubernetes_takes_the_cron_jobs";

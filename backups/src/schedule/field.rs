@@ -237,10 +237,11 @@ fn value(text: &str, unit: Unit, names_only: bool) -> Result<u16, String> {
         } else {
             format!("`{text}`")
         };
-        let hint = match text.bytes().last() {
-            Some(b'L' | b'l' | b'W' | b'w') => "; `L`, `W` and `#` are not known here",
-            _ if text.contains('#') => "; `L`, `W` and `#` are not known here",
-            _ => "",
+        let foreign = text.contains('#') || text.ends_with(['L', 'l', 'W', 'w']);
+        let hint = if foreign {
+            "; `L`, `W` and `#` are not known here"
+        } else {
+            ""
         };
         return Err(format!(
             "{what} is no {}: expected {}{hint}",

@@ -87,6 +87,7 @@ fn environment() -> String {
     "Variables that opsctl reads. Flags stand above them, the file below.\n\n  \
      OPSCTL_ENV               the environment, as -e/--env\n  \
      OPSCTL_CONFIG            the configuration file, as --config\n  \
+     OPSCTL_STATE             the folder of opsctl's state, by itself `.opsctl` beside the file\n  \
      OPSCTL_REPOSITORY        the environment's repository\n  \
      OPSCTL_DEFAULT_SERVICE   the environment's default_service\n  \
      OPSCTL_PROMETHEUS        the environment's prometheus\n  \
@@ -147,11 +148,21 @@ fn config() -> String {
      [datastore.shop-db]\n  \
      kind = \"sqlite\"                          # sqlite, files\n  \
      path = \".opsctl/data/shop/shop.db\"       # relative to this file\n  \
+     backup = { schedule = \"0 2 * * *\", timezone = \"Europe/Berlin\", jitter = \"10m\" }\n  \
      objectives = { rpo = \"15m\", rto = \"30m\", prove_every = \"7d\" }\n  \
      canary = { sql = \"select max(created_at) from orders\" } # how new is what a drill restores\n  \
      [[datastore.shop-db.assert]]              # or min_rows; of files: path, min_files, min_bytes\n  \
      sql = \"select count(*) from orders\"\n  \
      at_least = 1                              # or at_most, equals, between = [1, 9]\n\n  \
+     [schedule.weekly-check]                  # run by `opsctl schedule run`\n  \
+     job = \"check\"                            # backup, restore-drill, forget, prune, check, copy, cleanup\n  \
+     cron = \"0 4 * * SUN\"\n\n  \
+     [cleanup.old-carts]\n  \
+     datastore = \"shop-db\"\n  \
+     table = \"carts\"\n  \
+     where = \"seen_at < :cutoff\"\n  \
+     cutoff = { older_than = \"30d\", as = \"seconds\" }\n  \
+     schedule = \"@daily\"\n\n  \
      [defaults.service]\n  \
      objectives = { availability = \"99.9%\", latency_p95 = \"300ms\" }\n\n  \
      [service.shop]\n  \

@@ -41,10 +41,7 @@ async fn send(context: &Context, schedule: &str, ping: &Ping, sign: Sign, line: 
         })?;
     let url = address(secret.expose(), sign).ok_or("it is no http:// or https:// address")?;
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = reqwest::Client::builder()
-        .timeout(LIMIT)
-        .build()
-        .map_err(|error| told(error))?;
+    let client = reqwest::Client::builder().timeout(LIMIT).build().map_err(told)?;
     let mut last = String::new();
     // Once more after a failure that may pass.
     for _ in 0..2 {

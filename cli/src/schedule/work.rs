@@ -73,7 +73,7 @@ enum Body<'a> {
 }
 
 /// How a job ended.
-struct Result {
+struct Finished {
     exit: Exit,
     message: Option<String>,
     swept: Option<Swept>,
@@ -85,7 +85,7 @@ const TRIES: u32 = 10;
 
 impl<'a> Work<'a> {
     /// Makes the records of schedules that were never seen, and closes those of processes that are gone.
-    pub(crate) fn take_stock(&self) -> std::result::Result<(), Failure> {
+    pub(crate) fn take_stock(&self) -> Result<(), Failure> {
         let now = self.context.now();
         for schedule in &self.schedules {
             let mut record = self.records.seen(self.context, &schedule.name)?;
@@ -114,21 +114,13 @@ impl<'a> Work<'a> {
     }
 
     /// Runs the job of a schedule that somebody asks for; what is due later stays due.
-    pub(crate) async fn run_schedule(
-        &self,
-        schedule: &'a Schedule,
-        cancel: CancellationToken,
-    ) -> std::result::Result<Ran, Failure> {
+    pub(crate) async fn run_schedule(&self, schedule: &'a Schedule, cancel: CancellationToken) -> Result<Ran, Failure> {
         let task = self.task(schedule)?;
         self.perform(&task, None, 0, cancel).await
     }
 
     /// Runs a cleanup that somebody asks for.
-    pub(crate) async fn run_cleanup(
-        &self,
-        cleanup: &'a Cleanup,
-        cancel: CancellationToken,
-    ) -> std::result::Result<Ran, Failure> {
+    pub(crate) async fn run_cleanup(&self, cleanup: &'a Cleanup, cancel: CancellationToken) -> Result<Ran, Failure> {
         let task = Task {
             name: format!("cleanup:{}", cleanup.name),
             what: format!("cleanup {}", cleanup.name),
@@ -138,7 +130,7 @@ impl<'a> Work<'a> {
         self.perform(&task, None, 0, cancel).await
     }
 
-    fn task(&self, schedule: &'a Schedule) -> std::result::Result<Task<'a>, Failure> {
+    fn task(&self, schedule: &'a Schedule) -> Result<Task<'a>, Failure> {
         let body =
             if schedule.job == Job::Cleanup {
                 Body::Cleanup(super::cleanup_of(self.config, schedule).ok_or_else(|| {
@@ -161,7 +153,7 @@ impl<'a> Work<'a> {
         due: Option<Due>,
         missed: u32,
         cancel: CancellationToken,
-    ) -> std::result::Result<Ran, Failure> {
+    ) -> Result<Ran, Failure> {
         let _only_one = self.records.lock_one(&task.name).await?;
         let mut record = self.records.seen(self.context, &task.name)?;
         if let Some(running) = &record.running
@@ -231,9 +223,9 @@ impl<'a> Work<'a> {
         record: &mut Record,
         due: Option<Due>,
         missed: u32,
-        result: &Result,
+        result: &Finished,
         (started, ended): (Timestamp, Timestamp),
-    ) -> std::result::Result<(), Failure> {
+    ) -> Result<(), Failure> {
         let outcome = Outcome::of(Some(result.exit));
         if let Some(due) = due {
             // What was stopped, or had somebody in its way, stays due.
@@ -260,7 +252,13 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    async fn tell(&self, task: &Task<'a>, outcome: Outcome, result: &Result, (started, ended): (Timestamp, Timestamp)) {
+    async fn tell(
+        &self,
+        task: &Task<'a>,
+        outcome: Outcome,
+        result: &Finished,
+        (started, ended): (Timestamp, Timestamp),
+    ) {
         let took = seconds(ended.duration_since(started).as_secs_f64());
         let rows = result.swept.as_ref().map_or_else(String::new, |swept| {
             let stopped = match swept.stopped_by {
@@ -283,10 +281,10 @@ impl<'a> Work<'a> {
         }
     }
 
-    async fn clean(&self, cleanup: &Cleanup, cancel: &CancellationToken) -> Result {
+    async fn clean(&self, cleanup: &Cleanup, cancel: &CancellationToken) -> Finished {
         let context = self.context;
         match cleanup::run(context, self.config, cleanup, context.now(), cancel).await {
-            Ok(swept) => Result {
+            Ok(swept) => Finished {
                 exit: match swept.stopped_by {
                     Some(StoppedBy::Interrupted) => Exit::Interrupted,
                     // The rest goes next time, as the limits mean it.
@@ -297,7 +295,7 @@ impl<'a> Work<'a> {
             },
             Err((swept, failure)) => {
                 context.out.failure(&failure);
-                Result {
+                Finished {
                     exit: failure.exit,
                     message: Some(failure.message),
                     swept: Some(swept),
@@ -340,11 +338,11 @@ impl<'a> Work<'a> {
         &self,
         schedule: &Schedule,
         cancel: &CancellationToken,
-        started: impl FnOnce(Process) -> std::result::Result<(), Failure>,
-    ) -> Result {
+        started: impl FnOnce(Process) -> Result<(), Failure>,
+    ) -> Finished {
         let failed = |failure: Failure| {
             self.context.out.failure(&failure);
-            Result {
+            Finished {
                 exit: failure.exit,
                 message: Some(failure.message),
                 swept: None,
@@ -398,7 +396,7 @@ impl<'a> Work<'a> {
                 if let Some(message) = &message {
                     self.context.out.warn(format!("{}: {message}", schedule.name));
                 }
-                Result {
+                Finished {
                     exit: exit.unwrap_or(Exit::Failed),
                     message,
                     swept: None,

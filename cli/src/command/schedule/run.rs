@@ -211,8 +211,7 @@ async fn once(context: &Context, work: &Work<'_>, cancel: CancellationToken) -> 
         .runs
         .iter()
         .filter(|ran| !ran.outcome.good())
-        .filter_map(|ran| Exit::from_number(ran.exit_code))
-        .next();
+        .find_map(|ran| Exit::from_number(ran.exit_code));
     Ok(match worst {
         None if document.runs.len() < tried => Exit::Locked,
         None => Exit::Done,
