@@ -145,7 +145,7 @@ fn config() -> String {
      store = \"file:.opsctl/repo\"\n  \
      password = { file = \".opsctl/password\" } # or { command = [ … ] }, { env = \"NAME\" }\n\n  \
      [datastore.shop-db]\n  \
-     kind = \"sqlite\"                          # sqlite, files\n  \
+     kind = \"sqlite\"                          # sqlite, files, command\n  \
      path = \".opsctl/data/shop/shop.db\"       # relative to this file\n\n  \
      [defaults.service]\n  \
      objectives = { availability = \"99.9%\", latency_p95 = \"300ms\" }\n\n  \
