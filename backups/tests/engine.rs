@@ -1,6 +1,12 @@
 //! The repository engine through its public surface, with Debian's restic as an independent judge where it is installed.
 
 #[cfg(test)]
+#[path = "engine/attributes.rs"]
+mod attributes;
+#[cfg(test)]
+#[path = "engine/command.rs"]
+mod command;
+#[cfg(test)]
 #[path = "engine/damage.rs"]
 mod damage;
 #[cfg(test)]
@@ -16,8 +22,17 @@ mod locks;
 #[path = "engine/repository.rs"]
 mod repository;
 #[cfg(test)]
+#[path = "engine/resume.rs"]
+mod resume;
+#[cfg(test)]
 #[path = "engine/round_trip.rs"]
 mod round_trip;
+#[cfg(test)]
+#[path = "engine/selection.rs"]
+mod selection;
+#[cfg(test)]
+#[path = "engine/sparse.rs"]
+mod sparse;
 #[cfg(test)]
 #[path = "engine/special_files.rs"]
 mod special_files;
