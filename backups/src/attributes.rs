@@ -254,9 +254,9 @@ impl<'a> Changes<'a> {
     }
 }
 
-/// Whether an item has an ACL now.
-pub(crate) fn has_acl(carrier: Carrier<'_>) -> bool {
-    carrier.value(ACCESS_ACL).is_ok()
+/// Whether an item lacks the ACL that it should have.
+pub(crate) fn lacks_acl(carrier: Carrier<'_>, wanted: &[ExtendedAttribute]) -> bool {
+    wanted.iter().any(|wanted| wanted.name == ACCESS_ACL) && carrier.value(ACCESS_ACL).is_err()
 }
 
 /// The bits `0o070` that an ACL grants the owning group itself. In the mode of a file with an ACL these bits are the mask,

@@ -1,8 +1,14 @@
 //! The repository engine through its public surface, with Debian's restic as an independent judge where it is installed.
 
 #[cfg(test)]
+#[path = "engine/attributes.rs"]
+mod attributes;
+#[cfg(test)]
 #[path = "engine/chaos.rs"]
 mod chaos;
+#[cfg(test)]
+#[path = "engine/command.rs"]
+mod command;
 #[cfg(test)]
 #[path = "engine/copy.rs"]
 mod copy;
@@ -46,14 +52,23 @@ mod repair;
 #[path = "engine/repository.rs"]
 mod repository;
 #[cfg(test)]
+#[path = "engine/resume.rs"]
+mod resume;
+#[cfg(test)]
 #[path = "engine/round_trip.rs"]
 mod round_trip;
 #[cfg(test)]
 #[path = "engine/rustic.rs"]
 mod rustic;
 #[cfg(test)]
+#[path = "engine/selection.rs"]
+mod selection;
+#[cfg(test)]
 #[path = "engine/shipping.rs"]
 mod shipping;
+#[cfg(test)]
+#[path = "engine/sparse.rs"]
+mod sparse;
 #[cfg(test)]
 #[path = "engine/special_files.rs"]
 mod special_files;

@@ -2,7 +2,7 @@
 //! SIGSTOP of a run's worker and watchdog for longer than their leases. Whatever was there before is still there, nothing
 //! half done looks whole, and what a run had changed is undone.
 //!
-//! `OPSCTL_KILLS` says how often, for each of the six kinds (12 by default), `OPSCTL_SEED` repeats a run; both are printed.
+//! `OPSCTL_KILLS` says how often, for each kind (12 by default), `OPSCTL_SEED` repeats a run; both are printed.
 
 #[path = "kill/dice.rs"]
 mod dice;
@@ -14,6 +14,8 @@ mod runs;
 mod sandbox;
 #[path = "kill/shipping.rs"]
 mod shipping;
+#[path = "kill/sources.rs"]
+mod sources;
 #[path = "kill/stage.rs"]
 mod stage;
 #[path = "kill/stores.rs"]

@@ -107,7 +107,7 @@ impl Files {
                     .next()
                     .map_or(0, |at| at.blob.plain_length())
             };
-            let (temporary, key) = Root::temporary_of(&path, content);
+            let (temporary, key) = root.temporary_of(&path, content);
             FileState {
                 temporary,
                 key,
@@ -120,10 +120,11 @@ impl Files {
                 outcome: Mutex::new(Outcome::Pending),
             }
         };
+        let states = files.into_iter().map(state).collect();
         Arc::new(Self {
             root,
             rights,
-            states: files.into_iter().map(state).collect(),
+            states,
             leftovers: Mutex::new(leftovers),
             stopped: AtomicBool::new(false),
             full: AtomicBool::new(false),
@@ -397,6 +398,7 @@ impl Files {
     /// Lets no further write begin.
     pub(super) fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);
+        self.root.stopping();
     }
 }
 

@@ -4,7 +4,7 @@
 //! (`openat2` with `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS`), so that neither the snapshot nor somebody who changes the
 //! target meanwhile can lead a write elsewhere.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
@@ -12,8 +12,9 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
@@ -23,11 +24,29 @@ use crate::attributes::{self, Carrier, Changes};
 use crate::repo::{Id, Node, NodeKind, host};
 
 /// How the names of files begin that are not complete yet. What follows is the process that writes it, a number that
-/// this process chose for itself, a counter and, for files whose content is worth being taken over, a key of the content.
+/// this restore chose for itself (processes in containers have the same numbers again and again), a counter and, for
+/// files whose content is worth being taken over, a key of the content.
 const TEMPORARY: &str = ".opsctl-restore-";
 
-/// Tells our files from those of a former process with the same number, as processes in containers have.
-static OURSELVES: LazyLock<u32> = LazyLock::new(rand::random);
+/// The restores of this process that may still write, and whether they were told to stop.
+static UNDER_WAY: Mutex<BTreeMap<u32, bool>> = Mutex::new(BTreeMap::new());
+/// One of them has ended.
+static ENDED: Condvar = Condvar::new();
+/// One that was told to stop is waited for no longer than this.
+const STOPPING: Duration = Duration::from_secs(10);
+
+fn under_way() -> MutexGuard<'static, BTreeMap<u32, bool>> {
+    UNDER_WAY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether another restore of this process writes. One that is about to stop is waited for.
+fn is_under_way(restore: u32) -> bool {
+    let waited = ENDED.wait_timeout_while(under_way(), STOPPING, |under_way| {
+        under_way.get(&restore) == Some(&true)
+    });
+    let (under_way, _) = waited.unwrap_or_else(PoisonError::into_inner);
+    under_way.contains_key(&restore)
+}
 
 /// What of the metadata is restored.
 #[derive(Debug, Clone, Copy)]
@@ -58,6 +77,15 @@ impl Leftovers {
 pub(super) struct Root {
     folder: OwnedFd,
     path: PathBuf,
+    /// The number of this restore.
+    number: u32,
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        under_way().remove(&self.number);
+        ENDED.notify_all();
+    }
 }
 
 impl Root {
@@ -72,10 +100,20 @@ impl Root {
             OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC,
             Mode::empty(),
         )?;
+        let number = rand::random();
+        under_way().insert(number, false);
         Ok(Self {
             folder,
             path: path.to_owned(),
+            number,
         })
+    }
+
+    /// No further write begins.
+    pub(super) fn stopping(&self) {
+        if let Some(stopping) = under_way().get_mut(&self.number) {
+            *stopping = true;
+        }
     }
 
     /// The path as people see it.
@@ -146,12 +184,17 @@ impl Root {
                 continue;
             };
             let mut words = left.split('-');
-            let (pid, process, key) = (words.next(), words.next(), words.nth(1));
+            let (pid, restore, key) = (words.next(), words.next(), words.nth(1));
             let Some(pid) = pid.and_then(|pid| pid.parse().ok()) else {
                 continue;
             };
-            let is_ours = pid == host::pid() && process == Some(&format!("{:08x}", *OURSELVES));
-            if is_ours || (pid != host::pid() && host::process_exists(pid)) {
+            let restore = restore.and_then(|restore| u32::from_str_radix(restore, 16).ok());
+            let is_written = if pid == host::pid() {
+                restore.is_some_and(|restore| restore == self.number || is_under_way(restore))
+            } else {
+                host::process_exists(pid)
+            };
+            if is_written {
                 continue;
             }
             match key {
@@ -159,37 +202,36 @@ impl Root {
                     let place = (path.to_owned(), key.to_owned());
                     leftovers.0.entry(place).or_default().push(path.join(name));
                 }
-                None => rustix::fs::unlinkat(&folder, name, AtFlags::empty())?,
+                None => {
+                    let _ = rustix::fs::unlinkat(&folder, name, AtFlags::empty());
+                }
             }
         }
-        // A restore that was cut at its end has given it its mode already.
+        // A restore that was cut at its end has given it its mode already. If it is not ours, others will say so.
         let mode = Mode::from_raw_mode(rustix::fs::fstat(&folder)?.st_mode);
         if !path.as_os_str().is_empty() && !mode.contains(Mode::RWXU) {
-            rustix::fs::fchmod(&folder, mode | Mode::RWXU)?;
+            let _ = rustix::fs::fchmod(&folder, mode | Mode::RWXU);
         }
         Ok(())
     }
 
     /// Where something is made until it is complete: beside its place.
-    pub(super) fn temporary_beside(path: &Path) -> PathBuf {
+    pub(super) fn temporary_beside(&self, path: &Path) -> PathBuf {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let process = *OURSELVES;
-        path.with_file_name(OsString::from(format!(
-            "{TEMPORARY}{}-{process:08x}-{number}",
-            host::pid()
-        )))
+        let (pid, restore) = (host::pid(), self.number);
+        path.with_file_name(OsString::from(format!("{TEMPORARY}{pid}-{restore:08x}-{number}")))
     }
 
     /// The same for content that is worth being taken over by the next restore, with the key that finds it.
-    pub(super) fn temporary_of(path: &Path, content: &[Id]) -> (PathBuf, String) {
+    pub(super) fn temporary_of(&self, path: &Path, content: &[Id]) -> (PathBuf, String) {
         if content.len() <= 1 {
-            return (Self::temporary_beside(path), String::new());
+            return (self.temporary_beside(path), String::new());
         }
         let ids: Vec<u8> = content.iter().flat_map(|id| *id.as_bytes()).collect();
         let mut key = Id::of(&ids).to_string();
         key.truncate(16);
-        let mut temporary = Self::temporary_beside(path).into_os_string();
+        let mut temporary = self.temporary_beside(path).into_os_string();
         temporary.push(format!("-{key}"));
         (temporary.into(), key)
     }
@@ -239,7 +281,7 @@ impl Root {
 
     /// Gives a restored file a second name.
     pub(super) fn link(&self, existing: &Path, path: &Path) -> io::Result<()> {
-        let temporary = Self::temporary_beside(path);
+        let temporary = self.temporary_beside(path);
         let ((from, old), (to, new)) = (self.parent(existing)?, self.parent(&temporary)?);
         rustix::fs::linkat(&from, old, &to, new, AtFlags::empty())?;
         let placed = self.put_in_place(&temporary, path);
@@ -250,7 +292,7 @@ impl Root {
 
     /// Makes a symbolic link, pipe or device node, and says what it lacks.
     pub(super) fn make_special(&self, path: &Path, node: &Node, rights: Rights) -> io::Result<Vec<String>> {
-        let temporary = Self::temporary_beside(path);
+        let temporary = self.temporary_beside(path);
         let (folder, name) = self.parent(&temporary)?;
         let kind = match node.kind {
             NodeKind::Fifo => Some(FileType::Fifo),
@@ -259,7 +301,7 @@ impl Root {
             _ => None,
         };
         match kind {
-            Some(kind) => rustix::fs::mknodat(&folder, name, kind, permissions(node, rights, false), node.device)?,
+            Some(kind) => rustix::fs::mknodat(&folder, name, kind, permissions(node, rights, true), node.device)?,
             None => rustix::fs::symlinkat(node.link_target(), &folder, name)?,
         }
         let finished = (|| {
@@ -271,7 +313,7 @@ impl Root {
             let carrier = Carrier::Path(&open);
             let lacking = Changes::plan(carrier, &node.extended_attributes, rights.attributes).apply();
             if kind.is_some() {
-                let mode = permissions(node, rights, attributes::has_acl(carrier));
+                let mode = permissions(node, rights, attributes::lacks_acl(carrier, &node.extended_attributes));
                 rustix::fs::chmodat(&folder, name, mode, AtFlags::empty())?;
             }
             rustix::fs::utimensat(&folder, name, &times(node), AtFlags::SYMLINK_NOFOLLOW)?;
@@ -313,19 +355,22 @@ pub(super) fn set_metadata(file: impl AsFd, node: &Node, rights: Rights) -> io::
         rustix::fs::fchmod(&file, Mode::RWXU)?;
         lacking = changes.apply();
     }
-    rustix::fs::fchmod(&file, permissions(node, rights, attributes::has_acl(carrier)))?;
+    rustix::fs::fchmod(
+        &file,
+        permissions(node, rights, attributes::lacks_acl(carrier, &node.extended_attributes)),
+    )?;
     rustix::fs::futimens(&file, &times(node))?;
     Ok(lacking)
 }
 
 /// Where an item has not got its ACL, the group's bits are those of the group, not those of the ACL's mask.
-fn permissions(node: &Node, rights: Rights, has_acl: bool) -> Mode {
+fn permissions(node: &Node, rights: Rights, lacks_acl: bool) -> Mode {
     let kept = if rights.setuid { 0o7777 } else { 0o1777 };
     let mode = node.permissions() & kept;
-    let group = if has_acl {
-        None
-    } else {
+    let group = if lacks_acl {
         attributes::group_bits(&node.extended_attributes)
+    } else {
+        None
     };
     Mode::from_raw_mode(group.map_or(mode, |group| mode & !0o070 | group))
 }

@@ -256,13 +256,17 @@ async fn save_file(into: &Writer<'_>, path: PathBuf, mut node: Node, is_new: boo
 async fn save_parts(into: &Writer<'_>, file: &Arc<File>, parts: Vec<Part>) -> Result<Content, ReadFailure> {
     let mut content = Content::default();
     for part in parts {
-        content.append(match part {
+        match part {
             Part::Data { from, to } => {
                 let file = Arc::clone(file);
-                into.save(PartReader { file, from, to }).await?
+                content.append(into.save(PartReader { file, from, to }).await?);
+                // Cut since it was looked at: what follows would lie at the wrong place.
+                if content.size < to {
+                    break;
+                }
             }
-            Part::Zeros(times) => into.save_zeros(times).await?,
-        });
+            Part::Zeros(times) => content.append(into.save_zeros(times).await?),
+        }
     }
     Ok(content)
 }

@@ -304,3 +304,57 @@ async fn a_diff_names_what_changed_and_a_dump_is_what_was_saved() {
     let nothing = snapshots::dump(&repository, &after, Path::new("source/none"), &mut out).await;
     assert!(matches!(nothing, Err(backups::Error::PathNotFound { .. })));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_diff_counts_what_restic_counts() {
+    let test = "a_diff_counts_what_restic_counts";
+    let Some(restic) = Restic::find(test) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let (source, repo) = (folder.path().join("source"), folder.path().join("repo"));
+    odd_tree(&source);
+    std::fs::create_dir(source.join("same")).unwrap();
+    std::fs::write(source.join("same/copy"), noise(77, 3 << 20)).unwrap();
+    let repository = init(&local(&repo)).await;
+    let first = save(&repository, &files(&source)).await.unwrap();
+    // Something new, something gone, something changed; a copy of what an equal directory holds; another attribute.
+    std::fs::create_dir_all(source.join("new/deep")).unwrap();
+    std::fs::write(source.join("new/deep/file"), noise(78, 4 << 20)).unwrap();
+    std::fs::write(source.join("new/copy"), noise(77, 3 << 20)).unwrap();
+    std::fs::remove_file(source.join("deep/er/still/large")).unwrap();
+    std::fs::remove_file(source.join("pipe")).unwrap();
+    std::os::unix::fs::symlink("x", source.join("another link")).unwrap();
+    std::fs::write(source.join("deep/text"), b"other").unwrap();
+    let note = rustix::fs::setxattr(source.join("empty"), "user.note", b"x", rustix::fs::XattrFlags::empty());
+    let second = save(&repository, &files(&source)).await.unwrap();
+    let (before, after) = (
+        repository.snapshot(&first.snapshot).await.unwrap(),
+        repository.snapshot(&second.snapshot).await.unwrap(),
+    );
+    let ours = snapshots::diff(&repository, &before, &after).await.unwrap();
+    if note.is_ok() {
+        let empty = ours
+            .changes
+            .iter()
+            .find(|change| change.path.ends_with("empty"))
+            .unwrap();
+        assert_eq!(empty.kind, snapshots::ChangeKind::Metadata);
+    }
+    let ids = [first.snapshot.to_string(), second.snapshot.to_string()];
+    let output = restic.run(&repo, PASSWORD, &["diff", "--json", &ids[0], &ids[1]]);
+    let theirs = String::from_utf8(output.stdout).unwrap();
+    let statistics = theirs.lines().find(|line| line.contains("\"statistics\"")).unwrap();
+    let theirs: serde_json::Value = serde_json::from_str(statistics).unwrap();
+    let json = |totals: snapshots::Totals| {
+        serde_json::json!({
+            "files": totals.files, "dirs": totals.directories, "others": totals.others,
+            "data_blobs": totals.data_blobs, "tree_blobs": totals.tree_blobs, "bytes": totals.bytes,
+        })
+    };
+    assert_eq!(json(ours.added), theirs["added"]);
+    assert_eq!(json(ours.removed), theirs["removed"]);
+    assert_eq!(ours.changed_files, theirs["changed_files"]);
+    assert!(
+        ours.added.bytes > 4 << 20 && ours.added.bytes < 5 << 20,
+        "the copy is not new"
+    );
+}

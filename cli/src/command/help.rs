@@ -146,7 +146,7 @@ fn config() -> String {
      store = \"file:.opsctl/repo\"             # or \"s3://BUCKET/PREFIX\", with endpoint, region, credentials\n  \
      password = { file = \".opsctl/password\" } # or { command = [ … ] }, { env = \"NAME\" }\n\n  \
      [datastore.shop-db]\n  \
-     kind = \"sqlite\"                          # sqlite, files\n  \
+     kind = \"sqlite\"                          # sqlite, files, command\n  \
      path = \".opsctl/data/shop/shop.db\"       # relative to this file\n  \
      backup = { schedule = \"0 2 * * *\", timezone = \"Europe/Berlin\", jitter = \"10m\" }\n  \
      objectives = { rpo = \"15m\", rto = \"30m\", prove_every = \"7d\" }\n  \

@@ -61,9 +61,9 @@ pub(super) fn files(section: &Section<'_>) -> FilesKeys {
     FilesKeys {
         iexclude: section.optional("iexclude").unwrap_or_default(),
         exclude_if_present: section.optional("exclude_if_present").unwrap_or_default(),
-        exclude_caches: section.or("exclude_caches", false),
+        exclude_caches: section.optional("exclude_caches").unwrap_or_default(),
         exclude_larger_than: section.optional::<Size>("exclude_larger_than").map(|size| size.0),
-        one_file_system: section.or("one_file_system", false),
+        one_file_system: section.optional("one_file_system").unwrap_or_default(),
         xattrs: words.map(|words| words.into_iter().map(|word| word.0).collect()),
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::dice::{Dice, kill_after, kills};
 use crate::sandbox::{Sandbox, eventually};
 
-fn spawn(mut command: Command) -> Child {
+pub fn spawn(mut command: Command) -> Child {
     command
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -17,7 +17,7 @@ fn spawn(mut command: Command) -> Child {
         .expect("opsctl starts")
 }
 
-fn content(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+pub fn content(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     fn walk(root: &Path, folder: &Path, found: &mut BTreeMap<PathBuf, Vec<u8>>) {
         for entry in fs::read_dir(folder).expect("a folder").flatten() {
             let path = entry.path();
@@ -36,14 +36,14 @@ fn content(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 
 /// How long a command takes that nobody kills.
 #[expect(clippy::disallowed_methods, reason = "measures a real process")]
-fn measured(run: impl FnOnce()) -> Duration {
+pub fn measured(run: impl FnOnce()) -> Duration {
     let started = Instant::now();
     run();
     started.elapsed()
 }
 
 /// A project with four megabytes that do not compress.
-fn project(dice: &mut Dice) -> Sandbox {
+pub fn project(dice: &mut Dice) -> Sandbox {
     let sandbox = Sandbox::with_stores();
     for file in 0..40 {
         let bytes: Vec<u8> = (0..12_500).flat_map(|_| dice.next().to_le_bytes()).collect();
