@@ -40,7 +40,7 @@ async fn any_moment_comes_back(test: &str, journal: &str, by_copy: bool, compare
     let shop = Shop::new(journal).await;
     let mut options = shop.options();
     options.by_copy = by_copy;
-    options.generation_sets = 40;
+    options.generation_sets = 12;
     if compare_all {
         options.compare_all = Duration::ZERO;
     }
@@ -49,7 +49,11 @@ async fn any_moment_comes_back(test: &str, journal: &str, by_copy: bool, compare
     let others = shop.others(random.random());
     let first = step(&mut shipper).await;
     let mut generations = BTreeSet::from([first.generation.unwrap().name]);
-    for _ in 0..80 {
+    for at in 0..1000 {
+        // A database with a rollback journal is not copied before there is a pause, or five seconds are over.
+        if at >= 40 && generations.len() > 1 {
+            break;
+        }
         let shipped = step(&mut shipper).await;
         generations.extend(shipped.generation.map(|generation| generation.name));
         if let Outcome::Changed { missed, .. } = shipped.outcome {
@@ -63,9 +67,9 @@ async fn any_moment_comes_back(test: &str, journal: &str, by_copy: bool, compare
     let last = shipper.ship_last(&CancellationToken::new()).await.unwrap();
     drop(shipper);
     assert!(generations.len() > 1, "a new generation was begun meanwhile");
-    assert!(commits.len() > 100, "the writers wrote: {}", commits.len());
+    assert!(commits.len() > 20, "the writers wrote: {}", commits.len());
 
-    let moments = (0..12).map(|_| {
+    let moments = (0..6).map(|_| {
         let span = last.latest.duration_since(first.latest).as_millis() as i64;
         first.latest + jiff::SignedDuration::from_millis(random.random_range(0..=span))
     });

@@ -232,7 +232,7 @@ fn disturb(path: &Path, seed: u64, stop: &AtomicBool) {
         };
         // A checkpoint or VACUUM that finds others at work says so.
         let _ = connection.execute_batch(act);
-        pass(random.random_range(1..40));
+        pass(random.random_range(1..60));
     }
 }
 
