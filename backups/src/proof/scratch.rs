@@ -21,7 +21,7 @@ const ATTEMPTS: usize = 50;
 pub struct Scratch {
     folder: PathBuf,
     pointer: Option<Pointer>,
-    _lock: File,
+    lock: File,
 }
 
 impl Scratch {
@@ -60,16 +60,17 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if self.folder.as_os_str().is_empty() {
-            return;
+        let kept = self.folder.as_os_str().is_empty();
+        if !kept
+            && (0..ATTEMPTS).any(|_| remove_tree(&self.folder).is_ok())
+            && let Some(pointer) = &self.pointer
+        {
+            let _ = fs::remove_file(&pointer.file);
         }
-        for _ in 0..ATTEMPTS {
-            if remove_tree(&self.folder).is_ok() {
-                if let Some(pointer) = &self.pointer {
-                    let _ = fs::remove_file(&pointer.file);
-                }
-                return;
-            }
+        // Explicitly: a child between fork and exec may still share the descriptors.
+        let _ = self.lock.unlock();
+        if let Some(pointer) = &self.pointer {
+            let _ = pointer.lock.unlock();
         }
     }
 }
@@ -125,11 +126,7 @@ fn make(home: &Path, parent: &Path) -> io::Result<Scratch> {
         // The same here.
         match lock {
             Ok(lock) if lock.try_lock().is_ok() && same(&lock, &folder) => {
-                return Ok(Scratch {
-                    folder,
-                    pointer,
-                    _lock: lock,
-                });
+                return Ok(Scratch { folder, pointer, lock });
             }
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {
@@ -145,7 +142,7 @@ fn make(home: &Path, parent: &Path) -> io::Result<Scratch> {
 #[derive(Debug)]
 struct Pointer {
     file: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl Pointer {
@@ -161,7 +158,7 @@ impl Pointer {
         }
         lock.write_all(folder.as_os_str().as_bytes())?;
         fs::rename(half, &file)?;
-        Ok(Some(Self { file, _lock: lock }))
+        Ok(Some(Self { file, lock }))
     }
 }
 
@@ -299,9 +296,9 @@ mod tests {
 
     /// What a kill leaves: the lock goes with the process, the folder stays.
     fn killed(scratch: Scratch) {
-        scratch._lock.unlock().unwrap();
+        scratch.lock.unlock().unwrap();
         if let Some(pointer) = &scratch.pointer {
-            pointer._lock.unlock().unwrap();
+            pointer.lock.unlock().unwrap();
         }
         std::mem::forget(scratch);
     }

@@ -140,7 +140,7 @@ fn drill_restore() {
     sandbox.run(&["backup", "files"]).ended(0);
     let scratch = sandbox.path(".opsctl/scratch");
     let elsewhere = sandbox.path("elsewhere");
-    let left = |folder: &Path| fs::read_dir(folder).map_or(0, |entries| entries.count());
+    let left = |folder: &Path| fs::read_dir(folder).map_or(0, Iterator::count);
     let whole = measured(|| drop(sandbox.run(&["drill", "restore", "files"]).ended(0)));
     let (mut ended, mut swept) = (0, 0);
     for kill in 0..kills() {
