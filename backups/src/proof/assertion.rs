@@ -12,7 +12,7 @@ use std::time::Duration;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, InterruptHandle};
 
-use super::judge::{Bound, Value};
+use super::judge::{Bound, Number, Value};
 use super::record::{Check, Group, Outcome};
 use crate::Error;
 use crate::source::sqlite::open_copy;
@@ -126,15 +126,19 @@ impl Subject {
             Expectation::Path(path) => {
                 let (root, inside) = (self.root.clone(), path.clone());
                 let there = blocking(move || exists(&root, &inside)).await?;
-                let answer = there
-                    .map(|there| Value::Text(if there { "there" } else { "missing" }.to_owned()))
-                    .map_err(|error| Refused::Failed(error.to_string()));
-                let name = named(&format!("path {}", path.display()));
-                let mut check = outcome(&name, "there", answer, |value| {
-                    *value == Value::Text("there".to_owned())
-                });
-                check.observed = check.observed.trim_matches('"').to_owned();
-                vec![check]
+                let (observed, met) = match there {
+                    Ok(true) => ("there".to_owned(), true),
+                    Ok(false) => ("missing".to_owned(), false),
+                    Err(error) => (error.to_string(), false),
+                };
+                vec![Check {
+                    group: Group::Assertion,
+                    name: named(&format!("path {}", path.display())),
+                    expected: "there".to_owned(),
+                    observed,
+                    figure: None,
+                    outcome: Outcome::of(met),
+                }]
             }
             Expectation::MinFiles(least) => vec![self.count(&named("files"), *least, |count| count.files).await?],
             Expectation::MinBytes(least) => vec![self.count(&named("bytes"), *least, |count| count.bytes).await?],
@@ -186,10 +190,7 @@ fn outcome(name: &str, expected: &str, answer: Result<Value, Refused>, holds: im
     let (observed, figure, outcome) = match &answer {
         Ok(value) => (
             value.to_string(),
-            value
-                .number()
-                .map(|number| number.as_f64())
-                .filter(|figure| figure.is_finite()),
+            value.number().map(Number::as_f64).filter(|figure| figure.is_finite()),
             Outcome::of(holds(value)),
         ),
         Err(refused @ Refused::Failed(_)) => (refused.to_string(), None, Outcome::NotMet),

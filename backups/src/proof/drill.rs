@@ -98,14 +98,15 @@ pub async fn rehearse(
     cancel: &CancellationToken,
 ) -> Result<Proof, Error> {
     let mut phases = Phases {
-        open_seconds: terms.opened.as_secs_f64(),
+        open_seconds: nanoseconds(terms.opened.as_secs_f64()),
         ..Phases::default()
     };
     let mut checks = Vec::new();
     let mut newest = None;
 
     let started = Instant::now();
-    let report = match bring_back(repository, record, terms, folder, progress, cancel).await {
+    let bringing = Box::pin(bring_back(repository, record, terms, folder, progress, cancel));
+    let report = match bringing.await {
         Ok(report) => report,
         Err(damaged @ Error::Damaged { .. }) => {
             checks.push(not_restored("everything", damaged.to_string()));
@@ -113,7 +114,7 @@ pub async fn rehearse(
         }
         Err(error) => return Err(error),
     };
-    phases.restore_seconds = started.elapsed().as_secs_f64();
+    phases.restore_seconds = nanoseconds(started.elapsed().as_secs_f64());
     checks.extend(whole(&report, &checks));
     let came_back = judge::verdict(&checks) == super::Verdict::Proved;
 
@@ -123,13 +124,13 @@ pub async fn rehearse(
             let verification = source.verify(folder).await?;
             Ok::<_, Error>(if verification.checks.is_empty() {
                 // The source has no inner truth: every file is read from the disk again and held against its hashes.
-                vec![read_again(repository, record, folder, progress, cancel).await?]
+                vec![Box::pin(read_again(repository, record, folder, progress, cancel)).await?]
             } else {
                 verification.checks.into_iter().map(verified).collect()
             })
         };
         checks.extend(until(cancel, work).await?);
-        phases.checks_seconds = started.elapsed().as_secs_f64();
+        phases.checks_seconds = nanoseconds(started.elapsed().as_secs_f64());
 
         let started = Instant::now();
         let work = async {
@@ -149,10 +150,10 @@ pub async fn rehearse(
         let (answers, told) = until(cancel, work).await?;
         checks.extend(answers);
         newest = told;
-        phases.assertions_seconds = started.elapsed().as_secs_f64();
+        phases.assertions_seconds = nanoseconds(started.elapsed().as_secs_f64());
     }
 
-    let rto_seconds = came_back.then(|| phases.total());
+    let rto_seconds = came_back.then(|| nanoseconds(phases.total()));
     let loss = match (&terms.canary, came_back) {
         (Some(_), false) => judge::loss(
             terms.moment,
@@ -161,7 +162,7 @@ pub async fn rehearse(
         ),
         _ => judge::loss(terms.moment, record.snapshot.time, newest),
     };
-    let rpo_seconds = loss.seconds.filter(|_| came_back);
+    let rpo_seconds = loss.seconds.filter(|_| came_back).map(nanoseconds);
     checks.extend(judge::objectives(
         &terms.objectives,
         rto_seconds,
@@ -202,6 +203,11 @@ async fn until<T>(cancel: &CancellationToken, work: impl Future<Output = Result<
         () = cancel.cancelled() => Err(Error::Cancelled),
         done = work => done,
     }
+}
+
+/// To whole nanoseconds: such a number of seconds comes back from JSON as it was.
+fn nanoseconds(seconds: f64) -> f64 {
+    (seconds * 1e9).round() / 1e9
 }
 
 /// So many files that did not come back are named in a record; the number of all is told, too.

@@ -254,14 +254,18 @@ pub fn verdict(checks: &[Check]) -> Verdict {
 /// A time in words, to three digits or so.
 pub fn seconds(seconds: f64) -> String {
     let whole = seconds.round() as u64;
+    let two = |unit: u64, one: &str, rest: u64, other: &str| match (whole % unit) / rest {
+        0 => format!("{} {one}", whole / unit),
+        more => format!("{} {one} {more:02} {other}", whole / unit),
+    };
     match seconds {
         s if s < 1e-6 => format!("{:.0} ns", s * 1e9),
         s if s < 0.001 => format!("{:.0} µs", s * 1e6),
         s if s < 1.0 => format!("{:.0} ms", s * 1000.0),
         s if s < 120.0 => format!("{s:.1} s"),
-        s if s < 7200.0 => format!("{} min {:02} s", whole / 60, whole % 60),
-        s if s < 172_800.0 => format!("{} h {:02} min", whole / 3600, whole % 3600 / 60),
-        _ => format!("{} d {:02} h", whole / 86_400, whole % 86_400 / 3600),
+        s if s < 7200.0 => two(60, "min", 1, "s"),
+        s if s < 172_800.0 => two(3600, "h", 60, "min"),
+        _ => two(86_400, "d", 3600, "h"),
     }
 }
 
@@ -353,6 +357,24 @@ mod tests {
             ] {
                 prop_assert_eq!(time_of(&value), Some(time), "{}", value);
             }
+        }
+    }
+
+    #[test]
+    fn times_in_words() {
+        for (time, words) in [
+            (1e-9, "1 ns"),
+            (0.000_797, "797 µs"),
+            (0.4, "400 ms"),
+            (59.96, "60.0 s"),
+            (300.0, "5 min"),
+            (301.0, "5 min 01 s"),
+            (86_400.0, "24 h"),
+            (7_500.0, "2 h 05 min"),
+            (7.0 * 86_400.0, "7 d"),
+            (1e12, "11574074 d 01 h"),
+        ] {
+            assert_eq!(seconds(time), words);
         }
     }
 

@@ -11,7 +11,7 @@ use crate::repo::host;
 
 /// The beginning of the folders' names.
 const PREFIX: &str = ".opsctl-drill-";
-/// What points to a folder in another parent: a file in the home parent that holds its path.
+/// What points to a folder in another parent: a file in the home parent that holds its path, locked as the folder is.
 const POINTER: &str = ".opsctl-drill-elsewhere-";
 /// Threads of a restore that was cut short may write a last file while it is removed.
 const ATTEMPTS: usize = 50;
@@ -20,8 +20,8 @@ const ATTEMPTS: usize = 50;
 #[derive(Debug)]
 pub struct Scratch {
     folder: PathBuf,
-    pointer: Option<PathBuf>,
-    _lock: File,
+    pointer: Option<Pointer>,
+    lock: File,
 }
 
 impl Scratch {
@@ -50,7 +50,7 @@ impl Scratch {
             .with_file_name(format!("{name}-{:08x}", rand::random::<u32>()));
         fs::rename(&self.folder, &kept).map_err(|source| failed("keep", &self.folder, source))?;
         if let Some(pointer) = self.pointer.take() {
-            let _ = fs::remove_file(pointer);
+            let _ = fs::remove_file(pointer.file);
         }
         // Nothing is left to be removed when this is dropped.
         self.folder = PathBuf::new();
@@ -60,16 +60,17 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if self.folder.as_os_str().is_empty() {
-            return;
+        let kept = self.folder.as_os_str().is_empty();
+        if !kept
+            && (0..ATTEMPTS).any(|_| remove_tree(&self.folder).is_ok())
+            && let Some(pointer) = &self.pointer
+        {
+            let _ = fs::remove_file(&pointer.file);
         }
-        for _ in 0..ATTEMPTS {
-            if remove_tree(&self.folder).is_ok() {
-                if let Some(pointer) = &self.pointer {
-                    let _ = fs::remove_file(pointer);
-                }
-                return;
-            }
+        // Explicitly: a child between fork and exec may still share the descriptors.
+        let _ = self.lock.unlock();
+        if let Some(pointer) = &self.pointer {
+            let _ = pointer.lock.unlock();
         }
     }
 }
@@ -102,33 +103,67 @@ fn make(home: &Path, parent: &Path) -> io::Result<Scratch> {
     loop {
         let random = rand::random::<u64>();
         let folder = parent.join(format!("{PREFIX}{random:016x}"));
-        let pointer = elsewhere.then(|| home.join(format!("{POINTER}{random:016x}")));
-        if let Some(pointer) = &pointer {
-            note(pointer, &folder)?;
-        }
+        let pointer = if elsewhere {
+            // Somebody who sweeps may take it away before it is locked: then another one is made.
+            match Pointer::make(home.join(format!("{POINTER}{random:016x}")), &folder)? {
+                Some(pointer) => Some(pointer),
+                None => continue,
+            }
+        } else {
+            None
+        };
         match fs::DirBuilder::new().mode(0o700).create(&folder) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-            made => made?,
+            Err(error) => {
+                if let Some(pointer) = pointer {
+                    let _ = fs::remove_file(pointer.file);
+                }
+                return Err(error);
+            }
+            Ok(()) => {}
         }
-        let lock = File::open(&folder)?;
-        // Somebody who sweeps may have been faster, and is about to remove it: then another one is made.
-        if lock.try_lock().is_ok() && same(&lock, &folder) {
-            return Ok(Scratch {
-                folder,
-                pointer,
-                _lock: lock,
-            });
+        let lock = File::open(&folder);
+        // The same here.
+        match lock {
+            Ok(lock) if lock.try_lock().is_ok() && same(&lock, &folder) => {
+                return Ok(Scratch { folder, pointer, lock });
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {
+                if let Some(pointer) = pointer {
+                    let _ = fs::remove_file(pointer.file);
+                }
+            }
         }
     }
 }
 
-/// Written whole under another name first: half a path would point to a folder that is not meant.
-fn note(pointer: &Path, folder: &Path) -> io::Result<()> {
-    use std::os::unix::ffi::OsStrExt;
-    let half = pointer.with_extension("half");
-    fs::write(&half, folder.as_os_str().as_bytes())?;
-    fs::rename(half, pointer)
+/// A note of where a folder is, held by a lock as long as its drill lives.
+#[derive(Debug)]
+struct Pointer {
+    file: PathBuf,
+    lock: File,
 }
+
+impl Pointer {
+    /// Written whole under another name first: half a path would point to a folder that is not meant. `None` when it was
+    /// swept away before it was locked.
+    fn make(file: PathBuf, folder: &Path) -> io::Result<Option<Self>> {
+        use std::io::Write;
+        use std::os::unix::ffi::OsStrExt;
+        let half = file.with_extension(HALF);
+        let mut lock = File::create(&half)?;
+        if lock.try_lock().is_err() || !same(&lock, &half) {
+            return Ok(None);
+        }
+        lock.write_all(folder.as_os_str().as_bytes())?;
+        fs::rename(half, &file)?;
+        Ok(Some(Self { file, lock }))
+    }
+}
+
+/// The ending of a note that is being written.
+const HALF: &str = "half";
 
 fn same(open: &File, path: &Path) -> bool {
     let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
@@ -146,40 +181,31 @@ fn sweep_all(home: &Path) -> io::Result<usize> {
         let Some(random) = name.to_str().and_then(|name| name.strip_prefix(POINTER)) else {
             continue;
         };
-        if let Some(random) = random.strip_suffix(".half") {
-            // A kill between writing and renaming. Whoever is there at this moment writes it again.
-            if random.len() == 16 && age_is_over_a_minute(&entry) {
-                let _ = fs::remove_file(entry.path());
-            }
+        let lock = match File::open(entry.path()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            lock => lock?,
+        };
+        if lock.try_lock().is_err() || !same(&lock, &entry.path()) {
             continue;
         }
         let folder = PathBuf::from(std::ffi::OsString::from_vec(fs::read(entry.path())?));
-        // It points to nothing but a folder with the same random name.
+        // It points to nothing but a folder with the same random name; while it is written, to nothing yet.
         let meant = folder.is_absolute()
             && folder.file_name().and_then(|name| name.to_str()) == Some(&format!("{PREFIX}{random}"));
-        match meant.then(|| remove_dead(&folder)) {
-            Some(Ok(Swept::Alive)) => {}
-            Some(Ok(swept)) => {
-                removed += usize::from(swept == Swept::Removed);
-                // Its maker may be between the note and the folder.
-                if swept == Swept::Removed || age_is_over_a_minute(&entry) {
-                    let _ = fs::remove_file(entry.path());
-                }
+        let gone = match meant.then(|| remove_dead(&folder)) {
+            Some(Ok(Swept::Removed)) => {
+                removed += 1;
+                true
             }
+            Some(Ok(Swept::Absent)) | None => true,
             // A disk that is not mounted now may be the next time.
-            Some(Err(_)) => {}
-            None => {
-                let _ = fs::remove_file(entry.path());
-            }
+            Some(Ok(Swept::Alive) | Err(_)) => false,
+        };
+        if gone {
+            let _ = fs::remove_file(entry.path());
         }
     }
     Ok(removed)
-}
-
-fn age_is_over_a_minute(entry: &fs::DirEntry) -> bool {
-    let modified = entry.metadata().and_then(|metadata| metadata.modified());
-    let modified = modified.ok().and_then(|time| jiff::Timestamp::try_from(time).ok());
-    modified.is_some_and(|time| crate::clock::now().duration_since(time).as_secs() > 60)
 }
 
 fn entries(folder: &Path) -> io::Result<Vec<fs::DirEntry>> {
@@ -270,8 +296,10 @@ mod tests {
 
     /// What a kill leaves: the lock goes with the process, the folder stays.
     fn killed(scratch: Scratch) {
-        let unlocked = scratch._lock.try_clone().unwrap();
-        unlocked.unlock().unwrap();
+        scratch.lock.unlock().unwrap();
+        if let Some(pointer) = &scratch.pointer {
+            pointer.lock.unlock().unwrap();
+        }
         std::mem::forget(scratch);
     }
 
@@ -322,9 +350,11 @@ mod tests {
         fs::create_dir(home.path().join(".opsctl-drill-notes")).unwrap();
         let pointer = home.path().join(format!("{POINTER}00000000000000aa"));
         fs::write(&pointer, precious.path().as_os_str().as_encoded_bytes()).unwrap();
+        fs::write(pointer.with_extension(HALF), "/half a pa").unwrap();
         assert_eq!(Scratch::sweep(home.path()).unwrap(), 0);
         assert!(precious.path().join("file").exists());
         assert!(home.path().join(".opsctl-drill-notes").exists());
         assert!(!pointer.exists(), "it points to nothing that a drill makes");
+        assert!(!pointer.with_extension(HALF).exists(), "nobody finishes it");
     }
 }

@@ -229,7 +229,7 @@ fn growth(whole: &[&SnapshotRecord]) -> Option<f64> {
         Some((record.snapshot.time, bytes))
     });
     let (began, first) = sizes.next()?;
-    let (ended, last) = sizes.last()?;
+    let (ended, last) = sizes.next_back()?;
     let days = ended.duration_since(began).as_secs_f64() / 86_400.0;
     // Minutes say nothing about days.
     (days > 1.0 / 24.0).then(|| (last as f64 - first as f64) / days)

@@ -10,7 +10,7 @@ use clap::Subcommand;
 use crate::context::Context;
 use crate::error::Outcome;
 
-/// What would be lost, how long coming back takes, how to come back
+/// Tell what would be lost, and how to come back
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]

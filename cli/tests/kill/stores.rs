@@ -140,7 +140,7 @@ fn drill_restore() {
     sandbox.run(&["backup", "files"]).ended(0);
     let scratch = sandbox.path(".opsctl/scratch");
     let elsewhere = sandbox.path("elsewhere");
-    let left = |folder: &Path| fs::read_dir(folder).map_or(0, |entries| entries.count());
+    let left = |folder: &Path| fs::read_dir(folder).map_or(0, Iterator::count);
     let whole = measured(|| drop(sandbox.run(&["drill", "restore", "files"]).ended(0)));
     let (mut ended, mut swept) = (0, 0);
     for kill in 0..kills() {
@@ -148,8 +148,17 @@ fn drill_restore() {
         if kill % 2 == 1 {
             command.extend(["--scratch", "elsewhere"]);
         }
-        let instant = dice.between(Duration::ZERO, whole.mul_f64(1.2));
-        ended += u64::from(kill_after(&mut spawn(sandbox.command(&command)), instant));
+        let mut child = spawn(sandbox.command(&command));
+        let instant = if kill % 4 < 2 {
+            // Most of the time goes into opening the repository; this one is to die while it restores.
+            while left(&scratch) + left(&elsewhere) == 0 && child.try_wait().expect("our own child").is_none() {
+                std::thread::yield_now();
+            }
+            dice.between(Duration::ZERO, whole.mul_f64(0.1))
+        } else {
+            dice.between(Duration::ZERO, whole.mul_f64(1.2))
+        };
+        ended += u64::from(kill_after(&mut child, instant));
         swept += u64::from(left(&scratch) + left(&elsewhere) > 0);
         // The next one begins elsewhere or here, sweeps both, and proves.
         sandbox.run(&["drill", "restore", "files"]).ended(0);
@@ -160,6 +169,10 @@ fn drill_restore() {
     println!(
         "drill_restore: {ended} of {} had ended before the kill, {swept} left a folder",
         kills()
+    );
+    assert!(
+        swept > 0 || kills() < 4,
+        "no kill came while there was something to sweep"
     );
     assert!(content(&sandbox.path("data/uploads")) == original);
     sandbox.run(&["repository", "check", "--read-data"]).ended(0);

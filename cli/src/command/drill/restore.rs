@@ -177,24 +177,22 @@ async fn plan(
                 .out
                 .warn(format!("snapshot file {id} is {damage}, whatever it was of"));
         }
-        match proof::at_or_before(&list.snapshots, moment) {
-            Some(record) => (record.clone(), moment),
-            None => {
-                let cause = match (list.snapshots.first(), args.at) {
-                    (Some(first), Some(at)) => format!(
-                        "the first snapshot of it, of {}, is later than {at}",
-                        first.snapshot.time
-                    ),
-                    _ => format!(
-                        "there is no snapshot of it from environment `{}`",
-                        config.environment.name
-                    ),
-                };
-                return Err(Failure::usage("unknown_snapshot", what)
-                    .cause(cause)
-                    .help(format!("opsctl backup {}", store.name)));
-            }
-        }
+        let Some(record) = proof::at_or_before(&list.snapshots, moment) else {
+            let cause = match (list.snapshots.first(), args.at) {
+                (Some(first), Some(at)) => {
+                    let first = first.snapshot.time;
+                    format!("the first snapshot of it, of {first}, is later than {at}")
+                }
+                _ => format!(
+                    "there is no snapshot of it from environment `{}`",
+                    config.environment.name
+                ),
+            };
+            return Err(Failure::usage("unknown_snapshot", what)
+                .cause(cause)
+                .help(format!("opsctl backup {}", store.name)));
+        };
+        (record.clone(), moment)
     };
     let needed_bytes = proof::needed_bytes(engine, &record).await.map_err(failed)?;
     let home = config.state().join("scratch");

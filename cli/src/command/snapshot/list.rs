@@ -97,7 +97,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
                         told.proved
                             .map(|at| at.strftime("%Y-%m-%d %H:%M:%SZ").to_string())
                             .unwrap_or_default(),
-                        Some(Style::Done),
+                        told.proved.map(|_| Style::Done),
                     ),
                     (told.paths.join(" "), Some(Style::Faint)),
                 ]);

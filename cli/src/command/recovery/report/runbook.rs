@@ -36,6 +36,7 @@ pub(super) fn document(known: &Known) -> Vec<Block> {
         blocks.extend(measured(store));
         blocks.extend(runbook(known, store));
     }
+    blocks.retain(|block| !matches!(block, Block::List(items) if items.is_empty()));
     if !known.damaged.is_empty() {
         blocks.push(Block::Section("Damaged".to_owned()));
         blocks.push(Block::Text(
@@ -230,7 +231,7 @@ fn premises(known: &Known, store: &Store) -> Vec<String> {
             SecretSource::Kubernetes(name) => format!("in the Kubernetes Secret {name}"),
         }
     ));
-    lines.push(format!("needed here: {}, as it was written", config.file.display()));
+    lines.push(format!("configuration: {}", config.file.display()));
     lines
 }
 
