@@ -107,8 +107,8 @@ pub async fn copy(
     progress: &dyn Progress,
     cancel: &CancellationToken,
 ) -> Result<Report, Error> {
-    let plan = plan(from, to, selection, progress, cancel).await?;
-    apply(from, to, plan, progress, cancel).await
+    let plan = Box::pin(plan(from, to, selection, progress, cancel)).await?;
+    Box::pin(apply(from, to, plan, progress, cancel)).await
 }
 
 /// Finds out what has to be sent. Reads every directory of the snapshots that are not there yet, and changes nothing.
@@ -119,7 +119,8 @@ pub async fn plan(
     progress: &dyn Progress,
     cancel: &CancellationToken,
 ) -> Result<Plan, Error> {
-    let work = Lock::while_reading(to, cancel, planned(from, to, selection, progress));
+    let work = Box::pin(planned(from, to, selection, progress));
+    let work = Box::pin(Lock::while_reading(to, cancel, work));
     Lock::while_reading(from, cancel, work).await
 }
 
@@ -180,7 +181,7 @@ pub async fn apply(
 ) -> Result<Report, Error> {
     let work = async {
         let lock = Lock::acquire(to, LockMode::Shared, clock::now()).await?;
-        let outcome = applied(from, to, plan, &lock, progress, cancel).await;
+        let outcome = Box::pin(applied(from, to, plan, &lock, progress, cancel)).await;
         lock.release().await;
         outcome
     };

@@ -218,15 +218,11 @@ pub async fn plan(
     progress: &dyn Progress,
     cancel: &CancellationToken,
 ) -> Result<Plan, Error> {
-    let work = async {
-        match second {
-            Some(second) => {
-                let work = planned(repository, Some(second), options, progress);
-                Lock::while_reading(second, cancel, work).await
-            }
-            None => planned(repository, None, options, progress).await,
-        }
-    };
+    let work = Box::pin(planned(repository, second, options, progress));
+    if let Some(second) = second {
+        let work = Box::pin(Lock::while_reading(second, cancel, work));
+        return Lock::while_reading(repository, cancel, work).await;
+    }
     Lock::while_reading(repository, cancel, work).await
 }
 
@@ -288,7 +284,7 @@ async fn names_of_everything(repository: &Repository) -> Result<Id, Error> {
     let mut names = String::new();
     for kind in [FileKind::Index, FileKind::Pack, FileKind::Snapshot] {
         for (id, size) in repository.list(kind).await? {
-            names.push_str(&format!("{} {size} ", kind.key(&id)));
+            names.extend([kind.key(&id).as_str(), " ", &size.to_string(), " "]);
         }
     }
     Ok(Id::of(names.as_bytes()))

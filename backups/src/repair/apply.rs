@@ -30,27 +30,26 @@ pub async fn apply(
     progress: &dyn Progress,
     cancel: &CancellationToken,
 ) -> Result<Report, Error> {
-    let work = async {
+    let work = Box::pin(async {
         let lock = Lock::acquire(repository, LockMode::Exclusive, clock::now()).await?;
-        let outcome = Work {
+        let work = Work {
             repository,
             lock: &lock,
             progress,
             cancel,
             report: Report::default(),
-        }
-        .all(second, plan)
-        .await;
+        };
+        let outcome = Box::pin(work.all(second, plan)).await;
         lock.release().await;
         outcome
-    };
-    match second {
-        Some(second) => Lock::while_reading(second, cancel, work).await,
-        None => tokio::select! {
-            biased;
-            () = cancel.cancelled() => Err(Error::Cancelled),
-            outcome = work => outcome,
-        },
+    });
+    if let Some(second) = second {
+        return Lock::while_reading(second, cancel, work).await;
+    }
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => Err(Error::Cancelled),
+        outcome = work => outcome,
     }
 }
 

@@ -49,12 +49,15 @@ pub(super) enum Verdict {
     Gone(Damage),
 }
 
+/// What a directory holds: as we understand it, and as it is.
+type Entry = (Node, Value);
+
 /// A directory that is being looked at.
 struct Frame {
     id: Id,
     path: PathBuf,
     /// Entries still to be looked at, the next one last.
-    open: Vec<(Node, Value)>,
+    open: Vec<Entry>,
     /// Entries that stay.
     kept: Vec<Value>,
     raw: Map<String, Value>,
@@ -230,7 +233,7 @@ impl<'a> Surgeon<'a> {
 
 /// A directory twice: as we understand it, and as it is, so that nothing that we do not know gets lost. Entries are in
 /// reverse order.
-fn parse(json: &[u8]) -> Option<(Map<String, Value>, Vec<(Node, Value)>)> {
+fn parse(json: &[u8]) -> Option<(Map<String, Value>, Vec<Entry>)> {
     let tree: Tree = serde_json::from_slice(json).ok()?;
     let mut raw: Map<String, Value> = serde_json::from_slice(json).ok()?;
     let entries = match raw.remove("nodes")? {

@@ -392,7 +392,10 @@ async fn blobs_stored_twice_are_no_damage() {
 }
 
 /// A source whose directories are not what they should be.
-struct Odd(fn(&mut Vec<Node>, Id));
+struct Odd(Make);
+
+/// Adds to a directory, which has one good file, what is odd; the content of that file is there to be used.
+type Make = fn(&mut Vec<Node>, Id);
 
 #[async_trait]
 impl Source for Odd {
@@ -438,7 +441,7 @@ fn folder(name: &str, subtree: Option<Id>) -> Node {
 #[tokio::test(flavor = "multi_thread")]
 async fn in_every_kind_of_malformed_directory_restic_and_we_agree() {
     let restic = Restic::find("in_every_kind_of_malformed_directory_restic_and_we_agree");
-    let kinds: [(&str, fn(&mut Vec<Node>, Id), Expect); 9] = [
+    let kinds: [(&str, Make, Expect); 9] = [
         ("nothing odd", |_, _| {}, Expect::Sound),
         (
             "a directory without a list",

@@ -177,7 +177,7 @@ struct Document {
     damaged_packs: Vec<Pack>,
     rescued_blobs: u64,
     fetched_blobs: u64,
-    snapshots: Vec<Snapshot>,
+    snapshots: Vec<Cut>,
     unreadable_snapshots: Vec<Unreadable>,
     read_bytes: u64,
     /// What was done; nothing on a dry run.
@@ -200,7 +200,7 @@ struct Pack {
 }
 
 #[derive(Debug, Serialize)]
-struct Snapshot {
+struct Cut {
     snapshot: String,
     rewritten: bool,
     removed: bool,
@@ -283,7 +283,7 @@ impl Document {
                 .collect(),
             rescued_blobs: plan.rescued,
             fetched_blobs: plan.fetched,
-            snapshots: plan.snapshots.iter().map(snapshot).collect(),
+            snapshots: plan.snapshots.iter().map(cut).collect(),
             unreadable_snapshots: plan
                 .unreadable_snapshots
                 .iter()
@@ -430,13 +430,13 @@ fn short(id: &str) -> &str {
     &id[..8.min(id.len())]
 }
 
-fn snapshot(snapshot: &repair::DamagedSnapshot) -> Snapshot {
+fn cut(snapshot: &repair::DamagedSnapshot) -> Cut {
     let lost = |item: &repair::LostItem| Lost {
         path: item.path.display().to_string(),
         directory: item.directory,
         reason: item.reason.clone(),
     };
-    Snapshot {
+    Cut {
         snapshot: snapshot.id.to_string(),
         rewritten: snapshot.rewritten,
         removed: snapshot.removed,
