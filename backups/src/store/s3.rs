@@ -52,8 +52,6 @@ struct Shared {
     policy: Policy,
     /// The service keeps `If-None-Match`.
     conditional: AtomicBool,
-    /// The bucket takes nothing without a checksum, as those with object lock do.
-    checksums: AtomicBool,
 }
 
 impl S3Store {
@@ -70,7 +68,6 @@ impl S3Store {
             clients: Clients::new(&options),
             policy: Policy::new(&options.patience),
             conditional: AtomicBool::new(true),
-            checksums: AtomicBool::new(options.checksums == Checksums::Always),
             options,
         };
         Self {
@@ -113,7 +110,7 @@ impl S3Store {
 
     /// Algorithm of a checksum, if one is wanted.
     fn checksum(&self) -> Option<ChecksumAlgorithm> {
-        let wanted = self.shared.checksums.load(Ordering::Relaxed);
+        let wanted = self.shared.clients.with_checksums();
         wanted.then_some(ChecksumAlgorithm::Crc32)
     }
 
@@ -131,7 +128,8 @@ impl S3Store {
                 );
                 true
             }
-            Kind::ChecksumNeeded => !self.shared.checksums.swap(true, Ordering::Relaxed),
+            // As buckets with object lock do.
+            Kind::ChecksumNeeded => self.shared.clients.want_checksums(),
             _ => false,
         }
     }

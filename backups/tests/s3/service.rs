@@ -43,7 +43,7 @@ impl Service {
 
     pub async fn without_bucket(test: &str) -> Option<Self> {
         let server = Server::start(MinIo::default(), test).await?;
-        let proxy = FaultProxy::start(server.address("s3")).await.expect("a proxy");
+        let proxy = FaultProxy::start(server.address("s3")).expect("a proxy");
         Some(Self { server, proxy })
     }
 

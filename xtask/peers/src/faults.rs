@@ -143,7 +143,10 @@ impl FaultProxy {
     ///
     /// # Errors
     /// When no port can be had.
-    pub async fn start(upstream: SocketAddr) -> io::Result<Self> {
+    ///
+    /// # Panics
+    /// Outside of a runtime of tokio.
+    pub fn start(upstream: SocketAddr) -> io::Result<Self> {
         let socket = TcpSocket::new_v4()?;
         // Else the kernel takes megabytes at once, and a limit is one in name only.
         socket.set_recv_buffer_size(128 * 1024)?;

@@ -266,7 +266,7 @@ impl Policy {
                     clients.forget(failed.generation).await;
                 }
                 // The breaker opened after one attempt or another of ours.
-                Err(Error::Inner(failed)) if failed.leaves_doubt() && self.is_kept_back(pipeline) => last = failed,
+                Err(Error::Inner(failed)) if failed.leaves_doubt() && is_kept_back(pipeline) => last = failed,
                 Err(Error::Inner(failed)) => return Err(failed),
                 Err(Error::Rejected(rejected)) if begun.elapsed() < self.patience.closed => {
                     sleep(rejected.retry_after.unwrap_or(Duration::from_secs(1))).await;
@@ -275,10 +275,10 @@ impl Policy {
             }
         }
     }
+}
 
-    fn is_kept_back(&self, pipeline: &Pipeline) -> bool {
-        pipeline
-            .breaker()
-            .is_some_and(|breaker| breaker.state() == resilience::State::Open)
-    }
+/// Whether the breaker lets nothing through.
+fn is_kept_back(pipeline: &Pipeline) -> bool {
+    let breaker = pipeline.breaker();
+    breaker.is_some_and(|breaker| breaker.state() == resilience::State::Open)
 }

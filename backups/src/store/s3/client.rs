@@ -3,6 +3,7 @@
 //! A connection belongs to the runtime that made it, and a lock is also given back from a runtime of its own while the
 //! first one stands still; so each runtime has connections of its own.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_s3::Client;
@@ -19,6 +20,7 @@ use tokio::sync::Mutex;
 
 use super::failure::{Failed, Kind, chain};
 use super::options::{Checksums, Credentials, S3Options};
+use crate::clock;
 
 /// Credentials that end sooner are fetched again before they are used.
 const NEARLY_EXPIRED: Duration = Duration::from_mins(2);
@@ -35,11 +37,15 @@ pub(super) struct Link {
     pub(super) generation: u64,
     /// Nobody on the way can change what is sent.
     pub(super) encrypted: bool,
+    /// It sends checksums.
+    checksums: bool,
 }
 
 /// Makes clients and keeps them.
 pub(super) struct Clients {
     options: S3Options,
+    /// Checksums are sent: they were asked for, by us or by the service.
+    checksums: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -57,29 +63,43 @@ impl Clients {
     pub(super) fn new(options: &S3Options) -> Self {
         Self {
             options: options.clone(),
+            checksums: AtomicBool::new(options.checksums == Checksums::Always),
             state: Mutex::default(),
         }
+    }
+
+    /// Sends checksums from now on. Whether that is something new.
+    pub(super) fn want_checksums(&self) -> bool {
+        !self.checksums.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether checksums are sent.
+    pub(super) fn with_checksums(&self) -> bool {
+        self.checksums.load(Ordering::Relaxed)
     }
 
     /// The client of this runtime.
     pub(super) async fn link(&self) -> Result<Link, Failed> {
         let runtime = Handle::current().id();
         let mut state = self.state.lock().await;
-        let soon = SystemTime::now() + NEARLY_EXPIRED;
+        let soon = SystemTime::from(clock::now()) + NEARLY_EXPIRED;
         let expiry = state.credentials.as_ref().and_then(Signed::expiry);
         if expiry.is_some_and(|expiry| expiry < soon) {
             state.drop_credentials();
         }
-        if let Some((_, link)) = state.clients.iter().find(|(id, _)| *id == runtime) {
+        let checksums = self.with_checksums();
+        let fits = |(id, link): &&(tokio::runtime::Id, Link)| *id == runtime && link.checksums == checksums;
+        if let Some((_, link)) = state.clients.iter().find(fits) {
             return Ok(link.clone());
         }
         let http = self.connections(&mut state, runtime)?;
         let region = self.region(&mut state, &http).await;
         let credentials = self.credentials(&mut state, &http).await?;
         let link = Link {
-            client: self.client(http, region, credentials),
+            client: self.client(http, region, credentials, checksums),
             generation: state.generation,
             encrypted: !self.is_plain(),
+            checksums,
         };
         state.clients.push((runtime, link.clone()));
         Ok(link)
@@ -173,17 +193,16 @@ impl Clients {
         Ok(state.credentials.insert(credentials).clone())
     }
 
-    fn client(&self, http: SharedHttpClient, region: Region, credentials: Signed) -> Client {
+    fn client(&self, http: SharedHttpClient, region: Region, credentials: Signed, checksums: bool) -> Client {
         let options = &self.options;
-        let (calculation, validation) = match options.checksums {
-            Checksums::WhenRequired => (
-                RequestChecksumCalculation::WhenRequired,
-                ResponseChecksumValidation::WhenRequired,
-            ),
-            Checksums::Always => (
-                RequestChecksumCalculation::WhenSupported,
-                ResponseChecksumValidation::WhenSupported,
-            ),
+        let calculation = if checksums {
+            RequestChecksumCalculation::WhenSupported
+        } else {
+            RequestChecksumCalculation::WhenRequired
+        };
+        let validation = match options.checksums {
+            Checksums::WhenRequired => ResponseChecksumValidation::WhenRequired,
+            Checksums::Always => ResponseChecksumValidation::WhenSupported,
         };
         let timeouts = TimeoutConfig::builder().connect_timeout(options.patience.connect);
         let mut config = aws_sdk_s3::Config::builder()

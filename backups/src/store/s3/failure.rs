@@ -165,8 +165,6 @@ fn kind_of(code: &str, message: &str, status: u16) -> Kind {
         "NoSuchBucket" => Kind::NoBucket,
         "NoSuchUpload" => Kind::NoUpload,
         "PreconditionFailed" => Kind::Exists,
-        // Two conditional writes at one time: which of them was first shows when it is asked again.
-        "ConditionalRequestConflict" | "OperationAborted" => Kind::Passing,
         "AccessDenied" | "AllAccessDisabled" | "AccountProblem" | "MethodNotAllowed" => Kind::Denied,
         "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" => Kind::Expired,
         "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidToken" | "InvalidSecurity" | "NotSignedUp" => {
@@ -185,8 +183,11 @@ fn kind_of(code: &str, message: &str, status: u16) -> Kind {
         | "RequestLimitExceeded"
         | "BandwidthLimitExceeded"
         | "TooManyRequests" => Kind::Busy,
-        // The latter were changed on the way: sent again they are as they were.
-        "InternalError"
+        // Some were changed on the way, and sent again they are as they were. Of two conditional writes at one time it
+        // shows which was first when it is asked again.
+        "ConditionalRequestConflict"
+        | "OperationAborted"
+        | "InternalError"
         | "RequestTimeout"
         | "BadDigest"
         | "IncompleteBody"
@@ -199,14 +200,13 @@ fn kind_of(code: &str, message: &str, status: u16) -> Kind {
             401 => Kind::Credentials,
             403 => Kind::Denied,
             404 => Kind::NotFound,
-            408 | 500 | 502 | 504 => Kind::Passing,
+            // Those above 504 are Cloudflare's, for a service behind it that does not answer.
+            408 | 500 | 502 | 504 | 520..=524 => Kind::Passing,
             412 => Kind::Exists,
             416 => Kind::BeyondEnd,
             429 | 503 => Kind::Busy,
             501 => Kind::NotImplemented,
             507 => Kind::Full,
-            // Cloudflare's for a service behind it that does not answer.
-            520..=524 => Kind::Passing,
             _ => Kind::Other,
         },
     }

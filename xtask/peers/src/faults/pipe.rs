@@ -246,11 +246,11 @@ impl Exchange {
     async fn answer(&mut self, answer: &Answer, method: &str) -> io::Result<()> {
         let mut text = format!("HTTP/1.1 {} -\r\n", answer.status);
         for (name, value) in &answer.headers {
-            text.push_str(&format!("{name}: {value}\r\n"));
+            text.extend([name.as_str(), ": ", value.as_str(), "\r\n"]);
         }
         // The answer to HEAD tells the length of a body that it does not have.
         if !answer.headers.iter().any(|(name, _)| name == "content-length") {
-            text.push_str(&format!("content-length: {}\r\n", answer.body.len()));
+            text.extend(["content-length: ", &answer.body.len().to_string(), "\r\n"]);
         }
         text.push_str("\r\n");
         let mut bytes = text.into_bytes();
