@@ -309,7 +309,7 @@ impl Plan {
 }
 
 /// Never through a symbolic link.
-const NO_FOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
+const NO_FOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
 
 fn write(database: &File, set: &Set) -> io::Result<()> {
     let size = u64::from(set.header.page_size);
