@@ -10,7 +10,7 @@ use crate::clock;
 use crate::error::Error;
 use crate::progress::{Phase, Progress};
 use crate::repo::layout::FileKind;
-use crate::repo::{Id, Lock, LockMode, Repository, Snapshot, Summary, Writer, host};
+use crate::repo::{Id, Lock, LockMode, PARTIAL_TAG, Repository, Snapshot, Summary, Writer, host};
 use crate::snapshots::{self, SnapshotFilter, SnapshotRecord};
 use crate::source::{Skipped, Source};
 
@@ -40,9 +40,6 @@ pub enum Parent {
     /// This one.
     Snapshot(Id),
 }
-
-/// The label of a snapshot from which something is missing because it could not be read.
-pub const PARTIAL_TAG: &str = "partial";
 
 /// What was saved.
 #[derive(Debug, Clone)]
@@ -160,7 +157,6 @@ async fn store(
         original: None,
         program_version: Some(concat!("opsctl ", env!("CARGO_PKG_VERSION")).to_owned()),
         summary: Some(summary),
-        partial: !written.skipped.is_empty(),
     };
     Ok(Stored {
         snapshot,

@@ -100,6 +100,9 @@ pub enum Problem {
     /// A pack that no index names.
     #[error("not in any index")]
     Orphan,
+    /// A pack that nothing needed at the last prune; one that comes after its grace deletes it.
+    #[error("to be deleted by a later prune")]
+    ToBeDeleted,
     /// Several indexes name the pack.
     #[error("in several indexes")]
     InSeveralIndexes,

@@ -82,7 +82,7 @@ pub async fn plan(repository: &Repository, options: &ForgetOptions) -> Result<Fo
                     tags: snapshot.tags.clone(),
                     host: snapshot.hostname.clone(),
                     paths: snapshot.paths.clone(),
-                    is_whole: !snapshot.partial,
+                    is_whole: !snapshot.is_partial(),
                     is_proved: options.proved.contains(&id),
                 },
                 snapshot,

@@ -33,12 +33,12 @@ mod threads;
 mod transfer;
 
 pub use attributes::{Namespace, Namespaces};
-pub use backup::{BackupOptions, BackupReport, PARTIAL_TAG, Parent, backup};
+pub use backup::{BackupOptions, BackupReport, Parent, backup};
 pub use check::{CheckOptions, CheckReport, Finding, Problem, ReadData, Severity, check};
 pub use clock::now;
 pub use error::{Damage, Error, LockHolder, Object, TreeName};
 pub use progress::{Phase, Progress, Silent};
-pub use repo::{Id, InitOptions, Repository};
+pub use repo::{Id, InitOptions, PARTIAL_TAG, Repository};
 pub use restore::{DamagedFile, RestoreOptions, RestoreReport, restore};
 pub use snapshots::{SnapshotFilter, SnapshotList, SnapshotRecord};
 pub use store::{Store, StoreError};

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::error::{Damage, Error, Object};
+use crate::pitr;
 use crate::progress::{Phase, Progress};
 use crate::repo::layout::FileKind;
 use crate::repo::{Id, Lock, LockMode, Repository};
@@ -117,6 +118,10 @@ pub struct PruneReport {
     pub new_packs: Amount,
     /// Packs that could not be stored anew because they are damaged: they stay.
     pub damaged: Vec<Id>,
+    /// Objects that were deleted of what was shipped after snapshots that are gone.
+    pub changes: u64,
+    /// Unfinished uploads that were taken out of the store.
+    pub uploads: u64,
 }
 
 /// What a prune would do. Takes a lock for reading, so that backups go on beside it.
@@ -188,7 +193,13 @@ impl PrunePlan {
             looked,
         } = self;
         let applied = async {
-            let applied = rewrite::apply(&repository, &lock, looked, progress).await;
+            let applied = async {
+                let mut report = rewrite::apply(&repository, &lock, looked, progress).await?;
+                report.changes = pitr::sqlite::sweep(&repository).await?;
+                report.uploads = repository.store().sweep(UNFINISHED).await?;
+                Ok(report)
+            };
+            let applied = applied.await;
             lock.release().await;
             applied
         };
@@ -199,6 +210,9 @@ impl PrunePlan {
         }
     }
 }
+
+/// What was not finished after this long never will be.
+const UNFINISHED: SignedDuration = SignedDuration::from_hours(24);
 
 /// Clocks that differ by more than this are not trusted with what is deleted for its age.
 const MAX_SKEW: SignedDuration = SignedDuration::from_mins(5);

@@ -35,7 +35,7 @@ pub use lock::{FoundLock, Lock, LockMode, LockState, locks, remove_locks};
 pub use pack::BlobKind;
 pub use reader::Reader;
 pub(crate) use sealer::PACK_SIZE;
-pub use snapshot::{Snapshot, Summary};
+pub use snapshot::{PARTIAL_TAG, Snapshot, Summary};
 pub use tree::{ExtendedAttribute, Node, NodeKind, Tree};
 pub(crate) use writer::ZEROS;
 pub use writer::{Content, ReadFailure, Writer};

@@ -20,6 +20,8 @@ pub(super) struct Catalogue {
     pub(super) indexed: HashMap<Id, Vec<PackedBlob>>,
     /// From the store: each pack's size.
     pub(super) present: HashMap<Id, u64>,
+    /// From the indexes: packs that a prune will delete.
+    marked: HashSet<Id>,
     reader: Reader,
 }
 
@@ -42,6 +44,7 @@ pub(super) async fn keys(repository: &Repository, report: &mut CheckReport) -> R
 pub(super) async fn indexes(repository: &Repository, report: &mut CheckReport) -> Result<Catalogue, Error> {
     let mut index = Index::default();
     let mut indexed: HashMap<Id, Vec<PackedBlob>> = HashMap::new();
+    let mut marked = HashSet::new();
     let files = repository.list(FileKind::Index).await?;
     let mut loading = stream::iter(files)
         .map(|(id, _)| async move { (id, repository.load_index_file(&id).await) })
@@ -63,6 +66,7 @@ pub(super) async fn indexes(repository: &Repository, report: &mut CheckReport) -
             }
             known.extend(pack.blobs());
         }
+        marked.extend(file.packs_to_delete.iter().map(|pack| pack.id));
     }
     for blobs in indexed.values_mut() {
         blobs.sort_unstable_by_key(|blob| (blob.offset, blob.kind, blob.id, blob.length, blob.uncompressed));
@@ -72,6 +76,7 @@ pub(super) async fn indexes(repository: &Repository, report: &mut CheckReport) -
     Ok(Catalogue {
         indexed,
         present,
+        marked,
         reader: repository.reader_with(index),
     })
 }
@@ -94,7 +99,12 @@ pub(super) fn packs(catalogue: &Catalogue, report: &mut CheckReport) {
         .keys()
         .filter(|id| !catalogue.indexed.contains_key(id))
     {
-        report.add(Severity::Note, Object::Pack(*id), Problem::Orphan);
+        let problem = if catalogue.marked.contains(id) {
+            Problem::ToBeDeleted
+        } else {
+            Problem::Orphan
+        };
+        report.add(Severity::Note, Object::Pack(*id), problem);
     }
 }
 

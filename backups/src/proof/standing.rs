@@ -5,7 +5,6 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::record::{Objectives, Outcome, Proof, Verdict};
-use crate::backup::PARTIAL_TAG;
 use crate::repo::Id;
 use crate::snapshots::SnapshotRecord;
 
@@ -95,7 +94,7 @@ impl Standing {
     /// From all snapshots and drills of one datastore, each oldest first.
     pub fn of(snapshots: &[SnapshotRecord], drills: &[&Proof], objectives: Objectives, now: Timestamp) -> Self {
         let age = |then: Timestamp| now.duration_since(then).as_secs_f64().max(0.0);
-        let whole: Vec<&SnapshotRecord> = snapshots.iter().filter(|record| !is_partial(record)).collect();
+        let whole: Vec<&SnapshotRecord> = snapshots.iter().filter(|record| !record.snapshot.is_partial()).collect();
         let last_whole_backup = whole.last().map(|record| record.snapshot.time);
         let drill = |proof: &Proof| LastDrill {
             snapshot: proof.snapshot,
@@ -112,7 +111,7 @@ impl Standing {
                 snapshot: record.id,
                 time: record.snapshot.time,
                 age_seconds: age(record.snapshot.time),
-                partial: is_partial(record),
+                partial: record.snapshot.is_partial(),
                 bytes: record
                     .snapshot
                     .summary
@@ -218,10 +217,6 @@ impl Standing {
     }
 }
 
-fn is_partial(record: &SnapshotRecord) -> bool {
-    record.snapshot.tags.iter().any(|tag| tag == PARTIAL_TAG)
-}
-
 /// From the first to the last of the latest snapshots that say how large they are.
 fn growth(whole: &[&SnapshotRecord]) -> Option<f64> {
     let mut sizes = whole[whole.len().saturating_sub(LAST)..].iter().filter_map(|record| {
@@ -250,7 +245,7 @@ mod tests {
 
     use super::super::record::{Phases, RpoBasis, SCHEMA};
     use super::*;
-    use crate::repo::{Snapshot, Summary};
+    use crate::repo::{PARTIAL_TAG, Snapshot, Summary};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()

@@ -267,7 +267,6 @@ impl World {
             original: None,
             program_version: Some("test".to_owned()),
             summary: Some(Summary::default()),
-            partial: false,
         };
         serde_json::to_vec(&snapshot).unwrap()
     }

@@ -53,10 +53,17 @@ pub struct Snapshot {
     /// What the backup found and stored; written by restic since 0.17.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<Summary>,
-    /// Ours alone: something could not be read and is missing.
-    #[serde(rename = "opsctl_partial", default, skip_serializing_if = "std::ops::Not::not")]
-    pub partial: bool,
 }
+
+impl Snapshot {
+    /// Something could not be read and is missing: a tag says so, for people and other programs to see.
+    pub fn is_partial(&self) -> bool {
+        self.tags.iter().any(|tag| tag == PARTIAL_TAG)
+    }
+}
+
+/// The tag of snapshots that lack something.
+pub const PARTIAL_TAG: &str = "partial";
 
 /// Figures of one backup, with restic's names. Sizes are bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -141,6 +141,8 @@ pub(super) struct Document {
     unused_bytes: u64,
     replaced_index_files: u64,
     written: Told,
+    deleted_changes: u64,
+    aborted_uploads: u64,
     damaged: Vec<String>,
 }
 
@@ -177,6 +179,8 @@ impl Document {
             unused_bytes: figures.unused,
             replaced_index_files: figures.index_files,
             written: report.new_packs.into(),
+            deleted_changes: report.changes,
+            aborted_uploads: report.uploads,
             damaged: report.damaged.iter().map(ToString::to_string).collect(),
         }
     }
@@ -205,6 +209,14 @@ impl Document {
             if told.packs > 0 {
                 text.push_str(&format!("waiting: {} {why}, not yet old enough\n", packs(told)));
             }
+        }
+        if self.deleted_changes > 0 {
+            let objects = plural(self.deleted_changes, "object", "objects");
+            text.push_str(&format!("deleted: {objects} of changes after snapshots that are gone\n"));
+        }
+        if self.aborted_uploads > 0 {
+            let uploads = plural(self.aborted_uploads, "upload", "uploads");
+            text.push_str(&format!("aborted: {uploads} that were never finished\n"));
         }
         for damaged in &self.damaged {
             text.push_str(&format!(
