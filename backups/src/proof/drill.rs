@@ -13,6 +13,7 @@ use super::assertion::{Assertion, Canary, Subject};
 use super::judge;
 use super::record::{Check, Group, Objectives, Outcome, Phases, Proof, SCHEMA};
 use crate::error::Error;
+use crate::pitr;
 use crate::progress::Progress;
 use crate::repo::{NodeKind, Repository};
 use crate::restore::{RestoreOptions, RestoreReport, restore};
@@ -34,6 +35,8 @@ pub struct Terms {
     pub run: Option<String>,
     /// The moment that is to be recovered.
     pub moment: Timestamp,
+    /// The way on from the snapshot, where changes are shipped.
+    pub forward: Option<pitr::sqlite::Plan>,
     /// What is promised.
     pub objectives: Objectives,
     /// What a copy must be.
@@ -65,16 +68,20 @@ pub async fn needed_bytes(repository: &Repository, record: &SnapshotRecord) -> R
     Ok(files.fold(0, |sum, entry| sum.saturating_add(entry.node.size)))
 }
 
-/// Brings the data of `moment` back into `folder`. Today that is the snapshot alone: a source whose changes are kept
-/// between snapshots is rolled forward here, and `terms.moment` says how far.
+/// Brings the data back into `folder`: the snapshot, and what was shipped after it.
 async fn bring_back(
     repository: &Repository,
     record: &SnapshotRecord,
-    _terms: &Terms,
+    terms: &Terms,
     folder: &Path,
     progress: &dyn Progress,
     cancel: &CancellationToken,
 ) -> Result<RestoreReport, Error> {
+    if let Some(forward) = &terms.forward {
+        let name = Path::new(&terms.name);
+        let applied = forward.apply(repository, name, folder, false, progress, cancel);
+        return Ok(Box::pin(applied).await?.report);
+    }
     restore(
         repository,
         &record.id,
@@ -108,7 +115,7 @@ pub async fn rehearse(
     let bringing = Box::pin(bring_back(repository, record, terms, folder, progress, cancel));
     let report = match bringing.await {
         Ok(report) => report,
-        Err(damaged @ Error::Damaged { .. }) => {
+        Err(damaged @ (Error::Damaged { .. } | Error::Shipping(_))) => {
             checks.push(not_restored("everything", damaged.to_string()));
             RestoreReport::default()
         }
@@ -153,14 +160,18 @@ pub async fn rehearse(
         phases.assertions_seconds = nanoseconds(started.elapsed().as_secs_f64());
     }
 
+    let state = match &terms.forward {
+        Some(forward) => judge::State::Shipped(forward.reached),
+        None => judge::State::Snapshot(record.snapshot.time),
+    };
     let rto_seconds = came_back.then(|| nanoseconds(phases.total()));
     let loss = match (&terms.canary, came_back) {
         (Some(_), false) => judge::loss(
             terms.moment,
-            record.snapshot.time,
+            state,
             Some(Err("the data did not come back".to_owned())),
         ),
-        _ => judge::loss(terms.moment, record.snapshot.time, newest),
+        _ => judge::loss(terms.moment, state, newest),
     };
     let rpo_seconds = loss.seconds.filter(|_| came_back).map(nanoseconds);
     checks.extend(judge::objectives(

@@ -169,12 +169,21 @@ pub struct Loss {
     pub told: String,
 }
 
+/// What was brought back, and when the original was like that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// A snapshot.
+    Snapshot(Timestamp),
+    /// A snapshot and the changes that were shipped after it.
+    Shipped(Timestamp),
+}
+
 /// A row from so far beyond the moment is written as quickly as that after it; more is a clock that is wrong.
 const SKEW_SECONDS: f64 = 300.0;
 
 /// How much is lost when a snapshot is brought back after a disaster at `moment`. `newest` is the answer of the canary's
-/// query, or why there is none; without a canary the snapshot's own time counts.
-pub fn loss(moment: Timestamp, snapshot: Timestamp, newest: Option<Result<Value, String>>) -> Loss {
+/// query, or why there is none; without a canary the time of what was brought back counts.
+pub fn loss(moment: Timestamp, state: State, newest: Option<Result<Value, String>>) -> Loss {
     let known = |basis, what: &str, newest: Timestamp| {
         let seconds = moment.duration_since(newest).as_secs_f64();
         if seconds < -SKEW_SECONDS {
@@ -199,7 +208,10 @@ pub fn loss(moment: Timestamp, snapshot: Timestamp, newest: Option<Result<Value,
         told,
     };
     match newest {
-        None => known(RpoBasis::Snapshot, "the snapshot", snapshot),
+        None => match state {
+            State::Snapshot(time) => known(RpoBasis::Snapshot, "the snapshot", time),
+            State::Shipped(time) => known(RpoBasis::Shipped, "the state that was shipped", time),
+        },
         Some(Err(why)) => unknown(format!("the canary's query failed: {why}")),
         Some(Ok(Value::Nothing)) => unknown("the canary's query found no row".to_owned()),
         Some(Ok(value)) => match time_of(&value) {
@@ -335,7 +347,7 @@ mod tests {
             text in ".{0,40}",
         ) {
             for value in [Value::Integer(integer), Value::Real(real), Value::Text(text), Value::Bytes(3)] {
-                let lost = loss(at(moment), at(moment), Some(Ok(value)));
+                let lost = loss(at(moment), State::Snapshot(at(moment)), Some(Ok(value)));
                 prop_assert!(lost.seconds.is_none_or(|seconds| seconds.is_finite() && seconds >= 0.0));
             }
         }
@@ -403,9 +415,11 @@ mod tests {
 
     #[test]
     fn what_is_lost_is_told_by_the_row_else_by_the_snapshot() {
-        let lost = |newest| loss(at(1000), at(900), newest);
+        let lost = |newest| loss(at(1000), State::Snapshot(at(900)), newest);
         assert_eq!(lost(None).seconds, Some(100.0));
         assert_eq!(lost(None).basis, RpoBasis::Snapshot);
+        let shipped = loss(at(1000), State::Shipped(at(998)), None);
+        assert_eq!((shipped.seconds, shipped.basis), (Some(2.0), RpoBasis::Shipped));
         assert_eq!(lost(Some(Ok(Value::Integer(880)))).seconds, Some(120.0));
         // Written while the backup began: nothing is lost. Hours ahead: somebody's clock is wrong.
         assert_eq!(lost(Some(Ok(Value::Integer(1003)))).seconds, Some(0.0));

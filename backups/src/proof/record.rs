@@ -116,6 +116,8 @@ pub struct Objectives {
 pub enum RpoBasis {
     /// The time of the snapshot: no row was asked for.
     Snapshot,
+    /// The moment that shipped changes reach: no row was asked for.
+    Shipped,
     /// The newest row, by the canary's query.
     Canary,
 }

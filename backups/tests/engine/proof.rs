@@ -66,6 +66,7 @@ impl Place {
 
 fn terms(name: &str, record: &SnapshotRecord) -> Terms {
     Terms {
+        forward: None,
         datastore: "store".to_owned(),
         environment: "local".to_owned(),
         actor: "tester@here".to_owned(),

@@ -16,6 +16,7 @@ use crate::consent::ConsentArgs;
 use crate::context::Context;
 use crate::error::{self, Failure, Outcome};
 use crate::exit::Exit;
+use crate::moment::{self, Moment};
 use crate::repository;
 use crate::target;
 
@@ -32,8 +33,8 @@ pub(crate) struct Args {
     snapshot: String,
 
     /// The state of this moment, of a SQLite database whose changes are shipped: a time, or so long ago
-    #[arg(long, value_name = "TIME", value_parser = at::parse, conflicts_with_all = ["snapshot", "include", "exclude"])]
-    at: Option<at::Moment>,
+    #[arg(long, value_name = "TIME", value_parser = moment::parse, conflicts_with_all = ["snapshot", "include", "exclude"])]
+    at: Option<Moment>,
 
     /// With --at: take the state before it, however much older, where the state of the moment itself is not known
     #[arg(long, requires = "at", hide_short_help = true)]

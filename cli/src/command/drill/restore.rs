@@ -9,6 +9,7 @@ mod report;
 use std::path::PathBuf;
 
 use backups::Repository as Engine;
+use backups::pitr::sqlite::{self, RestoreTo, ShippingError};
 use backups::proof::{self, Proof, Scratch, Terms, Verdict};
 use backups::snapshots::{self, SnapshotFilter, SnapshotRecord};
 use jiff::Timestamp;
@@ -22,6 +23,7 @@ use crate::config::{self, Config, Datastore, DatastoreKind, PlatformKind};
 use crate::context::Context;
 use crate::error::{self, Failure, Outcome};
 use crate::exit::Exit;
+use crate::moment::{self, Moment};
 use crate::output::bytes;
 use crate::repository::{self, IfEmpty, Shown};
 use crate::{platform, retention, target};
@@ -38,9 +40,9 @@ pub(crate) struct Args {
     #[arg(value_name = "TARGET")]
     target: Option<String>,
 
-    /// Recover to this moment, such as 2026-03-14T02:30:00Z [default: now]
-    #[arg(long, value_name = "TIME", conflicts_with = "snapshot", value_parser = moment)]
-    at: Option<Timestamp>,
+    /// Recover to this moment: a time such as 2026-03-14T02:30:00Z, or "10m ago" [default: now]
+    #[arg(long, value_name = "TIME", conflicts_with = "snapshot", value_parser = moment::parse)]
+    at: Option<Moment>,
 
     /// Bring back this snapshot: id, or its first digits
     #[arg(long, value_name = "SNAPSHOT")]
@@ -86,16 +88,12 @@ fn help() -> String {
     )
 }
 
-fn moment(text: &str) -> Result<Timestamp, String> {
-    text.parse::<Timestamp>().map_err(|_| {
-        "expected a time with its zone, such as 2026-03-14T02:30:00Z or 2026-03-14T02:30:00+01:00".to_owned()
-    })
-}
-
 /// What will be brought back, and to when.
 struct Plan {
     record: SnapshotRecord,
     moment: Timestamp,
+    /// The way on from the snapshot, where changes are shipped.
+    forward: Option<sqlite::Plan>,
     needed_bytes: u64,
     home: PathBuf,
     parent: PathBuf,
@@ -126,6 +124,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
             actor,
             run: Some(run.clone()),
             moment: plan.moment,
+            forward: plan.forward.clone(),
             objectives: store.proof.objectives,
             assertions: store.proof.assertions.clone(),
             canary: store.proof.canary.clone(),
@@ -150,12 +149,13 @@ async fn plan(
     let what = format!("could not drill the restore of `{}`", store.name);
     let failed = |error| error::backups::failure(what.clone(), &error);
     let now = engine.store().time().await.map_err(|error| failed(error.into()))?;
-    if let Some(at) = args.at.filter(|at| *at > now) {
+    let at = args.at.map(|at| at.time(now));
+    if let Some(at) = at.filter(|at| *at > now) {
         return Err(
             Failure::usage("usage", what).cause(format!("{at} has not come yet: it is {now} by the store's clock"))
         );
     }
-    let (record, moment) = if let Some(wanted) = args.snapshot.as_deref().filter(|wanted| *wanted != "latest") {
+    let (record, moment, forward) = if let Some(wanted) = args.snapshot.as_deref().filter(|wanted| *wanted != "latest") {
         let record = snapshots::find(engine, wanted, &SnapshotFilter::default())
             .await
             .map_err(failed)?;
@@ -166,9 +166,9 @@ async fn plan(
                 .help(format!("opsctl drill restore {other} --snapshot {}", record.id.short())));
         }
         let moment = record.snapshot.time;
-        (record, moment)
+        (record, moment, None)
     } else {
-        let moment = args.at.unwrap_or(now);
+        let moment = at.unwrap_or(now);
         let list = snapshots::list(engine, &repository::filter_of(config, store))
             .await
             .map_err(failed)?;
@@ -178,7 +178,7 @@ async fn plan(
                 .warn(format!("snapshot file {id} is {damage}, whatever it was of"));
         }
         let Some(record) = proof::at_or_before(&list.snapshots, moment) else {
-            let cause = match (list.snapshots.first(), args.at) {
+            let cause = match (list.snapshots.first(), at) {
                 (Some(first), Some(at)) => {
                     let first = first.snapshot.time;
                     format!("the first snapshot of it, of {first}, is later than {at}")
@@ -192,7 +192,10 @@ async fn plan(
                 .cause(cause)
                 .help(format!("opsctl backup {}", store.name)));
         };
-        (record.clone(), moment)
+        match forward(config, store, engine, record, moment).await? {
+            Some((record, forward)) => (record, moment, Some(forward)),
+            None => (record.clone(), moment, None),
+        }
     };
     let needed_bytes = proof::needed_bytes(engine, &record).await.map_err(failed)?;
     let home = config.state().join("scratch");
@@ -203,10 +206,39 @@ async fn plan(
     Ok(Plan {
         record,
         moment,
+        forward,
         needed_bytes,
         home,
         parent,
     })
+}
+
+/// How shipped changes lead closer to a moment than the latest snapshot before it, if they do.
+async fn forward(
+    config: &Config,
+    store: &Datastore,
+    engine: &Engine,
+    latest: &SnapshotRecord,
+    moment: Timestamp,
+) -> Result<Option<(SnapshotRecord, sqlite::Plan)>, Failure> {
+    if store.kind != DatastoreKind::Sqlite {
+        return Ok(None);
+    }
+    let to = RestoreTo {
+        time: moment,
+        allow_older: true,
+    };
+    let failed = |error| error::backups::failure(format!("could not drill the restore of `{}`", store.name), &error);
+    let plan = match sqlite::plan(engine, &repository::shipped(config, store)?, &to).await {
+        Ok(plan) if plan.reached > latest.snapshot.time => plan,
+        Ok(_) | Err(backups::Error::Shipping(ShippingError::NothingShipped { .. } | ShippingError::BeforeFirst { .. })) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(failed(error)),
+    };
+    let id = plan.snapshot();
+    let snapshot = engine.snapshot(&id).await.map_err(failed)?;
+    Ok(Some((SnapshotRecord { id, snapshot }, plan)))
 }
 
 fn dry_run(context: &Context, store: &Datastore, plan: &Plan) -> Outcome {
@@ -217,6 +249,7 @@ fn dry_run(context: &Context, store: &Datastore, plan: &Plan) -> Outcome {
         "snapshot": plan.record.id,
         "snapshot_time": plan.record.snapshot.time,
         "moment": plan.moment,
+        "reached": plan.forward.as_ref().map(|forward| forward.reached),
         "needed_bytes": plan.needed_bytes,
         "scratch": plan.parent.display().to_string(),
         "assertions": store.proof.assertions.len(),
