@@ -166,11 +166,7 @@ pub async fn rehearse(
     };
     let rto_seconds = came_back.then(|| nanoseconds(phases.total()));
     let loss = match (&terms.canary, came_back) {
-        (Some(_), false) => judge::loss(
-            terms.moment,
-            state,
-            Some(Err("the data did not come back".to_owned())),
-        ),
+        (Some(_), false) => judge::loss(terms.moment, state, Some(Err("the data did not come back".to_owned()))),
         _ => judge::loss(terms.moment, state, newest),
     };
     let rpo_seconds = loss.seconds.filter(|_| came_back).map(nanoseconds);

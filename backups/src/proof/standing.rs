@@ -17,6 +17,8 @@ pub struct Standing {
     pub last_backup: Option<LastBackup>,
     /// The latest that is whole: what would be lost is counted from there.
     pub last_whole_backup: Option<Timestamp>,
+    /// The latest state that was shipped after a snapshot: what would be lost is counted from there, if that is later.
+    pub last_shipped: Option<Timestamp>,
     /// The longest time between two whole snapshots that follow each other: the most that could have been lost.
     pub longest_gap_seconds: Option<f64>,
     /// The latest drill, whatever came of it.
@@ -91,10 +93,19 @@ pub struct Trend {
 const LAST: usize = 10;
 
 impl Standing {
-    /// From all snapshots and drills of one datastore, each oldest first.
-    pub fn of(snapshots: &[SnapshotRecord], drills: &[&Proof], objectives: Objectives, now: Timestamp) -> Self {
+    /// From all snapshots and drills of one datastore, each oldest first, and the latest state that was shipped.
+    pub fn of(
+        snapshots: &[SnapshotRecord],
+        shipped: Option<Timestamp>,
+        drills: &[&Proof],
+        objectives: Objectives,
+        now: Timestamp,
+    ) -> Self {
         let age = |then: Timestamp| now.duration_since(then).as_secs_f64().max(0.0);
-        let whole: Vec<&SnapshotRecord> = snapshots.iter().filter(|record| !record.snapshot.is_partial()).collect();
+        let whole: Vec<&SnapshotRecord> = snapshots
+            .iter()
+            .filter(|record| !record.snapshot.is_partial())
+            .collect();
         let last_whole_backup = whole.last().map(|record| record.snapshot.time);
         let drill = |proof: &Proof| LastDrill {
             snapshot: proof.snapshot,
@@ -119,6 +130,7 @@ impl Standing {
                     .map(|summary| summary.total_bytes_processed),
             }),
             last_whole_backup,
+            last_shipped: shipped,
             longest_gap_seconds: whole
                 .windows(2)
                 .map(|pair| {
@@ -138,7 +150,9 @@ impl Standing {
                 rto_ratio: slowdown(drills),
             },
         };
-        standing.promises.extend(standing.rpo(last_whole_backup.map(age)));
+        standing
+            .promises
+            .extend(standing.rpo(last_whole_backup.max(shipped).map(age)));
         standing.promises.extend(standing.rto());
         standing.promises.extend(standing.proof());
         standing
@@ -335,7 +349,7 @@ mod tests {
             let drills: Vec<Proof> = drills.into_iter().map(drill).collect();
             let drills: Vec<&Proof> = drills.iter().collect();
             let objectives = Objectives { rpo_seconds: limits.0, rto_seconds: limits.1, prove_every_seconds: limits.2 };
-            let stands = |second| Standing::of(&snapshots, &drills, objectives, at(second));
+            let stands = |second| Standing::of(&snapshots, None, &drills, objectives, at(second));
             let (first, second) = (stands(now), stands(now + later));
             prop_assert_eq!(first.promises.len(), second.promises.len());
             for (before, after) in first.promises.iter().zip(&second.promises) {
@@ -350,13 +364,31 @@ mod tests {
     }
 
     #[test]
+    fn what_was_shipped_since_the_last_backup_is_not_lost() {
+        let day = 86_400;
+        let all = [(0, 1000, false), (day, 1000, false)].map(snapshot);
+        let promised = Objectives {
+            rpo_seconds: Some(5.0),
+            ..Objectives::default()
+        };
+        let rpo = |shipped: Option<i64>| {
+            let standing = Standing::of(&all, shipped.map(at), &[], promised, at(day + 100));
+            standing.promise("rpo").unwrap().measured_seconds
+        };
+        assert_eq!(rpo(None), Some(100.0));
+        assert_eq!(rpo(Some(day + 98)), Some(2.0));
+        // A backup that came later counts.
+        assert_eq!(rpo(Some(day - 10)), Some(100.0));
+    }
+
+    #[test]
     fn a_trend_is_told_by_what_was_whole() {
         let day = 86_400;
         let all = [(0, 1000, false), (day, 5, true), (2 * day, 3000, false)].map(snapshot);
         let drills = [(0, Some(10.0)), (1, None), (2, Some(20.0)), (3, Some(40.0))]
             .map(|(at, rto)| drill((at, rto, Verdict::Proved)));
         let drills: Vec<&Proof> = drills.iter().collect();
-        let standing = Standing::of(&all, &drills, Objectives::default(), at(3 * day));
+        let standing = Standing::of(&all, None, &drills, Objectives::default(), at(3 * day));
         assert_eq!(standing.trend.bytes_a_day, Some(1000.0));
         assert_eq!(standing.trend.rto_ratio, Some(2.0));
         assert_eq!(standing.longest_gap_seconds, Some(2.0 * 86_400.0));

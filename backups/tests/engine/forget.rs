@@ -233,7 +233,10 @@ async fn a_partial_snapshot_says_so_and_pushes_out_no_whole_one() {
             .await
             .unwrap();
         assert_eq!(report.is_partial(), partial);
-        assert_eq!(repository.snapshot(&report.snapshot).await.unwrap().is_partial(), partial);
+        assert_eq!(
+            repository.snapshot(&report.snapshot).await.unwrap().is_partial(),
+            partial
+        );
         saved.push(report.snapshot);
     }
     assert_eq!(apply(&repository, &by_policy(last(1))).await.unwrap(), [saved[1]]);

@@ -372,7 +372,7 @@ async fn how_a_datastore_stands() {
     };
     let snapshots = [record.clone()];
     let later = |seconds| proof.at + SignedDuration::from_secs(seconds);
-    let stands = |drills: &[&Proof], promised, now: Timestamp| Standing::of(&snapshots, drills, promised, now);
+    let stands = |drills: &[&Proof], promised, now: Timestamp| Standing::of(&snapshots, None, drills, promised, now);
 
     let good = stands(&[&proof], promised(100.0, 600.0, 1000.0), later(50));
     assert_eq!(good.outcome(), Outcome::Met, "{good:#?}");
@@ -401,6 +401,7 @@ async fn how_a_datastore_stands() {
     let both = [record.clone(), partial];
     let standing = Standing::of(
         &both,
+        None,
         &[],
         promised(100.0, 1.0, 1.0),
         record.snapshot.time + SignedDuration::from_secs(5001),
@@ -412,9 +413,9 @@ async fn how_a_datastore_stands() {
         "half a backup is none"
     );
 
-    let empty = Standing::of(&[], &[], Objectives::default(), later(0));
+    let empty = Standing::of(&[], None, &[], Objectives::default(), later(0));
     assert_eq!(empty.outcome(), Outcome::Unknown);
-    let empty = Standing::of(&[], &[], promised(1.0, 1.0, 1.0), later(0));
+    let empty = Standing::of(&[], None, &[], promised(1.0, 1.0, 1.0), later(0));
     assert_eq!(empty.outcome(), Outcome::NotMet, "all would be lost");
 }
 

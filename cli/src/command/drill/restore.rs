@@ -155,7 +155,8 @@ async fn plan(
             Failure::usage("usage", what).cause(format!("{at} has not come yet: it is {now} by the store's clock"))
         );
     }
-    let (record, moment, forward) = if let Some(wanted) = args.snapshot.as_deref().filter(|wanted| *wanted != "latest") {
+    let (record, moment, forward) = if let Some(wanted) = args.snapshot.as_deref().filter(|wanted| *wanted != "latest")
+    {
         let record = snapshots::find(engine, wanted, &SnapshotFilter::default())
             .await
             .map_err(failed)?;
@@ -231,7 +232,8 @@ async fn forward(
     let failed = |error| error::backups::failure(format!("could not drill the restore of `{}`", store.name), &error);
     let plan = match sqlite::plan(engine, &repository::shipped(config, store)?, &to).await {
         Ok(plan) if plan.reached > latest.snapshot.time => plan,
-        Ok(_) | Err(backups::Error::Shipping(ShippingError::NothingShipped { .. } | ShippingError::BeforeFirst { .. })) => {
+        Ok(_)
+        | Err(backups::Error::Shipping(ShippingError::NothingShipped { .. } | ShippingError::BeforeFirst { .. })) => {
             return Ok(None);
         }
         Err(error) => return Err(failed(error)),

@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_label_ends_where_it_ends() {
-        let standing = Standing::of(&[], &[], Objectives::default(), jiff::Timestamp::UNIX_EPOCH);
+        let standing = Standing::of(&[], None, &[], Objectives::default(), jiff::Timestamp::UNIX_EPOCH);
         let text = render("a\"b\\c\nd", [("db", &standing)].into_iter());
         assert!(
             text.contains("opsctl_backup_snapshots{environment=\"a\\\"b\\\\c\\nd\",datastore=\"db\"} 0\n"),

@@ -39,7 +39,7 @@ fn help() -> String {
     format!(
         "Examples:\n  # Would we keep what we promised?\n  opsctl recovery status\n\n  \
          # From cron, for Prometheus\n  opsctl recovery status --textfile /var/lib/node_exporter/opsctl.prom\n\n\
-         4: there is no whole backup within the RPO, the last drill took longer than the RTO or failed, or the\n\
+         4: nothing whole was backed up or shipped within the RPO, the last drill took longer than the RTO or failed, or the\n\
          last proof is older than `prove_every`. 9: nothing is known yet, such as before the first drill.\n\n{}",
         Exit::section(&[Exit::Failed, Exit::Usage, Exit::No, Exit::Inconclusive])
     )
@@ -64,6 +64,8 @@ struct Told<'a> {
     datastore: &'a str,
     kind: &'static str,
     outcome: Kept,
+    /// When a schedule backs it up.
+    next_backup: Option<jiff::Timestamp>,
     #[serde(flatten)]
     standing: Standing,
 }
@@ -81,6 +83,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
                     datastore: &store.declared.name,
                     kind: store.declared.kind.word(),
                     outcome: standing.outcome(),
+                    next_backup: store.next_backup,
                     standing,
                 }
             })
@@ -134,6 +137,7 @@ fn table(document: &Document<'_>) -> Table {
         "datastore",
         "state",
         "last backup",
+        "next",
         "rpo",
         "rto",
         "proved",
@@ -164,6 +168,11 @@ fn table(document: &Document<'_>) -> Table {
             (told.datastore.to_owned(), None),
             (state.to_owned(), Some(style)),
             (backup, None),
+            (
+                told.next_backup
+                    .map_or_else(|| "-".to_owned(), |next| next.strftime("%m-%d %H:%MZ").to_string()),
+                None,
+            ),
             (
                 against(standing, "rpo", |standing| {
                     let drill = standing.last_drill.as_ref()?;

@@ -2,12 +2,13 @@
 //! crate `backups`.
 
 use backups::Repository as Engine;
+use backups::pitr::sqlite;
 use backups::proof::standing::Standing;
 use backups::proof::{self, Proof};
 use backups::snapshots::{self, SnapshotFilter, SnapshotRecord};
 use jiff::Timestamp;
 
-use crate::config::{self, Config, Datastore};
+use crate::config::{self, Config, Datastore, DatastoreKind, Job, Schedule};
 use crate::context::Context;
 use crate::error::{self, Failure};
 use crate::repository::{self, IfEmpty};
@@ -32,13 +33,23 @@ pub(super) struct Store {
     pub(super) snapshots: Vec<SnapshotRecord>,
     /// Oldest first.
     pub(super) drills: Vec<Proof>,
+    /// The latest state that was shipped after a snapshot.
+    pub(super) shipped: Option<Timestamp>,
+    /// When it is backed up next, by its schedules.
+    pub(super) next_backup: Option<Timestamp>,
 }
 
 impl Store {
     /// How it stands at `now`.
     pub(super) fn standing(&self, now: Timestamp) -> Standing {
         let drills: Vec<&Proof> = self.drills.iter().collect();
-        Standing::of(&self.snapshots, &drills, self.declared.proof.objectives, now)
+        Standing::of(
+            &self.snapshots,
+            self.shipped,
+            &drills,
+            self.declared.proof.objectives,
+            now,
+        )
     }
 }
 
@@ -75,24 +86,40 @@ impl Known {
             context.out.warn(told);
         }
         damaged.extend(proofs.damaged.iter().map(|(key, damage)| format!("{key} is {damage}")));
-        let stores = stores
-            .into_iter()
-            .map(|declared| {
-                let filter = repository::filter_of(&config, &declared);
-                let of_it = listed.snapshots.iter().filter(|record| filter.fits(&record.snapshot));
-                Store {
-                    snapshots: of_it.cloned().collect(),
-                    drills: proofs.of(&config.environment.name, &declared.name).cloned().collect(),
-                    declared,
-                }
-            })
-            .collect();
+        let mut known = Vec::new();
+        for declared in stores {
+            let filter = repository::filter_of(&config, &declared);
+            let of_it = listed.snapshots.iter().filter(|record| filter.fits(&record.snapshot));
+            let shipped = match declared.kind {
+                DatastoreKind::Sqlite => sqlite::status(engine, &repository::shipped(&config, &declared)?)
+                    .await
+                    .map_err(failed)?,
+                _ => None,
+            };
+            known.push(Store {
+                snapshots: of_it.cloned().collect(),
+                drills: proofs.of(&config.environment.name, &declared.name).cloned().collect(),
+                shipped: shipped.map(|status| status.latest),
+                next_backup: next_backup(&config, &declared, context.now()),
+                declared,
+            });
+        }
         Ok(Self {
             config,
             repository,
             now,
-            stores,
+            stores: known,
             damaged,
         })
     }
+}
+
+/// The first time at which a schedule backs a datastore up: its own, or one that backs up everything.
+fn next_backup(config: &Config, store: &Datastore, now: Timestamp) -> Option<Timestamp> {
+    let backs_up = |schedule: &&Schedule| {
+        let target = schedule.target.as_ref().is_none_or(|target| *target == store.name);
+        schedule.enabled && schedule.job == Job::Backup && target
+    };
+    let due = config.schedules.values().filter(backs_up);
+    due.filter_map(|schedule| Some(schedule.timing.next(now)?.start)).min()
 }

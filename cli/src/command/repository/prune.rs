@@ -212,7 +212,9 @@ impl Document {
         }
         if self.deleted_changes > 0 {
             let objects = plural(self.deleted_changes, "object", "objects");
-            text.push_str(&format!("deleted: {objects} of changes after snapshots that are gone\n"));
+            text.push_str(&format!(
+                "deleted: {objects} of changes after snapshots that are gone\n"
+            ));
         }
         if self.aborted_uploads > 0 {
             let uploads = plural(self.aborted_uploads, "upload", "uploads");
