@@ -8,6 +8,8 @@
 mod dice;
 #[path = "kill/lane.rs"]
 mod lane;
+#[path = "kill/repository.rs"]
+mod repository;
 #[path = "kill/runs.rs"]
 mod runs;
 #[path = "support/sandbox.rs"]
