@@ -36,6 +36,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TIME", value_parser = moment::parse, conflicts_with_all = ["snapshot", "include", "exclude"])]
     at: Option<Moment>,
 
+    /// Another repository than the environment's, such as the one that copies go to
+    #[arg(long, value_name = "NAME")]
+    repository: Option<String>,
+
     /// With --at: take the state before it, however much older, where the state of the moment itself is not known
     #[arg(long, requires = "at", hide_short_help = true)]
     allow_older: bool,

@@ -22,6 +22,10 @@ use crate::repository::{self, IfEmpty};
 /// List, show, compare and read snapshots
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
+    /// Another repository than the environment's
+    #[arg(long, value_name = "NAME", global = true)]
+    repository: Option<String>,
+
     #[command(subcommand)]
     command: Command,
 }
@@ -37,12 +41,13 @@ enum Command {
 
 /// Runs the command.
 pub(crate) fn run(args: Args, context: &Context) -> Outcome {
+    let repository = args.repository.as_deref();
     match args.command {
-        Command::List(args) => list::run(&args, context),
-        Command::Show(args) => show::run(&args, context),
-        Command::Ls(args) => ls::run(&args, context),
-        Command::Diff(args) => diff::run(&args, context),
-        Command::Dump(args) => dump::run(&args, context),
+        Command::List(args) => list::run(&args, repository, context),
+        Command::Show(args) => show::run(&args, repository, context),
+        Command::Ls(args) => ls::run(&args, repository, context),
+        Command::Diff(args) => diff::run(&args, repository, context),
+        Command::Dump(args) => dump::run(&args, repository, context),
     }
 }
 
@@ -52,18 +57,22 @@ fn exit_section() -> String {
 }
 
 /// Opens the repository to read it.
-async fn open(context: &Context, config: &Config) -> Result<Engine, Failure> {
-    repository::open(context, repository::declared(config, None)?, IfEmpty::Fail).await
+async fn open(context: &Context, config: &Config, repository: Option<&str>) -> Result<Engine, Failure> {
+    repository::open(context, repository::declared(config, repository)?, IfEmpty::Fail).await
 }
 
 /// Runs a reading command on the open repository.
-fn with_repository<F>(context: &Context, work: impl FnOnce(Config, Engine) -> F) -> Outcome
+fn with_repository<F>(
+    repository: Option<&str>,
+    context: &Context,
+    work: impl FnOnce(Config, Engine) -> F,
+) -> Outcome
 where
     F: Future<Output = Outcome>,
 {
     let config = config::load(context)?;
     context.block_on(async {
-        let engine = open(context, &config).await?;
+        let engine = open(context, &config, repository).await?;
         work(config, engine).await
     })
 }

@@ -48,6 +48,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SNAPSHOT")]
     snapshot: Option<String>,
 
+    /// Another repository than the environment's, such as the one that copies go to
+    #[arg(long, value_name = "NAME")]
+    repository: Option<String>,
+
     /// Restore below this folder instead of `.opsctl/scratch`
     #[arg(long, value_name = "FOLDER")]
     scratch: Option<PathBuf>,
@@ -103,7 +107,7 @@ struct Plan {
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     let config = config::load(context)?;
     let store = target::store(context, &config, args.target.as_deref())?;
-    let declared = repository::declared(&config, None)?;
+    let declared = repository::declared(&config, args.repository.as_deref())?;
     repository::path_of(store)?;
     let (run, started_at) = (RunRecord::new_id(context.now()), context.now());
     repository::cancellable(context, async |cancel| {

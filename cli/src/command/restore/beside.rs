@@ -22,7 +22,7 @@ struct Plan {
 
 /// Runs the command.
 pub(super) fn run(args: &Args, context: &Context, config: &Config, store: &Datastore) -> Outcome {
-    let declared = repository::declared(config, None)?;
+    let declared = repository::declared(config, args.repository.as_deref())?;
     let path = repository::path_of(store)?;
     let source = repository::source(config, store)?;
     let options = args.options()?;

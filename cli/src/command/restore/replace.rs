@@ -46,7 +46,7 @@ pub(super) fn run(args: &Args, context: &Context, config: &Config, store: &Datas
         )
         .help("restore it without `--replace`, and feed the file to the program that reads it"));
     }
-    let declared = repository::declared(config, None)?;
+    let declared = repository::declared(config, args.repository.as_deref())?;
     let live = repository::path_of(store)?;
     let source = repository::source(config, store)?;
     let opened = platform::open_local(context, config.clone(), "opsctl restore --replace")?;

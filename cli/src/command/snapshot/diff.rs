@@ -73,8 +73,8 @@ struct Change {
 }
 
 /// Runs the command.
-pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
-    with_repository(context, async |_, engine| {
+pub(crate) fn run(args: &Args, repository: Option<&str>, context: &Context) -> Outcome {
+    with_repository(repository, context, async |_, engine| {
         let before = find(&engine, &args.before, &SnapshotFilter::default()).await?;
         let after = find(&engine, &args.after, &SnapshotFilter::default()).await?;
         let difference = snapshots::diff(&engine, &before.snapshot, &after.snapshot)

@@ -32,14 +32,14 @@ fn help() -> String {
 }
 
 /// Runs the command.
-pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
+pub(crate) fn run(args: &Args, repository: Option<&str>, context: &Context) -> Outcome {
     if context.global.json {
         return Err(Failure::usage("usage", "a dump is bytes, not a document").help("leave out `--json`"));
     }
     if context.out.width.is_some() && !context.global.no_input {
         return Err(Failure::usage("usage", "a dump would fill the terminal").help("write it to a file with `>`"));
     }
-    with_repository(context, async |_, engine| {
+    with_repository(repository, context, async |_, engine| {
         let record = find(&engine, &args.snapshot, &SnapshotFilter::default()).await?;
         let path = args.path.strip_prefix("/").unwrap_or(&args.path);
         let mut stdout = io::BufWriter::with_capacity(1 << 20, io::stdout());

@@ -44,8 +44,8 @@ struct Document {
 }
 
 /// Runs the command.
-pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
-    with_repository(context, async |config, engine| {
+pub(crate) fn run(args: &Args, repository: Option<&str>, context: &Context) -> Outcome {
+    with_repository(repository, context, async |config, engine| {
         let filter = SnapshotFilter {
             host: args.host.clone(),
             tags: args.tags.clone(),

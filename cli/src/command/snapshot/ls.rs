@@ -47,8 +47,8 @@ struct Entry {
 }
 
 /// Runs the command.
-pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
-    with_repository(context, async |_, engine| {
+pub(crate) fn run(args: &Args, repository: Option<&str>, context: &Context) -> Outcome {
+    with_repository(repository, context, async |_, engine| {
         let record = find(&engine, &args.snapshot, &SnapshotFilter::default()).await?;
         let path = args.path.clone().unwrap_or_default();
         let path = path.strip_prefix("/").unwrap_or(&path);

@@ -26,8 +26,8 @@ struct Document {
 }
 
 /// Runs the command.
-pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
-    with_repository(context, async |_, engine| {
+pub(crate) fn run(args: &Args, repository: Option<&str>, context: &Context) -> Outcome {
+    with_repository(repository, context, async |_, engine| {
         let record = find(&engine, &args.snapshot, &SnapshotFilter::default()).await?;
         let document = Document {
             schema: "opsctl.snapshot/v1",
