@@ -1,8 +1,8 @@
 //! A task of ours that goes on beside another, and gives way to it.
 
-use std::{fs::File, path::PathBuf, process::Command};
+use std::{fs::File, path::PathBuf, process::Command, thread};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use peers::{Program, Tree};
 
 use crate::step;
@@ -39,13 +39,34 @@ impl Background {
     /// # Errors
     /// When it fails.
     pub fn wait(self) -> Result<()> {
+        let Self { name, process, log } = self;
         let mut follow = Command::new("tail");
         follow
             .args(["--lines=+1", "--follow", "--sleep-interval=0.2"])
-            .arg(format!("--pid={}", self.process.id()));
-        step::run(follow.arg(&self.log))?;
-        let succeeded = self.process.wait()?.success();
-        ensure!(succeeded, "{} failed; see {}", self.name, self.log.display());
+            .arg(format!("--pid={}", process.id()));
+        // Waited for meanwhile: for tail, a process that has ended is there until somebody asks how it ended.
+        let ended = thread::spawn(move || process.wait());
+        step::run(follow.arg(&log))?;
+        let status = ended.join().map_err(|_| anyhow!("waiting for {name} panicked"))??;
+        ensure!(status.success(), "{name} failed; see {}", log.display());
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The task is this program, which is the test's own here.
+    #[test]
+    fn what_ended_long_ago_is_waited_for_no_longer() {
+        let done = Background::start("a-task-that-is-done", &["--list"]).unwrap();
+        let stat = format!("/proc/{}/stat", done.process.id());
+        while !std::fs::read_to_string(&stat).unwrap().contains(") Z ") {
+            thread::yield_now();
+        }
+        done.wait().unwrap();
+        let failed = Background::start("a-task-that-fails", &["--no-such-flag"]).unwrap();
+        assert!(failed.wait().unwrap_err().to_string().contains("failed; see"));
     }
 }
