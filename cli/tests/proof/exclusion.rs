@@ -7,7 +7,7 @@ use crate::shop::Shop;
 async fn a_canary_and_a_drill_exclude_each_other_also_from_two_homes() {
     let Some(shop) = Shop::open(
         "a_canary_and_a_drill_exclude_each_other_also_from_two_homes",
-        &["identity"],
+        &["identity", "payments"],
     )
     .await
     else {

@@ -137,6 +137,8 @@ kubernetes = {{ host = "notifications.shop.local", image = "docker.io/opsctl/not
 [service.orders]
 kubernetes = {{ host = "orders.shop.local", image = "docker.io/opsctl/orders" }}
 depends_on = ["identity", "payments", "notifications"]
+# An order waits for three others and for PostgreSQL.
+objectives = {{ latency_p95 = "1s" }}
 "#
             ),
         );
