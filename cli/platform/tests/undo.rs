@@ -10,7 +10,7 @@ use std::time::Duration;
 use opsctl_platform::memory::MemoryPlatform;
 use opsctl_platform::run::{
     Cancel, Control, Journal, Outcome, Phase, Reason, Recovered, Run, RunError, RunRecord, StepResult, WatchOptions,
-    Watched, lock, recover, request_cancel, watch,
+    Watched, Worker, lock, recover, request_cancel, watch,
 };
 use opsctl_platform::{Field, Hold, LeaseHolder, Platform, VersionSpec, Weight};
 use proptest::prelude::*;
@@ -281,6 +281,37 @@ async fn a_watchdog_that_dies_is_replaced_while_its_worker_lives() {
     );
     let record = platform.record("r").await.unwrap().unwrap();
     assert_eq!(record.outcome, Some(Outcome::Lost));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_has_no_lock_yet_is_not_lost() {
+    let platform = MemoryPlatform::new().with_service("orders", "v1", 2);
+    let entered = |id: &str| {
+        let mut entered = record(&platform, id);
+        entered.worker = Some(Worker {
+            process: holder(id, 1),
+            lease_seconds: TTL.as_secs_f64(),
+        });
+        entered
+    };
+    // A worker that stands between its two steps: it is in the record, and takes the lock next.
+    platform.create_record(&entered("r")).await.unwrap();
+    let journal = Journal::memory("r");
+    let options = WatchOptions::default();
+    let watched = watch(Arc::new(platform.clone()), "r", holder("r", 2), &journal, &options);
+    tokio::pin!(watched);
+    assert!(
+        tokio::time::timeout(TTL / 4, &mut watched).await.is_err(),
+        "it is waited for"
+    );
+    let phase = platform.record("r").await.unwrap().unwrap().phase;
+    assert_ne!(phase, Phase::Undoing);
+    // One that never goes on is.
+    let end = tokio::time::timeout(TTL, watched)
+        .await
+        .expect("it is given up")
+        .unwrap();
+    assert!(matches!(end, Watched::Undone(record) if record.outcome == Some(Outcome::Lost)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -171,9 +171,17 @@ pub(super) async fn loss(platform: &dyn Platform, record: &RunRecord) -> Result<
             .lease(name)
             .await?
             .filter(|lease| lease.holder.run == record.id);
-        let Some(lease) = held.filter(|lease| !lease.expired(platform.now())) else {
+        let Some(lease) = held else {
+            // A worker enters itself in the record first, and takes the locks then.
+            let since = platform.now().duration_since(record.updated_at).as_secs_f64();
+            if record.phase != Phase::Undoing && since < worker.lease_seconds / 3.0 {
+                continue;
+            }
             return Ok(Some(Loss::Expired));
         };
+        if lease.expired(platform.now()) {
+            return Ok(Some(Loss::Expired));
+        }
         // A worker that merely stands still was fenced, and whoever fenced it keeps the lease: it has no say any more.
         if record.phase == Phase::Undoing && lease.holder != worker.process {
             return Ok(Some(Loss::Expired));
