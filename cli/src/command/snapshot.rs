@@ -62,11 +62,7 @@ async fn open(context: &Context, config: &Config, repository: Option<&str>) -> R
 }
 
 /// Runs a reading command on the open repository.
-fn with_repository<F>(
-    repository: Option<&str>,
-    context: &Context,
-    work: impl FnOnce(Config, Engine) -> F,
-) -> Outcome
+fn with_repository<F>(repository: Option<&str>, context: &Context, work: impl FnOnce(Config, Engine) -> F) -> Outcome
 where
     F: Future<Output = Outcome>,
 {

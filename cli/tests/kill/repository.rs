@@ -32,7 +32,14 @@ impl Job {
             Self::Prune => &["repository", "prune", "--grace", "0s", "--max-unused", "0", "--yes"],
             Self::Copy => &["repository", "copy", "--to", "offsite"],
             Self::Repair => &["repository", "repair", "--from", "offsite", "--yes"],
-            Self::Rotate => &["repository", "key", "rotate", "--new-password-file", "next-password", "--yes"],
+            Self::Rotate => &[
+                "repository",
+                "key",
+                "rotate",
+                "--new-password-file",
+                "next-password",
+                "--yes",
+            ],
         }
     }
 }
@@ -80,7 +87,10 @@ impl Keeper {
             fs::write(uploads.join(name), bytes).expect("our own file");
         }
         let saved = self.sandbox.run(&["backup", "files", "--json"]).ended(0).json();
-        let id = saved["datastores"][0]["snapshot"].as_str().expect("a snapshot").to_owned();
+        let id = saved["datastores"][0]["snapshot"]
+            .as_str()
+            .expect("a snapshot")
+            .to_owned();
         self.acknowledged.insert(id, content(&uploads));
     }
 
@@ -90,7 +100,10 @@ impl Keeper {
             Job::Repair => {
                 self.sandbox.run(Job::Copy.words()).ended(0);
                 let packs: Vec<PathBuf> = content(&self.sandbox.path("repo/data")).into_keys().collect();
-                let pack = self.sandbox.path("repo/data").join(&packs[self.dice.next() as usize % packs.len()]);
+                let pack = self
+                    .sandbox
+                    .path("repo/data")
+                    .join(&packs[self.dice.next() as usize % packs.len()]);
                 let mut bytes = fs::read(&pack).expect("a pack");
                 let at = self.dice.next() as usize % bytes.len();
                 bytes[at] ^= 0x20;
@@ -131,12 +144,19 @@ impl Keeper {
         if job == Job::Forget {
             let listed = self.listed("here");
             self.acknowledged.retain(|id, _| listed.contains(id));
-            assert!(self.acknowledged.len() >= 4.min(listed.len()), "what the policy keeps stays");
+            assert!(
+                self.acknowledged.len() >= 4.min(listed.len()),
+                "what the policy keeps stays"
+            );
         }
     }
 
     fn listed(&self, repository: &str) -> Vec<String> {
-        let listed = self.sandbox.run(&["snapshot", "list", "--repository", repository, "--json"]).ended(0).json();
+        let listed = self
+            .sandbox
+            .run(&["snapshot", "list", "--repository", repository, "--json"])
+            .ended(0)
+            .json();
         let snapshots = listed["snapshots"].as_array().expect("a list");
         snapshots
             .iter()
@@ -152,8 +172,13 @@ impl Keeper {
             // The latest, and a part of the others.
             if number + 1 == self.acknowledged.len() || number % 3 == 0 {
                 let into = "proved";
-                self.sandbox.run(&["restore", "files", "--snapshot", id, "--into", into]).ended(0);
-                assert!(content(&self.sandbox.path(into).join("uploads")) == *expected, "{told}: snapshot {id}");
+                self.sandbox
+                    .run(&["restore", "files", "--snapshot", id, "--into", into])
+                    .ended(0);
+                assert!(
+                    content(&self.sandbox.path(into).join("uploads")) == *expected,
+                    "{told}: snapshot {id}"
+                );
                 fs::remove_dir_all(self.sandbox.path(into)).expect("our own folder");
             }
         }

@@ -83,8 +83,12 @@ pub(super) fn run(args: &Args, context: &Context, config: &Config, store: &Datas
         document.warn(context);
         context.out.done(document.summary());
         if args.into.is_none() && args.wants_all() && store.command.is_none() && !document.is_partial() {
+            let elsewhere = args
+                .repository
+                .as_ref()
+                .map_or_else(String::new, |name| format!(" --repository {name}"));
             context.out.next(format!(
-                "opsctl restore {} --replace {}   (puts it in place of the original)",
+                "opsctl restore {}{elsewhere} --replace {}   (puts it in place of the original)",
                 store.name,
                 at::words(&record, moment.as_ref())
             ));
