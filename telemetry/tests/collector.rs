@@ -38,9 +38,7 @@ fn emit() {
 enum Reply {
     Take,
     TakeBut(i64),
-    TakeAfter(Duration),
     Status(u16, Option<&'static str>),
-    StatusAfter(u16, Duration),
     Hang,
 }
 
@@ -50,6 +48,8 @@ type Script = Arc<dyn Fn(usize, usize) -> Reply + Send + Sync>;
 #[derive(Clone)]
 struct Collector {
     script: Script,
+    /// How long it takes over each request.
+    delay: Duration,
     requests: Arc<AtomicUsize>,
     /// Ids of spans in requests that were answered with success.
     taken: Arc<Mutex<HashSet<Vec<u8>>>>,
@@ -61,6 +61,7 @@ impl Collector {
     fn new(script: impl Fn(usize, usize) -> Reply + Send + Sync + 'static) -> Self {
         Self {
             script: Arc::new(script),
+            delay: Duration::ZERO,
             requests: Arc::default(),
             taken: Arc::default(),
             seen: Arc::default(),
@@ -91,8 +92,14 @@ impl Collector {
             .with_state(self.clone())
     }
 
-    fn reply(&self, request: &ExportTraceServiceRequest) -> Reply {
+    /// The same, taking its time.
+    fn slow(self, delay: Duration) -> Self {
+        Self { delay, ..self }
+    }
+
+    async fn reply(&self, request: &ExportTraceServiceRequest) -> Reply {
         let number = self.requests.fetch_add(1, Ordering::SeqCst);
+        tokio::time::sleep(self.delay).await;
         (self.script)(number, spans(request).count())
     }
 
@@ -140,15 +147,10 @@ async fn take(State(collector): State<Collector>, headers: HeaderMap, body: Byte
     collector.seen.lock().unwrap().push((Instant::now(), headers));
     let request = ExportTraceServiceRequest::decode(&plain[..]).unwrap();
     let mut rejected = 0;
-    match collector.reply(&request) {
+    match collector.reply(&request).await {
         Reply::Take => {}
         Reply::TakeBut(some) => rejected = some,
-        Reply::TakeAfter(wait) => tokio::time::sleep(wait).await,
         Reply::Hang => std::future::pending().await,
-        Reply::StatusAfter(status, wait) => {
-            tokio::time::sleep(wait).await;
-            return StatusCode::from_u16(status).unwrap().into_response();
-        }
         Reply::Status(status, after) => {
             let mut answer = StatusCode::from_u16(status).unwrap().into_response();
             if let Some(after) = after {
@@ -171,14 +173,11 @@ impl TraceService for Collector {
         self.seen.lock().unwrap().push((Instant::now(), headers));
         let request = request.into_inner();
         let mut rejected = 0;
-        match self.reply(&request) {
+        match self.reply(&request).await {
             Reply::Take => {}
             Reply::TakeBut(some) => rejected = some,
-            Reply::TakeAfter(wait) => tokio::time::sleep(wait).await,
             Reply::Hang => std::future::pending().await,
-            Reply::Status(code, _) | Reply::StatusAfter(code, _) => {
-                return Err(tonic::Status::new(i32::from(code).into(), "no"));
-            }
+            Reply::Status(code, _) => return Err(tonic::Status::new(i32::from(code).into(), "no")),
         }
         self.note(&request);
         Ok(tonic::Response::new(response(rejected)))
@@ -278,7 +277,7 @@ async fn a_collector_without_room_is_asked_again_when_it_says() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_refused_at_the_very_end_is_still_told() {
     // The answer comes long after the shutdown began, and long after the log had nothing more to write.
-    let collector = Collector::new(|_, _| Reply::StatusAfter(400, Duration::from_millis(500)));
+    let collector = Collector::new(|_, _| Reply::Status(400, None)).slow(Duration::from_millis(500));
     let (counts, _) = run(&collector, Emitter::spans(5)).await;
     assert_eq!((counts.delivered, counts.rejected), (0, 5));
     let told = counts.alarms.first().is_some_and(|line| line.contains("status 400"));
@@ -300,7 +299,7 @@ async fn a_request_that_is_too_large_is_sent_in_parts() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_collector_gets_everything() {
-    let collector = Collector::new(|_, _| Reply::TakeAfter(Duration::from_millis(300)));
+    let collector = Collector::new(|_, _| Reply::Take).slow(Duration::from_millis(300));
     let (counts, _) = run(&collector, Emitter::spans(2000)).await;
     assert_eq!((counts.delivered, counts.lost(), collector.taken()), (2000, 0, 2000));
 }

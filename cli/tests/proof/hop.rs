@@ -42,7 +42,7 @@ async fn a_hop_plays_its_fault_and_leaves_nothing_behind() {
     let token = shop.sign_in().await;
     let orders = shop.orders(token.clone(), "20/s");
     a_database_that_is_away_is_outlived(&shop, &token, &orders, &before).await;
-    answers_that_come_late_fail_nobody(&shop, &orders, &before).await;
+    answers_come_late_for_a_while(&shop, &orders, &before).await;
     shop.kubectl(&["delete", "service", "nowhere", "--namespace=shop"])
         .await;
 }
@@ -101,7 +101,7 @@ async fn a_database_that_is_away_is_outlived(
     assert_eq!(read.map(|answer| answer.json()["id"].clone()), Some(first.into()));
 }
 
-async fn answers_that_come_late_fail_nobody(shop: &Shop, orders: &Traffic, before: &BTreeMap<String, Value>) {
+async fn answers_come_late_for_a_while(shop: &Shop, orders: &Traffic, before: &BTreeMap<String, Value>) {
     // What failed without the database is known.
     orders.failures();
     let quick = took(shop).await;
@@ -169,13 +169,15 @@ async fn answers_that_come_late_fail_nobody(shop: &Shop, orders: &Traffic, befor
     returns(shop, before).await;
     let after = took(shop).await;
     assert!(after < DELAY / 2, "payments takes {after:?}");
+    let failed = orders.failures();
     println!(
         "latency: {quick:.1?} before, {worst:.1?} meanwhile, {after:.1?} afterwards; effective after {} s; {} of {} answers \
-         to the probe were slow; {} orders failed",
+         to the probe were slow; {} orders failed ({:?})",
         report["recovery"]["time_to_detect_seconds"],
         during.0,
         during.1,
-        orders.failures().len(),
+        failed.len(),
+        BTreeSet::from_iter(&failed),
     );
 }
 

@@ -70,7 +70,9 @@ impl Shop {
             self.opsctl(&["deploy", "abort", service]).await.ended(0);
         }
         self.recover().await;
+        let began = Instant::now();
         self.install(helm, &[]).await;
+        println!("the services run in pods after {:.1?}", began.elapsed());
     }
 
     /// What a test left behind, as it does when it fails or has shipped a version, must not fail the next one.

@@ -228,12 +228,17 @@ impl Drop for Tree {
 fn is_stopped(pid: Pid) -> bool {
     let threads = fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero()));
     threads.into_iter().flatten().flatten().all(|thread| {
-        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
-        let state = stat
-            .rsplit_once(')')
-            .and_then(|(_, rest)| rest.trim_start().chars().next());
-        !matches!(state, Some('R' | 'S' | 'D'))
+        let runs = |(state, _)| matches!(state, 'R' | 'S' | 'D');
+        !state_and_parent(&thread.path()).is_some_and(runs)
     })
+}
+
+/// The state of a process or thread and the number of its parent, from its folder in /proc.
+fn state_and_parent(folder: &Path) -> Option<(char, i32)> {
+    let stat = fs::read_to_string(folder.join("stat")).ok()?;
+    // The name stands in parentheses and may hold anything.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
 }
 
 /// The children of `root`, their children, and so on, as /proc says now.
@@ -243,12 +248,7 @@ fn descendants(root: Pid) -> Vec<Pid> {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
             continue;
         };
-        let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-        // The name stands in parentheses and may hold anything; after it: state, parent.
-        let parent = stat
-            .rsplit_once(')')
-            .and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse::<i32>().ok());
-        parents.extend(parent.map(|parent| (pid, parent)));
+        parents.extend(state_and_parent(&entry.path()).map(|(_, parent)| (pid, parent)));
     }
     let mut found = vec![root.as_raw_nonzero().get()];
     let mut next = 0;

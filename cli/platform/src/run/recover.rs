@@ -149,7 +149,8 @@ pub(super) async fn undo_lost(
     }
 }
 
-/// Why a run counts as lost; `None` while its worker lives and holds its leases, or when it ended well.
+/// Why a run counts as lost; `None` while its worker lives and holds its leases or is about to take them, or when it ended
+/// well.
 pub(super) async fn loss(platform: &dyn Platform, record: &RunRecord) -> Result<Option<Loss>, RunError> {
     if record.phase == Phase::Closed {
         return Ok((record.outcome == Some(Outcome::UndoIncomplete)).then_some(Loss::UndoIncomplete));

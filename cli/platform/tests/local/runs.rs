@@ -65,8 +65,8 @@ async fn closed(stage: &Stage) -> RunRecord {
     stage.platform.record(RUN).await.unwrap().unwrap()
 }
 
-/// Makes room for another run of the same name, which no real run has: a watchdog that had not quite ended would take the
-/// new run for its own.
+/// Makes room for another run of the same name, which no real run has: a watchdog that had not quite ended would find the
+/// new one.
 async fn forget(stage: &Stage, watchdog: Process) {
     until("the watchdog has ended", || async { !watchdog.alive() }).await;
     std::fs::remove_dir_all(stage.state().run_dir(RUN)).unwrap();
