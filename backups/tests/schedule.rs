@@ -187,7 +187,7 @@ fn expression(random: &mut StdRng) -> String {
         "JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC",
     ];
     const DAYS: [&str; 7] = ["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"];
-    let mut or_star = |random: &mut StdRng, share: f64, least, most, names: &[&str]| {
+    let or_star = |random: &mut StdRng, share: f64, least, most, names: &[&str]| {
         if random.random_bool(share) {
             "*".to_owned()
         } else {

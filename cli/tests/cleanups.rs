@@ -27,7 +27,7 @@ fn project(sql: &str, tables: &str) -> (Sandbox, Connection) {
     (sandbox, database)
 }
 
-fn count(database: &Connection, table: &str) -> u64 {
+fn count(database: &Connection, table: &str) -> i64 {
     database
         .query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))
         .expect("a number")

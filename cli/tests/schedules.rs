@@ -156,7 +156,7 @@ fn a_kill_in_the_middle_leaves_what_the_next_run_finishes() {
             "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200) INSERT INTO orders (item) SELECT 'sold' FROM n;",
         )
         .expect("rows");
-    let left = || -> u64 {
+    let left = || -> i64 {
         database
             .query_row("SELECT count(*) FROM orders WHERE item = 'sold'", [], |row| row.get(0))
             .expect("a number")
