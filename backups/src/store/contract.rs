@@ -89,7 +89,7 @@ async fn one_of_two_writers_wins(store: &Arc<dyn Store>) {
         for writer in writers {
             match writer.await.expect("the store does not panic") {
                 (body, Ok(())) => assert!(winner.replace(body).is_none(), "two writers won"),
-                (_, Err(error)) => assert!(error.is_exists(), "the loser must see Exists, saw {error}"),
+                (_, Err(error)) => assert!(error.is_exists(), "the loser must see Exists, saw {error:?}"),
             }
         }
         assert_eq!(store.get(&name).await.expect("get"), winner.expect("one writer wins"));

@@ -7,7 +7,7 @@ use backups::store::S3Store;
 use backups::store::s3::{Multipart, S3Options};
 use backups::{Store, StoreError};
 use jiff::SignedDuration;
-use peers::faults::{Answer, Fault, Request};
+use peers::faults::{Answer, Fault, Limits, Request};
 
 use crate::service::{BUCKET, Service, error, key, name, refused};
 use crate::world::noise;
@@ -24,6 +24,22 @@ fn store(service: &Service) -> S3Store {
 
 fn completes(request: &Request) -> bool {
     request.method == "POST" && request.path.contains("uploadId")
+}
+
+fn begins(request: &Request) -> bool {
+    request.method == "POST" && request.path.contains("uploads")
+}
+
+fn aborts(request: &Request) -> bool {
+    request.method == "DELETE" && request.path.contains("uploadId")
+}
+
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while !holds().await {
+        assert!(tokio::time::Instant::now() < deadline, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 fn sends_a_part(request: &Request) -> bool {
@@ -104,12 +120,27 @@ async fn what_cannot_be_completed_is_aborted() {
 
     // Nobody waits for it any more.
     service.proxy.strike(1, Fault::Silence, completes);
-    let given_up = tokio::time::timeout(Duration::from_secs(2), store.put(&name, body.into())).await;
-    assert!(given_up.is_err());
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
-    while service.unfinished(&name).await > 0 {
-        assert!(tokio::time::Instant::now() < deadline, "it was not aborted");
+    let seen = |fits: fn(&Request) -> bool| service.proxy.seen().iter().filter(|request| fits(request)).count();
+    tokio::select! {
+        outcome = store.put(&name, body.clone().into()) => panic!("nobody answers, and it ended: {outcome:?}"),
+        () = until("it is to be completed", async || seen(completes) > 0) => {}
     }
+    until("it is aborted", async || service.unfinished(&name).await == 0).await;
+
+    // Nobody waits for it before it has begun.
+    let (begun, aborted) = (seen(begins), seen(aborts));
+    service.proxy.limit(Limits {
+        latency: Duration::from_millis(300),
+        ..Limits::default()
+    });
+    tokio::select! {
+        outcome = store.put(&name, body.into()) => panic!("it was not to end: {outcome:?}"),
+        () = until("it is to begin", async || seen(begins) > begun) => {}
+    }
+    until("it is aborted", async || {
+        seen(aborts) > aborted && service.unfinished(&name).await == 0
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

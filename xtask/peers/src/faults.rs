@@ -100,7 +100,7 @@ pub enum Fault {
     RequestCut(u64),
     /// The connection is cut after so many bytes of the answer's body.
     AnswerCut(u64),
-    /// The request is taken, and nothing more is heard.
+    /// The server never sees it, and nothing more is heard.
     Silence,
 }
 

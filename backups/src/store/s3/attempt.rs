@@ -255,10 +255,13 @@ impl Policy {
             Ok(_) => Verdict::Success,
             Err(failed) => failed.verdict(),
         };
-        let (mut refreshed, begun) = (false, Instant::now());
+        let (mut refreshed, begun, made) = (false, Instant::now(), AtomicU64::new(0));
         let mut last = Failed::new(Kind::Busy, "nothing succeeded lately, so it is left alone for a while");
         loop {
-            let attempts = pipeline.call_with(Safety::Idempotent, &classify, |_| operation());
+            let attempts = pipeline.call_with(Safety::Idempotent, &classify, |_| {
+                made.fetch_add(1, Ordering::Relaxed);
+                operation()
+            });
             match attempts.await {
                 Ok(value) => return Ok(value),
                 Err(Error::Inner(failed)) if failed.kind == Kind::Expired && !refreshed => {
@@ -267,7 +270,13 @@ impl Policy {
                 }
                 // The breaker opened after one attempt or another of ours.
                 Err(Error::Inner(failed)) if failed.leaves_doubt() && is_kept_back(pipeline) => last = failed,
-                Err(Error::Inner(failed)) => return Err(failed),
+                Err(Error::Inner(mut failed)) => {
+                    if failed.leaves_doubt() {
+                        let (made, time) = (made.load(Ordering::Relaxed), begun.elapsed().as_secs_f64());
+                        failed.said = format!("{} (attempt {made}, after {time:.1} s)", failed.said);
+                    }
+                    return Err(failed);
+                }
                 Err(Error::Rejected(rejected)) if begun.elapsed() < self.patience.closed => {
                     sleep(rejected.retry_after.unwrap_or(Duration::from_secs(1))).await;
                 }

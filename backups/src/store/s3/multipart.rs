@@ -56,13 +56,7 @@ impl Drop for Upload {
 impl S3Store {
     /// Puts a body in parts.
     pub(super) async fn put_parts(&self, key: &StoreKey, body: &Bytes) -> Result<(), Failed> {
-        let name = self.name(key.as_str());
-        let mut upload = Upload {
-            store: self.clone(),
-            id: self.begin_upload(&name).await?,
-            name,
-            over: false,
-        };
+        let mut upload = self.begin(self.name(key.as_str())).await?;
         let outcome = match self.send_parts(&upload, body).await {
             Ok(parts) => self.complete(&upload, key, parts, body).await,
             Err(failed) => Err(failed),
@@ -72,6 +66,19 @@ impl S3Store {
             Err(_) => upload.abort().await,
         }
         outcome
+    }
+
+    /// Begins an upload in a task of its own: where nobody waits for it any more, it is aborted once its id is known.
+    async fn begin(&self, name: String) -> Result<Upload, Failed> {
+        let store = self.clone();
+        let begun = tokio::spawn(async move {
+            let id = store.begin_upload(&name).await?;
+            let over = false;
+            Ok(Upload { store, name, id, over })
+        });
+        begun
+            .await
+            .unwrap_or_else(|_| Err(Failed::new(Kind::Other, "the program is ending")))
     }
 
     async fn begin_upload(&self, name: &str) -> Result<String, Failed> {

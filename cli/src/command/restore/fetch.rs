@@ -191,7 +191,7 @@ impl Document {
         }
         if self.withheld_attributes > 0 {
             context.out.note(format!(
-                "{} of the system left out: `--with security,trusted` restores those of these names",
+                "{} left out: `--with security,trusted` restores those of these names",
                 plural(
                     self.withheld_attributes,
                     "extended attribute was",

@@ -179,10 +179,13 @@ impl Exchange {
         }
         let mut body = Framing::Length(request.length);
         let mut pace = Pace::new(bytes_per_second);
-        if let Some(Fault::Instead(answer)) = &fault {
+        if let Some(Fault::Instead(_) | Fault::Silence) = &fault {
             while let Some(piece) = body.next(&mut self.client).await? {
                 pace.wait(piece.len()).await;
             }
+            let Some(Fault::Instead(answer)) = &fault else {
+                return std::future::pending().await;
+            };
             self.answer(answer, &request.method).await?;
             return Ok(true);
         }
@@ -208,10 +211,8 @@ impl Exchange {
             pace.wait(piece.len()).await;
             server.stream.write_all(&piece).await?;
         }
-        match fault {
-            Some(Fault::RequestCut(_)) => return Ok(false),
-            Some(Fault::Silence) => std::future::pending().await,
-            _ => {}
+        if let Some(Fault::RequestCut(_)) = fault {
+            return Ok(false);
         }
         let (head, answer, framing) = loop {
             let head = server.head().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
