@@ -140,6 +140,15 @@ impl S3Store {
         let in_doubt = AtomicBool::new(false);
         let outcome = self
             .attempt(|| async {
+                // Where it was done, a service may refuse the next one before it has read it, and cut the connection: the
+                // refusal is lost under what is still being sent.
+                if in_doubt.load(Ordering::Relaxed) {
+                    match self.head_once(key).await {
+                        Ok(_) => return Err(Failed::new(Kind::Exists, "it is there")),
+                        Err(failed) if failed.kind == Kind::NotFound => {}
+                        Err(failed) => return Err(failed),
+                    }
+                }
                 let link = self.link().await?;
                 let watch = self.watch();
                 let request = link
@@ -191,38 +200,36 @@ impl S3Store {
     }
 
     async fn head(&self, key: &StoreKey) -> Result<Entry, Failed> {
-        let head = self.attempt(|| async {
-            let link = self.link().await?;
-            let watch = self.watch();
-            let request = link
-                .client
-                .head_object()
-                .bucket(self.bucket())
-                .key(self.name(key.as_str()));
-            let failed = match watch
-                .sent(&link, request.customize().interceptor(watch.clone()).send())
-                .await
-            {
-                Err(failed) if failed.is_refusal() => failed,
-                outcome => return outcome,
-            };
+        self.attempt(|| self.head_once(key)).await
+    }
+
+    async fn head_once(&self, key: &StoreKey) -> Result<Entry, Failed> {
+        let link = self.link().await?;
+        let (watch, name) = (self.watch(), self.name(key.as_str()));
+        let request = link.client.head_object().bucket(self.bucket()).key(&name);
+        let head = match watch
+            .sent(&link, request.customize().interceptor(watch.clone()).send())
+            .await
+        {
             // The answer to HEAD has no body that could say why: that to GET has one.
-            let (again, key) = (self.watch(), self.name(key.as_str()));
-            let request = link
-                .client
-                .get_object()
-                .bucket(self.bucket())
-                .key(key)
-                .range("bytes=0-0");
-            match again
-                .sent(&link, request.customize().interceptor(again.clone()).send())
-                .await
-            {
-                Err(said) if said.is_refusal() => Err(said),
-                _ => Err(failed),
+            Err(refused) if refused.is_refusal() => {
+                let again = self.watch();
+                let request = link
+                    .client
+                    .get_object()
+                    .bucket(self.bucket())
+                    .key(name)
+                    .range("bytes=0-0");
+                let asked = again
+                    .sent(&link, request.customize().interceptor(again.clone()).send())
+                    .await;
+                return Err(asked.err().unwrap_or(Failed {
+                    kind: Kind::Passing,
+                    ..refused
+                }));
             }
-        });
-        let head = head.await?;
+            head => head?,
+        };
         Ok(Entry {
             key: key.clone(),
             size: head

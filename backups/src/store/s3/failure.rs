@@ -197,8 +197,6 @@ fn kind_of(code: &str, message: &str, status: u16) -> Kind {
             Kind::ChecksumNeeded
         }
         _ => match status {
-            // The answer to HEAD has no body that could say why; who asks again may hear it, or be answered.
-            400 if code.is_empty() => Kind::Passing,
             401 => Kind::Credentials,
             403 => Kind::Denied,
             404 => Kind::NotFound,
@@ -241,7 +239,6 @@ mod tests {
             ("InternalError", 500),
             ("RequestTimeout", 400),
             ("ConditionalRequestConflict", 409),
-            ("", 400),
             ("", 502),
             ("", 504),
             ("NobodyKnowsThis", 500),
@@ -254,6 +251,7 @@ mod tests {
             ("", 404),
             ("NoSuchBucket", 404),
             ("InvalidRequest", 400),
+            ("", 400),
             ("", 301),
             ("NotImplemented", 501),
             ("RequestTimeTooSkewed", 403),
