@@ -9,6 +9,8 @@ mod chunker;
 pub(crate) mod compress;
 mod config;
 pub(crate) mod crypto;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub(crate) mod host;
 #[cfg(test)]
 mod hostile;
@@ -255,10 +257,16 @@ impl Repository {
     /// The plain bytes of an index, snapshot or lock file.
     async fn load_bytes(&self, kind: FileKind, id: &Id) -> Result<Vec<u8>, Error> {
         let damaged = |damage| Error::damaged(kind.object(*id), damage);
-        let sealed = match self.shared.store.get(&kind.key(id)).await {
+        // One byte more than is allowed tells that there is more.
+        let limit = kind.limit();
+        let wanted = limit as u64 + 1;
+        let sealed = match self.shared.store.get_range(&kind.key(id), 0, wanted).await {
             Err(StoreError::NotFound { .. }) => return Err(damaged(Damage::Missing)),
             sealed => sealed?,
         };
+        if sealed.len() > limit {
+            return Err(damaged(Damage::WrongSize));
+        }
         if Id::of(&sealed) != *id {
             return Err(damaged(Damage::WrongHash));
         }
@@ -266,7 +274,7 @@ impl Repository {
         self.key()
             .open(&sealed, &mut plain)
             .map_err(|_| damaged(Damage::NotAuthentic))?;
-        compress::unpack_file(plain).map_err(|_| damaged(Damage::NotDecompressible))
+        compress::unpack_file_within(plain, limit).map_err(|_| damaged(Damage::NotDecompressible))
     }
 
     /// A snapshot or lock file.

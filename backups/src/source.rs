@@ -5,6 +5,8 @@
 
 pub mod command;
 pub mod files;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod patterns;
 pub mod sqlite;
 mod stream;

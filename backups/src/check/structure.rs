@@ -14,6 +14,9 @@ use crate::repo::layout::FileKind;
 use crate::repo::pack::{PackedBlob, expected_size};
 use crate::repo::{BlobKind, Id, NodeKind, Reader, Repository, Tree};
 
+/// No path is shown with more bytes than a system takes.
+const SHOWN: usize = 4096;
+
 /// What the indexes and the store say of packs.
 pub(super) struct Catalogue {
     /// From the indexes: each pack's blobs.
@@ -217,10 +220,15 @@ impl Trees<'_> {
 
     /// The path of what a tree calls `name`.
     fn path(&self, ways: &Ways, tree: Id, name: &OsStr) -> PathBuf {
-        let (mut names, mut at) = (vec![name], tree);
+        let (mut names, mut at, mut room) = (vec![name], tree, SHOWN);
         while let Some(Some((parent, number))) = ways.get(&at) {
             if let Some((name, _)) = self.seen.get(parent).and_then(|seen| seen.subtrees.get(*number)) {
                 names.push(name);
+                room = room.saturating_sub(name.len() + 1);
+            }
+            if room == 0 {
+                names.push(OsStr::new("…"));
+                break;
             }
             at = *parent;
         }

@@ -8,6 +8,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::Id;
 use super::pack::{BlobKind, PackedBlob};
 
+/// So many further copies of a blob are remembered. Who names more wants us to look through them all.
+const MOST_COPIES: usize = 64;
+
 /// Where one blob lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Location {
@@ -90,7 +93,7 @@ impl Index {
                 std::collections::hash_map::Entry::Occupied(first) => {
                     let same = |other: &Entry| self.packs[other.pack as usize] == pack && other.offset == entry.offset;
                     let known = self.copies.entry((blob.kind, blob.id)).or_default();
-                    if !same(first.get()) && !known.iter().any(same) {
+                    if known.len() < MOST_COPIES && !same(first.get()) && !known.iter().any(same) {
                         known.push(entry);
                     }
                 }
