@@ -15,6 +15,7 @@ pub use command::CommandSource;
 pub use files::{FilesOptions, FilesSource, Marker};
 pub use patterns::{Excludes, PatternError, Patterns};
 pub use sqlite::SqliteSource;
+pub(crate) use stream::read_manifest;
 
 use std::path::{Path, PathBuf};
 

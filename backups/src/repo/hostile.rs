@@ -5,6 +5,8 @@
 //! Whoever has the password can seal anything, so most of these documents are sealed as they must be. Not here: damage
 //! to sealed bytes, which `tests/engine/damage.rs` has.
 
+mod bombs;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
