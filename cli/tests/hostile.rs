@@ -107,7 +107,11 @@ fn with(snapshots: &[Made]) -> Sandbox {
                 now: backups::now() + jiff::SignedDuration::from_secs(second),
                 host: said.clone(),
                 username: said.clone(),
-                tags: vec!["datastore:files".to_owned(), said.clone()],
+                tags: vec![
+                    "datastore:files".to_owned(),
+                    "environment:local".to_owned(),
+                    said.clone(),
+                ],
                 parent: Parent::Latest,
             };
             let cancel = CancellationToken::new();
@@ -125,7 +129,9 @@ fn run(sandbox: &Sandbox, commands: Commands<'_>) {
     for (command, code) in commands {
         let ran = sandbox.run(command);
         let said = format!("{}{}", ran.stdout, ran.stderr);
-        let steers = |c: char| (c.is_control() && !matches!(c, '\n' | '\t')) || c == '\u{202e}';
+        // A document is data: it has characters as they are, without those that steer.
+        let turns = |c: char| c == '\u{202e}' && !command.contains(&"--json");
+        let steers = |c: char| (c.is_control() && !matches!(c, '\n' | '\t')) || turns(c);
         assert!(!said.contains(steers), "{command:?}: {said:?}");
         assert!(
             !said.lines().any(|line| line.starts_with("forged")),

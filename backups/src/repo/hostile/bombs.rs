@@ -71,8 +71,12 @@ async fn build(bomb: &str, place: &Path) {
     }
     // Files of a hundred gigabytes that take no room on the disk.
     let sparse = |key: &str| {
-        let file = std::fs::OpenOptions::new().write(true).create(true).truncate(false);
-        let file = file.open(place.join(key)).unwrap();
+        let file = std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(place.join(key))
+            .unwrap();
         file.set_len(100 << 30).unwrap();
     };
     match bomb {
