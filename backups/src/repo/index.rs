@@ -276,6 +276,15 @@ mod tests {
     }
 
     #[test]
+    fn a_blob_in_more_places_than_anybody_needs_costs_no_more() {
+        let id = Id::of(b"blob");
+        let mut index = Index::default();
+        let everywhere: Vec<PackedBlob> = (0..200_000).map(|offset| blob(id, offset)).collect();
+        index.add_pack(Id::of(b"pack"), &everywhere);
+        assert_eq!(index.find(BlobKind::Data, &id).count(), 1 + MOST_COPIES);
+    }
+
+    #[test]
     fn what_is_marked_can_be_read_and_is_not_relied_upon() {
         let (id, going, staying) = (Id::of(b"blob"), Id::of(b"pack 1"), Id::of(b"pack 2"));
         let marked = PackJson::marked(going, &[blob(id, 0)], Timestamp::UNIX_EPOCH, 100);

@@ -162,6 +162,18 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_kept_of_what_is_no_database() {
+        for byte in [0, 3] {
+            let mut stream = StreamTable::default();
+            for _ in 0..50 {
+                stream.update(&[byte; 10_000]);
+                assert!(stream.waiting() <= 1);
+            }
+            assert!(stream.finish().is_none());
+        }
+    }
+
+    #[test]
     fn a_stream_that_is_no_database_has_none() {
         for bytes in [&[0_u8; 600][..], &[3; 600], &[2; 10]] {
             let mut stream = StreamTable::default();

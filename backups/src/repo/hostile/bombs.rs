@@ -52,13 +52,13 @@ async fn build(bomb: &str, place: &Path) {
     match bomb {
         "tree" => world.root = world.add_packed(BlobKind::Tree, &tiny_nodes(4 << 20)),
         "content" => {
-            let zeros = world.add_packed(BlobKind::Data, &vec![0; 700 << 20]);
+            let zeros = world.add_packed(BlobKind::Data, &vec![0; 300 << 20]);
             let mut file = Node::new("zeros", NodeKind::File, 0o644);
-            (file.content, file.size) = (Some(vec![zeros; 40]), 40 * (700 << 20));
+            (file.content, file.size) = (Some(vec![zeros; 40]), 40 * (300 << 20));
             world.root = world.add(BlobKind::Tree, &Tree::new(vec![file]).to_bytes().unwrap());
         }
-        "index" => drop(world.put_sealed(FileKind::Index, &spaces(700 << 20), true)),
-        "snapshot" => drop(world.put_sealed(FileKind::Snapshot, &spaces(700 << 20), true)),
+        "index" => drop(world.put_sealed(FileKind::Index, &spaces(300 << 20), true)),
+        "snapshot" => drop(world.put_sealed(FileKind::Snapshot, &spaces(300 << 20), true)),
         _ => {}
     }
     if bomb != "index" {
