@@ -24,6 +24,8 @@ const STEERS: &[u8] = b"x\x1b[2J\x07\xe2\x80\xaey\rz\nforged\xff";
 /// What lies in the repository.
 #[derive(Clone, Copy)]
 enum Made {
+    /// One file.
+    Plain,
     /// Names that steer a terminal, and names that lead elsewhere.
     Names,
     /// Names of the same kind, with other content.
@@ -70,6 +72,7 @@ impl Source for Made {
                 // It names content that is nowhere.
                 root.nodes.push(file(&[b"gone", STEERS].concat(), Id::of(b"nowhere")));
             }
+            Self::Plain => {}
             Self::Twice => {
                 for _ in 0..40 {
                     let below = into.save_tree(&root).await?;
@@ -158,7 +161,7 @@ fn what_a_repository_says_steers_no_terminal_and_leads_nowhere() {
             (&["snapshot", "dump", "latest", "gone"], 2),
             (&["repository", "check", "--read-data"], 4),
             (&["repository", "forget", "--keep-last", "1", "--dry-run"], 0),
-            (&["repository", "repair", "--dry-run"], 0),
+            (&["repository", "repair", "--dry-run"], 3),
             (&["repository", "unlock"], 0),
             (&["repository", "key", "list"], 0),
         ],
@@ -179,7 +182,7 @@ fn what_a_repository_says_steers_no_terminal_and_leads_nowhere() {
 
 #[test]
 fn what_has_no_end_is_refused_and_hinders_nothing_else() {
-    let sandbox = with(&[Made::Names, Made::Twice]);
+    let sandbox = with(&[Made::Plain, Made::Twice]);
     let text = fs::read_to_string(sandbox.path("opsctl.toml")).expect("the file");
     let more = "[repository.offsite]\nstore = \"file:offsite\"\npassword = { file = \"password\" }\n";
     sandbox.write("opsctl.toml", &format!("{text}{more}"));
@@ -194,8 +197,10 @@ fn what_has_no_end_is_refused_and_hinders_nothing_else() {
             (&["snapshot", "diff", &ids[0], &ids[1]], 1),
             (&["restore", "files", "--into", "back"], 1),
             (&["repository", "copy", "--to", "offsite", &ids[1]], 0),
-            (&["repository", "check", "--repository", "offsite"], 0),
-            (&["repository", "prune", "--dry-run"], 1),
+            (&["repository", "check", "offsite", "--read-data"], 0),
+            (&["repository", "check"], 0),
+            (&["repository", "repair", "--dry-run"], 0),
+            (&["repository", "prune", "--dry-run"], 0),
         ],
     );
     sandbox.run(&["snapshot", "ls"]).ended(1).says("again and again");

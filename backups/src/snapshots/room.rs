@@ -10,7 +10,7 @@ use crate::error::{Damage, Error, Object};
 use crate::repo::{Id, Node, Tree};
 
 /// So many bytes anything may take.
-const FREE: u64 = 256 << 20;
+const FREE: u64 = 64 << 20;
 /// And so many times what its trees would take, each once.
 const TIMES: u64 = 8;
 /// What a visit costs, however small the tree is, and what a node takes with all that is empty.
