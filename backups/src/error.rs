@@ -262,6 +262,8 @@ pub enum Damage {
     NotDecompressible,
     /// It is authentic, and its content makes no sense.
     Malformed,
+    /// Laid out in full it would take more room than anything sound: the same directories stand in it again and again.
+    Endless,
 }
 
 impl fmt::Display for Damage {
@@ -273,6 +275,9 @@ impl fmt::Display for Damage {
             Self::NotAuthentic => "corrupt (its authentication code does not fit)",
             Self::NotDecompressible => "corrupt (it cannot be decompressed)",
             Self::Malformed => "malformed",
+            Self::Endless => {
+                "larger, laid out in full, than anything sound (the same directories stand in it again and again)"
+            }
         })
     }
 }

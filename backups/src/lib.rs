@@ -17,6 +17,9 @@ mod clock;
 pub mod copy;
 mod error;
 pub mod forget;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod pitr;
 mod progress;
 pub mod proof;

@@ -7,6 +7,8 @@
 
 mod assertion;
 mod drill;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub mod judge;
 mod record;
 mod scratch;

@@ -9,6 +9,8 @@ mod chunker;
 pub(crate) mod compress;
 mod config;
 pub(crate) mod crypto;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub(crate) mod host;
 #[cfg(test)]
 mod hostile;
@@ -48,7 +50,7 @@ use serde::de::DeserializeOwned;
 
 use crate::clock;
 use crate::error::{Damage, Error, Object};
-use crate::store::{Store, StoreError, list_all};
+use crate::store::{Store, StoreError, StoreKey, list_all};
 use crate::threads::blocking;
 use config::Config;
 use crypto::Key;
@@ -78,6 +80,9 @@ pub struct InitOptions {
     /// How costly a guess of the password is.
     pub kdf: KdfParams,
 }
+
+/// A config has some two hundred bytes.
+const CONFIG_LIMIT: usize = 1 << 20;
 
 /// No repository has more key files than restic tries.
 const KEY_FILES_TRIED: usize = 20;
@@ -142,13 +147,13 @@ impl Repository {
 
     /// Opens the repository that a store holds.
     pub async fn open(store: Arc<dyn Store>, password: &str) -> Result<Self, Error> {
-        let sealed = match store.get(&layout::config()).await {
+        let sealed = match read_within(&*store, &layout::config(), CONFIG_LIMIT).await {
             Err(error) if error.is_not_found() => {
                 return Err(Error::NoRepository {
                     location: store.location(),
                 });
             }
-            sealed => sealed?,
+            sealed => sealed?.ok_or_else(|| Error::damaged(Object::Config, Damage::WrongSize))?,
         };
         // Of several keys that the password opens only one may fit the config; see `init`.
         let mut outcome = Err(Error::WrongPassword { keys: 0 });
@@ -255,9 +260,10 @@ impl Repository {
     /// The plain bytes of an index, snapshot or lock file.
     async fn load_bytes(&self, kind: FileKind, id: &Id) -> Result<Vec<u8>, Error> {
         let damaged = |damage| Error::damaged(kind.object(*id), damage);
-        let sealed = match self.shared.store.get(&kind.key(id)).await {
+        let limit = kind.limit();
+        let sealed = match read_within(&*self.shared.store, &kind.key(id), limit).await {
             Err(StoreError::NotFound { .. }) => return Err(damaged(Damage::Missing)),
-            sealed => sealed?,
+            sealed => sealed?.ok_or_else(|| damaged(Damage::WrongSize))?,
         };
         if Id::of(&sealed) != *id {
             return Err(damaged(Damage::WrongHash));
@@ -266,7 +272,7 @@ impl Repository {
         self.key()
             .open(&sealed, &mut plain)
             .map_err(|_| damaged(Damage::NotAuthentic))?;
-        compress::unpack_file(plain).map_err(|_| damaged(Damage::NotDecompressible))
+        compress::unpack_file_within(plain, limit).map_err(|_| damaged(Damage::NotDecompressible))
     }
 
     /// A snapshot or lock file.
@@ -349,6 +355,13 @@ impl Repository {
     }
 }
 
+/// An object, or `None` where it is longer than anything sound: of that no more is read.
+pub(crate) async fn read_within(store: &dyn Store, key: &StoreKey, limit: usize) -> Result<Option<Bytes>, StoreError> {
+    // One byte more than is allowed tells that there is more.
+    let bytes = store.get_range(key, 0, limit as u64 + 1).await?;
+    Ok((bytes.len() <= limit).then_some(bytes))
+}
+
 /// A master key that the password opens, and its key file.
 async fn first_key(store: &dyn Store, password: &str) -> Result<(Id, Key), Error> {
     open_keys(store, password)
@@ -368,10 +381,14 @@ async fn open_keys(store: &dyn Store, password: &str) -> Result<Vec<(Id, Key)>, 
         let Ok(id) = entry.key.file_name().parse::<Id>() else {
             continue;
         };
-        let bytes = match store.get(&entry.key).await {
+        let bytes = match read_within(store, &entry.key, FileKind::Key.limit()).await {
             // Taken away since it was listed: of two that make a repository at once the slower one withdraws its key.
             Err(error) if error.is_not_found() => continue,
             bytes => bytes?,
+        };
+        let Some(bytes) = bytes else {
+            damaged = Some(Error::damaged(Object::Key(id), Damage::WrongSize));
+            continue;
         };
         let password = zeroize::Zeroizing::new(password.to_owned());
         let attempt = blocking(move || KeyFile::open(&id, &bytes, &password));

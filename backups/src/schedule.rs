@@ -7,6 +7,8 @@
 mod calendar;
 mod expression;
 mod field;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod occurrences;
 mod quiet;
 pub mod runner;

@@ -5,6 +5,8 @@
 
 pub mod command;
 pub mod files;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod patterns;
 pub mod sqlite;
 mod stream;
@@ -13,6 +15,7 @@ pub use command::CommandSource;
 pub use files::{FilesOptions, FilesSource, Marker};
 pub use patterns::{Excludes, PatternError, Patterns};
 pub use sqlite::SqliteSource;
+pub(crate) use stream::read_manifest;
 
 use std::path::{Path, PathBuf};
 

@@ -6,6 +6,8 @@
 
 pub mod contract;
 mod faulty;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod key;
 mod local;
 mod memory;

@@ -22,6 +22,9 @@ mod faults;
 #[path = "engine/forget.rs"]
 mod forget;
 #[cfg(test)]
+#[path = "engine/hostile.rs"]
+mod hostile;
+#[cfg(test)]
 #[path = "engine/keys.rs"]
 mod keys;
 #[cfg(test)]

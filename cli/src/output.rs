@@ -249,9 +249,14 @@ pub(crate) fn printable(text: &str) -> String {
     shown
 }
 
+/// The same on one line, so that no name looks like several.
+pub(crate) fn one_line(text: &str) -> String {
+    printable(text).replace('\n', "\\n")
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{bytes, latency, plural, printable, seconds};
+    use super::{bytes, latency, one_line, plural, printable, seconds};
 
     #[test]
     fn words_for_amounts() {
@@ -269,5 +274,6 @@ mod tests {
         assert_eq!(printable("a\u{1b}[2Jb\rc"), "a\\u{1b}[2Jb\\rc");
         assert_eq!(printable("a\u{202e}b\u{9b}c"), "a\\u{202e}b\\u{9b}c");
         assert_eq!(printable("é\t漢\n"), "é\t漢\n");
+        assert_eq!(one_line("a\nb\u{1b}"), "a\\nb\\u{1b}");
     }
 }

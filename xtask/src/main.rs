@@ -11,6 +11,7 @@ mod ci;
 mod cluster;
 mod codegen;
 mod dist;
+mod fuzz;
 mod instructions;
 mod peers;
 mod prove;
@@ -37,6 +38,8 @@ enum Task {
     Ci(ci::Arguments),
     /// Runs the kill and fault tests with their full counts
     Soak(soak::Arguments),
+    /// Fuzzes whatever reads foreign bytes in `backups`, guided by coverage
+    Fuzz(fuzz::Arguments),
     /// Proves drills and canaries on real pods: makes images, starts a cluster, runs what wants one, ends it
     Prove(prove::Arguments),
     /// Checks the rules of the house that no compiler knows
@@ -60,6 +63,7 @@ fn main() {
         Task::Test(arguments) => test::run(&arguments),
         Task::Ci(arguments) => ci::run(&arguments),
         Task::Soak(arguments) => soak::run(&arguments),
+        Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Prove(arguments) => prove::run(&arguments),
         Task::Tidy => tidy::run(),
         Task::Bench(arguments) => bench::run(&arguments),

@@ -12,7 +12,10 @@ use crate::progress::Progress;
 use crate::repo::index::Index;
 use crate::repo::layout::FileKind;
 use crate::repo::pack::{PackedBlob, expected_size};
-use crate::repo::{BlobKind, Id, NodeKind, Reader, Repository, Tree};
+use crate::repo::{BlobKind, Id, NodeKind, Reader, Repository, Tree, read_within};
+
+/// No path is shown with more bytes than a system takes.
+const SHOWN: usize = 4096;
 
 /// What the indexes and the store say of packs.
 pub(super) struct Catalogue {
@@ -28,13 +31,15 @@ pub(super) struct Catalogue {
 /// Key files are named after their content.
 pub(super) async fn keys(repository: &Repository, report: &mut CheckReport) -> Result<(), Error> {
     for (id, _) in repository.list(FileKind::Key).await? {
-        let bytes = match repository.store().get(&FileKind::Key.key(&id)).await {
+        let (key, limit) = (FileKind::Key.key(&id), FileKind::Key.limit());
+        match read_within(&*repository.store(), &key, limit).await {
             // Taken away since it was listed.
-            Err(error) if error.is_not_found() => continue,
-            bytes => bytes?,
-        };
-        if Id::of(&bytes) != id {
-            report.damaged(Object::Key(id), Damage::WrongHash);
+            Err(error) if error.is_not_found() => {}
+            bytes => match bytes? {
+                None => report.damaged(Object::Key(id), Damage::WrongSize),
+                Some(bytes) if Id::of(&bytes) != id => report.damaged(Object::Key(id), Damage::WrongHash),
+                Some(_) => {}
+            },
         }
     }
     Ok(())
@@ -217,10 +222,15 @@ impl Trees<'_> {
 
     /// The path of what a tree calls `name`.
     fn path(&self, ways: &Ways, tree: Id, name: &OsStr) -> PathBuf {
-        let (mut names, mut at) = (vec![name], tree);
+        let (mut names, mut at, mut room) = (vec![name], tree, SHOWN);
         while let Some(Some((parent, number))) = ways.get(&at) {
             if let Some((name, _)) = self.seen.get(parent).and_then(|seen| seen.subtrees.get(*number)) {
                 names.push(name);
+                room = room.saturating_sub(name.len() + 1);
+            }
+            if room == 0 {
+                names.push(OsStr::new("…"));
+                break;
             }
             at = *parent;
         }

@@ -9,6 +9,7 @@ use crate::error::{Damage, Error};
 use crate::progress::Progress;
 use crate::repo::{BlobKind, Id, NodeKind, Reader, Tree};
 use crate::restore::DamagedFile;
+use crate::snapshots::shown_below;
 use crate::transfer::BlobName;
 
 /// So many directories are read at once.
@@ -92,7 +93,7 @@ impl<'a> Walk<'a> {
 
     fn look_into(&mut self, tree: &Tree, path: &Path, found: &mut Found, open: &mut Vec<(Id, PathBuf)>) {
         for node in &tree.nodes {
-            let path = path.join(&node.name);
+            let path = shown_below(path, &node.name);
             match (node.kind, node.subtree) {
                 (NodeKind::Dir, Some(subtree)) if !self.seen.contains(&subtree) => open.push((subtree, path.clone())),
                 (NodeKind::Dir, None) => found.malformed(&path),
@@ -166,7 +167,7 @@ pub(super) async fn touched(
             tree => tree?,
         };
         for node in tree.nodes {
-            let path = path.join(&node.name);
+            let path = shown_below(&path, &node.name);
             open.extend(node.subtree.map(|subtree| (subtree, path.clone())));
             let mut blobs = node.content.iter().flatten();
             let first = blobs.find_map(|id| Some((id, lost.get(&(BlobKind::Data, *id))?)));

@@ -14,6 +14,8 @@
 //! it, and nothing that was committed after `taken_at`.
 
 mod chain;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod look;
 mod restore;
 mod set;

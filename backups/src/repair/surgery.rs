@@ -10,7 +10,7 @@ use super::LostItem;
 use crate::error::{Damage, Error};
 use crate::progress::Progress;
 use crate::repo::{BlobKind, Id, Node, NodeKind, Tree, Writer};
-use crate::snapshots::MAX_DEPTH;
+use crate::snapshots::{MAX_DEPTH, shown_below};
 
 /// Where blobs are.
 #[async_trait::async_trait]
@@ -104,7 +104,7 @@ impl<'a> Surgeon<'a> {
                 }
                 continue;
             };
-            let path = frame.path.join(&node.name);
+            let path = shown_below(&frame.path, &node.name);
             match (node.kind, node.subtree) {
                 (NodeKind::Dir, Some(subtree)) => {
                     let known = self.judged.get(&subtree).copied();
@@ -234,7 +234,7 @@ impl<'a> Surgeon<'a> {
 /// A directory twice: as we understand it, and as it is, so that nothing that we do not know gets lost. Entries are in
 /// reverse order.
 fn parse(json: &[u8]) -> Option<(Map<String, Value>, Vec<Entry>)> {
-    let tree: Tree = serde_json::from_slice(json).ok()?;
+    let tree = Tree::parse(json).ok()?;
     let mut raw: Map<String, Value> = serde_json::from_slice(json).ok()?;
     let entries = match raw.remove("nodes")? {
         Value::Array(entries) => entries,

@@ -76,12 +76,7 @@ pub(crate) fn pack_file(json: &[u8]) -> std::io::Result<Vec<u8>> {
     Ok(out)
 }
 
-/// The JSON of an index, snapshot or lock file, compressed or (as in format 1) not.
-pub(crate) fn unpack_file(bytes: Vec<u8>) -> Result<Vec<u8>, NotDecompressible> {
-    unpack_file_within(bytes, BLOB_LIMIT)
-}
-
-/// As [`unpack_file`], for what is never larger than `limit`.
+/// The JSON of an index, snapshot or lock file, compressed or (as in format 1) not, which is never larger than `limit`.
 pub(crate) fn unpack_file_within(bytes: Vec<u8>, limit: usize) -> Result<Vec<u8>, NotDecompressible> {
     match bytes.first() {
         Some(b'{' | b'[') => Ok(bytes),
@@ -141,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_file_that_claims_too_much_is_refused() {
-        let frame = zstd::encode_all(std::io::repeat(b' ').take(BLOB_LIMIT as u64 + 10), 1).unwrap();
+        let frame = zstd::encode_all(std::io::repeat(b' ').take(LIMIT as u64 + 10), 1).unwrap();
         assert_eq!(
             unpack_file([&[UNPACKED_ZSTD][..], &frame].concat()),
             Err(NotDecompressible)
@@ -149,6 +144,12 @@ mod tests {
     }
 
     use std::io::Read;
+
+    const LIMIT: usize = 10 << 20;
+
+    fn unpack_file(bytes: Vec<u8>) -> Result<Vec<u8>, NotDecompressible> {
+        unpack_file_within(bytes, LIMIT)
+    }
 
     proptest! {
         #[test]

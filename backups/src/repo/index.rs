@@ -8,6 +8,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::Id;
 use super::pack::{BlobKind, PackedBlob};
 
+/// So many further copies of a blob are remembered. Who names more wants us to look through them all.
+const MOST_COPIES: usize = 64;
+
 /// Where one blob lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Location {
@@ -90,7 +93,7 @@ impl Index {
                 std::collections::hash_map::Entry::Occupied(first) => {
                     let same = |other: &Entry| self.packs[other.pack as usize] == pack && other.offset == entry.offset;
                     let known = self.copies.entry((blob.kind, blob.id)).or_default();
-                    if !same(first.get()) && !known.iter().any(same) {
+                    if known.len() < MOST_COPIES && !same(first.get()) && !known.iter().any(same) {
                         known.push(entry);
                     }
                 }
@@ -270,6 +273,15 @@ mod tests {
             !index.contains(BlobKind::Tree, &id),
             "the same bytes as a tree are another blob"
         );
+    }
+
+    #[test]
+    fn a_blob_in_more_places_than_anybody_needs_costs_no_more() {
+        let id = Id::of(b"blob");
+        let mut index = Index::default();
+        let everywhere: Vec<PackedBlob> = (0..200_000).map(|offset| blob(id, offset)).collect();
+        index.add_pack(Id::of(b"pack"), &everywhere);
+        assert_eq!(index.find(BlobKind::Data, &id).count(), 1 + MOST_COPIES);
     }
 
     #[test]

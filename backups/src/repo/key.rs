@@ -31,7 +31,7 @@ impl Default for KdfParams {
 
 impl KdfParams {
     /// Limits on the parameters of foreign files: a gigabyte of memory, and about a minute of work.
-    fn are_bearable(self) -> bool {
+    pub(super) fn are_bearable(self) -> bool {
         let Some(n) = 1_u64.checked_shl(self.log_n.into()).filter(|&n| n > 1) else {
             return false;
         };
@@ -127,7 +127,7 @@ impl KeyFile {
         master.map_or(Attempt::Damaged(Malformed), |key| Attempt::Opened(Box::new(key)))
     }
 
-    fn parse(bytes: &[u8]) -> Option<(KdfParams, Vec<u8>, Vec<u8>)> {
+    pub(super) fn parse(bytes: &[u8]) -> Option<(KdfParams, Vec<u8>, Vec<u8>)> {
         let file: Self = serde_json::from_slice(bytes).ok()?;
         let params = KdfParams {
             log_n: u8::try_from(file.n.checked_ilog2()?).ok()?,

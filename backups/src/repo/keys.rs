@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::key::KeyFile;
 use super::layout::FileKind;
-use super::{Id, KEY_FILES_TRIED, KdfParams, Lock, LockMode, Repository, open_keys, write_key};
+use super::{Id, KEY_FILES_TRIED, KdfParams, Lock, LockMode, Repository, open_keys, read_within, write_key};
 use crate::clock;
 use crate::error::{Damage, Error};
 
@@ -41,12 +41,13 @@ impl Repository {
     pub async fn keys(&self) -> Result<KeyList, Error> {
         let mut list = KeyList::default();
         for (id, _) in self.list(FileKind::Key).await? {
-            let bytes = match self.store().get(&FileKind::Key.key(&id)).await {
+            let (key, limit) = (FileKind::Key.key(&id), FileKind::Key.limit());
+            let bytes = match read_within(&*self.store(), &key, limit).await {
                 // Taken away since it was listed.
                 Err(error) if error.is_not_found() => continue,
                 bytes => bytes?,
             };
-            match read(&id, &bytes) {
+            match bytes.ok_or(Damage::WrongSize).and_then(|bytes| read(&id, &bytes)) {
                 Ok(file) => list.keys.push(KeyRecord {
                     id,
                     host: file.hostname,

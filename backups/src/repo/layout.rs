@@ -35,6 +35,16 @@ impl FileKind {
         StoreKey::new(name).expect("folders and hexadecimal digits are sound keys")
     }
 
+    /// No such file is longer, as it is stored or unpacked; restic's index files have a tenth of this. What is longer was
+    /// not written by anybody who means well, and is not read into memory.
+    pub(crate) fn limit(self) -> usize {
+        match self {
+            Self::Key | Self::Lock => 1 << 20,
+            Self::Index | Self::Snapshot => 128 << 20,
+            Self::Pack => super::pack::SIZE_LIMIT as usize,
+        }
+    }
+
     /// How messages name it.
     pub(crate) fn object(self, id: Id) -> Object {
         match self {

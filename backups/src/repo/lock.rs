@@ -261,7 +261,7 @@ async fn renew(repository: Repository, mode: LockMode, held: Arc<Held>) {
 
 /// A lock file, in restic's JSON.
 #[derive(Debug, Serialize, Deserialize)]
-struct LockFile {
+pub(super) struct LockFile {
     time: Timestamp,
     exclusive: bool,
     #[serde(default)]

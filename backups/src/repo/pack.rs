@@ -123,7 +123,7 @@ pub(crate) fn parse_trailer(key: &Key, trailer: &[u8], size: u64) -> Result<Vec<
 }
 
 /// The entries of an opened header.
-fn parse_header(mut header: &[u8]) -> Option<Vec<PackedBlob>> {
+pub(super) fn parse_header(mut header: &[u8]) -> Option<Vec<PackedBlob>> {
     fn number(bytes: &mut &[u8]) -> Option<u32> {
         let (head, rest) = bytes.split_first_chunk::<4>()?;
         *bytes = rest;

@@ -42,7 +42,7 @@ impl Reader {
     /// A directory.
     pub async fn tree(&self, id: &Id) -> Result<Tree, Error> {
         let json = self.blob(BlobKind::Tree, id).await?;
-        serde_json::from_slice(&json).map_err(|_| Error::damaged(BlobKind::Tree.object(*id), Damage::Malformed))
+        Tree::parse(&json).map_err(|_| Error::damaged(BlobKind::Tree.object(*id), Damage::Malformed))
     }
 
     /// The plain bytes of a blob.
@@ -75,9 +75,8 @@ impl Reader {
         let this = self.clone();
         let decoded = blocking(move || {
             this.with_decoder(|decoder| {
-                decoder
-                    .decode(this.repository.key(), &blob, &sealed)
-                    .map(<[u8]>::to_vec)
+                let length = decoder.decode(this.repository.key(), &blob, &sealed)?.len();
+                Ok(decoder.take(&blob, length))
             })
         });
         decoded.await?.map_err(damaged)
@@ -97,6 +96,12 @@ impl Reader {
     }
 }
 
+/// No blob of content may become larger than this: sixteen times restic's largest chunk.
+const DATA_LIMIT: usize = 128 << 20;
+
+/// What is longer is given away with its buffer, and not copied.
+const KEPT: usize = 8 << 20;
+
 /// Opens, decompresses and verifies blobs, one at a time.
 pub(crate) struct Decoder {
     zstd: Zstd,
@@ -113,6 +118,20 @@ impl Decoder {
         })
     }
 
+    /// The plain bytes of the blob that was decoded last.
+    fn take(&mut self, blob: &PackedBlob, length: usize) -> Vec<u8> {
+        let plain = if blob.uncompressed.is_some() {
+            &mut self.plain
+        } else {
+            &mut self.opened
+        };
+        if length > KEPT {
+            std::mem::take(plain)
+        } else {
+            plain.clone()
+        }
+    }
+
     /// The plain bytes of a blob, proved to be those that its id names.
     pub(crate) fn decode(&mut self, key: &Key, blob: &PackedBlob, sealed: &[u8]) -> Result<&[u8], Damage> {
         if sealed.len() != blob.length as usize || sealed.len() < OVERHEAD {
@@ -122,7 +141,14 @@ impl Decoder {
         let plain = match blob.uncompressed {
             None => &self.opened,
             Some(length) => {
-                let length = usize::try_from(length).unwrap_or(BLOB_LIMIT + 1);
+                let limit = match blob.kind {
+                    BlobKind::Data => DATA_LIMIT,
+                    BlobKind::Tree => BLOB_LIMIT,
+                };
+                let length = usize::try_from(length).unwrap_or(usize::MAX);
+                if length > limit {
+                    return Err(Damage::NotDecompressible);
+                }
                 let decompressed = self.zstd.decompress(&self.opened, length, &mut self.plain);
                 decompressed.map_err(|_| Damage::NotDecompressible)?;
                 &self.plain

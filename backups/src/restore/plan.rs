@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use super::{DamagedFile, RestoreOptions};
 use crate::error::{Error, Object, TreeName};
 use crate::repo::{Id, Node, NodeKind, Reader, Snapshot, Tree};
-use crate::snapshots::MAX_DEPTH;
+use crate::snapshots::{MAX_DEPTH, Room};
 use crate::source::{Patterns, Skipped};
 
 /// Everything to make, each list in the order of the trees.
@@ -57,6 +57,8 @@ impl Plan {
             }
             root => root?,
         };
+        let mut room = Room::default();
+        room.take(&snapshot.tree, &root, Path::new(""))?;
         let mut open = vec![Folder {
             nodes: root.nodes.into_iter(),
             path: PathBuf::new(),
@@ -87,7 +89,11 @@ impl Plan {
                 Want::Perhaps => false,
                 Want::Nothing => continue,
             };
+            let subtree = node.subtree;
             if let Some(tree) = plan.add(reader, &mut inodes, options, path.clone(), node).await? {
+                if let Some(id) = subtree {
+                    room.take(&id, &tree, &path)?;
+                }
                 if open.len() >= MAX_DEPTH {
                     plan.damaged.push(DamagedFile {
                         path,

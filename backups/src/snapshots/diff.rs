@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Damage, Error, Object};
 use crate::repo::{BlobKind, Id, Node, NodeKind, Reader, Repository, Snapshot, Tree};
 
-use super::MAX_DEPTH;
+use super::{MAX_DEPTH, Room};
 
 /// One difference between two snapshots.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +78,7 @@ pub async fn diff(repository: &Repository, before: &Snapshot, after: &Snapshot) 
         before: HashSet::new(),
         after: HashSet::new(),
         equal: Vec::new(),
+        room: Room::default(),
     };
     comparison
         .trees(Some(before.tree), Some(after.tree), PathBuf::new(), 0)
@@ -95,6 +96,7 @@ struct Comparison {
     after: Blobs,
     /// Directories that both have.
     equal: Vec<Id>,
+    room: Room,
 }
 
 impl Comparison {
@@ -115,7 +117,7 @@ impl Comparison {
             let deepest = after.or(before).unwrap_or(Id::from_bytes([0; 32]));
             return Err(Error::damaged(Object::tree(deepest), Damage::Malformed));
         }
-        let (before, after) = (load(&self.reader, before).await?, load(&self.reader, after).await?);
+        let (before, after) = (self.load(before, &folder).await?, self.load(after, &folder).await?);
         let (mut before, mut after) = (before.nodes.iter().peekable(), after.nodes.iter().peekable());
         loop {
             let order = match (before.peek(), after.peek()) {
@@ -141,6 +143,14 @@ impl Comparison {
             };
             Box::pin(self.trees(subtree(old), subtree(new), path, depth + 1)).await?;
         }
+    }
+
+    async fn load(&mut self, id: Option<Id>, folder: &Path) -> Result<Tree, Error> {
+        let Some(id) = id else { return Ok(Tree::default()) };
+        let mut tree = self.reader.tree(&id).await?;
+        self.room.take(&id, &tree, folder)?;
+        tree.nodes.sort_by(|a, b| a.name.as_bytes().cmp(b.name.as_bytes()));
+        Ok(tree)
     }
 
     fn items(&mut self, path: &Path, old: Option<&Node>, new: Option<&Node>) {
@@ -217,17 +227,6 @@ impl Totals {
             Some(_) => &mut self.others,
             None => return,
         }) += 1;
-    }
-}
-
-async fn load(reader: &Reader, id: Option<Id>) -> Result<Tree, Error> {
-    match id {
-        Some(id) => {
-            let mut tree = reader.tree(&id).await?;
-            tree.nodes.sort_by(|a, b| a.name.as_bytes().cmp(b.name.as_bytes()));
-            Ok(tree)
-        }
-        None => Ok(Tree::default()),
     }
 }
 

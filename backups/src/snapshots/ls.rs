@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
 
+use super::room::Room;
 use crate::error::{Damage, Error, Object};
 use crate::repo::{Id, Node, NodeKind, Reader, Repository, Snapshot};
 
@@ -51,9 +52,15 @@ async fn collect(
     recursive: bool,
     entries: &mut Vec<LsEntry>,
 ) -> Result<(), Error> {
+    let mut room = Room::default();
+    let mut nodes_of = async |tree: Id, path: &Path| {
+        let nodes = reader.tree(&tree).await?;
+        room.take(&tree, &nodes, path)?;
+        Ok::<_, Error>(nodes.nodes.into_iter())
+    };
     // Directories still to be listed, the next one last.
-    let mut open = vec![(tree, reader.tree(&tree).await?.nodes.into_iter(), base.to_owned())];
-    while let Some((_, nodes, folder)) = open.last_mut() {
+    let mut open = vec![(nodes_of(tree, base).await?, base.to_owned())];
+    while let Some((nodes, folder)) = open.last_mut() {
         let Some(node) = nodes.next() else {
             open.pop();
             continue;
@@ -68,7 +75,7 @@ async fn collect(
             if open.len() >= MAX_DEPTH {
                 return Err(Error::damaged(Object::tree(id), Damage::Malformed));
             }
-            open.push((id, reader.tree(&id).await?.nodes.into_iter(), path));
+            open.push((nodes_of(id, &path).await?, path));
         }
     }
     Ok(())

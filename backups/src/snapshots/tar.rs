@@ -18,7 +18,7 @@ pub(super) fn padding(length: u64) -> &'static [u8] {
 
 /// The header of a node, with a pax header before it for whatever the old fields cannot say. `None` for sockets and
 /// what is unknown, which archives cannot hold.
-pub(super) fn header(name: &Path, node: &Node) -> Option<Vec<u8>> {
+pub(crate) fn header(name: &Path, node: &Node) -> Option<Vec<u8>> {
     let mut path = name.as_os_str().as_bytes().to_vec();
     let kind = match node.kind {
         NodeKind::File => b'0',

@@ -25,6 +25,8 @@ use crate::repo::{Content, Node, NodeKind, ReadFailure, Tree, Writer};
 use crate::threads::blocking;
 use crate::{Error, clock};
 use child::Running;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) use redact::hide;
 
 /// The trailer lies within so many bytes of the end.
 const TRAILER_WITHIN: usize = 4 << 10;

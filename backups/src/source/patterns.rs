@@ -146,17 +146,37 @@ impl Pattern {
     }
 }
 
-/// A trailing `**` wants at least one part: the directory above it stays.
-fn parts_match(parts: &[Part], path: &[&[u8]], ignore_case: bool) -> bool {
-    match parts {
-        [] => path.is_empty(),
-        [Part::Any] => !path.is_empty(),
-        [Part::Any, rest @ ..] => (0..=path.len()).any(|skipped| parts_match(rest, &path[skipped..], ignore_case)),
-        [Part::Name(tokens), rest @ ..] => match path {
-            [name, below @ ..] => name_matches(tokens, name, ignore_case) && parts_match(rest, below, ignore_case),
-            [] => false,
-        },
+/// Backtracks only to the last `**`, as [`name_matches`] does to the last `*`: with many of them in a pattern there would
+/// be no end otherwise.
+fn parts_match(parts: &[Part], mut path: &[&[u8]], ignore_case: bool) -> bool {
+    // A trailing `**` wants at least one part: the directory above it stays.
+    if parts.last() == Some(&Part::Any) {
+        let Some((_, above)) = path.split_last() else {
+            return false;
+        };
+        path = above;
     }
+    let (mut part, mut at, mut last_any) = (0, 0, None);
+    while at < path.len() {
+        match parts.get(part) {
+            Some(Part::Any) => {
+                last_any = Some((part, at));
+                part += 1;
+            }
+            Some(Part::Name(tokens)) if name_matches(tokens, path[at], ignore_case) => {
+                part += 1;
+                at += 1;
+            }
+            _ => match last_any {
+                Some((any, from)) => {
+                    last_any = Some((any, from + 1));
+                    (part, at) = (any + 1, from + 1);
+                }
+                None => return false,
+            },
+        }
+    }
+    parts[part..].iter().all(|part| *part == Part::Any)
 }
 
 /// Backtracks only to the last `*`: linear in practice, quadratic at worst.
@@ -308,6 +328,16 @@ mod tests {
     fn a_hostile_pattern_does_not_take_for_ever() {
         let pattern = format!("{}b", "a*".repeat(100));
         assert!(!matches(&pattern, &"a".repeat(200)));
+    }
+
+    #[test]
+    fn many_stars_cost_no_more_than_they_must() {
+        // Tried one after the other, the ways to share these parts out would not end.
+        let pattern = "**/a/".repeat(30) + "b";
+        let path = "a/".repeat(200) + "c";
+        assert!(!matches(&pattern, &path));
+        assert!(matches(&pattern, &("a/".repeat(200) + "b")));
+        assert!(matches("**/a/**/a/**", "a/x/a/y") && !matches("**/a/**/a/**", "a/x/a"));
     }
 
     proptest! {

@@ -29,10 +29,13 @@ impl Store for Cut {
         self.inner.get(key).await
     }
     async fn get_range(&self, key: &StoreKey, offset: u64, length: u64) -> Result<bytes::Bytes, StoreError> {
-        let left = self
-            .left
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
-        if left.is_err() {
+        // What lies in packs counts, not what is read to open the repository.
+        let cut = key.as_str().starts_with("data/")
+            && self
+                .left
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
+                .is_err();
+        if cut {
             return Err(StoreError::Denied {
                 key: key.to_string(),
                 source: std::io::ErrorKind::ConnectionReset.into(),

@@ -138,7 +138,7 @@ pub async fn list(repository: &Repository, datastore: &Datastore) -> Result<Vec<
     ))
 }
 
-fn generations(folder: &str, entries: &[Entry]) -> Vec<Generation> {
+pub(super) fn generations(folder: &str, entries: &[Entry]) -> Vec<Generation> {
     let mut found = BTreeMap::<String, Generation>::new();
     for entry in entries {
         let Some((name, snapshot, set)) = parse(folder, entry) else {

@@ -18,6 +18,7 @@ use crate::error::{Damage, Error};
 use crate::progress::{Phase, Progress};
 use crate::repo::{Id, Repository};
 use crate::restore::{RestoreOptions, RestoreReport, restore};
+use crate::source::read_manifest;
 use crate::source::sqlite::{MANIFEST, Manifest};
 use crate::threads::blocking;
 
@@ -349,7 +350,7 @@ impl Prove {
             return Err(Error::Shipping(ShippingError::Unequal));
         }
         let write = || {
-            let text = fs::read(&self.manifest)?;
+            let text = read_manifest(&self.manifest)?;
             let manifest = Manifest {
                 length_bytes: length,
                 sha256: hex::encode(hash.finalize()),

@@ -92,6 +92,11 @@ pub(super) struct Set {
 }
 
 impl Set {
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn body(&self) -> &[u8] {
+        &self.body
+    }
+
     /// The pages with their numbers.
     pub(super) fn pages(&self) -> impl Iterator<Item = (u32, &[u8])> {
         let pages = self.body[self.content..].chunks_exact((self.header.page_size as usize).max(1));
@@ -151,7 +156,7 @@ fn prefix(plain: &[u8]) -> Option<(usize, &[u8])> {
     Some((usize::try_from(u64::from_le_bytes(*length)).ok()?, packed))
 }
 
-fn parse(id: Id, body: Vec<u8>) -> Option<Set> {
+pub(super) fn parse(id: Id, body: Vec<u8>) -> Option<Set> {
     let (length, rest) = body.split_first_chunk::<4>()?;
     let length = u32::from_le_bytes(*length) as usize;
     let json = rest.get(..length).filter(|_| length <= HEADER_LIMIT)?;

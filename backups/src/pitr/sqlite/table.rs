@@ -85,10 +85,14 @@ impl StreamTable {
             // 65536 does not fit: it is written as 1.
             self.table.page_size = match u32::from(size[0]) << 8 | u32::from(size[1]) {
                 1 => 65536,
+                // No size at all either, and not one that is still to come.
+                0 => 1,
                 size => size,
             };
         }
         if !is_page_size(self.table.page_size) {
+            // No database: nothing of it is needed, however long it is.
+            self.rest.truncate(1);
             return;
         }
         let size = self.table.page_size as usize;
@@ -97,6 +101,12 @@ impl StreamTable {
             self.table.push(page);
         }
         self.rest.drain(..whole);
+    }
+
+    /// Bytes of a page that is not whole yet.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn waiting(&self) -> usize {
+        self.rest.len()
     }
 
     /// The table, if this was a database of whole pages.
@@ -148,6 +158,18 @@ mod tests {
             let table = stream.finish().unwrap();
             let expected = file.chunks(512).enumerate().map(|(at, page)| hash_page(at as u32 + 1, page)).fold(0, u128::wrapping_add);
             prop_assert_eq!((table.page_count() as usize, table.sum()), (pages, expected));
+        }
+    }
+
+    #[test]
+    fn nothing_is_kept_of_what_is_no_database() {
+        for byte in [0, 3] {
+            let mut stream = StreamTable::default();
+            for _ in 0..50 {
+                stream.update(&[byte; 10_000]);
+                assert!(stream.waiting() <= 1);
+            }
+            assert!(stream.finish().is_none());
         }
     }
 

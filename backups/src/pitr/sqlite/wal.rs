@@ -28,6 +28,13 @@ pub(super) struct Position {
     checksum: [u32; 2],
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+impl Position {
+    pub(super) fn frames(&self) -> u64 {
+        self.frames
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Header {
     bytes: [u8; HEADER],
@@ -54,7 +61,7 @@ fn word(bytes: &[u8], at: usize) -> u32 {
 }
 
 /// SQLite's checksum: two sums that feed each other, over words in the order of the machine that made the log.
-fn add(checksum: [u32; 2], bytes: &[u8], big_endian: bool) -> [u32; 2] {
+pub(super) fn add(checksum: [u32; 2], bytes: &[u8], big_endian: bool) -> [u32; 2] {
     let [mut a, mut b] = checksum;
     for pair in bytes.chunks_exact(8) {
         let (x, y) = pair.split_at(4);

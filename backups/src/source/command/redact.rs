@@ -65,7 +65,7 @@ pub(super) fn command(program: &str, arguments: &[String], variables: &[Variable
 
 /// A text without the values of secret variables, without passwords in addresses, and without the values of names that
 /// say that they are secret.
-pub(super) fn hide(text: &str, variables: &[Variable]) -> String {
+pub(in crate::source) fn hide(text: &str, variables: &[Variable]) -> String {
     let mut text = text.to_owned();
     let secrets = variables.iter().filter(|variable| variable.is_secret);
     for secret in secrets

@@ -7,7 +7,7 @@ use crate::config;
 use crate::context::Context;
 use crate::error::{self, Outcome};
 use crate::exit::Exit;
-use crate::output::{Style, bytes, plural, printable};
+use crate::output::{Style, bytes, one_line, plural};
 use crate::repository::{self, IfEmpty, Shown};
 
 /// Look for damage in the repository
@@ -143,7 +143,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
                     finding.problem
                 ));
                 if let Some(path) = &finding.path {
-                    text.push_str(&format!(", at /{}", printable(&path.to_string_lossy())));
+                    text.push_str(&format!(", at /{}", one_line(&path.to_string_lossy())));
                 }
                 if !finding.snapshots.is_empty() {
                     let ids: Vec<String> = finding.snapshots.iter().map(backups::Id::short).collect();

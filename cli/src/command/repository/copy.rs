@@ -14,7 +14,7 @@ use crate::config::{self, Config};
 use crate::context::Context;
 use crate::error::{self, Failure, Outcome};
 use crate::exit::Exit;
-use crate::output::{bytes, plural, printable};
+use crate::output::{bytes, one_line, plural};
 use crate::repository::{self, IfEmpty, Shown, store_tag};
 use crate::target;
 
@@ -276,7 +276,7 @@ fn tell(context: &Context, document: &Document) -> Outcome {
             let place = if item.path.is_empty() {
                 String::new()
             } else {
-                format!("/{}: ", printable(&item.path))
+                format!("/{}: ", one_line(&item.path))
             };
             context.out.warn(format!(
                 "{} not copied: {place}{}",

@@ -11,7 +11,7 @@ use crate::consent::{ConsentArgs, Consequence, Stake, approve};
 use crate::context::Context;
 use crate::error::{self, Failure, Outcome};
 use crate::exit::Exit;
-use crate::output::{bytes, plural, printable};
+use crate::output::{bytes, one_line, plural};
 use crate::repository::{self, IfEmpty, Shown};
 
 /// Repair what a check found damaged
@@ -370,7 +370,7 @@ impl Document {
             ));
             for lost in &snapshot.lost {
                 let kind = if lost.directory { "directory " } else { "" };
-                lines.push(format!("  lost: {kind}/{} ({})", printable(&lost.path), lost.reason));
+                lines.push(format!("  lost: {kind}/{} ({})", one_line(&lost.path), lost.reason));
             }
         }
         if self.read_bytes > 0 {

@@ -15,7 +15,7 @@ use crate::config::Datastore;
 use crate::context::Context;
 use crate::error::{self, Failure};
 use crate::exit::Exit;
-use crate::output::{bytes, plural, seconds};
+use crate::output::{bytes, one_line, plural, seconds};
 use crate::repository::{self, Shown};
 
 use super::at;
@@ -180,14 +180,16 @@ impl Document {
     /// Says what is missing, on stderr.
     pub(super) fn warn(&self, context: &Context) {
         for item in &self.damaged {
-            context
-                .out
-                .warn(format!("damaged, not restored: {}: {}", item.path, item.reason));
+            context.out.warn(format!(
+                "damaged, not restored: {}: {}",
+                one_line(&item.path),
+                item.reason
+            ));
         }
         for item in &self.skipped {
             context
                 .out
-                .warn(format!("not restored: {}: {}", item.path, item.reason));
+                .warn(format!("not restored: {}: {}", one_line(&item.path), item.reason));
         }
         if self.withheld_attributes > 0 {
             context.out.note(format!(

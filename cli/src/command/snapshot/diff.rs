@@ -7,7 +7,7 @@ use super::{exit_section, find, with_repository};
 use crate::context::Context;
 use crate::error::{self, Outcome};
 use crate::exit::Exit;
-use crate::output::{Style, bytes, plural};
+use crate::output::{Style, bytes, one_line, plural};
 
 /// Compare two snapshots
 #[derive(Debug, clap::Args)]
@@ -118,7 +118,7 @@ pub(crate) fn run(args: &Args, repository: Option<&str>, context: &Context) -> O
                         "metadata" => ("U", Style::Faint),
                         _ => ("T", Style::Warning),
                     };
-                    format!("{} {}\n", paint.apply(style, mark), change.path)
+                    format!("{} {}\n", paint.apply(style, mark), one_line(&change.path))
                 })
                 .collect()
         })?;

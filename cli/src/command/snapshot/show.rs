@@ -7,7 +7,7 @@ use super::{Told, exit_section, find, with_repository};
 use crate::context::Context;
 use crate::error::Outcome;
 use crate::exit::Exit;
-use crate::output::bytes;
+use crate::output::{bytes, one_line};
 
 /// Show what a snapshot says of itself
 #[derive(Debug, clap::Args)]
@@ -54,7 +54,7 @@ pub(crate) fn run(args: &Args, repository: Option<&str>, context: &Context) -> O
             ];
             rows.into_iter()
                 .filter(|(_, value)| !value.is_empty())
-                .map(|(name, value)| format!("{name:<10} {value}\n"))
+                .map(|(name, value)| format!("{name:<10} {}\n", one_line(&value)))
                 .collect()
         })?;
         Ok(Exit::Done)
