@@ -105,7 +105,7 @@ const WIDTH: usize = 80;
 pub(crate) fn tree(width: Option<usize>) -> clap::Command {
     let (tree, width) = (Cli::command(), width.unwrap_or(WIDTH).min(WIDTH));
     let short = format!(
-        "{{about}}\n\n{{usage-heading}} {{usage}}\n\n{}\n{}\n{}",
+        "{{about}}\n{{usage-heading}} {{usage}}\n\n{}\n{}\n{}",
         overview(&tree, width),
         wrap(
             "Options: -e/--env NAME, --json, -q, -v, --color, --no-input (see --help)",

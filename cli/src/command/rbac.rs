@@ -17,7 +17,7 @@ use crate::error::{Failure, Outcome};
 use crate::exit::Exit;
 use crate::platform;
 
-/// Print the least rights that opsctl needs on a cluster, or in a bucket
+/// Print the least rights for a cluster or a bucket
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = help())]
 pub(crate) struct Args {

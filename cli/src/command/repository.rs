@@ -15,7 +15,7 @@ use clap::Subcommand;
 use crate::context::Context;
 use crate::error::Outcome;
 
-/// Make, check, repair, copy and maintain the repository of the backups
+/// Make, check, repair and copy repositories of backups
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]

@@ -10,7 +10,7 @@ use clap::Subcommand;
 use crate::context::Context;
 use crate::error::Outcome;
 
-/// Run backups, drills, checks and cleanups when they are due
+/// Run backups, drills and cleanups when they are due
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
