@@ -112,7 +112,8 @@ const OVERHEAD: usize = 32;
 /// AES-256 in counter mode, then Poly1305-AES.
 fn seal(key: &MasterKey, plain: &[u8], number: u64) -> Result<Vec<u8>> {
     let decode = |text: &str| BASE64_STANDARD.decode(text).context("keys are base64");
-    let nonce = [number.to_be_bytes(), [0; 8]].concat();
+    // Restic refuses one of zeros alone.
+    let nonce = [(number + 1).to_be_bytes(), [0; 8]].concat();
     let mut sealed = [&nonce, plain].concat();
     let cipher_key = decode(&key.encrypt)?;
     ctr::Ctr128BE::<aes::Aes256>::new_from_slices(&cipher_key, &nonce)
