@@ -301,4 +301,9 @@ impl Store for LocalStore {
     async fn time(&self) -> Result<Timestamp, StoreError> {
         Ok(crate::clock::now())
     }
+
+    /// Two keep a disk busy, and fewer packs lie in memory.
+    fn transfers(&self) -> usize {
+        2
+    }
 }
