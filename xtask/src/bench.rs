@@ -5,6 +5,7 @@ mod command_line;
 mod kubernetes;
 mod machine;
 mod page;
+mod process;
 mod program;
 mod proxy;
 mod requirement;
@@ -24,7 +25,7 @@ pub struct Arguments {
 /// One area of measurement: one file below `bench/`, one section of the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Area {
-    /// Backup and restore beside restic
+    /// Backup and restore beside restic and rustic
     Backup,
     /// How long a person waits for `--help` and `status`
     CommandLine,

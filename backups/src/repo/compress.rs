@@ -2,10 +2,18 @@
 //! than compressing a small file.
 
 use zstd::bulk::{Compressor, Decompressor};
+use zstd::zstd_safe::CParameter;
 
-/// The level for everything. Measured on a gigabyte in PostgreSQL's COPY format: level 1 makes a backup cost 6.4 CPU
-/// seconds and 383 MB, level 3 8.1 and 364; restic 0.14 costs 15 and 363. Data that does not compress costs the same.
+/// The level for everything, with tables that stay in a core's own cache and matches of six bytes and more. Measured on a
+/// gigabyte in PostgreSQL's COPY format, zstd alone: level 1 takes 2.5 CPU seconds and makes 392 MiB of it, level 3 3.9
+/// and 374, these 3.1 and 378; restic 0.14 makes 374. Programs, sources and logs come out 2 to 5 % smaller than restic's
+/// with both. Data that does not compress costs the same.
 const LEVEL: i32 = 3;
+const PARAMETERS: [CParameter; 3] = [
+    CParameter::HashLog(16),
+    CParameter::ChainLog(13),
+    CParameter::MinMatch(6),
+];
 
 /// No blob may become larger than this, whatever it claims: a hundred times restic's largest chunk, and room for the
 /// tree of a directory with a million entries.
@@ -31,8 +39,12 @@ pub(crate) struct Zstd {
 impl Zstd {
     /// Fresh contexts. Fails only for want of memory.
     pub(crate) fn new() -> std::io::Result<Self> {
+        let mut compressor = Compressor::new(LEVEL)?;
+        for parameter in PARAMETERS {
+            compressor.set_parameter(parameter)?;
+        }
         Ok(Self {
-            compressor: Compressor::new(LEVEL)?,
+            compressor,
             decompressor: Decompressor::new()?,
         })
     }

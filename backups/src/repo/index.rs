@@ -23,11 +23,27 @@ pub(crate) struct Location {
 pub(crate) struct Index {
     files: HashSet<Id>,
     packs: Vec<Id>,
-    first: HashMap<(BlobKind, Id), Entry>,
+    first: Shards,
     /// Further copies of blobs that lie in several packs.
     copies: HashMap<(BlobKind, Id), Vec<Entry>>,
     /// Blobs of packs that are marked to be deleted: still to be read, never to be relied upon.
     marked: HashMap<(BlobKind, Id), Entry>,
+}
+
+/// One map in many parts: each is copied when it grows, and only that part is there twice meanwhile.
+#[derive(Debug, Clone, Default)]
+struct Shards([HashMap<(BlobKind, Id), Entry>; SHARDS]);
+
+const SHARDS: usize = 32;
+
+impl Shards {
+    fn of(&self, id: &Id) -> &HashMap<(BlobKind, Id), Entry> {
+        &self.0[usize::from(id.as_bytes()[0]) % SHARDS]
+    }
+
+    fn of_mut(&mut self, id: &Id) -> &mut HashMap<(BlobKind, Id), Entry> {
+        &mut self.0[usize::from(id.as_bytes()[0]) % SHARDS]
+    }
 }
 
 /// A location, small: repositories have millions.
@@ -86,7 +102,7 @@ impl Index {
         self.packs.push(pack);
         for blob in blobs {
             let entry = Entry::new(number, blob);
-            match self.first.entry((blob.kind, blob.id)) {
+            match self.first.of_mut(&blob.id).entry((blob.kind, blob.id)) {
                 std::collections::hash_map::Entry::Vacant(vacant) => {
                     vacant.insert(entry);
                 }
@@ -103,7 +119,7 @@ impl Index {
 
     /// Whether the blob lies anywhere where it stays.
     pub(crate) fn contains(&self, kind: BlobKind, id: &Id) -> bool {
-        self.first.contains_key(&(kind, *id))
+        self.first.of(id).contains_key(&(kind, *id))
     }
 
     /// Where the blob lies: every copy, those that are to be deleted last.
@@ -111,6 +127,7 @@ impl Index {
         let handle = (kind, *id);
         let copies = self.copies.get(&handle).into_iter().flatten();
         self.first
+            .of(id)
             .get(&handle)
             .into_iter()
             .chain(copies)

@@ -9,7 +9,7 @@
 
 mod blocks;
 
-pub use blocks::ReadFailure;
+pub use blocks::{Gathered, ReadFailure};
 
 use std::collections::HashSet;
 use std::io::Read;
@@ -217,6 +217,21 @@ impl<'a> Writer<'a> {
         let size = ZEROS * times as u64;
         self.progress.bytes(size);
         Ok(Content { blobs, size })
+    }
+
+    /// Stores small contents, each for itself.
+    pub async fn save_gathered(&self, gathered: Gathered) -> Result<Vec<Content>, Error> {
+        let (block, sizes) = gathered.block();
+        let mut blobs = self.seal(BlobKind::Data, block).await?.into_iter();
+        let content = |size| Content {
+            blobs: if size > 0 {
+                blobs.by_ref().take(1).collect()
+            } else {
+                Vec::new()
+            },
+            size,
+        };
+        Ok(sizes.into_iter().map(content).collect())
     }
 
     /// Stores bytes that are in memory.

@@ -29,6 +29,8 @@ use crate::threads::blocking;
 const RUN_LENGTH: u32 = 8 << 20;
 /// with up to so many bytes between them that nobody needs.
 const RUN_GAP: u32 = 128 << 10;
+/// So many files are looked at on one thread before others are.
+const FILES_TOGETHER: usize = 64;
 
 /// All files of a restore. Dropping it removes what is not complete, but for what the next restore can take over.
 pub(super) struct Files {
@@ -137,11 +139,15 @@ impl Files {
     /// Restores all of them. Damage is an outcome of a file; an error ends everything.
     pub(super) async fn restore(self: &Arc<Self>, reader: &Reader, progress: &dyn Progress) -> Result<(), Error> {
         let workers = std::thread::available_parallelism().map_or(2, usize::from);
-        let mut looking = stream::iter(0..self.states.len())
+        let files = self.states.len();
+        let mut looking = stream::iter((0..files).step_by(FILES_TOGETHER))
             .take_while(|_| std::future::ready(!self.stopped.load(Ordering::Relaxed)))
-            .map(|file| {
+            .map(|first| {
                 let (this, reader) = (Arc::clone(self), reader.clone());
-                async move { blocking(move || this.begin(file, &reader)).await? }
+                async move {
+                    let mut together = first..files.min(first + FILES_TOGETHER);
+                    blocking(move || together.try_for_each(|file| this.begin(file, &reader))).await?
+                }
             })
             .buffered(workers);
         let mut outcome = Ok(());
@@ -173,6 +179,9 @@ impl Files {
 
     /// Looks at a file before anything is read: it may be there already, or empty.
     fn begin(&self, file: usize, reader: &Reader) -> Result<(), Error> {
+        if self.stopped.load(Ordering::Relaxed) {
+            return Err(Error::Cancelled);
+        }
         let state = &self.states[file];
         let content = state.node.content.as_deref().unwrap_or_default();
         if let Some(missing) = content
@@ -184,7 +193,7 @@ impl Files {
         } else {
             self.reuse(state, reader)?;
             if state.is_pending() && state.remaining.load(Ordering::Relaxed) == 0 {
-                self.complete(state)?;
+                self.complete(state, None)?;
             }
         }
         Ok(())
@@ -287,12 +296,17 @@ impl Files {
             if self.stopped.load(Ordering::Relaxed) {
                 return Err(Error::Cancelled);
             }
+            let mut open = None;
             if state.is_pending() {
                 state.begun.store(true, Ordering::Relaxed);
-                let written = self.root.open_temporary(&state.temporary);
-                self.judge(state, written.and_then(|file| write_sparse(&file, plain, place.offset)))?;
+                let written = self.root.open_temporary(&state.temporary).and_then(|file| {
+                    write_sparse(&file, plain, place.offset)?;
+                    open = Some(file);
+                    Ok(())
+                });
+                self.judge(state, written)?;
             }
-            self.one_less(state)?;
+            self.one_less(state, open)?;
         }
         Ok(())
     }
@@ -304,24 +318,26 @@ impl Files {
             if state.is_pending() {
                 state.set(Outcome::Damaged(error.to_string()));
             }
-            self.one_less(state)?;
+            self.one_less(state, None)?;
         }
         Ok(())
     }
 
-    fn one_less(&self, state: &FileState) -> Result<(), Error> {
+    /// One blob is done; the temporary file may still be open from that.
+    fn one_less(&self, state: &FileState, open: Option<File>) -> Result<(), Error> {
         if state.remaining.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.complete(state)
+            self.complete(state, open)
         } else {
             Ok(())
         }
     }
 
     /// Everything was written: the file gets its length, metadata and name; or, if something is missing, it goes.
-    fn complete(&self, state: &FileState) -> Result<(), Error> {
+    fn complete(&self, state: &FileState, open: Option<File>) -> Result<(), Error> {
         if state.is_pending() {
             state.begun.store(true, Ordering::Relaxed);
-            let placed = self.root.open_temporary(&state.temporary).and_then(|file| {
+            let open = open.map_or_else(|| self.root.open_temporary(&state.temporary), Ok);
+            let placed = open.and_then(|file| {
                 file.set_len(state.length)?;
                 self.finish(&file, state)?;
                 self.root.put_in_place(&state.temporary, &state.path)

@@ -1,8 +1,9 @@
 //! Files and directories, each root under its own name, with modes, times, links and special files.
 //!
-//! A walk runs ahead on a thread; several files are saved at once; their nodes are put together in the order of the
-//! walk. A file that looks as it did in the parent snapshot (size, times, inode) is not read again.
+//! A walk runs ahead on a thread; several files are saved at once, small ones in batches; their nodes are put together in
+//! the order of the walk. A file that looks as it did in the parent snapshot (size, times, inode) is not read again.
 
+mod content;
 mod metadata;
 mod options;
 mod sparse;
@@ -10,27 +11,26 @@ mod walk;
 
 pub use options::{FilesOptions, Marker};
 
-use std::fs::File;
+use std::collections::VecDeque;
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
-use rustix::fs::OFlags;
 
 use super::{Excludes, Skipped, Source, SourceError, Verification, Written};
 use crate::Error;
-use crate::repo::{Content, Id, Node, NodeKind, ReadFailure, Tree, Writer};
-use crate::threads::blocking;
+use crate::repo::{Id, Node, NodeKind, Tree, Writer};
+use content::{Batch, ToRead};
 use metadata::Accounts;
-use sparse::{Part, PartReader};
 use walk::Event;
 
-/// So many files are in hand at once.
-const FILES_AT_ONCE: usize = 8;
+/// So many files, or batches of small ones, are in hand at once.
+const BATCHES_AT_ONCE: usize = 8;
+/// So many items of the walk are looked at together.
+const MET_AT_ONCE: usize = 128;
 
 /// Files and directories.
 pub struct FilesSource {
@@ -94,18 +94,28 @@ impl Source for FilesSource {
             skipped: Vec::new(),
             changed: Vec::new(),
         };
+        let (mut met, mut waiting) = (Vec::new(), VecDeque::new());
         let mut in_hand = FuturesOrdered::new();
         let mut walking = true;
         loop {
+            while in_hand.len() < BATCHES_AT_ONCE
+                && let Some(batch) = Batch::next(&mut waiting)
+            {
+                in_hand.push_back(batch.save(into));
+            }
             tokio::select! {
-                event = events.recv(), if walking && in_hand.len() < FILES_AT_ONCE => match event {
-                    Some(event) => {
+                count = events.recv_many(&mut met, MET_AT_ONCE), if walking && waiting.is_empty() => {
+                    walking = count > 0;
+                    for event in met.drain(..) {
                         let (event, parent) = parents.accompany(event).await;
-                        in_hand.push_back(save(into, event, parent));
+                        waiting.push_back(task(into, event, parent));
                     }
-                    None => walking = false,
-                },
-                Some(saved) = in_hand.next() => assembly.take(saved?).await?,
+                }
+                Some(saved) = in_hand.next() => {
+                    for saved in saved? {
+                        assembly.take(saved).await?;
+                    }
+                }
                 else => break,
             }
         }
@@ -163,41 +173,47 @@ enum Saved {
     Failed(SourceError),
 }
 
-/// Stores the content of a file; everything else passes through.
-async fn save(into: &Writer<'_>, event: Event, parent: Option<Node>) -> Result<Saved, Error> {
-    match event {
+/// What is done with an event whose node is known in the parent.
+enum Task {
+    /// Nothing is left to be done.
+    Done(Saved),
+    /// A file is read.
+    Read(ToRead),
+}
+
+/// Decides whether a file is read; everything else passes through.
+fn task(into: &Writer<'_>, event: Event, parent: Option<Node>) -> Task {
+    Task::Done(match event {
         Event::Enter(node) => {
             let is_new = parent.is_none();
-            Ok(Saved::Enter {
+            Saved::Enter {
                 node,
                 parent: parent.and_then(|node| node.subtree),
                 is_new,
-            })
+            }
         }
-        Event::Leave => Ok(Saved::Leave),
-        Event::Other(node) => Ok(Saved::Node(node)),
-        Event::Skipped(skipped) => Ok(Saved::Skipped(skipped)),
-        Event::RootFailed(error) => Ok(Saved::Failed(error)),
+        Event::Leave => Saved::Leave,
+        Event::Other(node) => Saved::Node(node),
+        Event::Skipped(skipped) => Saved::Skipped(skipped),
+        Event::RootFailed(error) => Saved::Failed(error),
         Event::File { path, mut node } => {
             into.progress().file(&path);
-            if let Some(content) = parent
-                .as_ref()
-                .and_then(|parent| unchanged(&node, parent))
-                .filter(|content| into.holds(content))
-            {
-                node.content = Some(content.to_vec());
-                into.progress().bytes(node.size);
-                into.progress().file_done();
-                into.count(|summary| {
-                    summary.files_unmodified += 1;
-                    summary.total_files_processed += 1;
-                    summary.total_bytes_processed += node.size;
-                });
-                return Ok(Saved::Node(node));
-            }
-            save_file(into, path, node, parent.is_none()).await
+            let content = parent.as_ref().and_then(|parent| unchanged(&node, parent));
+            let Some(content) = content.filter(|content| into.holds(content)) else {
+                let is_new = parent.is_none();
+                return Task::Read(ToRead { path, node, is_new });
+            };
+            node.content = Some(content.to_vec());
+            into.progress().bytes(node.size);
+            into.progress().file_done();
+            into.count(|summary| {
+                summary.files_unmodified += 1;
+                summary.total_files_processed += 1;
+                summary.total_bytes_processed += node.size;
+            });
+            Saved::Node(node)
         }
-    }
+    })
 }
 
 /// The parent's content, if the file looks the same.
@@ -206,84 +222,6 @@ fn unchanged<'a>(node: &Node, parent: &'a Node) -> Option<&'a [Id]> {
         && (node.size, node.inode) == (parent.size, parent.inode)
         && (node.mtime, node.ctime) == (parent.mtime, parent.ctime);
     if same { parent.content.as_deref() } else { None }
-}
-
-async fn save_file(into: &Writer<'_>, path: PathBuf, mut node: Node, is_new: bool) -> Result<Saved, Error> {
-    let to_open = path.clone();
-    let opened = blocking(move || open(&to_open).map(|file| (sparse::parts(&file), file)));
-    let (parts, file) = match opened.await? {
-        Ok((parts, file)) => (parts, Arc::new(file)),
-        Err(error) => {
-            return Ok(Saved::Skipped(Skipped {
-                path,
-                reason: reason(&error),
-            }));
-        }
-    };
-    let content = match save_parts(into, &file, parts).await {
-        Ok(content) => content,
-        Err(ReadFailure::Reader(error)) => {
-            return Ok(Saved::Skipped(Skipped {
-                path,
-                reason: reason(&error),
-            }));
-        }
-        Err(ReadFailure::Engine(error)) => return Err(error),
-    };
-    // The node keeps the times from before the reading, so that the next backup reads a changed file again.
-    let after = file.metadata();
-    let changed = content.size != node.size
-        || after.is_ok_and(|after| metadata::time(after.mtime(), after.mtime_nsec()) != node.mtime);
-    node.size = content.size;
-    into.progress().file_done();
-    into.count(|summary| {
-        *(if is_new {
-            &mut summary.files_new
-        } else {
-            &mut summary.files_changed
-        }) += 1;
-        summary.total_files_processed += 1;
-        summary.total_bytes_processed += content.size;
-    });
-    node.content = Some(content.blobs);
-    Ok(if changed {
-        Saved::Changed(node, path)
-    } else {
-        Saved::Node(node)
-    })
-}
-
-async fn save_parts(into: &Writer<'_>, file: &Arc<File>, parts: Vec<Part>) -> Result<Content, ReadFailure> {
-    let mut content = Content::default();
-    for part in parts {
-        match part {
-            Part::Data { from, to } => {
-                let file = Arc::clone(file);
-                content.append(into.save(PartReader { file, from, to }).await?);
-                // Cut since it was looked at: what follows would lie at the wrong place.
-                if content.size < to {
-                    break;
-                }
-            }
-            Part::Zeros(times) => content.append(into.save_zeros(times).await?),
-        }
-    }
-    Ok(content)
-}
-
-/// Opens a file that was a regular one when it was walked over. What took its place since is refused without harm:
-/// a symbolic link is not followed, a pipe is not waited for.
-fn open(path: &Path) -> io::Result<File> {
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = File::options()
-        .read(true)
-        .custom_flags(flags.bits().cast_signed())
-        .open(path)?;
-    if file.metadata()?.is_file() {
-        Ok(file)
-    } else {
-        Err(io::Error::other("is no regular file any more"))
-    }
 }
 
 fn reason(error: &io::Error) -> String {

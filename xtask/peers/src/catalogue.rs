@@ -60,6 +60,13 @@ pub enum Origin {
         /// The version of the main package.
         version: &'static str,
     },
+    /// Built from a crate with the `Cargo.lock` that its package has, and none of its default features.
+    Cargo {
+        /// The crate.
+        package: &'static str,
+        /// Its version.
+        version: &'static str,
+    },
 }
 
 /// Every peer that a test or a benchmark of this workspace asks for.
@@ -71,6 +78,17 @@ pub const PEERS: &[Peer] = &[
         programs: &["restic"],
         size_mib: 22,
         seconds: 5,
+    },
+    Peer {
+        name: "rustic",
+        purpose: "backs up beside ours in `xtask bench backup`",
+        origin: Origin::Cargo {
+            package: "rustic-rs",
+            version: "0.11.4",
+        },
+        programs: &["rustic"],
+        size_mib: 24,
+        seconds: 420,
     },
     Peer {
         name: "valgrind",
@@ -440,6 +458,11 @@ impl Peer {
             .find(|peer| peer.name == name || peer.programs.contains(&name))
     }
 
+    /// Whether a test asks for it. What takes minutes to be built for a benchmark alone is built when that asks for it.
+    pub fn serves_tests(&self) -> bool {
+        !matches!(self.origin, Origin::Cargo { .. })
+    }
+
     /// Where the peer's own program is, when every program of it is there.
     pub fn locate(&self) -> Option<PathBuf> {
         let mut found = self.programs.iter().map(|program| self.program(program));
@@ -468,7 +491,8 @@ impl Peer {
             Origin::Go { version, .. }
             | Origin::GoFiles { version, .. }
             | Origin::Maven { version }
-            | Origin::PyPi { version } => Some(version),
+            | Origin::PyPi { version }
+            | Origin::Cargo { version, .. } => Some(version),
         }
     }
 
@@ -491,6 +515,7 @@ impl fmt::Display for Origin {
             Self::Go { .. } | Self::GoFiles { .. } => write!(f, "Go module"),
             Self::Maven { .. } => write!(f, "Maven artifact"),
             Self::PyPi { .. } => write!(f, "Python package"),
+            Self::Cargo { package, .. } => write!(f, "crate {package}"),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! What is built appears as a whole or not at all, one process builds at a time, and a build that was killed leaves
 //! nothing that the next one does not remove.
 
+mod crates;
 mod debian;
 mod go;
 mod maven;
@@ -70,9 +71,9 @@ pub enum InstallError {
     },
 }
 
-/// Looks for every peer and says which are missing.
+/// Looks for every peer that tests ask for and says which are missing.
 pub fn plan() -> Plan {
-    Plan::of(PEERS.iter().copied())
+    Plan::of(PEERS.iter().copied().filter(Peer::serves_tests))
 }
 
 /// Looks for the named peers and says which are missing.
@@ -146,6 +147,7 @@ pub fn install(plan: &Plan, mut progress: impl FnMut(&str)) -> Result<(), Instal
             }
             Origin::Maven { .. } => maven::fetch(&peer, workshop.path(), &made)?,
             Origin::PyPi { .. } => pypi::fetch(&peer, workshop.path(), &made)?,
+            Origin::Cargo { package, version } => crates::build(&peer, package, version, workshop.path(), &made)?,
         }
         cache::publish(&made, &installed).map_err(in_cache)?;
         progress(&format!("{}: installed", peer.name));
@@ -234,7 +236,7 @@ mod tests {
     fn every_built_peer_has_its_recipe() {
         for peer in PEERS {
             let (kind, files): (_, &[&str]) = match peer.origin {
-                Origin::Debian { .. } => continue,
+                Origin::Debian { .. } | Origin::Cargo { .. } => continue,
                 Origin::Go { packages, .. } => {
                     assert_eq!(packages.len(), peer.programs.len(), "{}", peer.name);
                     ("go", &["go.mod", "go.sum"])

@@ -4,18 +4,18 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result};
 use peers::servers::{ControlPlane, Kubernetes};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use super::page::Section;
 use super::requirement::Requirement;
-use super::{machine, program};
+use super::{machine, process, program};
 
 const SERVICES: usize = 1000;
 const PODS: usize = 5;
@@ -160,9 +160,9 @@ async fn worst(command: impl Fn() -> Command) -> Result<Seen> {
     let mut times = Vec::with_capacity(RUNS);
     let mut mib = 0_f64;
     for _ in 0..RUNS {
-        let (time, memory) = one(command()).await?;
-        times.push(time.as_secs_f64());
-        mib = mib.max(memory);
+        let cost = process::cost(command()).await?;
+        times.push(cost.wall);
+        mib = mib.max(cost.mib);
     }
     times.sort_by(f64::total_cmp);
     Ok(Seen {
@@ -170,39 +170,4 @@ async fn worst(command: impl Fn() -> Command) -> Result<Seen> {
         worst: times[RUNS - 1],
         mib,
     })
-}
-
-/// Runs a command to its end: its time, and the most memory that it was seen with.
-async fn one(command: Command) -> Result<(Duration, f64)> {
-    let mut command = tokio::process::Command::from(command);
-    command.stdin(Stdio::null()).stdout(Stdio::null());
-    let begun = Instant::now();
-    let mut child = command.spawn().context("could not start opsctl")?;
-    let status = format!(
-        "/proc/{}/status",
-        child.id().context("it has an id until it was waited for")?
-    );
-    let mut mib = 0_f64;
-    let ended = loop {
-        // It only ever grows.
-        mib = peak_mib(&status).unwrap_or(mib);
-        tokio::select! {
-            ended = child.wait() => break ended?,
-            () = sleep(Duration::from_millis(2)) => {}
-        }
-    };
-    let time = begun.elapsed();
-    ensure!(ended.success(), "opsctl ended with {ended}");
-    if mib == 0.0 {
-        bail!("its memory could not be read");
-    }
-    Ok((time, mib))
-}
-
-/// `VmHWM` of proc(5).
-fn peak_mib(status: &str) -> Option<f64> {
-    let text = fs::read_to_string(status).ok()?;
-    let line = text.lines().find(|line| line.starts_with("VmHWM:"))?;
-    let kib: f64 = line.split_ascii_whitespace().nth(1)?.parse().ok()?;
-    Some(kib / 1024.0)
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::Error;
-use crate::repo::chunker::{Chunker, MAX_SIZE};
+use crate::repo::chunker::{Chunker, MAX_SIZE, MIN_SIZE};
 
 /// Why content was not stored to its end.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +42,47 @@ impl Block {
         self.chunks.last().map_or(0, |chunk| chunk.end as u64)
     }
 }
+
+/// Small contents, one behind the other, which are not cut and are stored together.
+#[derive(Default)]
+pub struct Gathered {
+    bytes: Vec<u8>,
+    contents: Vec<Range<usize>>,
+}
+
+impl Gathered {
+    /// No content is larger; what is smaller than [`MIN_SIZE`] would not be cut anyway.
+    pub const LARGEST: u64 = 64 << 10;
+
+    /// Takes what a reader yields, to its end. False if that is too much, which is left out then.
+    pub fn read(&mut self, reader: impl Read) -> io::Result<bool> {
+        let start = self.bytes.len();
+        let read = reader.take(Self::LARGEST + 1).read_to_end(&mut self.bytes);
+        let fits = read.as_ref().is_ok_and(|&count| count as u64 <= Self::LARGEST);
+        if fits {
+            self.contents.push(start..self.bytes.len());
+        } else {
+            self.bytes.truncate(start);
+        }
+        read.map(|_| fits)
+    }
+
+    /// A block with a chunk for each that is not empty, and the sizes of all.
+    pub(super) fn block(self) -> (Block, Vec<u64>) {
+        let sizes = self.contents.iter().map(|content| content.len() as u64).collect();
+        let chunks = self.contents.into_iter().filter(|content| !content.is_empty());
+        let chunks = chunks.collect();
+        (
+            Block {
+                bytes: self.bytes,
+                chunks,
+            },
+            sizes,
+        )
+    }
+}
+
+const _: () = assert!(Gathered::LARGEST <= MIN_SIZE as u64);
 
 /// A reader and what of it was read but not yet cut.
 pub(super) struct BlockReader<R> {
