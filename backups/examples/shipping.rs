@@ -29,7 +29,7 @@ async fn timed(what: &str, shipper: &mut Shipper) -> Shipped {
     println!(
         "{what}: {:?} wall, {:?} CPU, {:?}",
         wall.elapsed(),
-        cpu() - busy,
+        cpu().checked_sub(busy).unwrap(),
         shipped.outcome
     );
     shipped
@@ -44,7 +44,8 @@ fn connect(path: &std::path::Path) -> Connection {
 /// How long commits take, in the middle and at worst.
 fn commits(path: &std::path::Path, rows: i64, count: usize) -> (Duration, Duration, Duration) {
     let connection = connect(path);
-    let mut times: Vec<Duration> = (0..count as i64)
+    let mut times: Vec<Duration> = (0..)
+        .take(count)
         .map(|at| {
             let started = Instant::now();
             connection

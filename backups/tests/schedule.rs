@@ -386,7 +386,7 @@ fn years_of_missed_seconds_are_decided_at_once() {
 #[test]
 fn jitter_is_the_same_everywhere_spreads_and_keeps_the_order() {
     let mut timing = timing("*/10 * * * *", "UTC");
-    timing.jitter = Duration::from_secs(3600);
+    timing.jitter = Duration::from_hours(1);
     let start = at("2026-11-01T00:00:00Z");
     let drawn: Vec<Due> = timing.upcoming(start).take(200).collect();
     assert_eq!(drawn, timing.clone().upcoming(start).take(200).collect::<Vec<_>>());
@@ -691,7 +691,7 @@ async fn once_runs_what_is_due_in_its_order_and_ends() {
         timing("0 12 * * *", "UTC"),
     ];
     let jobs = Paced::new(&[10, 10, 10]);
-    tokio::time::advance(Duration::from_secs(3 * 3600)).await;
+    tokio::time::advance(Duration::from_hours(3)).await;
     let cancel = CancellationToken::new();
     assert_eq!(runner::once(&timings, &jobs, &cancel).await, 2);
     let order: Vec<usize> = jobs.story.borrow().iter().map(|(schedule, ..)| *schedule).collect();

@@ -153,9 +153,12 @@ impl Packer {
     }
 }
 
+/// The name of a pack that was uploaded, its size, and what it holds.
+type Uploaded = (Id, u64, Vec<PackedBlob>);
+
 /// Packs on their way to the store.
 #[derive(Default)]
-struct Uploads(JoinSet<Result<(Id, u64, Vec<PackedBlob>), Error>>);
+struct Uploads(JoinSet<Result<Uploaded, Error>>);
 
 impl Uploads {
     async fn start(

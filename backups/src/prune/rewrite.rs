@@ -78,7 +78,7 @@ pub(super) async fn apply(
             Fate::Wait(since) => {
                 index
                     .add_marked(pack.id, &blobs, *since, pack.size.unwrap_or(0))
-                    .await?
+                    .await?;
             }
             Fate::Delete | Fate::Drop => {}
         }

@@ -137,7 +137,7 @@ fn key_file(input: &[u8]) {
     assert!(params.are_bearable() && params.log_n < 31);
     assert!(salt.len() + data.len() < input.len());
     // Only what costs next to nothing is paid here.
-    let cost = u64::from(params.r) * u64::from(params.p) << params.log_n;
+    let cost = (u64::from(params.r) * u64::from(params.p)) << params.log_n;
     if cost < 1 << 8 {
         let _ = KeyFile::open(&Id::of(input), input, "right");
     }
@@ -217,7 +217,7 @@ fn pack_header(input: &[u8]) {
         assert_eq!(u64::from(blob.offset), end, "blobs lie one behind the other");
         end += u64::from(blob.length);
     }
-    assert!(end <= u64::from(u32::MAX));
+    assert!(u32::try_from(end).is_ok());
     let trailer = pack::trailer(&key, &blobs);
     let (size, mut header) = (pack::expected_size(&blobs), Vec::new());
     assert_eq!(size, end + trailer.len() as u64);

@@ -21,7 +21,7 @@ fn shell(script: &str) -> CommandOptions {
         arguments: vec!["-c".to_owned(), script.to_owned()],
         name: "shop.sql".to_owned(),
         trailer: Some(TRAILER.to_owned()),
-        timeout: Some(Duration::from_secs(120)),
+        timeout: Some(Duration::from_mins(2)),
         ..CommandOptions::default()
     }
 }

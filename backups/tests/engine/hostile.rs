@@ -123,9 +123,12 @@ fn names_in(folder: &Path) -> Vec<String> {
     names
 }
 
+/// What an attacker puts into a directory, with the name of a blob that there is.
+type Attack = fn(Id) -> Vec<Node>;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_name_and_no_link_leads_out_of_the_target() {
-    let attacks: [(&str, fn(Id) -> Vec<Node>); 6] = [
+    let attacks: [(&str, Attack); 6] = [
         ("nul", |blob| vec![file(b"a\0b", blob), file(b"\0", blob)]),
         ("dots", |blob| {
             vec![file(b".", blob), file(b"..", blob), file(b"../x", blob)]

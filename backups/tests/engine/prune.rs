@@ -520,31 +520,28 @@ async fn a_prune_that_is_cut_at_any_write_costs_nothing_and_the_next_one_does_th
             let memory = twin(&yard).await;
             let store: Arc<dyn Store> = Arc::<MemoryStore>::clone(&memory);
             let options = PruneOptions::new(store.time().await.unwrap());
-            let (done, kind) = match fault {
-                Some(fault) => {
-                    let faulty: Arc<dyn Store> = Arc::new(FaultyStore::new(Arc::clone(&store), at, fault));
-                    let repository = Repository::open(faulty, PASSWORD).await.unwrap();
-                    (run(&repository, &options).await.is_ok(), format!("{fault:?}"))
-                }
-                None => {
-                    let dying = Arc::new(DyingAt {
-                        inner: Arc::clone(&store),
-                        at,
-                        writes: AtomicUsize::default(),
-                    });
-                    let repository = Repository::open(Arc::<DyingAt>::clone(&dying), PASSWORD).await.unwrap();
-                    let struck = async {
-                        while dying.writes.load(Ordering::SeqCst) <= at {
-                            tokio::task::yield_now().await;
-                        }
-                    };
-                    let done = tokio::select! {
-                        biased;
-                        done = run(&repository, &options) => { done.unwrap(); true }
-                        () = struck => false,
-                    };
-                    (done, "death".to_owned())
-                }
+            let (done, kind) = if let Some(fault) = fault {
+                let faulty: Arc<dyn Store> = Arc::new(FaultyStore::new(Arc::clone(&store), at, fault));
+                let repository = Repository::open(faulty, PASSWORD).await.unwrap();
+                (run(&repository, &options).await.is_ok(), format!("{fault:?}"))
+            } else {
+                let dying = Arc::new(DyingAt {
+                    inner: Arc::clone(&store),
+                    at,
+                    writes: AtomicUsize::default(),
+                });
+                let repository = Repository::open(Arc::<DyingAt>::clone(&dying), PASSWORD).await.unwrap();
+                let struck = async {
+                    while dying.writes.load(Ordering::SeqCst) <= at {
+                        tokio::task::yield_now().await;
+                    }
+                };
+                let done = tokio::select! {
+                    biased;
+                    done = run(&repository, &options) => { done.unwrap(); true }
+                    () = struck => false,
+                };
+                (done, "death".to_owned())
             };
             // Whoever is dead holds no lock.
             for lock in list_all(&*store, "locks/").await.unwrap() {

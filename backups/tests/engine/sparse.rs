@@ -67,7 +67,7 @@ async fn a_hole_of_a_tebibyte_costs_no_time() {
 async fn random_holes_come_back_as_holes() {
     let test = "random_holes_come_back_as_holes";
     let seed = std::env::var("OPSCTL_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed = seed.unwrap_or_else(|| rand::random::<u64>());
+    let seed = seed.unwrap_or_else(rand::random::<u64>);
     println!("{test}: OPSCTL_SEED={seed}");
     let mut random = rand::rngs::StdRng::seed_from_u64(seed);
     let folder = tempfile::tempdir().unwrap();
@@ -76,7 +76,7 @@ async fn random_holes_come_back_as_holes() {
     for number in 0..6 {
         let file = File::create(source.join(number.to_string())).unwrap();
         let mut at = 0;
-        for _ in 0..1 + random.next_u32() % 5 {
+        for _ in 0..=(random.next_u32() % 5) {
             // Up to 40 MiB of hole, up to 3 MiB of data; some at the edges of what is stored as one blob.
             at += match random.next_u32() % 4 {
                 0 => 0,
@@ -108,7 +108,7 @@ async fn random_holes_come_back_as_holes() {
     let rooms = |folder: &Path| (0..6).map(|number| room(&folder.join(number.to_string()))).sum::<u64>();
     // A hole inside of a blob is found again by pieces of 32 KiB.
     assert!(
-        rooms(&target) <= rooms(&source) + (6 * 5 << 17),
+        rooms(&target) <= rooms(&source) + ((6 * 5) << 17),
         "{} {}",
         rooms(&target),
         rooms(&source)
@@ -128,5 +128,5 @@ async fn random_holes_come_back_as_holes() {
     let latest = snapshots::find(&repository, "latest", &filter).await.unwrap();
     let back = judge(latest.id, "back").await.join(source.strip_prefix("/").unwrap());
     assert_eq!(picture(&back), picture(&source), "we restore restic's");
-    assert!(rooms(&back) <= rooms(&source) + (6 * 5 << 17));
+    assert!(rooms(&back) <= rooms(&source) + ((6 * 5) << 17));
 }

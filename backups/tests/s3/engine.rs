@@ -142,16 +142,15 @@ async fn a_listing_that_lags_loses_nothing() {
         let target = folder.path().join(format!("target{}", hidden.replace('/', "-")));
         let again = save(&repository, &files(&source)).await.unwrap();
         let report = check(&repository).await;
-        match hidden {
-            // What seems not to be there is stored again or said to be missing: never is anything taken for whole that is not.
-            "/data/" => assert!(!report.is_sound(), "packs that cannot be seen are missing"),
-            _ => {
-                let options = backups::RestoreOptions::default();
-                match restore_with(&repository, &again, &target, &options).await {
-                    Ok(report) => assert!(report.is_partial() || picture(&target.join("source")) == picture(&source)),
-                    Err(error) => eprintln!("{hidden}: {error}"),
-                }
-            }
+        // What seems not to be there is stored again or said to be missing: never is anything taken for whole that is not.
+        if hidden == "/data/" {
+            assert!(!report.is_sound(), "packs that cannot be seen are missing");
+            continue;
+        }
+        let options = backups::RestoreOptions::default();
+        match restore_with(&repository, &again, &target, &options).await {
+            Ok(report) => assert!(report.is_partial() || picture(&target.join("source")) == picture(&source)),
+            Err(error) => eprintln!("{hidden}: {error}"),
         }
     }
     service.proxy.heal();

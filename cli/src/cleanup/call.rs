@@ -23,7 +23,7 @@ pub(super) struct Calls {
 }
 
 /// One request may take this long.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// Answers are short.
 const LIMIT: usize = 64 * 1024;
 

@@ -94,7 +94,7 @@ impl Sqlite {
             };
             let rows: i64 = connection.query_row(&count, [], |row| row.get(0))?;
             let mut statement = connection.prepare(&show)?;
-            let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+            let names: Vec<String> = statement.column_names().map(str::to_owned).collect();
             let sample = statement
                 .query_map([], |row| {
                     let cells = names

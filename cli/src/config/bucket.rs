@@ -7,7 +7,7 @@ use super::model::{Bucket, BucketCredentials};
 use super::section::Section;
 
 /// Reads what stands beside `store = "s3://BUCKET/PREFIX"`; `place` is what follows the `s3://`.
-pub(super) fn read(place: &str, section: &Section<'_>) -> Option<Bucket> {
+pub(super) fn read(place: &str, section: &Section<'_>) -> Bucket {
     let (name, prefix) = place.split_once('/').unwrap_or((place, ""));
     let wrong = |key: &str, problem: String| section.findings().error(section.place(key), problem);
     let sound = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
@@ -52,7 +52,7 @@ pub(super) fn read(place: &str, section: &Section<'_>) -> Option<Bucket> {
             session_token: read.2,
         })
     });
-    Some(Bucket {
+    Bucket {
         name: name.to_owned(),
         prefix: prefix.to_owned(),
         endpoint,
@@ -61,7 +61,7 @@ pub(super) fn read(place: &str, section: &Section<'_>) -> Option<Bucket> {
         checksums: checksums == "always",
         certificate,
         credentials,
-    })
+    }
 }
 
 /// What is wrong with the URL of a service.

@@ -173,7 +173,7 @@ pub(super) fn repository(name: &str, section: Section<'_>) -> Option<Repository>
             let path = Path::new(path.strip_prefix("//").unwrap_or(path));
             folder = Some(section.place("store").folder().unwrap_or(Path::new("/")).join(path));
         } else if let Some(place) = store.strip_prefix("s3://") {
-            bucket = super::bucket::read(place, &section);
+            bucket = Some(super::bucket::read(place, &section));
         } else {
             section.findings().error(
                 section.place("store"),

@@ -106,7 +106,7 @@ fn of_a_cluster(what: &str) -> Failure {
 
 /// Without a context nobody is warned.
 fn read_file(context: Option<&Context>, path: &std::path::Path, what: &str) -> Result<Secret, Failure> {
-    let shown = context.map_or_else(|| path.display().to_string(), |context| context.shown(path).to_string());
+    let shown = context.map_or_else(|| path.display().to_string(), |context| context.shown(path).clone());
     let mut file = std::fs::File::open(path).map_err(|error| {
         let failure = Failure::usage("secret_missing", format!("{what} is not there")).cause(format!("could not open `{shown}`")).because(&error);
         if error.kind() == std::io::ErrorKind::NotFound {

@@ -81,8 +81,8 @@ fn source_exit(source: &SourceError) -> Exit {
             failure: CommandFailure::Timeout(_),
             ..
         } => Exit::Unreachable,
-        SourceError::Command { .. } => Exit::Failed,
-        SourceError::Database { .. }
+        SourceError::Command { .. }
+        | SourceError::Database { .. }
         | SourceError::DatabaseDamaged { .. }
         | SourceError::StagingFull { .. }
         | SourceError::Staging { .. } => Exit::Failed,

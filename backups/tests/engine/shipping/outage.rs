@@ -26,13 +26,11 @@ struct Away {
     state: AtomicU8,
 }
 
-impl Away {
-    fn refused(&self, key: &StoreKey) -> StoreError {
-        StoreError::Io {
-            action: "write",
-            key: key.to_string(),
-            source: std::io::ErrorKind::HostUnreachable.into(),
-        }
+fn refused(key: &StoreKey) -> StoreError {
+    StoreError::Io {
+        action: "write",
+        key: key.to_string(),
+        source: std::io::ErrorKind::HostUnreachable.into(),
     }
 }
 
@@ -47,7 +45,7 @@ impl Store for Away {
         if state != DOWN {
             self.inner.put(key, body).await?;
         }
-        if state == UP { Ok(()) } else { Err(self.refused(key)) }
+        if state == UP { Ok(()) } else { Err(refused(key)) }
     }
 
     async fn get(&self, key: &StoreKey) -> Result<Bytes, StoreError> {

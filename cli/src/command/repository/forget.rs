@@ -60,6 +60,7 @@ pub(crate) struct Args {
 
 /// A policy in flags; given, it replaces `keep` of the datastores.
 #[derive(Debug, Clone, Default, clap::Args)]
+#[expect(clippy::struct_field_names, reason = "clap names the flags after the fields")]
 struct KeepArgs {
     /// Keep the newest N, whatever opsctl.toml says
     #[arg(long, value_name = "N")]

@@ -85,7 +85,7 @@ pub(super) fn run(args: &Args, context: &Context, config: &Config, store: &Datas
             is_whole: true,
             folder: beside(&repository::path_of(store)?, &format!("restoring-{short}")),
         };
-        apply(args, context, &opened, store, plan, fetch, &cancel).await
+        Box::pin(apply(args, context, &opened, store, plan, fetch, &cancel)).await
     })
 }
 

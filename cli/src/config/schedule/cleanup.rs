@@ -175,7 +175,7 @@ pub(super) fn read(
     }
     let pause = section.or("pause", Span(Duration::from_millis(100))).0;
     let max_rows = section.or("max_rows", 1_000_000_u32).into();
-    let max_time = section.or("max_time", Span(Duration::from_secs(600))).0;
+    let max_time = section.or("max_time", Span(Duration::from_mins(10))).0;
 
     if let Some(datastore) = &datastore {
         let known = datastores.keys().map(String::as_str);
