@@ -1,4 +1,5 @@
-//! SIGKILL at random instants of whatever leaves something behind: backup, restore, restore in place, shipping, drill, canary; and
+//! SIGKILL at random instants of whatever leaves something behind, with repositories in folders and in a bucket: backup, restore,
+//! restore in place, shipping, what maintains a repository, drill, canary; and
 //! SIGSTOP of a run's worker and watchdog for longer than their leases. Whatever was there before is still there, nothing
 //! half done looks whole, and what a run had changed is undone.
 //!
@@ -8,6 +9,8 @@
 mod dice;
 #[path = "kill/lane.rs"]
 mod lane;
+#[path = "kill/place.rs"]
+mod place;
 #[path = "kill/repository.rs"]
 mod repository;
 #[path = "kill/runs.rs"]

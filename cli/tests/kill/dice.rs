@@ -50,6 +50,12 @@ impl Dice {
     }
 }
 
+/// Says how a run of kills went.
+#[expect(clippy::print_stdout, reason = "figures for whoever soaks")]
+pub fn say(line: std::fmt::Arguments<'_>) {
+    println!("{line}");
+}
+
 /// How many kills each kind gets.
 pub fn kills() -> u64 {
     number("OPSCTL_KILLS").unwrap_or(12)

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::dice::{Dice, kill_after, kills};
+use crate::dice::{Dice, kill_after, say};
+use crate::place::Place;
 use crate::sandbox::Sandbox;
 use crate::stores::{content, measured, spawn};
 
@@ -45,7 +45,8 @@ impl Job {
 }
 
 /// A project with two repositories, and what has to come back.
-struct Keeper {
+struct Keeper<'a> {
+    place: &'a Place,
     sandbox: Sandbox,
     dice: Dice,
     /// Snapshots that were acknowledged, with what they hold.
@@ -56,26 +57,22 @@ struct Keeper {
     times: BTreeMap<Job, Duration>,
 }
 
-impl Keeper {
-    fn new(test: &str) -> Self {
-        let sandbox = Sandbox::with_stores();
+impl<'a> Keeper<'a> {
+    fn new(place: &'a Place, test: &str) -> Self {
+        let sandbox = place.sandbox();
         let text = fs::read_to_string(sandbox.path("opsctl.toml")).expect("the file");
-        let offsite = "[repository.offsite]\nstore = \"file:offsite\"\npassword = { file = \"offsite-password\" }\n";
+        let offsite = place.keys_of("offsite");
+        let offsite = format!("[repository.offsite]\n{offsite}\npassword = {{ file = \"offsite-password\" }}\n");
         sandbox.write("opsctl.toml", &format!("{text}{offsite}"));
-        let keeper = Self {
+        sandbox.secret("offsite-password", "battery staple");
+        Self {
+            place,
             sandbox,
             dice: Dice::new(test),
             acknowledged: BTreeMap::new(),
             password: "correct horse".to_owned(),
             times: BTreeMap::new(),
-        };
-        keeper.secret("offsite-password", "battery staple");
-        keeper
-    }
-
-    fn secret(&self, file: &str, text: &str) {
-        self.sandbox.write(file, text);
-        fs::set_permissions(self.sandbox.path(file), fs::Permissions::from_mode(0o600)).expect("our own file");
+        }
     }
 
     /// Changes some of the files and saves them.
@@ -99,20 +96,11 @@ impl Keeper {
         match job {
             Job::Repair => {
                 self.sandbox.run(Job::Copy.words()).ended(0);
-                let packs: Vec<PathBuf> = content(&self.sandbox.path("repo/data")).into_keys().collect();
-                let pack = self
-                    .sandbox
-                    .path("repo/data")
-                    .join(&packs[self.dice.next() as usize % packs.len()]);
-                let mut bytes = fs::read(&pack).expect("a pack");
-                let at = self.dice.next() as usize % bytes.len();
-                bytes[at] ^= 0x20;
-                fs::set_permissions(&pack, fs::Permissions::from_mode(0o600)).expect("our own file");
-                fs::write(&pack, bytes).expect("a pack");
+                self.place.damage(&self.sandbox, "repo", &mut self.dice);
             }
             Job::Rotate => {
                 let next = format!("password {}", self.dice.next());
-                self.secret("next-password", &next);
+                self.sandbox.secret("next-password", &next);
             }
             Job::Forget | Job::Prune | Job::Copy => {}
         }
@@ -134,7 +122,7 @@ impl Keeper {
                 let old_works = listed.code == 0;
                 if !old_works {
                     listed.ended(2);
-                    self.secret("password", &next);
+                    self.sandbox.secret("password", &next);
                     self.sandbox.run(&["repository", "key", "list"]).ended(0);
                     self.password = next;
                 }
@@ -183,26 +171,23 @@ impl Keeper {
             }
         }
     }
-
-    fn judged(&self, repository: &str, password: &str, test: &str) {
-        let Some(restic) = peers::peer("restic", test) else {
-            return;
-        };
-        let checked = Command::new(restic)
-            .args(["--no-cache", "check", "--read-data", "-r"])
-            .arg(self.sandbox.path(Path::new(repository)))
-            .env("RESTIC_PASSWORD", password)
-            .output()
-            .expect("restic starts");
-        let said = String::from_utf8_lossy(&checked.stderr);
-        assert!(checked.status.success(), "restic on {repository}: {said}");
-    }
 }
 
 #[test]
 fn repository() {
-    let test = "repository";
-    let mut keeper = Keeper::new(test);
+    repository_at(&Place::folders(), "repository");
+}
+
+#[test]
+fn repository_in_a_bucket() {
+    let test = "repository_in_a_bucket";
+    if let Some(place) = Place::bucket(test) {
+        repository_at(&place, test);
+    }
+}
+
+fn repository_at(place: &Place, test: &str) {
+    let mut keeper = Keeper::new(place, test);
     for _ in 0..6 {
         keeper.back_up();
     }
@@ -213,12 +198,12 @@ fn repository() {
         keeper.times.insert(job, took);
         if job == Job::Rotate {
             keeper.password = fs::read_to_string(keeper.sandbox.path("next-password")).expect("our own file");
-            keeper.secret("password", &keeper.password.clone());
+            keeper.sandbox.secret("password", &keeper.password.clone());
         }
         keeper.settle(job);
     }
     let mut ended = 0;
-    for kill in 0..kills() {
+    for kill in 0..place.kills() {
         keeper.back_up();
         let job = keeper.dice.one(&Job::ALL);
         keeper.prepare(job);
@@ -229,11 +214,14 @@ fn repository() {
         keeper.prove(&told);
         keeper.sandbox.run(&["repository", "check", "--read-data"]).ended(0);
     }
-    println!("{test}: {ended} of {} had ended before the kill", kills());
+    say(format_args!(
+        "{test}: {ended} of {} had ended before the kill",
+        place.kills()
+    ));
     keeper.sandbox.run(Job::Prune.words()).ended(0);
     keeper.sandbox.run(Job::Copy.words()).ended(0);
-    keeper.judged("repo", &keeper.password, test);
-    keeper.judged("offsite", "battery staple", test);
+    place.judged_by_restic(&keeper.sandbox, "repo", &keeper.password, test);
+    place.judged_by_restic(&keeper.sandbox, "offsite", "battery staple", test);
     let here = keeper.listed("here").len();
     assert!(keeper.listed("offsite").len() >= here, "everything is there twice");
 }

@@ -10,8 +10,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rusqlite::Connection;
 
-use crate::dice::{Dice, kill_after, kills, pass};
-use crate::sandbox::{Sandbox, eventually};
+use crate::dice::{Dice, kill_after, pass, say};
+use crate::place::Place;
+use crate::sandbox::eventually;
 
 /// A row, when its transaction began and when its commit was acknowledged.
 struct Commit {
@@ -49,8 +50,20 @@ fn sell(path: &Path, stop: &AtomicBool) -> Vec<Commit> {
 
 #[test]
 fn shipping() {
-    let mut dice = Dice::new("shipping");
-    let sandbox = Sandbox::with_stores();
+    shipping_at(&Place::folders(), "shipping");
+}
+
+#[test]
+fn shipping_to_a_bucket() {
+    let test = "shipping_to_a_bucket";
+    if let Some(place) = Place::bucket(test) {
+        shipping_at(&place, test);
+    }
+}
+
+fn shipping_at(place: &Place, test: &str) {
+    let mut dice = Dice::new(test);
+    let sandbox = place.sandbox();
     sandbox.run(&["repository", "init"]).ended(0);
     let stop = Arc::new(AtomicBool::new(false));
     let (path, stopped) = (sandbox.path("data/shop.db"), Arc::clone(&stop));
@@ -64,7 +77,7 @@ fn shipping() {
             .spawn()
             .expect("opsctl starts")
     };
-    for _ in 0..kills() {
+    for _ in 0..place.kills() {
         let instant = dice.between(Duration::from_millis(200), Duration::from_millis(2500));
         assert!(!kill_after(&mut start(), instant), "it ends by nothing else");
     }
@@ -83,7 +96,7 @@ fn shipping() {
     let end = now();
 
     let span = end.duration_since(first).as_millis() as u64;
-    let mut moments: Vec<Timestamp> = (0..kills())
+    let mut moments: Vec<Timestamp> = (0..place.kills())
         .map(|_| first + Duration::from_millis(dice.next() % span))
         .collect();
     moments.push(end);
@@ -127,13 +140,16 @@ fn shipping() {
             .find(|commit| commit.id <= highest && commit.began > *moment);
         assert!(later.is_none_or(|later| later.id < 3), "a row of after {moment}");
     }
-    println!("shipping: {restored} of {} moments could be restored", moments.len());
+    say(format_args!(
+        "{test}: {restored} of {} moments could be restored",
+        moments.len()
+    ));
     assert_eq!(
         rows(&sandbox.path(format!("out-{}", moments.len() - 1)).join("shop.db")),
         commits.last().expect("rows").id
     );
     sandbox.run(&["repository", "check", "--read-data"]).ended(0);
-    sandbox.judged_by_restic("shipping");
+    place.judged_by_restic(&sandbox, "repo", "correct horse", test);
 }
 
 /// The highest row of a sound database that has every row up to it.

@@ -5,6 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use crate::dice::{Dice, kill_after, kills};
+use crate::place::Place;
 use crate::sandbox::{Sandbox, eventually};
 use crate::stores::{content, measured, project, spawn};
 
@@ -19,7 +20,7 @@ fn is_gone(sandbox: &Sandbox) -> bool {
 #[test]
 fn backup_of_a_command() {
     let mut dice = Dice::new("backup_of_a_command");
-    let sandbox = project(&mut dice);
+    let sandbox = project(&Place::folders(), &mut dice);
     let text = fs::read_to_string(sandbox.path("opsctl.toml")).expect("the file");
     // It would go on for ever if nobody ended it: it waits before it writes its end.
     let script = "echo $$ > pid; cat data/uploads/*.bin; cat fifo; cat data/uploads/*.bin; echo '-- complete'";
@@ -68,7 +69,7 @@ fn backup_of_a_command() {
 #[test]
 fn restore_goes_on() {
     let mut dice = Dice::new("restore_goes_on");
-    let sandbox = project(&mut dice);
+    let sandbox = project(&Place::folders(), &mut dice);
     let uploads = sandbox.path("data/uploads");
     let large: Vec<u8> = (0..3 << 20).flat_map(|_| dice.next().to_le_bytes()).collect();
     fs::write(uploads.join("large.db"), &large).expect("our own file");

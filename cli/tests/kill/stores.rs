@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::dice::{Dice, kill_after, kills};
+use crate::dice::{Dice, kill_after, say};
+use crate::place::Place;
 use crate::sandbox::{Sandbox, eventually};
 
 pub fn spawn(mut command: Command) -> Child {
@@ -43,8 +44,8 @@ pub fn measured(run: impl FnOnce()) -> Duration {
 }
 
 /// A project with four megabytes that do not compress.
-pub fn project(dice: &mut Dice) -> Sandbox {
-    let sandbox = Sandbox::with_stores();
+pub fn project(place: &Place, dice: &mut Dice) -> Sandbox {
+    let sandbox = place.sandbox();
     for file in 0..40 {
         let bytes: Vec<u8> = (0..12_500).flat_map(|_| dice.next().to_le_bytes()).collect();
         fs::write(sandbox.path(format!("data/uploads/{file}.bin")), bytes).expect("our own file");
@@ -54,12 +55,24 @@ pub fn project(dice: &mut Dice) -> Sandbox {
 
 #[test]
 fn backup() {
-    let mut dice = Dice::new("backup");
-    let sandbox = project(&mut dice);
+    backup_at(&Place::folders(), "backup");
+}
+
+#[test]
+fn backup_in_a_bucket() {
+    let test = "backup_in_a_bucket";
+    if let Some(place) = Place::bucket(test) {
+        backup_at(&place, test);
+    }
+}
+
+fn backup_at(place: &Place, test: &str) {
+    let mut dice = Dice::new(test);
+    let sandbox = project(place, &mut dice);
     let uploads = sandbox.path("data/uploads");
     let whole = measured(|| drop(sandbox.run(&["backup", "files"]).ended(0)));
     let mut ended = 0;
-    for kill in 0..kills() {
+    for kill in 0..place.kills() {
         let changing = dice.next().to_le_bytes().repeat(100_000);
         fs::write(uploads.join("changing.bin"), changing).expect("our own file");
         let instant = dice.between(Duration::ZERO, whole.mul_f64(1.2));
@@ -69,23 +82,38 @@ fn backup() {
             sandbox.run(&["repository", "check", "--read-data"]).ended(0);
         }
     }
-    println!("backup: {ended} of {} had ended before the kill", kills());
+    say(format_args!(
+        "{test}: {ended} of {} had ended before the kill",
+        place.kills()
+    ));
     // The next backup needs nobody's help, and what it saved is what is there.
     sandbox.run(&["backup", "files"]).ended(0);
     sandbox.run(&["restore", "files", "--into", "last"]).ended(0);
     assert!(content(&sandbox.path("last/uploads")) == content(&uploads));
-    sandbox.judged_by_restic("backup");
+    place.judged_by_restic(&sandbox, "repo", "correct horse", test);
 }
 
 #[test]
 fn restore() {
-    let mut dice = Dice::new("restore");
-    let sandbox = project(&mut dice);
+    restore_at(&Place::folders(), "restore");
+}
+
+#[test]
+fn restore_in_a_bucket() {
+    let test = "restore_in_a_bucket";
+    if let Some(place) = Place::bucket(test) {
+        restore_at(&place, test);
+    }
+}
+
+fn restore_at(place: &Place, test: &str) {
+    let mut dice = Dice::new(test);
+    let sandbox = project(place, &mut dice);
     let original = content(&sandbox.path("data/uploads"));
     sandbox.run(&["backup", "files"]).ended(0);
     let whole = measured(|| drop(sandbox.run(&["restore", "files", "--into", "whole"]).ended(0)));
     let mut ended = 0;
-    for kill in 0..kills() {
+    for kill in 0..place.kills() {
         let into = format!("out-{kill}");
         let command = ["restore", "files", "--into", &into, "--snapshot", "latest"];
         let instant = dice.between(Duration::ZERO, whole.mul_f64(1.2));
@@ -95,16 +123,31 @@ fn restore() {
         assert!(content(&sandbox.path(&into).join("uploads")) == original, "kill {kill}");
         fs::remove_dir_all(sandbox.path(&into)).expect("our own folder");
     }
-    println!("restore: {ended} of {} had ended before the kill", kills());
+    say(format_args!(
+        "{test}: {ended} of {} had ended before the kill",
+        place.kills()
+    ));
     sandbox.run(&["repository", "check", "--read-data"]).ended(0);
-    sandbox.judged_by_restic("restore");
+    place.judged_by_restic(&sandbox, "repo", "correct horse", test);
+}
+
+#[test]
+fn restore_replace() {
+    restore_replace_at(&Place::folders(), "restore_replace");
+}
+
+#[test]
+fn restore_replace_in_a_bucket() {
+    let test = "restore_replace_in_a_bucket";
+    if let Some(place) = Place::bucket(test) {
+        restore_replace_at(&place, test);
+    }
 }
 
 /// A restore in place is either whole or taken back, and the rows are one or the other.
-#[test]
-fn restore_replace() {
-    let mut dice = Dice::new("restore_replace");
-    let sandbox = Sandbox::with_stores();
+fn restore_replace_at(place: &Place, test: &str) {
+    let mut dice = Dice::new(test);
+    let sandbox = place.sandbox();
     sandbox.run(&["backup", "db"]).ended(0);
     let live = sandbox.path("data/shop.db");
     let grow = || {
@@ -116,7 +159,7 @@ fn restore_replace() {
     grow();
     let replace = ["restore", "db", "--replace", "--yes"];
     let whole = measured(|| drop(sandbox.run(&replace).ended(0)));
-    for kill in 0..kills() {
+    for kill in 0..place.kills() {
         grow();
         let before = Sandbox::rows(&live);
         let instant = dice.between(Duration::ZERO, whole.mul_f64(1.2));
@@ -131,11 +174,23 @@ fn restore_replace() {
     }
 }
 
-/// A restore drill changes nothing but its own folder, and that is gone when the next one begins.
 #[test]
 fn drill_restore() {
-    let mut dice = Dice::new("drill_restore");
-    let sandbox = project(&mut dice);
+    drill_restore_at(&Place::folders(), "drill_restore");
+}
+
+#[test]
+fn drill_restore_in_a_bucket() {
+    let test = "drill_restore_in_a_bucket";
+    if let Some(place) = Place::bucket(test) {
+        drill_restore_at(&place, test);
+    }
+}
+
+/// A restore drill changes nothing but its own folder, and that is gone when the next one begins.
+fn drill_restore_at(place: &Place, test: &str) {
+    let mut dice = Dice::new(test);
+    let sandbox = project(place, &mut dice);
     let original = content(&sandbox.path("data/uploads"));
     sandbox.run(&["backup", "files"]).ended(0);
     let scratch = sandbox.path(".opsctl/scratch");
@@ -143,7 +198,7 @@ fn drill_restore() {
     let left = |folder: &Path| fs::read_dir(folder).map_or(0, Iterator::count);
     let whole = measured(|| drop(sandbox.run(&["drill", "restore", "files"]).ended(0)));
     let (mut ended, mut swept) = (0, 0);
-    for kill in 0..kills() {
+    for kill in 0..place.kills() {
         let mut command = vec!["drill", "restore", "files"];
         if kill % 2 == 1 {
             command.extend(["--scratch", "elsewhere"]);
@@ -166,15 +221,15 @@ fn drill_restore() {
         let runs = sandbox.run(&["run", "list", "--active", "--json"]).json();
         assert_eq!(runs["runs"], serde_json::json!([]), "kill {kill}");
     }
-    println!(
-        "drill_restore: {ended} of {} had ended before the kill, {swept} left a folder",
-        kills()
-    );
+    say(format_args!(
+        "{test}: {ended} of {} had ended before the kill, {swept} left a folder",
+        place.kills()
+    ));
     assert!(
-        swept > 0 || kills() < 4,
+        swept > 0 || place.kills() < 4,
         "no kill came while there was something to sweep"
     );
     assert!(content(&sandbox.path("data/uploads")) == original);
     sandbox.run(&["repository", "check", "--read-data"]).ended(0);
-    sandbox.judged_by_restic("drill_restore");
+    place.judged_by_restic(&sandbox, "repo", "correct horse", test);
 }

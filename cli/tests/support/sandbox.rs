@@ -73,8 +73,7 @@ impl Sandbox {
              [datastore.db]\nkind = \"sqlite\"\npath = \"data/shop.db\"\n\
              [datastore.files]\nkind = \"files\"\npath = \"data/uploads\"\n",
         );
-        sandbox.write("password", "correct horse\n");
-        fs::set_permissions(sandbox.path("password"), fs::Permissions::from_mode(0o600)).expect("our own file");
+        sandbox.secret("password", "correct horse\n");
         sandbox.write("data/uploads/a.txt", "alpha\n");
         sandbox.write("data/uploads/deep/b.bin", &"beta ".repeat(40_000));
         let database = rusqlite::Connection::open(sandbox.path("data/shop.db")).expect("a database");
@@ -108,6 +107,13 @@ impl Sandbox {
         let path = self.path(relative);
         fs::create_dir_all(path.parent().expect("a folder above")).expect("folders");
         fs::write(path, text).expect("a file");
+    }
+
+    /// Writes a file that nobody else may read.
+    pub fn secret(&self, relative: impl AsRef<Path>, text: &str) {
+        let path = self.path(relative);
+        fs::write(&path, text).expect("a file");
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("our own file");
     }
 
     /// `opsctl` in the folder, without a terminal and without variables of ours.
