@@ -24,8 +24,8 @@ const WATCH: &str = r#"read -r never
 kill -KILL "-$1"
 [ -z "$2" ] || for attempt in 1 2 3 4 5 6 7 8 9; do rm -rf -- "$2" && exit; sleep 0.2; done"#;
 
-/// How often a pause looks whether it has come about.
-const PAUSE_LOOKS: u32 = 10_000;
+/// How often it is looked whether processes have stopped or ended.
+const LOOKS: u32 = 10_000;
 
 /// A command line with what belongs to it.
 #[derive(Debug, Clone)]
@@ -201,7 +201,7 @@ impl Tree {
         self.signal_all(Signal::STOP);
         let all = || std::iter::once(self.pid()).chain(descendants(self.pid()));
         // A process that cannot be stopped must not hang its test.
-        for _ in 0..PAUSE_LOOKS {
+        for _ in 0..LOOKS {
             if all().all(is_stopped) {
                 return;
             }
@@ -216,7 +216,12 @@ impl Tree {
 
 impl Drop for Tree {
     fn drop(&mut self) {
+        let descendants = descendants(self.pid());
         self.signal_all(Signal::KILL);
+        // What they hold, such as ports and shared memory, is free when they have ended, and not when they are told to.
+        for pid in descendants {
+            (0..LOOKS).take_while(|_| !has_ended(pid)).for_each(|_| thread::yield_now());
+        }
         // The watcher first: while the leader is not reaped, the group's number is nobody else's.
         let _ = self.watcher.kill();
         let _ = self.watcher.wait();
@@ -231,6 +236,12 @@ fn is_stopped(pid: Pid) -> bool {
         let runs = |(state, _)| matches!(state, 'R' | 'S' | 'D');
         !state_and_parent(&thread.path()).is_some_and(runs)
     })
+}
+
+/// Whether a process is gone, or holds nothing any more but its number.
+fn has_ended(pid: Pid) -> bool {
+    let folder = format!("/proc/{}", pid.as_raw_nonzero());
+    state_and_parent(Path::new(&folder)).is_none_or(|(state, _)| matches!(state, 'Z' | 'X'))
 }
 
 /// The state of a process or thread and the number of its parent, from its folder in /proc.
