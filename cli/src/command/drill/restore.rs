@@ -173,7 +173,6 @@ async fn plan(
         let moment = record.snapshot.time;
         (record, moment, None)
     } else {
-        let moment = at.unwrap_or(now);
         let list = snapshots::list(engine, &repository::filter_of(config, store))
             .await
             .map_err(failed)?;
@@ -182,7 +181,12 @@ async fn plan(
                 .out
                 .warn(format!("snapshot file {id} is {damage}, whatever it was of"));
         }
-        let Some(record) = proof::at_or_before(&list.snapshots, moment) else {
+        // Without a time it is the newest, whatever the clocks say: a service may tell whole seconds, and be behind.
+        let chosen = match at {
+            Some(at) => proof::at_or_before(&list.snapshots, at),
+            None => list.snapshots.last(),
+        };
+        let Some(record) = chosen else {
             let cause = match (list.snapshots.first(), at) {
                 (Some(first), Some(at)) => {
                     let first = first.snapshot.time;
@@ -197,6 +201,7 @@ async fn plan(
                 .cause(cause)
                 .help(format!("opsctl backup {}", store.name)));
         };
+        let moment = at.unwrap_or(now.max(record.snapshot.time));
         match forward(config, store, engine, record, moment).await? {
             Some((record, forward)) => (record, moment, Some(forward)),
             None => (record.clone(), moment, None),
