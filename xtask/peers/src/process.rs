@@ -220,7 +220,9 @@ impl Drop for Tree {
         self.signal_all(Signal::KILL);
         // What they hold, such as ports and shared memory, is free when they have ended, and not when they are told to.
         for pid in descendants {
-            (0..LOOKS).take_while(|_| !has_ended(pid)).for_each(|_| thread::yield_now());
+            (0..LOOKS)
+                .take_while(|_| !has_ended(pid))
+                .for_each(|_| thread::yield_now());
         }
         // The watcher first: while the leader is not reaped, the group's number is nobody else's.
         let _ = self.watcher.kill();
