@@ -101,15 +101,19 @@ impl LocalPlatform {
                 source: "it does not run, and nothing may start it here".into(),
             });
         };
-        let started = launcher.spawn(Role::Supervisor, &self.state)?;
-        let deadline = tokio::time::Instant::now() + SUPERVISOR_START;
+        let mut started = launcher.spawn(Role::Supervisor, &self.state)?;
+        let (deadline, mut more) = (tokio::time::Instant::now() + SUPERVISOR_START, 2);
         loop {
             match supervisor::ask(&path, Request::Ping, SUPERVISOR_LIMIT).await {
                 Ok(answer) => return Ok(answer.supervisor),
                 Err(error) => {
                     // Ours may have lost a race against another start; then that one answers soon.
                     let gone = !started.alive() && self.state.lock_holder("supervisor.lock").is_none();
-                    if gone || tokio::time::Instant::now() >= deadline {
+                    if gone && more > 0 {
+                        // Or against one that was killed and still held the lock while it died.
+                        more -= 1;
+                        started = launcher.spawn(Role::Supervisor, &self.state)?;
+                    } else if gone || tokio::time::Instant::now() >= deadline {
                         return Err(PlatformError::Unreachable {
                             what: "the supervisor that was just started".to_owned(),
                             source: crate::run::message_of(&error).into(),
