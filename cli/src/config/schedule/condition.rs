@@ -145,11 +145,13 @@ fn balanced(tokens: &[Token]) -> Result<(), String> {
 /// Refuses parts that are true of everything: `OR TRUE`, `1 = 1`, `x = x`, `OR 1`.
 fn always(tokens: &[Token]) -> Result<(), String> {
     let same = || "it holds a comparison that is true of every row, which leaves no condition".to_owned();
-    let border = |token: Option<&Token>| match token {
+    let border = |token: Option<&Token>, words: &[&str]| match token {
         None | Some(Token::Sign("(" | ")")) => true,
-        Some(Token::Word(word)) => ["and", "or", "not"].contains(&word.to_ascii_lowercase().as_str()),
+        Some(Token::Word(word)) => words.contains(&word.to_ascii_lowercase().as_str()),
         Some(_) => false,
     };
+    let begins = |token| border(token, &["and", "or", "not", "where", "on", "having", "when"]);
+    let ends = |token| border(token, &["and", "or", "then", "limit", "order", "group", "union"]);
     let before = |at: usize| at.checked_sub(1).and_then(|at| tokens.get(at));
     let constant = |token: &Token| match token {
         Token::Constant(_) => true,
@@ -157,7 +159,12 @@ fn always(tokens: &[Token]) -> Result<(), String> {
         _ => false,
     };
     for (at, token) in tokens.iter().enumerate() {
-        if constant(token) && border(before(at)) && border(tokens.get(at + 1)) && !argument(tokens, at) {
+        // `x BETWEEN 1 AND 5`
+        let upper = at
+            .checked_sub(3)
+            .and_then(|at| tokens.get(at))
+            .is_some_and(|token| matches!(token, Token::Word(word) if word.eq_ignore_ascii_case("between")));
+        if constant(token) && begins(before(at)) && ends(tokens.get(at + 1)) && !argument(tokens, at) && !upper {
             return Err(same());
         }
         if let [
@@ -168,7 +175,7 @@ fn always(tokens: &[Token]) -> Result<(), String> {
         ] = &tokens[at..]
         {
             let alike = left == right && !matches!(left, Token::Sign(_));
-            let whole = border(before(at)) && border(tokens.get(at + 3));
+            let whole = begins(before(at)) && ends(tokens.get(at + 3));
             if whole && (alike || (constant(left) && constant(right))) {
                 return Err(same());
             }
@@ -279,6 +286,7 @@ mod tests {
             "coalesce(seen, 0) = 0",
             "NOT done AND x = 1",
             "kind IN (1)",
+            "age BETWEEN 1 AND 5 AND done",
             "note = 'it''s; -- true'",
             "payload->>'state' = 'dead'",
             "(a OR b) AND created_at::date < '2020-01-01'",
