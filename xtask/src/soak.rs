@@ -7,8 +7,9 @@ use crate::{prove, step};
 /// How much to soak.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// SIGKILLs in all, spread over backup, restore, restore in place, drill, canary and the services under load
-    #[arg(long, default_value_t = 500)]
+    /// SIGKILLs in all, spread over what reads and writes repositories in folders and in a bucket, drill, canary and the
+    /// services under load
+    #[arg(long, default_value_t = 1000)]
     kills: u32,
     /// SIGKILLs of drills and canaries on the cluster
     #[arg(long, default_value_t = 100)]
@@ -22,8 +23,9 @@ pub struct Arguments {
     filter: String,
 }
 
-/// The kinds among which the kills are divided: the tests of `cli/tests/kill.rs` that count them, and the one of `orders`.
-const KINDS: u32 = 6;
+/// The kinds among which the kills are divided: the tests of `cli/tests/kill.rs` that count them, of which the six in a
+/// bucket take half as many, and the one of `orders`.
+const KINDS: u32 = 14;
 
 /// The filter for the tests of the services, which are one module of a larger test binary.
 const SERVICES: &str = "services";
