@@ -86,14 +86,14 @@ impl Output {
             serde_json::to_string(document)
         }
         .map_err(|error| Failure::bug("could not write a document as JSON").because(&error))?;
-        self.line(&text)
+        self.line(&json_printable(text))
     }
 
     /// Writes one line of an NDJSON stream.
     pub(crate) fn event(&self, event: &impl Serialize) -> Result<(), Failure> {
         let text = serde_json::to_string(event)
             .map_err(|error| Failure::bug("could not write an event as JSON").because(&error))?;
-        self.line(&text)
+        self.line(&json_printable(text))
     }
 
     /// The document under `--json`, else the text.
@@ -139,10 +139,9 @@ impl Output {
             return;
         }
         if self.json {
-            self.say(
-                &serde_json::json!({"schema": "opsctl.warning/v1", "type": "warning", "message": text.as_ref()})
-                    .to_string(),
-            );
+            let document =
+                serde_json::json!({"schema": "opsctl.warning/v1", "type": "warning", "message": text.as_ref()});
+            self.say(&json_printable(document.to_string()));
         } else {
             self.say(&format!(
                 "{} {}",
@@ -156,7 +155,7 @@ impl Output {
     pub(crate) fn failure(&self, failure: &Failure) -> Exit {
         if self.json {
             let document = serde_json::to_string(&failure.document()).unwrap_or_else(|error| error.to_string());
-            self.say(&document);
+            self.say(&json_printable(document));
         } else {
             let text = failure.text(self.stderr);
             self.say(text.trim_end());
@@ -231,6 +230,24 @@ pub(crate) fn plural(count: u64, one: &str, many: &str) -> String {
     } else {
         format!("{count} {many}")
     }
+}
+
+/// JSON in which no character steers a terminal: JSON itself escapes those below U+0020 alone, and U+007F to U+009F stand
+/// in its strings only, where an escape means the same.
+fn json_printable(json: String) -> String {
+    let steers = |character| matches!(character, '\u{7f}'..='\u{9f}');
+    if !json.contains(steers) {
+        return json;
+    }
+    let mut shown = String::with_capacity(json.len() + 16);
+    for character in json.chars() {
+        if steers(character) {
+            shown.push_str(&format!("\\u{:04x}", u32::from(character)));
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
 }
 
 /// Text from elsewhere (names of files, what services say) without characters that steer a terminal or turn the order of

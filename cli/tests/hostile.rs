@@ -18,8 +18,9 @@ use backups::{BackupOptions, Error, Id, Parent, Repository, Silent};
 use sandbox::Sandbox;
 use tokio_util::sync::CancellationToken;
 
-/// Clears the screen, rings, turns the direction of writing, ends the line, and is no text at the end.
-const STEERS: &[u8] = b"x\x1b[2J\x07\xe2\x80\xaey\rz\nforged\xff";
+/// Clears the screen (once in seven bits, once in eight), rings, turns the direction of writing, ends the line, and is no
+/// text at the end.
+const STEERS: &[u8] = b"x\x1b[2J\xc2\x9b2J\x07\xe2\x80\xaey\rz\nforged\xff";
 
 /// What lies in the repository.
 #[derive(Clone, Copy)]

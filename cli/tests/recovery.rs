@@ -1,6 +1,8 @@
 //! Restore drills, what stands of them, and the document, through the real binary: what is proved, what is refuted, what
 //! cannot be told, and that nothing is left behind.
 
+#[path = "support/answers.rs"]
+mod answers;
 #[path = "support/sandbox.rs"]
 mod sandbox;
 
@@ -9,6 +11,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use answers::{Answers, http};
 use jiff::{SignedDuration, Timestamp};
 use sandbox::{Sandbox, eventually};
 
@@ -561,4 +564,49 @@ fn the_document_is_the_same_each_time_and_its_commands_work() {
         assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
         assert_eq!(Sandbox::rows(&sandbox.path("restored-db/shop.db")), ["book", "pen"]);
     }
+}
+
+#[test]
+fn the_runbook_of_a_dump_says_what_to_do_with_it() {
+    let sandbox = with(
+        "[datastore.dump]\nkind = \"command\"\ncommand = [\"printf\", \"secret-argument\"]\nfilename = \"shop.sql\"\n",
+    );
+    sandbox.run(&["backup", "dump"]).ended(0);
+    sandbox.run(&["drill", "restore", "dump"]).ended(0);
+    let text = sandbox.run(&["recovery", "report", "dump"]).ended(0).stdout;
+    for part in ["the output of the command printf", "shop.sql is what the command printed", "What is checked"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!text.contains("secret-argument"), "{text}");
+    sandbox.run(&["-e", "local", "restore", "dump"]).ended(0);
+}
+
+#[test]
+fn the_webhook_is_told_how_a_drill_ended() {
+    let hook = Answers::always(http("204 No Content", "", ""));
+    let sandbox = with(GOOD);
+    let text = fs::read_to_string(sandbox.path("opsctl.toml")).expect("the file");
+    let environment = "[env.local]\nnotify = { webhook = { file = \"hook\" } }\n";
+    sandbox.write("opsctl.toml", &text.replace("[env.local]\n", environment));
+    sandbox.secret("hook", &hook.url("/drills"));
+    sandbox.run(&["backup", "db"]).ended(0);
+    sandbox.run(&["drill", "restore", "db"]).ended(0);
+    database(&sandbox, "DELETE FROM orders");
+    sandbox.run(&["backup", "db"]).ended(0);
+    sandbox.run(&["drill", "restore", "db"]).ended(4);
+    let asked = hook.asked();
+    assert_eq!(asked.len(), 2, "{asked:?}");
+    assert!(asked.iter().all(|asked| asked.starts_with("post /drills ")), "{asked:?}");
+    let runs = sandbox.run(&["run", "list", "--json"]).ended(0).json();
+    let runs = runs["runs"].as_array().expect("runs");
+    let mut told = Vec::new();
+    for run in runs {
+        let id = run["id"].as_str().expect("an id");
+        let journal = fs::read_to_string(sandbox.path(format!(".opsctl/runs/{id}/events.ndjson"))).expect("its journal");
+        told.extend(["finished", "failed"].into_iter().filter(|event| {
+            journal.contains("\"notified\"") && journal.contains(&format!("\"event\":\"{event}\""))
+        }));
+    }
+    told.sort_unstable();
+    assert_eq!(told, ["failed", "finished"]);
 }

@@ -42,6 +42,8 @@ async fn a_repository_in_a_bucket() {
     let sandbox = in_bucket(&server.url("s3"), "keeps", "");
     run(&sandbox, &["config", "show"]).ended(0);
     run(&sandbox, &["repository", "check"]).ended(2).says("no repository");
+    fs::remove_file(sandbox.path("password")).expect("our own file");
+    run(&sandbox, &["init"]).ended(0).says("keep a copy of `password`");
     run(&sandbox, &["backup"]).ended(0);
     let list = run(&sandbox, &["snapshot", "list", "--json"]).ended(0).json();
     assert_eq!(list["snapshots"].as_array().map(Vec::len), Some(2));
@@ -59,6 +61,17 @@ async fn a_repository_in_a_bucket() {
     run(&no_bucket, &["backup"])
         .ended(2)
         .says("there is no bucket `nowhere`");
+    let report = run(&sandbox, &["recovery", "report", "db"]).ended(0).stdout;
+    let place = format!("restic -r s3:{}/keeps/shop restore latest", server.url("s3"));
+    assert!(report.contains(&place), "{place:?} is not in:\n{report}");
+
+    // A password for a repository that has one already would open nothing.
+    let password = fs::read(sandbox.path("password")).expect("our own file");
+    fs::remove_file(sandbox.path("password")).expect("our own file");
+    run(&sandbox, &["init"]).ended(5).says("has data and its password is missing");
+    assert!(!sandbox.path("password").exists());
+    sandbox.secret("password", &String::from_utf8(password).expect("text"));
+
     sandbox.write("secret", "another-secret");
     run(&sandbox, &["backup"]).ended(2).says("refuses the credentials");
     fs::remove_file(sandbox.path("secret")).expect("our own file");

@@ -291,7 +291,7 @@ async fn read_again(
         name: "content by hash".to_owned(),
         expected: "every file on the disk is the one that was saved".to_owned(),
         observed: if sound {
-            format!("{} files are", again.unchanged)
+            format!("each file is, {} of them", again.unchanged)
         } else {
             format!("{} bytes were not", again.bytes)
         },

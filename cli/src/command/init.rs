@@ -200,14 +200,17 @@ fn make_state(context: &Context, config: &Config, made: &mut Vec<PathBuf>) -> Re
 }
 
 fn make_passwords(context: &Context, config: &Config, made: &mut Vec<PathBuf>) -> Result<(), Failure> {
-    for declared in config.repositories.values() {
+    // Those in buckets last, as they may be out of reach.
+    let (folders, elsewhere): (Vec<_>, Vec<_>) =
+        config.repositories.values().partition(|declared| declared.folder.is_some());
+    for declared in folders.into_iter().chain(elsewhere) {
         let SecretSource::File(path) = &declared.password else {
             continue;
         };
         if path.symlink_metadata().is_ok() {
             continue;
         }
-        if declared.folder.is_some() {
+        if declared.folder.is_some() || declared.bucket.is_some() {
             let store = repository::store(declared)?;
             let what = format!("could not look into repository `{}`", declared.name);
             let exists = context

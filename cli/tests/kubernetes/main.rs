@@ -8,4 +8,5 @@ mod refusals;
 mod rights;
 #[path = "../support/sandbox.rs"]
 mod sandbox;
+mod schedules;
 mod stage;

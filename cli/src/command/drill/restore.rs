@@ -15,7 +15,7 @@ use backups::snapshots::{self, SnapshotFilter, SnapshotRecord};
 use jiff::Timestamp;
 use opsctl_platform::Platform as _;
 use opsctl_platform::local::StateDir;
-use opsctl_platform::run::{Outcome as RunOutcome, Phase, RunRecord};
+use opsctl_platform::run::{Journal, Notifier, Outcome as RunOutcome, Phase, RunRecord};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -388,6 +388,9 @@ async fn keep_run(
     let failed = |error| error::platform::failure(what, &error);
     let state = StateDir::open(config.state()).map_err(failed)?;
     let proof = &document.proof;
+    // Who is told: the team of a service that uses the datastore.
+    let users = config.users_of(&proof.datastore);
+    let service = users.first().map(|service| service.name.as_str());
     let id = proof.run.clone().unwrap_or_default();
     let mut record = RunRecord::new(
         &id,
@@ -409,15 +412,21 @@ async fn keep_run(
     record.ended_at = Some(context.now());
     let (local, _) = platform::over(context, &state)?;
     let here = config.environment.platform == PlatformKind::Local;
-    if here {
+    let journal = if here {
         local.create_record(&record).await.map_err(failed)?;
+        Journal::open(state.journal(&id), &id).unwrap_or_else(|_| Journal::memory(&id))
     } else {
         // The records of that environment are in its clusters, and this run has been in none.
         state.make(format!("runs/{id}")).map_err(failed)?;
-    }
+        Journal::memory(&id)
+    };
     platform::write_report(&state, &id, "report.html", document.page().as_bytes())?;
     let text = serde_json::to_vec_pretty(document).map_err(|error| Failure::bug(what).because(&error))?;
     platform::write_report(&state, &id, "report.json", &text)?;
+    if let Some(notifier) = platform::notifier(context, config, service) {
+        let event = Notifier::ending(&record);
+        notifier.tell(&record, event, &journal, context.now()).await;
+    }
     if here {
         retention::after_run(&local).await;
     } else {

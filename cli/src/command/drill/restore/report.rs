@@ -9,7 +9,7 @@ use opsctl_drills::report::chart::{LineChart, Series, Tone};
 use opsctl_drills::report::html::{Badge, Page};
 use serde::Serialize;
 
-use crate::output::{bytes, printable};
+use crate::output::{bytes, plural, printable};
 
 /// So many drills of the past are told.
 const HISTORY: usize = 20;
@@ -130,7 +130,7 @@ impl Document {
         ));
         rows.push((
             "restored".to_owned(),
-            format!("{} in {} files", bytes(proof.bytes), proof.files),
+            format!("{} in {}", bytes(proof.bytes), plural(proof.files, "file", "files")),
         ));
         // An objective that was met stands above.
         let shown = |check: &&Check| check.group != Group::Objective || check.outcome != Outcome::Met;

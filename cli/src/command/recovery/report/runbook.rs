@@ -10,9 +10,9 @@ use jiff::Timestamp;
 
 use super::page::Block;
 use crate::command::recovery::stores::{Known, Store};
-use crate::config::{Config, DatastoreKind, PlatformKind, SecretSource};
+use crate::config::{Config, DatastoreKind, PlatformKind, Repository, SecretSource};
 use crate::output::{bytes, plural};
-use crate::repository::{environment_tag, store_tag};
+use crate::repository::{environment_tag, path_of, store_tag};
 
 /// So many drills are told of each datastore.
 const HISTORY: usize = 10;
@@ -151,15 +151,13 @@ fn runbook(known: &Known, store: &Store) -> Vec<Block> {
     blocks.push(Block::List(premises(known, store)));
     blocks.extend(expected(store));
 
-    let kind = declared.kind;
-    if !matches!(kind, DatastoreKind::Sqlite | DatastoreKind::Files) {
+    let Ok(path) = path_of(declared) else {
         blocks.push(Block::Text(format!(
             "This opsctl does not restore the kind {} by itself.",
-            kind.word()
+            declared.kind.word()
         )));
         return blocks;
-    }
-    let path = declared.path.as_deref().unwrap_or(Path::new(""));
+    };
     blocks.push(Block::Text(
         "Step 1: see which snapshots there are; the column “proved” says which came back in a drill.".to_owned(),
     ));
@@ -170,7 +168,21 @@ fn runbook(known: &Known, store: &Store) -> Vec<Block> {
         path.display()
     )));
     blocks.push(Block::Code(vec![format!("{opsctl} restore {name}")]));
-    blocks.extend(in_place(config, store, &opsctl));
+    if declared.ship.is_some() {
+        blocks.push(Block::Text(
+            "Changes are shipped between snapshots, so that it also comes back as it was at a second:".to_owned(),
+        ));
+        blocks.push(Block::Code(vec![format!("{opsctl} restore {name} --at \"10m ago\"")]));
+    }
+    if declared.kind == DatastoreKind::Command {
+        blocks.push(Block::Text(format!(
+            "Step 3: {} is what the command printed. Feed it to the program that reads it. Beside it lies a manifest with its \
+             length and SHA-256.",
+            path.file_name().unwrap_or_default().to_string_lossy()
+        )));
+    } else {
+        blocks.extend(in_place(config, store, &path, &opsctl));
+    }
     blocks.push(Block::Text(
         "Then see that all is well, and that the next backup is:".to_owned(),
     ));
@@ -179,13 +191,13 @@ fn runbook(known: &Known, store: &Store) -> Vec<Block> {
         format!("{opsctl} backup {name}"),
         format!("{opsctl} drill restore {name}"),
     ]));
-    if let Some(folder) = &known.repository.folder {
+    if let Some(place) = place_for_restic(&known.repository) {
         blocks.push(Block::Text(
             "Without opsctl: the repository is in restic's format, and restic asks for the same password.".to_owned(),
         ));
         blocks.push(Block::Code(vec![format!(
             "restic -r {} restore latest --tag {},{} --target {}",
-            quoted(&folder.display().to_string()),
+            quoted(&place),
             store_tag(name),
             environment_tag(&config.environment.name),
             quoted(&format!("restored-{name}")),
@@ -194,17 +206,28 @@ fn runbook(known: &Known, store: &Store) -> Vec<Block> {
     blocks
 }
 
+/// What restic calls the place of a repository.
+fn place_for_restic(repository: &Repository) -> Option<String> {
+    let Some(bucket) = &repository.bucket else {
+        return Some(repository.folder.as_ref()?.display().to_string());
+    };
+    let service = bucket.endpoint.as_deref().unwrap_or("https://s3.amazonaws.com");
+    let place = format!("s3:{}/{}/{}", service.trim_end_matches('/'), bucket.name, bucket.prefix);
+    Some(place.trim_end_matches('/').to_owned())
+}
+
 /// What one needs, where it lies, who is concerned.
 fn premises(known: &Known, store: &Store) -> Vec<String> {
     let (config, declared) = (&known.config, &store.declared);
-    let mut lines = vec![format!(
-        "what: {}, at {}",
-        declared.kind.word(),
-        declared
-            .path
-            .as_ref()
-            .map_or_else(|| "no path".to_owned(), |path| path.display().to_string())
-    )];
+    let mut lines = vec![match (&declared.command, &declared.path) {
+        // Its arguments may hold secrets.
+        (Some(keys), _) => format!(
+            "what: the output of the command {}",
+            keys.command.first().map_or("", String::as_str)
+        ),
+        (None, Some(path)) => format!("what: {}, at {}", declared.kind.word(), path.display()),
+        (None, None) => format!("what: {}", declared.kind.word()),
+    }];
     let users = config
         .users_of(&declared.name)
         .into_iter()
@@ -304,7 +327,7 @@ fn asserted(store: &Store) -> Vec<String> {
 }
 
 /// The way back in place.
-fn in_place(config: &Config, store: &Store, opsctl: &str) -> Vec<Block> {
+fn in_place(config: &Config, store: &Store, path: &Path, opsctl: &str) -> Vec<Block> {
     let name = &store.declared.name;
     if config.environment.platform == PlatformKind::Kubernetes {
         return vec![
@@ -337,7 +360,7 @@ fn in_place(config: &Config, store: &Store, opsctl: &str) -> Vec<Block> {
         Block::Text(format!(
             "Step 3, or at once instead of step 2: put it in place of the original. {held} What was there is kept beside it, as {}.before- and the run's id. \
              Ctrl-C puts everything back.{typed}",
-            store.declared.path.as_deref().unwrap_or(Path::new("")).display()
+            path.display()
         )),
         Block::Code(vec![format!("{opsctl} restore {name} --replace")]),
         Block::Text("If that was cut short, by a kill or a power cut:".to_owned()),
