@@ -129,7 +129,11 @@ fn every_command_of_the_readme_does_what_it_says() {
             let _ = write!(command, " --no-build --rate 80/s --json > '{place}.json'");
         }
         // A load that was late itself because the machine is busy says so.
-        let also = if line.command.starts_with("opsctl load run") { 9 } else { line.code };
+        let also = if line.command.starts_with("opsctl load run") {
+            9
+        } else {
+            line.code
+        };
         let _ = writeln!(
             script,
             "echo '$ {0}' >&2; code=0; {command} || code=$?\n\

@@ -574,7 +574,11 @@ fn the_runbook_of_a_dump_says_what_to_do_with_it() {
     sandbox.run(&["backup", "dump"]).ended(0);
     sandbox.run(&["drill", "restore", "dump"]).ended(0);
     let text = sandbox.run(&["recovery", "report", "dump"]).ended(0).stdout;
-    for part in ["the output of the command printf", "shop.sql is what the command printed", "What is checked"] {
+    for part in [
+        "the output of the command printf",
+        "shop.sql is what the command printed",
+        "What is checked",
+    ] {
         assert!(text.contains(part), "{part}: {text}");
     }
     assert!(!text.contains("secret-argument"), "{text}");
@@ -596,16 +600,22 @@ fn the_webhook_is_told_how_a_drill_ended() {
     sandbox.run(&["drill", "restore", "db"]).ended(4);
     let asked = hook.asked();
     assert_eq!(asked.len(), 2, "{asked:?}");
-    assert!(asked.iter().all(|asked| asked.starts_with("post /drills ")), "{asked:?}");
+    assert!(
+        asked.iter().all(|asked| asked.starts_with("post /drills ")),
+        "{asked:?}"
+    );
     let runs = sandbox.run(&["run", "list", "--json"]).ended(0).json();
     let runs = runs["runs"].as_array().expect("runs");
     let mut told = Vec::new();
     for run in runs {
         let id = run["id"].as_str().expect("an id");
-        let journal = fs::read_to_string(sandbox.path(format!(".opsctl/runs/{id}/events.ndjson"))).expect("its journal");
-        told.extend(["finished", "failed"].into_iter().filter(|event| {
-            journal.contains("\"notified\"") && journal.contains(&format!("\"event\":\"{event}\""))
-        }));
+        let journal =
+            fs::read_to_string(sandbox.path(format!(".opsctl/runs/{id}/events.ndjson"))).expect("its journal");
+        told.extend(
+            ["finished", "failed"].into_iter().filter(|event| {
+                journal.contains("\"notified\"") && journal.contains(&format!("\"event\":\"{event}\""))
+            }),
+        );
     }
     told.sort_unstable();
     assert_eq!(told, ["failed", "finished"]);

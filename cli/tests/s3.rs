@@ -68,7 +68,9 @@ async fn a_repository_in_a_bucket() {
     // A password for a repository that has one already would open nothing.
     let password = fs::read(sandbox.path("password")).expect("our own file");
     fs::remove_file(sandbox.path("password")).expect("our own file");
-    run(&sandbox, &["init"]).ended(5).says("has data and its password is missing");
+    run(&sandbox, &["init"])
+        .ended(5)
+        .says("has data and its password is missing");
     assert!(!sandbox.path("password").exists());
     sandbox.secret("password", &String::from_utf8(password).expect("text"));
 

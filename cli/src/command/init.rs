@@ -201,8 +201,10 @@ fn make_state(context: &Context, config: &Config, made: &mut Vec<PathBuf>) -> Re
 
 fn make_passwords(context: &Context, config: &Config, made: &mut Vec<PathBuf>) -> Result<(), Failure> {
     // Those in buckets last, as they may be out of reach.
-    let (folders, elsewhere): (Vec<_>, Vec<_>) =
-        config.repositories.values().partition(|declared| declared.folder.is_some());
+    let (folders, elsewhere): (Vec<_>, Vec<_>) = config
+        .repositories
+        .values()
+        .partition(|declared| declared.folder.is_some());
     for declared in folders.into_iter().chain(elsewhere) {
         let SecretSource::File(path) = &declared.password else {
             continue;

@@ -161,7 +161,9 @@ async fn behind_a_gateway_a_service_is_asked_for_by_the_name_of_its_route() {
     stage.sandbox.write("opsctl.toml", &catalogue);
     assert_eq!(front().await["host"], "orders.shop.local");
     // Load asks by it, too.
-    let load = stage.run(&["load", "run", "orders/", "--rate", "20/s", "--for", "1s", "--json"]).await;
+    let load = stage
+        .run(&["load", "run", "orders/", "--rate", "20/s", "--for", "1s", "--json"])
+        .await;
     // 9: on a busy machine it may say that it was late itself.
     assert!([0, 9].contains(&load.code), "{}{}", load.stdout, load.stderr);
     assert_eq!(gateway.asked_for(), ["orders.shop.local"]);
