@@ -254,6 +254,12 @@ impl<'a> Changes<'a> {
     }
 }
 
+/// Whether a restore of these namespaces looks at an attribute of this name: an ACL that is not restored says what the
+/// bits of the mode mean.
+pub(crate) fn is_used(attribute: &str, namespaces: Namespaces) -> bool {
+    attribute == ACCESS_ACL || namespaces.takes(attribute)
+}
+
 /// Whether an item lacks the ACL that it should have.
 pub(crate) fn lacks_acl(carrier: Carrier<'_>, wanted: &[ExtendedAttribute]) -> bool {
     wanted.iter().any(|wanted| wanted.name == ACCESS_ACL) && carrier.value(ACCESS_ACL).is_err()

@@ -2,9 +2,11 @@
 //! checked, goes on past damage and lists it, and never writes outside the directory.
 
 mod content;
+mod items;
 mod plan;
 mod root;
 
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,10 +16,11 @@ use tokio_util::sync::CancellationToken;
 use crate::attributes::Namespaces;
 use crate::error::Error;
 use crate::progress::{Phase, Progress};
-use crate::repo::{Id, Lock, Node, Repository};
+use crate::repo::{Id, Lock, Repository};
 use crate::source::{Patterns, Skipped};
 use crate::threads::blocking;
 use content::{Files, Outcome};
+use items::{Items, Place};
 use plan::Plan;
 use root::{Leftovers, Rights, Root};
 
@@ -119,46 +122,47 @@ async fn unlocked(
         withheld_attributes: plan.withheld_attributes,
         ..RestoreReport::default()
     };
-    let (target, folders) = (target.to_owned(), plan.folders);
-    let prepared = blocking(move || prepare(&target, folders)).await??;
-    let (root, folders) = (prepared.root, prepared.folders);
-    report.directories = folders.len() as u64;
+    let (target, items) = (target.to_owned(), Arc::new(plan.items));
+    let own = Arc::clone(&items);
+    let prepared = blocking(move || prepare(&target, &own)).await??;
+    let (root, unmade) = (prepared.root, prepared.unmade);
+    report.directories = (items.folders.len() - unmade.len()) as u64;
     report.skipped.extend(prepared.refused);
 
-    let files = Files::new(Arc::clone(&root), rights, &reader, plan.files, prepared.leftovers);
-    let expected = files.outcomes().map(|(_, length, _)| length).sum();
-    progress.phase(Phase::Restoring, Some(expected), Some(files.outcomes().count() as u64));
+    let expected = items.files.iter().map(|file| file.length).sum();
+    progress.phase(Phase::Restoring, Some(expected), Some(items.files.len() as u64));
+    let files = Files::new(Arc::clone(&root), rights, Arc::clone(&items), prepared.leftovers);
     let stop = StopOnDrop(&files);
     files.restore(&reader, progress).await?;
     drop(stop);
 
-    let (links, specials, durable) = (plan.links, plan.specials, options.durable);
+    let durable = options.durable;
     blocking(move || {
         Finish {
             root,
+            items: &items,
             rights,
             durable,
             report,
         }
-        .finish(&files, &links, &specials, &folders)
+        .finish(&files, &unmade)
     })
     .await?
 }
 
-type Folders = Vec<(PathBuf, Node)>;
-
 /// The target, ready for files.
 struct Prepared {
     root: Arc<Root>,
-    folders: Folders,
-    /// Directories that could not be made.
+    /// Directories that could not be made, by their place in the list.
+    unmade: HashSet<usize>,
+    /// Why they could not.
     refused: Vec<Skipped>,
     /// What an interrupted restore left.
     leftovers: Leftovers,
 }
 
 /// Opens the target and makes the directories. Those that cannot be made are listed, and not finished later.
-fn prepare(target: &Path, folders: Folders) -> Result<Prepared, Error> {
+fn prepare(target: &Path, items: &Items) -> Result<Prepared, Error> {
     let failed = |source| Error::Target {
         action: "open",
         path: target.to_owned(),
@@ -167,59 +171,62 @@ fn prepare(target: &Path, folders: Folders) -> Result<Prepared, Error> {
     let root = Root::open(target).map_err(failed)?;
     let mut leftovers = Leftovers::default();
     root.sweep(Path::new(""), &mut leftovers).map_err(failed)?;
-    let (mut made, mut refused) = (Vec::new(), Vec::new());
-    for (path, node) in folders {
+    let (mut unmade, mut refused) = (HashSet::new(), Vec::new());
+    for (number, folder) in items.folders.iter().enumerate() {
+        let path = items.path(folder.place);
         let outcome = root.make_folder(&path, &mut leftovers);
-        if judge(&root, &path, outcome, &mut refused)? {
-            made.push((path, node));
+        if !judge(&root, &path, outcome, &mut refused)? {
+            unmade.insert(number);
         }
     }
     Ok(Prepared {
         root: Arc::new(root),
-        folders: made,
+        unmade,
         refused,
         leftovers,
     })
 }
 
 /// What is left once the files have their content.
-struct Finish {
+struct Finish<'a> {
     root: Arc<Root>,
+    items: &'a Items,
     rights: Rights,
     durable: bool,
     report: RestoreReport,
 }
 
-impl Finish {
-    fn finish(
-        mut self,
-        files: &Files,
-        links: &[(PathBuf, usize)],
-        specials: &[(PathBuf, Node)],
-        folders: &[(PathBuf, Node)],
-    ) -> Result<RestoreReport, Error> {
-        for (path, length, outcome) in files.outcomes() {
-            self.count(path, length, outcome);
+impl Finish<'_> {
+    fn finish(mut self, files: &Files, unmade: &HashSet<usize>) -> Result<RestoreReport, Error> {
+        let items = self.items;
+        for (outcome, file) in files.outcomes().zip(&items.files) {
+            self.count(file.place, file.length, outcome);
         }
         (self.report.reused_bytes, self.report.fetched_bytes) = files.figures();
         self.report.skipped.extend(files.take_lacking());
-        for (path, first) in links {
-            match files.restored(*first) {
-                Ok(existing) => {
-                    let linked = self.root.link(existing, path);
-                    self.report.files += u64::from(self.judge(path, linked)?);
+        for link in &items.links {
+            match files.outcome_of(link.first) {
+                Outcome::Written | Outcome::Unchanged => {
+                    let existing = items.path(items.files[link.first as usize].place);
+                    let path = items.path(link.place);
+                    let linked = self.root.link(&existing, &path);
+                    self.report.files += u64::from(self.judge(&path, linked)?);
                 }
-                Err(outcome) => self.count(path, 0, outcome),
+                outcome => self.count(link.place, 0, outcome),
             }
         }
-        for (path, node) in specials {
-            let made = self.root.make_special(path, node, self.rights);
-            self.report.files += u64::from(self.judge_lacking(path, made)?);
+        for special in &items.specials {
+            let path = items.path(special.place);
+            let made = self.root.make_special(&path, special, self.rights);
+            self.report.files += u64::from(self.judge_lacking(&path, made)?);
         }
         // From the innermost outwards: what is written into a directory changes its times.
-        for (path, node) in folders.iter().rev() {
-            let finished = self.root.finish_folder(path, node, self.rights);
-            self.judge_lacking(path, finished)?;
+        for (number, folder) in items.folders.iter().enumerate().rev() {
+            if !unmade.contains(&number) {
+                let path = items.path(folder.place);
+                let finished = self.root.finish_folder(&path, &folder.metadata, self.rights);
+                self.judge_lacking(&path, finished)?;
+            }
         }
         if self.durable {
             let path = self.root.display(Path::new(""));
@@ -248,22 +255,20 @@ impl Finish {
         judge(&self.root, path, outcome, &mut self.report.skipped)
     }
 
-    fn count(&mut self, path: &Path, length: u64, outcome: Outcome) {
-        let (report, path) = (&mut self.report, path.to_owned());
+    fn count(&mut self, place: Place, length: u64, outcome: Outcome) {
+        let (report, path) = (&mut self.report, || self.items.path(place));
         match outcome {
             Outcome::Written => {
                 report.files += 1;
                 report.bytes += length;
             }
             Outcome::Unchanged => report.unchanged += 1,
-            Outcome::Damaged(reason) => report.damaged.push(DamagedFile { path, reason }),
-            Outcome::Failed(reason) => report.skipped.push(Skipped { path, reason }),
-            Outcome::Pending => {
-                report.skipped.push(Skipped {
-                    path,
-                    reason: "not all of its content was written".to_owned(),
-                });
-            }
+            Outcome::Damaged(reason) => report.damaged.push(DamagedFile { path: path(), reason }),
+            Outcome::Failed(reason) => report.skipped.push(Skipped { path: path(), reason }),
+            Outcome::Pending => report.skipped.push(Skipped {
+                path: path(),
+                reason: "not all of its content was written".to_owned(),
+            }),
         }
     }
 }

@@ -1,42 +1,48 @@
-//! The content of the files: packs are read in runs of neighbouring blobs, several at once; each blob is verified and
-//! written to every place that needs it; a file whose last blob was written is put into its place. What lies at its place
-//! already ([`reuse`]) is not read from the repository.
+//! The content of the files: packs are read in runs of neighbouring blobs ([`runs`]), several at once; each blob is
+//! verified and written to every place that needs it; a file whose last blob was written is put into its place. What lies
+//! at its place already ([`reuse`]) is not read from the repository.
 
 mod reuse;
+mod runs;
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 
-use super::root::{Leftovers, Rights, Root, set_metadata};
+use super::items::{FileItem, Items};
+use super::root::{Leftovers, Rights, Root, key_of, set_metadata, take_numbers};
 use crate::error::{Damage, Error};
 use crate::progress::Progress;
 use crate::repo::layout::FileKind;
-use crate::repo::pack::PackedBlob;
-use crate::repo::{BlobKind, Id, Node, Reader};
+use crate::repo::{BlobKind, Id, Reader};
 use crate::source::Skipped;
 use crate::store::StoreError;
 use crate::threads::blocking;
+use runs::{Need, Run};
 
-/// Neighbouring blobs are read together up to this many bytes,
-const RUN_LENGTH: u32 = 8 << 20;
-/// with up to so many bytes between them that nobody needs.
-const RUN_GAP: u32 = 128 << 10;
 /// So many files are looked at on one thread before others are.
-const FILES_TOGETHER: usize = 64;
+const FILES_TOGETHER: u32 = 64;
 
 /// All files of a restore. Dropping it removes what is not complete, but for what the next restore can take over.
 pub(super) struct Files {
     root: Arc<Root>,
     rights: Rights,
-    states: Vec<FileState>,
+    items: Arc<Items>,
+    /// Of each of the files.
+    states: Vec<State>,
+    /// Files of several blobs.
+    large: HashMap<u32, Large>,
+    /// What became of files that are not there.
+    problems: Mutex<HashMap<u32, Outcome>>,
+    /// The number in the first file's temporary name.
+    first_number: u64,
     leftovers: Mutex<Leftovers>,
     stopped: AtomicBool,
     /// The target has no room: nothing is kept for the next restore.
@@ -47,21 +53,24 @@ pub(super) struct Files {
     lacking: Mutex<Vec<Skipped>>,
 }
 
-/// One file on its way.
-struct FileState {
-    path: PathBuf,
-    temporary: PathBuf,
+/// How far a file is.
+struct State {
+    /// Blobs that are still to be written.
+    remaining: AtomicU32,
+    /// There may be a temporary file.
+    begun: AtomicBool,
+    /// It is known what became of it.
+    settled: AtomicBool,
+    /// It was there.
+    unchanged: AtomicBool,
+}
+
+/// What only files of several blobs need.
+struct Large {
     /// Finds what an interrupted restore wrote of it.
     key: String,
-    node: Node,
-    length: u64,
     /// Which of the blobs lie in the temporary file already, if any do.
     have: OnceLock<Vec<bool>>,
-    /// Blobs that are still to be written.
-    remaining: AtomicUsize,
-    begun: AtomicBool,
-    /// What became of it.
-    outcome: Mutex<Outcome>,
 }
 
 /// What became of a file.
@@ -74,59 +83,50 @@ pub(super) enum Outcome {
     Failed(String),
 }
 
-/// A place that needs a blob.
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    file: usize,
-    offset: u64,
+/// One of the files.
+#[derive(Clone, Copy)]
+struct OneFile<'a> {
+    number: u32,
+    item: &'a FileItem,
+    content: &'a [Id],
+    state: &'a State,
 }
 
-/// A blob, and every place that needs it.
-type Wanted = (PackedBlob, Vec<Place>);
+impl OneFile<'_> {
+    fn is_pending(&self) -> bool {
+        !self.state.settled.load(Ordering::Acquire)
+    }
 
-/// Blobs of one pack that are read together.
-struct Run {
-    pack: Id,
-    start: u32,
-    end: u32,
-    blobs: Vec<Wanted>,
+    fn begun(&self) {
+        self.state.begun.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Files {
-    pub(super) fn new(
-        root: Arc<Root>,
-        rights: Rights,
-        reader: &Reader,
-        files: Vec<(PathBuf, Node)>,
-        leftovers: Leftovers,
-    ) -> Arc<Self> {
-        let state = |(path, node): (PathBuf, Node)| {
-            let content = node.content.as_deref().unwrap_or_default();
-            let length = |id| {
-                reader
-                    .index()
-                    .find(BlobKind::Data, id)
-                    .next()
-                    .map_or(0, |at| at.blob.plain_length())
-            };
-            let (temporary, key) = root.temporary_of(&path, content);
-            FileState {
-                temporary,
-                key,
-                have: OnceLock::new(),
-                length: content.iter().map(length).sum(),
-                remaining: AtomicUsize::new(content.len()),
-                path,
-                node,
-                begun: AtomicBool::new(false),
-                outcome: Mutex::new(Outcome::Pending),
-            }
+    pub(super) fn new(root: Arc<Root>, rights: Rights, items: Arc<Items>, leftovers: Leftovers) -> Arc<Self> {
+        let content = |item| items.content(item);
+        let state = |item| State {
+            remaining: AtomicU32::new(content(item).len() as u32),
+            begun: AtomicBool::new(false),
+            settled: AtomicBool::new(false),
+            unchanged: AtomicBool::new(false),
         };
-        let states = files.into_iter().map(state).collect();
+        let large = |(number, item)| {
+            let content = content(item);
+            let large = || Large {
+                key: key_of(content),
+                have: OnceLock::new(),
+            };
+            (content.len() > 1).then(|| (number, large()))
+        };
         Arc::new(Self {
             root,
             rights,
-            states,
+            states: items.files.iter().map(state).collect(),
+            large: (0..).zip(&items.files).filter_map(large).collect(),
+            problems: Mutex::default(),
+            first_number: take_numbers(items.files.len() as u64),
+            items,
             leftovers: Mutex::new(leftovers),
             stopped: AtomicBool::new(false),
             full: AtomicBool::new(false),
@@ -136,17 +136,74 @@ impl Files {
         })
     }
 
+    fn file(&self, number: u32) -> OneFile<'_> {
+        let item = &self.items.files[number as usize];
+        OneFile {
+            number,
+            item,
+            content: self.items.content(item),
+            state: &self.states[number as usize],
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = OneFile<'_>> {
+        (0..self.states.len() as u32).map(|number| self.file(number))
+    }
+
+    /// Its path inside the target.
+    fn path(&self, file: OneFile<'_>) -> PathBuf {
+        self.items.path(file.item.place)
+    }
+
+    /// Where it is until it is complete.
+    fn temporary(&self, file: OneFile<'_>) -> PathBuf {
+        let key = self.large.get(&file.number).map(|large| large.key.as_str());
+        let number = self.first_number + u64::from(file.number);
+        self.root.temporary(&self.path(file), number, key)
+    }
+
+    /// Whether one of its blobs lies in the temporary file.
+    fn has(&self, file: OneFile<'_>, blob: u32) -> bool {
+        let have = self.large.get(&file.number).and_then(|large| large.have.get());
+        have.is_some_and(|have| have[blob as usize])
+    }
+
+    /// Tells what became of a file.
+    fn settle(&self, file: OneFile<'_>, outcome: Outcome) {
+        match outcome {
+            Outcome::Pending | Outcome::Written => {}
+            Outcome::Unchanged => file.state.unchanged.store(true, Ordering::Relaxed),
+            Outcome::Damaged(_) | Outcome::Failed(_) => {
+                let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
+                problems.insert(file.number, outcome);
+            }
+        }
+        file.state.settled.store(true, Ordering::Release);
+    }
+
+    fn outcome(&self, file: OneFile<'_>) -> Outcome {
+        if file.is_pending() {
+            return Outcome::Pending;
+        }
+        let problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
+        match problems.get(&file.number) {
+            Some(problem) => problem.clone(),
+            None if file.state.unchanged.load(Ordering::Relaxed) => Outcome::Unchanged,
+            None => Outcome::Written,
+        }
+    }
+
     /// Restores all of them. Damage is an outcome of a file; an error ends everything.
     pub(super) async fn restore(self: &Arc<Self>, reader: &Reader, progress: &dyn Progress) -> Result<(), Error> {
         let workers = std::thread::available_parallelism().map_or(2, usize::from);
-        let files = self.states.len();
-        let mut looking = stream::iter((0..files).step_by(FILES_TOGETHER))
+        let files = self.states.len() as u32;
+        let mut looking = stream::iter((0..files).step_by(FILES_TOGETHER as usize))
             .take_while(|_| std::future::ready(!self.stopped.load(Ordering::Relaxed)))
             .map(|first| {
                 let (this, reader) = (Arc::clone(self), reader.clone());
                 async move {
-                    let mut together = first..files.min(first + FILES_TOGETHER);
-                    blocking(move || together.try_for_each(|file| this.begin(file, &reader))).await?
+                    let mut together = first..files.min(first.saturating_add(FILES_TOGETHER));
+                    blocking(move || together.try_for_each(|file| this.begin(this.file(file), &reader))).await?
                 }
             })
             .buffered(workers);
@@ -178,64 +235,27 @@ impl Files {
     }
 
     /// Looks at a file before anything is read: it may be there already, or empty.
-    fn begin(&self, file: usize, reader: &Reader) -> Result<(), Error> {
+    fn begin(&self, file: OneFile<'_>, reader: &Reader) -> Result<(), Error> {
         if self.stopped.load(Ordering::Relaxed) {
             return Err(Error::Cancelled);
         }
-        let state = &self.states[file];
-        let content = state.node.content.as_deref().unwrap_or_default();
-        if let Some(missing) = content
-            .iter()
-            .find(|id| reader.index().find(BlobKind::Data, id).next().is_none())
-        {
+        let is_missing = |id: &&Id| reader.index().find(BlobKind::Data, id).next().is_none();
+        if let Some(missing) = file.content.iter().find(is_missing) {
             let damaged = Error::damaged(BlobKind::Data.object(*missing), Damage::Missing);
-            state.set(Outcome::Damaged(damaged.to_string()));
+            self.settle(file, Outcome::Damaged(damaged.to_string()));
         } else {
-            self.reuse(state, reader)?;
-            if state.is_pending() && state.remaining.load(Ordering::Relaxed) == 0 {
-                self.complete(state, None)?;
+            self.reuse(file, reader)?;
+            if file.is_pending() && file.state.remaining.load(Ordering::Relaxed) == 0 {
+                self.complete(file, None)?;
             }
         }
         Ok(())
     }
 
-    /// What to read, in the order in which the files need it.
-    fn runs(&self, reader: &Reader) -> Vec<Run> {
-        let mut packs: Vec<(Id, HashMap<Id, Wanted>)> = Vec::new();
-        let mut numbers: HashMap<Id, usize> = HashMap::new();
-        for (file, state) in self.states.iter().enumerate().filter(|(_, state)| state.is_pending()) {
-            let mut offset = 0;
-            for (at, id) in state.node.content.iter().flatten().enumerate() {
-                let Some(location) = reader.index().find(BlobKind::Data, id).next() else {
-                    continue;
-                };
-                let length = location.blob.plain_length();
-                if state.has(at) {
-                    offset += length;
-                    continue;
-                }
-                let number = *numbers.entry(location.pack).or_insert_with(|| {
-                    packs.push((location.pack, HashMap::new()));
-                    packs.len() - 1
-                });
-                let blob = packs[number]
-                    .1
-                    .entry(*id)
-                    .or_insert_with(|| (location.blob, Vec::new()));
-                blob.1.push(Place { file, offset });
-                offset += length;
-            }
-        }
-        packs
-            .into_iter()
-            .flat_map(|(pack, blobs)| runs_of(pack, blobs.into_values().collect()))
-            .collect()
-    }
-
     /// Reads one run and writes what it holds. Blobs that are damaged here are looked for elsewhere.
     async fn run(self: &Arc<Self>, reader: &Reader, run: Run, progress: &dyn Progress) -> Result<(), Error> {
-        for (_, places) in run.blobs.iter().take(1) {
-            progress.file(&self.states[places[0].file].path);
+        if let Some(first) = run.needs.first() {
+            progress.file(&self.path(self.file(first.file)));
         }
         let key = FileKind::Pack.key(&run.pack);
         let store = reader.repository().store();
@@ -252,19 +272,24 @@ impl Files {
         let (this, own, count) = (Arc::clone(self), reader.clone(), Arc::clone(&written));
         let failed = blocking(move || {
             let mut failed = Vec::new();
-            for (blob, places) in run.blobs {
+            for places in run.needs.chunk_by(|a, b| this.id(a) == this.id(b)) {
+                let id = *this.id(&places[0]);
+                let Some(found) = own.index().find(BlobKind::Data, &id).next() else {
+                    continue;
+                };
+                let blob = found.blob;
                 let from = (blob.offset - run.start) as usize;
                 let sealed = sealed.get(from..from + blob.length as usize).unwrap_or_default();
                 let mut outcome = Ok(());
                 let decoded = own.with_decoder(|decoder| {
                     let plain = decoder.decode(own.repository().key(), &blob, sealed)?;
-                    outcome = this.write(plain, &places);
+                    outcome = this.write(plain, places);
                     count.fetch_add(plain.len() as u64 * places.len() as u64, Ordering::Relaxed);
                     Ok(())
                 });
                 outcome?;
                 if decoded.is_err() {
-                    failed.push((blob.id, places));
+                    failed.push((id, places.to_vec()));
                 }
             }
             Ok::<_, Error>(failed)
@@ -290,103 +315,105 @@ impl Files {
     }
 
     /// Writes a blob to every place that needs it.
-    fn write(&self, plain: &[u8], places: &[Place]) -> Result<(), Error> {
+    fn write(&self, plain: &[u8], places: &[Need]) -> Result<(), Error> {
         for place in places {
-            let state = &self.states[place.file];
+            let file = self.file(place.file);
             if self.stopped.load(Ordering::Relaxed) {
                 return Err(Error::Cancelled);
             }
             let mut open = None;
-            if state.is_pending() {
-                state.begun.store(true, Ordering::Relaxed);
-                let written = self.root.open_temporary(&state.temporary).and_then(|file| {
-                    write_sparse(&file, plain, place.offset)?;
-                    open = Some(file);
+            if file.is_pending() {
+                file.begun();
+                let written = self.root.open_temporary(&self.temporary(file)).and_then(|opened| {
+                    write_sparse(&opened, plain, place.offset)?;
+                    open = Some(opened);
                     Ok(())
                 });
-                self.judge(state, written)?;
+                self.judge(file, written)?;
             }
-            self.one_less(state, open)?;
+            self.one_less(file, open)?;
         }
         Ok(())
     }
 
     /// A blob that cannot be had.
-    fn fail(&self, places: &[Place], error: &Error) -> Result<(), Error> {
+    fn fail(&self, places: &[Need], error: &Error) -> Result<(), Error> {
         for place in places {
-            let state = &self.states[place.file];
-            if state.is_pending() {
-                state.set(Outcome::Damaged(error.to_string()));
+            let file = self.file(place.file);
+            if file.is_pending() {
+                self.settle(file, Outcome::Damaged(error.to_string()));
             }
-            self.one_less(state, None)?;
+            self.one_less(file, None)?;
         }
         Ok(())
     }
 
     /// One blob is done; the temporary file may still be open from that.
-    fn one_less(&self, state: &FileState, open: Option<File>) -> Result<(), Error> {
-        if state.remaining.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.complete(state, open)
+    fn one_less(&self, file: OneFile<'_>, open: Option<File>) -> Result<(), Error> {
+        if file.state.remaining.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.complete(file, open)
         } else {
             Ok(())
         }
     }
 
     /// Everything was written: the file gets its length, metadata and name; or, if something is missing, it goes.
-    fn complete(&self, state: &FileState, open: Option<File>) -> Result<(), Error> {
-        if state.is_pending() {
-            state.begun.store(true, Ordering::Relaxed);
-            let open = open.map_or_else(|| self.root.open_temporary(&state.temporary), Ok);
-            let placed = open.and_then(|file| {
-                file.set_len(state.length)?;
-                self.finish(&file, state)?;
-                self.root.put_in_place(&state.temporary, &state.path)
+    fn complete(&self, file: OneFile<'_>, open: Option<File>) -> Result<(), Error> {
+        let temporary = self.temporary(file);
+        if file.is_pending() {
+            file.begun();
+            let open = open.map_or_else(|| self.root.open_temporary(&temporary), Ok);
+            let placed = open.and_then(|open| {
+                open.set_len(file.item.length)?;
+                self.finish(&open, file)?;
+                self.root.put_in_place(&temporary, &self.path(file))
             });
-            if self.judge(state, placed)? {
-                state.set(Outcome::Written);
+            if self.judge(file, placed)? {
+                self.settle(file, Outcome::Written);
                 return Ok(());
             }
         }
         // What cannot be removed now is swept by the next restore.
-        let _ = self.root.remove(&state.temporary);
+        let _ = self.root.remove(&temporary);
         Ok(())
     }
 
     /// Gives a complete file its metadata.
-    fn finish(&self, file: &File, state: &FileState) -> io::Result<()> {
-        let lacking = set_metadata(file, &state.node, self.rights)?;
-        let lacking = lacking.into_iter().map(|reason| Skipped {
-            path: state.path.clone(),
-            reason,
-        });
-        let mut all = self.lacking.lock().unwrap_or_else(PoisonError::into_inner);
-        all.extend(lacking);
+    fn finish(&self, open: &File, file: OneFile<'_>) -> io::Result<()> {
+        let lacking = set_metadata(open, &file.item.metadata, self.rights)?;
+        if !lacking.is_empty() {
+            let path = self.path(file);
+            let lacking = lacking.into_iter().map(|reason| Skipped {
+                path: path.clone(),
+                reason,
+            });
+            let mut all = self.lacking.lock().unwrap_or_else(PoisonError::into_inner);
+            all.extend(lacking);
+        }
         Ok(())
     }
 
     /// A full disk ends everything; any other failure concerns the file alone.
-    fn judge(&self, state: &FileState, outcome: io::Result<()>) -> Result<bool, Error> {
+    fn judge(&self, file: OneFile<'_>, outcome: io::Result<()>) -> Result<bool, Error> {
         match outcome {
             Ok(()) => Ok(true),
             Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
                 self.full.store(true, Ordering::Relaxed);
                 self.stopped.store(true, Ordering::Relaxed);
                 Err(Error::TargetFull {
-                    path: self.root.display(&state.path),
+                    path: self.root.display(&self.path(file)),
                 })
             }
             Err(error) => {
-                state.set(Outcome::Failed(error.to_string()));
+                self.settle(file, Outcome::Failed(error.to_string()));
                 Ok(false)
             }
         }
     }
 
-    /// What became of each file, with its path and length.
-    pub(super) fn outcomes(&self) -> impl Iterator<Item = (&PathBuf, u64, Outcome)> {
-        self.states
-            .iter()
-            .map(|state| (&state.path, state.length, state.outcome().clone()))
+    /// What became of each file.
+    pub(super) fn outcomes(&self) -> impl Iterator<Item = Outcome> {
+        self.all().map(|file| self.outcome(file))
     }
 
     /// How many bytes were there already, and how many came from the repository.
@@ -402,13 +429,9 @@ impl Files {
         std::mem::take(&mut *self.lacking.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The path of a file that has its place; `None` if it has not.
-    pub(super) fn restored(&self, file: usize) -> Result<&PathBuf, Outcome> {
-        let state = &self.states[file];
-        match state.outcome().clone() {
-            Outcome::Written | Outcome::Unchanged => Ok(&state.path),
-            other => Err(other),
-        }
+    /// What became of a file.
+    pub(super) fn outcome_of(&self, file: u32) -> Outcome {
+        self.outcome(self.file(file))
     }
 
     /// Lets no further write begin.
@@ -420,32 +443,12 @@ impl Files {
 
 impl Drop for Files {
     fn drop(&mut self) {
-        for state in &self.states {
-            let is_of_use = state.node.content.as_ref().is_some_and(|content| content.len() > 1);
-            let is_kept = is_of_use && !self.full.load(Ordering::Relaxed);
-            if state.is_pending() && state.begun.load(Ordering::Relaxed) && !is_kept {
-                let _ = self.root.remove(&state.temporary);
+        for file in self.all() {
+            let is_kept = file.content.len() > 1 && !self.full.load(Ordering::Relaxed);
+            if file.is_pending() && file.state.begun.load(Ordering::Relaxed) && !is_kept {
+                let _ = self.root.remove(&self.temporary(file));
             }
         }
-    }
-}
-
-impl FileState {
-    fn outcome(&self) -> MutexGuard<'_, Outcome> {
-        self.outcome.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn is_pending(&self) -> bool {
-        *self.outcome() == Outcome::Pending
-    }
-
-    /// Whether a blob, by its place in the content, lies in the temporary file.
-    fn has(&self, blob: usize) -> bool {
-        self.have.get().is_some_and(|have| have[blob])
-    }
-
-    fn set(&self, outcome: Outcome) {
-        *self.outcome() = outcome;
     }
 }
 
@@ -473,27 +476,4 @@ fn write_sparse(file: &File, plain: &[u8], offset: u64) -> io::Result<()> {
         Some(from) => file.write_all_at(&plain[from..], offset + from as u64),
         None => Ok(()),
     }
-}
-
-/// Cuts the blobs of a pack into runs.
-fn runs_of(pack: Id, mut blobs: Vec<Wanted>) -> Vec<Run> {
-    blobs.sort_unstable_by_key(|(blob, _)| blob.offset);
-    let mut runs: Vec<Run> = Vec::new();
-    for (blob, places) in blobs {
-        // Offsets and lengths of a foreign index may not add up; then the read comes back short and says so.
-        let end = blob.offset.saturating_add(blob.length);
-        match runs.last_mut() {
-            Some(run) if blob.offset.saturating_sub(run.end) <= RUN_GAP && end - run.start <= RUN_LENGTH => {
-                run.end = run.end.max(end);
-                run.blobs.push((blob, places));
-            }
-            _ => runs.push(Run {
-                pack,
-                start: blob.offset,
-                end,
-                blobs: vec![(blob, places)],
-            }),
-        }
-    }
-    runs
 }

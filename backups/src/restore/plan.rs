@@ -3,21 +3,17 @@
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
+use super::items::{FolderNumber, Items};
 use super::{DamagedFile, RestoreOptions};
 use crate::error::{Error, Object, TreeName};
-use crate::repo::{Id, Node, NodeKind, Reader, Snapshot, Tree};
+use crate::repo::{BlobKind, Id, Node, NodeKind, Reader, Snapshot, Tree};
 use crate::snapshots::{MAX_DEPTH, Room};
 use crate::source::{Patterns, Skipped};
 
-/// Everything to make, each list in the order of the trees.
+/// Everything to make, and what cannot be made.
 #[derive(Default)]
 pub(super) struct Plan {
-    pub(super) folders: Vec<(PathBuf, Node)>,
-    pub(super) files: Vec<(PathBuf, Node)>,
-    /// Further names of a file, by its place in `files`.
-    pub(super) links: Vec<(PathBuf, usize)>,
-    /// Symbolic links, pipes, devices.
-    pub(super) specials: Vec<(PathBuf, Node)>,
+    pub(super) items: Items,
     /// Directories that cannot be read.
     pub(super) damaged: Vec<DamagedFile>,
     pub(super) skipped: Vec<Skipped>,
@@ -29,6 +25,7 @@ pub(super) struct Plan {
 struct Folder {
     nodes: std::vec::IntoIter<Node>,
     path: PathBuf,
+    number: FolderNumber,
     /// Everything in it is wanted.
     all: bool,
     /// It is only there for what may be wanted in it: how long the plan was when it was entered.
@@ -62,6 +59,7 @@ impl Plan {
         let mut open = vec![Folder {
             nodes: root.nodes.into_iter(),
             path: PathBuf::new(),
+            number: FolderNumber::ROOT,
             all: false,
             passed_through: None,
         }];
@@ -70,7 +68,7 @@ impl Plan {
                 let left = open.pop();
                 // Nobody wanted what lies in it.
                 if left.is_some_and(|folder| folder.passed_through == Some(plan.length())) {
-                    plan.folders.pop();
+                    plan.items.folders.pop();
                 }
                 continue;
             };
@@ -89,9 +87,9 @@ impl Plan {
                 Want::Perhaps => false,
                 Want::Nothing => continue,
             };
-            let subtree = node.subtree;
-            if let Some(tree) = plan.add(reader, &mut inodes, options, path.clone(), node).await? {
-                if let Some(id) = subtree {
+            let parent = folder.number;
+            if let Some((number, tree)) = plan.add(reader, &mut inodes, options, parent, &path, &node).await? {
+                if let Some(id) = node.subtree {
                     room.take(&id, &tree, &path)?;
                 }
                 if open.len() >= MAX_DEPTH {
@@ -103,6 +101,7 @@ impl Plan {
                     open.push(Folder {
                         nodes: tree.nodes.into_iter(),
                         path,
+                        number,
                         all,
                         passed_through: (!all).then(|| plan.length()),
                     });
@@ -117,30 +116,31 @@ impl Plan {
 
     /// How much there is to do and to tell.
     fn length(&self) -> usize {
-        self.folders.len()
-            + self.files.len()
-            + self.links.len()
-            + self.specials.len()
+        let items = &self.items;
+        items.folders.len()
+            + items.files.len()
+            + items.links.len()
+            + items.specials.len()
             + self.damaged.len()
             + self.skipped.len()
     }
 
-    /// Adds a node; a directory's tree is returned.
+    /// Adds a node; a directory's number and tree are returned.
     async fn add(
         &mut self,
         reader: &Reader,
-        inodes: &mut HashMap<(u64, u64), usize>,
+        inodes: &mut HashMap<(u64, u64), u32>,
         options: &RestoreOptions,
-        path: PathBuf,
-        node: Node,
-    ) -> Result<Option<Tree>, Error> {
+        parent: FolderNumber,
+        path: &Path,
+        node: &Node,
+    ) -> Result<Option<(FolderNumber, Tree)>, Error> {
+        let wanted = options.attributes;
         let withheld = node.extended_attributes.iter();
-        self.withheld_attributes += withheld
-            .filter(|attribute| !options.attributes.takes(&attribute.name))
-            .count() as u64;
-        let mut skip = |path, reason: &str| {
+        self.withheld_attributes += withheld.filter(|attribute| !wanted.takes(&attribute.name)).count() as u64;
+        let mut skip = |reason: &str| {
             self.skipped.push(Skipped {
-                path,
+                path: path.to_owned(),
                 reason: reason.to_owned(),
             });
         };
@@ -150,12 +150,12 @@ impl Plan {
                     Some(id) => reader.tree(id).await,
                     None => Ok(Tree::default()),
                 };
-                self.folders.push((path.clone(), node));
+                let number = self.items.add_folder(parent, node, wanted)?;
                 match tree {
-                    Ok(tree) => return Ok(Some(tree)),
+                    Ok(tree) => return Ok(Some((number, tree))),
                     Err(error @ Error::Damaged { .. }) => {
                         self.damaged.push(DamagedFile {
-                            path,
+                            path: path.to_owned(),
                             reason: error.to_string(),
                         });
                     }
@@ -163,29 +163,33 @@ impl Plan {
                 }
             }
             NodeKind::File => {
-                let first = if node.links > 1 {
-                    inodes.get(&(node.device_id, node.inode))
-                } else {
-                    None
-                };
+                let inode = (node.device_id, node.inode);
+                let first = inodes.get(&inode).filter(|_| node.links > 1);
                 if let Some(first) = first {
-                    self.links.push((path, *first));
+                    self.items.add_link(parent, node, *first);
                     return Ok(None);
                 }
+                let file = self.items.add_file(parent, node, length(reader, node), wanted)?;
                 if node.links > 1 {
-                    inodes.insert((node.device_id, node.inode), self.files.len());
+                    inodes.insert(inode, file);
                 }
-                self.files.push((path, node));
             }
-            NodeKind::Symlink if node.link_target().is_empty() => skip(path, "a symbolic link to nowhere"),
-            NodeKind::Symlink | NodeKind::Fifo => self.specials.push((path, node)),
-            NodeKind::Dev | NodeKind::Chardev if options.devices => self.specials.push((path, node)),
-            NodeKind::Dev | NodeKind::Chardev => skip(path, "device nodes are restored on request only"),
-            NodeKind::Socket => skip(path, "sockets belong to the process that listens"),
-            NodeKind::Unknown => skip(path, "of an unknown kind"),
+            NodeKind::Symlink if node.link_target().is_empty() => skip("a symbolic link to nowhere"),
+            NodeKind::Symlink | NodeKind::Fifo => self.items.add_special(parent, node, wanted),
+            NodeKind::Dev | NodeKind::Chardev if options.devices => self.items.add_special(parent, node, wanted),
+            NodeKind::Dev | NodeKind::Chardev => skip("device nodes are restored on request only"),
+            NodeKind::Socket => skip("sockets belong to the process that listens"),
+            NodeKind::Unknown => skip("of an unknown kind"),
         }
         Ok(None)
     }
+}
+
+/// How long a file is, by what the index says of its blobs.
+fn length(reader: &Reader, node: &Node) -> u64 {
+    let blobs = node.content.iter().flatten();
+    let found = blobs.filter_map(|id| reader.index().find(BlobKind::Data, id).next());
+    found.map(|found| found.blob.plain_length()).sum()
 }
 
 /// What is wanted of the snapshot.

@@ -5,7 +5,7 @@
 //! target meanwhile can lead a write elsewhere.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -19,9 +19,10 @@ use std::time::Duration;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
+use super::items::{Metadata, SpecialItem};
 use crate::Namespaces;
 use crate::attributes::{self, Carrier, Changes};
-use crate::repo::{Id, Node, NodeKind, host};
+use crate::repo::{Id, NodeKind, host};
 
 /// How the names of files begin that are not complete yet. What follows is the process that writes it, a number that
 /// this restore chose for itself (processes in containers have the same numbers again and again), a counter and, for
@@ -71,6 +72,20 @@ impl Leftovers {
     pub(super) fn rest(&mut self) -> Vec<PathBuf> {
         std::mem::take(&mut self.0).into_values().flatten().collect()
     }
+}
+
+/// The key of content that the next restore finds it by.
+pub(super) fn key_of(content: &[Id]) -> String {
+    let ids: Vec<u8> = content.iter().flat_map(|id| *id.as_bytes()).collect();
+    let mut key = Id::of(&ids).to_string();
+    key.truncate(16);
+    key
+}
+
+/// Takes so many numbers, one after the other, that nothing else of this process has; returns the first.
+pub(super) fn take_numbers(count: u64) -> u64 {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    COUNTER.fetch_add(count, Ordering::Relaxed)
 }
 
 /// An open directory to write into.
@@ -215,25 +230,21 @@ impl Root {
         Ok(())
     }
 
-    /// Where something is made until it is complete: beside its place.
-    pub(super) fn temporary_beside(&self, path: &Path) -> PathBuf {
-        static COUNTER: AtomicU64 = AtomicU64::new(0);
-        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+    /// Where something is made until it is complete: beside its place, under a number of its own. A key is for content
+    /// that is worth being taken over by the next restore.
+    pub(super) fn temporary(&self, path: &Path, number: u64, key: Option<&str>) -> PathBuf {
         let (pid, restore) = (host::pid(), self.number);
-        path.with_file_name(OsString::from(format!("{TEMPORARY}{pid}-{restore:08x}-{number}")))
+        let mut name = format!("{TEMPORARY}{pid}-{restore:08x}-{number}");
+        if let Some(key) = key {
+            name.push('-');
+            name.push_str(key);
+        }
+        path.with_file_name(name)
     }
 
-    /// The same for content that is worth being taken over by the next restore, with the key that finds it.
-    pub(super) fn temporary_of(&self, path: &Path, content: &[Id]) -> (PathBuf, String) {
-        if content.len() <= 1 {
-            return (self.temporary_beside(path), String::new());
-        }
-        let ids: Vec<u8> = content.iter().flat_map(|id| *id.as_bytes()).collect();
-        let mut key = Id::of(&ids).to_string();
-        key.truncate(16);
-        let mut temporary = self.temporary_beside(path).into_os_string();
-        temporary.push(format!("-{key}"));
-        (temporary.into(), key)
+    /// The same for what is put into its place at once.
+    fn temporary_beside(&self, path: &Path) -> PathBuf {
+        self.temporary(path, take_numbers(1), None)
     }
 
     /// Takes over what an interrupted restore wrote, under a new name. Only a plain file of ours with no other name.
@@ -266,7 +277,8 @@ impl Root {
 
     /// Puts a complete file into its place, over whatever file was there.
     pub(super) fn put_in_place(&self, temporary: &Path, path: &Path) -> io::Result<()> {
-        let ((folder, name), (_, temporary)) = (self.parent(path)?, self.parent(temporary)?);
+        let (folder, name) = self.parent(path)?;
+        let temporary = temporary.file_name().ok_or(io::ErrorKind::InvalidInput)?;
         Ok(rustix::fs::renameat(&folder, temporary, &folder, name)?)
     }
 
@@ -291,32 +303,33 @@ impl Root {
     }
 
     /// Makes a symbolic link, pipe or device node, and says what it lacks.
-    pub(super) fn make_special(&self, path: &Path, node: &Node, rights: Rights) -> io::Result<Vec<String>> {
+    pub(super) fn make_special(&self, path: &Path, item: &SpecialItem, rights: Rights) -> io::Result<Vec<String>> {
         let temporary = self.temporary_beside(path);
         let (folder, name) = self.parent(&temporary)?;
-        let kind = match node.kind {
+        let metadata = &item.metadata;
+        let kind = match item.kind {
             NodeKind::Fifo => Some(FileType::Fifo),
             NodeKind::Dev => Some(FileType::BlockDevice),
             NodeKind::Chardev => Some(FileType::CharacterDevice),
             _ => None,
         };
         match kind {
-            Some(kind) => rustix::fs::mknodat(&folder, name, kind, permissions(node, rights, true), node.device)?,
-            None => rustix::fs::symlinkat(node.link_target(), &folder, name)?,
+            Some(kind) => rustix::fs::mknodat(&folder, name, kind, permissions(metadata, rights, true), item.device)?,
+            None => rustix::fs::symlinkat(&*item.target, &folder, name)?,
         }
         let finished = (|| {
             if rights.owners {
-                let (user, group) = owners(node);
+                let (user, group) = owners(metadata);
                 rustix::fs::chownat(&folder, name, user, group, AtFlags::SYMLINK_NOFOLLOW)?;
             }
             let open = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name);
             let carrier = Carrier::Path(&open);
-            let lacking = Changes::plan(carrier, &node.extended_attributes, rights.attributes).apply();
+            let lacking = Changes::plan(carrier, metadata.attributes(), rights.attributes).apply();
             if kind.is_some() {
-                let mode = permissions(node, rights, attributes::lacks_acl(carrier, &node.extended_attributes));
+                let mode = permissions(metadata, rights, attributes::lacks_acl(carrier, metadata.attributes()));
                 rustix::fs::chmodat(&folder, name, mode, AtFlags::empty())?;
             }
-            rustix::fs::utimensat(&folder, name, &times(node), AtFlags::SYMLINK_NOFOLLOW)?;
+            rustix::fs::utimensat(&folder, name, &times(metadata), AtFlags::SYMLINK_NOFOLLOW)?;
             self.put_in_place(&temporary, path)?;
             Ok(lacking)
         })();
@@ -327,10 +340,10 @@ impl Root {
     }
 
     /// Gives a directory its metadata, after everything in it was written, and says what it lacks.
-    pub(super) fn finish_folder(&self, path: &Path, node: &Node, rights: Rights) -> io::Result<Vec<String>> {
+    pub(super) fn finish_folder(&self, path: &Path, metadata: &Metadata, rights: Rights) -> io::Result<Vec<String>> {
         set_metadata(
             &self.open_beneath(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?,
-            node,
+            metadata,
             rights,
         )
     }
@@ -342,13 +355,13 @@ impl Root {
 }
 
 /// Owner, attributes, permissions and times, in the order in which one does not undo the other. Says what is lacking.
-pub(super) fn set_metadata(file: impl AsFd, node: &Node, rights: Rights) -> io::Result<Vec<String>> {
+pub(super) fn set_metadata(file: impl AsFd, metadata: &Metadata, rights: Rights) -> io::Result<Vec<String>> {
     if rights.owners {
-        let (user, group) = owners(node);
+        let (user, group) = owners(metadata);
         rustix::fs::fchown(&file, user, group)?;
     }
     let carrier = Carrier::Open(file.as_fd());
-    let changes = Changes::plan(carrier, &node.extended_attributes, rights.attributes);
+    let changes = Changes::plan(carrier, metadata.attributes(), rights.attributes);
     let mut lacking = Vec::new();
     if !changes.are_none() {
         // The owner, too, must have the right to write.
@@ -357,29 +370,29 @@ pub(super) fn set_metadata(file: impl AsFd, node: &Node, rights: Rights) -> io::
     }
     rustix::fs::fchmod(
         &file,
-        permissions(node, rights, attributes::lacks_acl(carrier, &node.extended_attributes)),
+        permissions(metadata, rights, attributes::lacks_acl(carrier, metadata.attributes())),
     )?;
-    rustix::fs::futimens(&file, &times(node))?;
+    rustix::fs::futimens(&file, &times(metadata))?;
     Ok(lacking)
 }
 
 /// Where an item has not got its ACL, the group's bits are those of the group, not those of the ACL's mask.
-fn permissions(node: &Node, rights: Rights, lacks_acl: bool) -> Mode {
+fn permissions(metadata: &Metadata, rights: Rights, lacks_acl: bool) -> Mode {
     let kept = if rights.setuid { 0o7777 } else { 0o1777 };
-    let mode = node.permissions() & kept;
+    let mode = metadata.permissions & kept;
     let group = if lacks_acl {
-        attributes::group_bits(&node.extended_attributes)
+        attributes::group_bits(metadata.attributes())
     } else {
         None
     };
     Mode::from_raw_mode(group.map_or(mode, |group| mode & !0o070 | group))
 }
 
-fn owners(node: &Node) -> (Option<Uid>, Option<Gid>) {
-    (Some(Uid::from_raw(node.uid)), Some(Gid::from_raw(node.gid)))
+fn owners(metadata: &Metadata) -> (Option<Uid>, Option<Gid>) {
+    (Some(Uid::from_raw(metadata.uid)), Some(Gid::from_raw(metadata.gid)))
 }
 
-fn times(node: &Node) -> Timestamps {
+fn times(metadata: &Metadata) -> Timestamps {
     let time = |time: jiff::Timestamp| {
         // The system counts nanoseconds upwards, also before the epoch.
         let nanoseconds = time.as_nanosecond();
@@ -393,7 +406,7 @@ fn times(node: &Node) -> Timestamps {
         }
     };
     Timestamps {
-        last_access: time(node.atime),
-        last_modification: time(node.mtime),
+        last_access: time(metadata.atime),
+        last_modification: time(metadata.mtime),
     }
 }

@@ -4,13 +4,14 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::sync::atomic::Ordering;
 
 use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 
-use super::{FileState, Files, Outcome, PoisonError, write_sparse};
+use super::{Files, OneFile, Outcome, PoisonError, write_sparse};
 use crate::error::Error;
 use crate::repo::compress::BLOB_LIMIT;
 use crate::repo::{BlobKind, Id, Reader, ZEROS};
@@ -23,84 +24,88 @@ type Span = (Id, u64, u64);
 
 impl Files {
     /// Keeps what is there. Afterwards the file is unchanged, or `remaining` counts what is missing of it.
-    pub(super) fn reuse(&self, state: &FileState, reader: &Reader) -> Result<(), Error> {
-        let Some(spans) = spans(state, reader) else {
+    pub(super) fn reuse(&self, file: OneFile<'_>, reader: &Reader) -> Result<(), Error> {
+        let Some(spans) = spans(file, reader) else {
             return Ok(());
         };
-        let existing = self.root.open_existing(&state.path).ok();
+        let length = file.item.length;
+        let existing = self.root.open_existing(&self.path(file)).ok();
         let found = existing.as_ref().map(|file| compare(file, &spans)).unwrap_or_default();
-        if let Some(file) = &existing
+        if let Some(existing) = &existing
             && found.len() == spans.len()
             && found.iter().all(|right| *right)
-            && file.metadata().is_ok_and(|metadata| metadata.len() == state.length)
-            && self.finish(file, state).is_ok()
+            && existing.metadata().is_ok_and(|metadata| metadata.len() == length)
+            && self.finish(existing, file).is_ok()
         {
-            self.reused.fetch_add(state.length, Ordering::Relaxed);
-            state.set(Outcome::Unchanged);
-            self.forget_leftover(state);
+            self.reused.fetch_add(length, Ordering::Relaxed);
+            self.settle(file, Outcome::Unchanged);
+            if let Some(left) = self.take_leftover(file) {
+                let _ = self.root.remove(&left);
+            }
             return Ok(());
         }
-        let (file, mut have) = match self.leftover(state, &spans) {
+        let (temporary, mut have) = match self.leftover(file, &spans) {
             Some(taken_over) => taken_over,
             None if found.contains(&true) || spans.iter().any(is_hole) => {
                 // In a file that holds nothing yet, zeros are where they belong.
-                let opened = self.root.open_temporary(&state.temporary);
-                state.begun.store(true, Ordering::Relaxed);
-                let Ok(file) = opened.and_then(|file| file.set_len(state.length).map(|()| file)) else {
+                let opened = self.root.open_temporary(&self.temporary(file));
+                file.begun();
+                let Ok(opened) = opened.and_then(|opened| opened.set_len(length).map(|()| opened)) else {
                     return Ok(());
                 };
-                (file, spans.iter().map(is_hole).collect())
+                (opened, spans.iter().map(is_hole).collect())
             }
             None => return Ok(()),
         };
         if let Some(existing) = &existing {
-            let copied = copy(existing, &file, &spans, &found, &mut have);
-            self.judge(state, copied)?;
+            let copied = copy(existing, &temporary, &spans, &found, &mut have);
+            self.judge(file, copied)?;
         }
         let had = have.iter().filter(|had| **had).count();
         let bytes = spans.iter().zip(&have).filter(|(_, had)| **had);
         let bytes: u64 = bytes.map(|((.., length), _)| length).sum();
         self.reused.fetch_add(bytes, Ordering::Relaxed);
-        state.remaining.fetch_sub(had, Ordering::AcqRel);
-        // Nobody else looks at a file before all were looked at.
-        let _ = state.have.set(have);
+        file.state.remaining.fetch_sub(had as u32, Ordering::AcqRel);
+        // Nobody else looks at a file before all were looked at. One of a single blob has all, or nothing.
+        if let Some(large) = self.large.get(&file.number) {
+            let _ = large.have.set(have);
+        }
         Ok(())
     }
 
     /// What an interrupted restore wrote of a file, under our name and without what is wrong in it.
-    fn leftover(&self, state: &FileState, spans: &[Span]) -> Option<(File, Vec<bool>)> {
-        let mut leftovers = self.leftovers.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = leftovers.take(&state.path, &state.key)?;
-        drop(leftovers);
-        let Ok(file) = self.root.take_over(&left, &state.temporary) else {
+    fn leftover(&self, file: OneFile<'_>, spans: &[Span]) -> Option<(File, Vec<bool>)> {
+        let left = self.take_leftover(file)?;
+        let Ok(opened) = self.root.take_over(&left, &self.temporary(file)) else {
             let _ = self.root.remove(&left);
             return None;
         };
-        state.begun.store(true, Ordering::Relaxed);
-        let prepared = file.set_len(state.length).and_then(|()| {
-            let have = compare(&file, spans);
+        file.begun();
+        let length = file.item.length;
+        let prepared = opened.set_len(length).and_then(|()| {
+            let have = compare(&opened, spans);
             for ((_, offset, length), _) in spans.iter().zip(&have).filter(|(_, right)| !**right) {
                 let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-                rustix::fs::fallocate(&file, flags, *offset, *length)?;
+                rustix::fs::fallocate(&opened, flags, *offset, *length)?;
             }
             Ok(have)
         });
         // Where no holes can be made, or it cannot be read, it begins anew.
         let have = prepared
             .or_else(|_| {
-                file.set_len(0)?;
-                file.set_len(state.length)?;
+                opened.set_len(0)?;
+                opened.set_len(length)?;
                 Ok::<_, io::Error>(spans.iter().map(is_hole).collect())
             })
             .ok()?;
-        Some((file, have))
+        Some((opened, have))
     }
 
-    fn forget_leftover(&self, state: &FileState) {
+    /// Where an interrupted restore wrote the content of a file; nobody else gets it then.
+    fn take_leftover(&self, file: OneFile<'_>) -> Option<PathBuf> {
+        let key = &self.large.get(&file.number)?.key;
         let mut leftovers = self.leftovers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(left) = leftovers.take(&state.path, &state.key) {
-            let _ = self.root.remove(&left);
-        }
+        leftovers.take(&self.path(file), key)
     }
 
     /// Removes what interrupted restores left and this one has no use for.
@@ -113,9 +118,9 @@ impl Files {
 }
 
 /// The blobs of a file; `None` if one of them is too long to be true, which whoever fetches it will say.
-fn spans(state: &FileState, reader: &Reader) -> Option<Vec<Span>> {
+fn spans(file: OneFile<'_>, reader: &Reader) -> Option<Vec<Span>> {
     let mut offset = 0;
-    let content = state.node.content.iter().flatten();
+    let content = file.content.iter();
     content
         .map(|id| {
             let length = reader.index().find(BlobKind::Data, id).next()?.blob.plain_length();
