@@ -34,6 +34,14 @@ impl Postgres {
             )
         })?;
         let dsn = source.fetch(context, &format!("the `dsn` of datastore `{}`", store.name))?;
+        if asks_for_tls(dsn.expose()) {
+            return Err(Failure::usage(
+                "no_tls",
+                format!("{what}: the `dsn` of datastore `{}` asks for TLS", store.name),
+            )
+            .cause("this opsctl speaks to PostgreSQL without it")
+            .help("say `sslmode=disable` where the way to the server is safe, such as a socket or a tunnel"));
+        }
         // What is wrong with an address is not told: it may hold a password.
         let mut address: Address = dsn.expose().parse().map_err(|_| {
             Failure::usage(
@@ -179,5 +187,35 @@ fn told(cleanup: &Cleanup, error: &tokio_postgres::Error) -> Failure {
         _ => Failure::new(Exit::Failed, "cleanup_failed", failed(cleanup))
             .because(error)
             .help(format!("it is declared at {}", cleanup.origin)),
+    }
+}
+
+/// Whether an address wants a connection that is encrypted or none.
+fn asks_for_tls(dsn: &str) -> bool {
+    let modes = dsn.split("sslmode").skip(1);
+    let mut modes = modes.map(|rest| rest.trim_start_matches([' ', '=', '\'']));
+    modes.any(|mode| mode.starts_with("require") || mode.starts_with("verify"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::asks_for_tls;
+
+    #[test]
+    fn an_address_that_asks_for_tls_is_known() {
+        for dsn in [
+            "postgres://shop@db/orders?sslmode=require",
+            "postgres://shop@db/orders?connect_timeout=3&sslmode=verify-full",
+            "host=db user=shop sslmode = 'verify-ca'",
+        ] {
+            assert!(asks_for_tls(dsn), "{dsn}");
+        }
+        for dsn in [
+            "postgres://shop@db/orders",
+            "postgres://shop@db/orders?sslmode=prefer",
+            "host=db sslmode=disable",
+        ] {
+            assert!(!asks_for_tls(dsn), "{dsn}");
+        }
     }
 }
