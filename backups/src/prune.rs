@@ -118,6 +118,8 @@ pub struct PruneReport {
     pub new_packs: Amount,
     /// Packs that could not be stored anew because they are damaged: they stay.
     pub damaged: Vec<Id>,
+    /// The store had no room for what was to be stored anew: those packs stay, too.
+    pub no_room: bool,
     /// Objects that were deleted of what was shipped after snapshots that are gone.
     pub changes: u64,
     /// Unfinished uploads that were taken out of the store.

@@ -286,3 +286,146 @@ fn no_variable_leads_to_another_cluster() {
         .expect("opsctl starts");
     assert!(!String::from_utf8_lossy(&output.stdout).contains("evil"));
 }
+
+/// Catalogues with whatever is read by rules of its own: schedules, conditions, assertions, times, sizes, addresses.
+const CATALOGUES: [&str; 3] = [
+    r#"version = 1
+[env.local]
+repository = "here"
+[repository.here]
+store = "s3://keeps/shop"
+endpoint = "https://s3.example.com"
+password = { file = "password" }
+[datastore.db]
+kind = "sqlite"
+path = "data/shop.db"
+objectives = { rpo = "15m", rto = "1h30m" }
+canary = { sql = "SELECT max(at) FROM beats" }
+backup = { schedule = "0 2 * * MON-FRI", timezone = "Europe/Berlin", keep = { within = "35d", monthly = 12 } }
+[[datastore.db.assert]]
+sql = "SELECT count(*) FROM orders WHERE item <> ''"
+at_least = 1
+"#,
+    r#"version = 1
+[env.local]
+[datastore.db]
+kind = "sqlite"
+path = "data/shop.db"
+[schedule.tidy]
+job = "check"
+cron = "*/15 30 2,14 1-7 JAN,OCT-DEC *"
+timezone = "America/New_York"
+jitter = "5m"
+quiet_hours = ["SAT,SUN 00:00-24:00"]
+[cleanup.carts]
+datastore = "db"
+table = "carts"
+where = "state IN ('open', 'it''s') AND at < :cutoff"
+cutoff = { older_than = "30d", as = "milliseconds" }
+batch = 500
+schedule = "@daily"
+"#,
+    r#"version = 1
+default_env = "local"
+[env.local]
+[env.production]
+protected = true
+[datastore.dump]
+kind = "command"
+command = ["pg_dump", "-Fc", "shop"]
+timeout = "1h"
+variables = { PGPASSWORD = { file = "password" } }
+[[datastore.dump.assert]]
+min_bytes = 1000
+[service.shop]
+uses = ["dump"]
+health = { http = "/healthz" }
+objectives = { availability = "99.9%", latency_p95 = "300ms" }
+local = { command = ["sh"], replicas = 2, env = { A = "b" } }
+"#,
+];
+
+#[test]
+#[expect(clippy::print_stdout, reason = "with the seed a failure can be had again")]
+fn a_catalogue_that_was_changed_at_random_is_read_or_refused_and_nothing_else() {
+    const ODD: [&str; 24] = [
+        "\"",
+        "'",
+        "[",
+        "]",
+        "{",
+        "}",
+        "=",
+        "\n",
+        ".",
+        ",",
+        "-1",
+        "0",
+        "18446744073709551616",
+        "1e400",
+        "nan",
+        "@yearly",
+        "* * * * *",
+        "60 24 32 13 8",
+        "24:00-00:00",
+        "1000000y",
+        "::",
+        "é",
+        "\u{202e}",
+        "\0",
+    ];
+    let told = std::env::var("OPSCTL_SEED").ok().and_then(|seed| seed.parse().ok());
+    let mut state: u64 = told.unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0);
+    println!("OPSCTL_SEED={state}");
+    let mut below = |end: usize| {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % end.max(1) as u64) as usize
+    };
+    let sandbox = Sandbox::new();
+    for round in 0..120 {
+        let mut text = CATALOGUES[round % CATALOGUES.len()].to_owned();
+        // The first of each as it is.
+        for _ in 0..if round < CATALOGUES.len() { 0 } else { 1 + below(3) } {
+            let mut at = below(text.len() + 1);
+            while !text.is_char_boundary(at) {
+                at -= 1;
+            }
+            let rest = text.split_off(at);
+            let cut = rest.char_indices().nth(below(8)).map_or(rest.len(), |(at, _)| at);
+            match below(3) {
+                0 => text.push_str(&rest[cut..]),
+                1 => text.push_str(&format!("{}{rest}", ODD[below(ODD.len())])),
+                _ => text.push_str(&format!("{}{}", ODD[below(ODD.len())], &rest[cut..])),
+            }
+        }
+        sandbox.write("opsctl.toml", &text);
+        let checked = sandbox.run(&["config", "check"]);
+        assert!(matches!(checked.code, 0 | 2), "{text}\n{}", sandbox.told(&checked));
+        assert!(
+            round >= CATALOGUES.len() || checked.code == 0,
+            "{}",
+            sandbox.told(&checked)
+        );
+        let said = format!("{}{}", checked.stdout, checked.stderr);
+        let steers = |c: char| (c.is_control() && !matches!(c, '\n' | '\t')) || c == '\u{202e}';
+        assert!(!said.contains(steers), "{text}\n{said:?}");
+        if checked.code == 0 {
+            // What is taken can be used.
+            for use_of_it in [
+                &["config", "show"][..],
+                &["schedule", "list"],
+                &["schedule", "export", "systemd"],
+            ] {
+                let ran = sandbox.run(use_of_it);
+                assert!(
+                    matches!(ran.code, 0 | 2),
+                    "{use_of_it:?}\n{text}\n{}",
+                    sandbox.told(&ran)
+                );
+            }
+        }
+    }
+}

@@ -97,6 +97,7 @@ fn a_command_that_fails_makes_no_snapshot_and_says_why() {
         let list = sandbox.run(&["snapshot", "list", "--json"]).ended(0).json();
         assert_eq!(list["snapshots"].as_array().map(Vec::len), Some(0), "{script}");
         sandbox.run(&["repository", "check", "--read-data"]).ended(0);
+        sandbox.judged_by_restic("a_command_that_fails_makes_no_snapshot_and_says_why");
     }
 }
 

@@ -36,8 +36,9 @@ const OUTAGES: &str = "outages";
 /// The filter for the tests on the cluster.
 const CLUSTER: &str = "cluster";
 
-/// The test binaries of what CI tests with outages of seconds: each sink and each health dependency.
-const OUTAGE_TESTS: [&str; 3] = ["loki", "collector", "dependencies"];
+/// The test binaries of what CI tests with outages of seconds: each sink and each health dependency, and networks that are
+/// cut while repositories are used.
+const OUTAGE_TESTS: [&str; 4] = ["loki", "collector", "dependencies", "faults"];
 
 /// Runs the kill tests with the counts asked for, and the outages in full length.
 ///

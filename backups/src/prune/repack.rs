@@ -27,6 +27,8 @@ pub(super) struct Repacked {
     pub(super) packs: Vec<Id>,
     /// Packs, by number, of which something is damaged; they must stay.
     pub(super) damaged: Vec<usize>,
+    /// No room was left for the rest. What was written until then is of no use alone.
+    pub(super) full: Option<Error>,
 }
 
 /// Copies what stays of these packs into new ones, and those into the index.
@@ -38,9 +40,43 @@ pub(super) async fn repack(
     index: &mut IndexWriter<'_>,
     progress: &dyn Progress,
 ) -> Result<Repacked, Error> {
+    let (mut repacked, mut uploads) = (Repacked::default(), Uploads::default());
+    let copied = copy(
+        repository,
+        lock,
+        table,
+        packs,
+        (&mut repacked, &mut uploads, index),
+        progress,
+    )
+    .await;
+    match copied {
+        Err(error) if error.is_disk_full() => {
+            // Those on their way may still find room.
+            while let Some(done) = uploads.0.join_next().await {
+                if let Ok(Ok((id, _, _))) = done {
+                    repacked.packs.push(id);
+                }
+            }
+            repacked.full = Some(error);
+        }
+        copied => copied?,
+    }
+    Ok(repacked)
+}
+
+/// What is repacked, what is on its way, and the index that it goes into.
+type Parts<'a, 'b> = (&'a mut Repacked, &'a mut Uploads, &'a mut IndexWriter<'b>);
+
+async fn copy(
+    repository: &Repository,
+    lock: &Lock,
+    table: &Table,
+    packs: &[usize],
+    (repacked, uploads, index): Parts<'_, '_>,
+    progress: &dyn Progress,
+) -> Result<(), Error> {
     let reader = repository.reader_with(crate::repo::index::Index::default());
-    let mut repacked = Repacked::default();
-    let mut uploads = Uploads::default();
     let mut packers = [Packer::default(), Packer::default()];
     let mut reading = stream::iter(packs)
         .map(async |number| Ok::<_, Error>((*number, read(&reader, table, *number).await?)))
@@ -57,7 +93,7 @@ pub(super) async fn repack(
             if packer.bytes.len() >= PACK_SIZE {
                 lock.still_held()?;
                 uploads
-                    .start(repository, packer.finish(repository), &mut repacked, index)
+                    .start(repository, packer.finish(repository), repacked, index)
                     .await?;
             }
         }
@@ -66,12 +102,12 @@ pub(super) async fn repack(
     for mut packer in packers {
         if !packer.blobs.is_empty() {
             uploads
-                .start(repository, packer.finish(repository), &mut repacked, index)
+                .start(repository, packer.finish(repository), repacked, index)
                 .await?;
         }
     }
-    while uploads.wait(&mut repacked, index).await? {}
-    Ok(repacked)
+    while uploads.wait(repacked, index).await? {}
+    Ok(())
 }
 
 /// Sealed blobs, each as it lies in its pack.

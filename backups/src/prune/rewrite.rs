@@ -47,13 +47,28 @@ pub(super) async fn apply(
         progress.phase(Phase::Repacking, Some(bytes), Some(repacking.len() as u64));
         lock.confirm().await?;
         let repacked = repack::repack(repository, lock, &table, &repacking, &mut index, progress).await?;
-        report.new_packs = repacked.written;
-        new_packs = repacked.packs;
-        for at in repacked.damaged {
+        let mut staying = repacked.damaged.clone();
+        report
+            .damaged
+            .extend(repacked.damaged.iter().map(|at| table.packs[*at].id));
+        if let Some(full) = repacked.full {
+            // It gets no better by stopping here: what nothing needs goes all the same, and makes room.
+            if index.has_written {
+                return Err(full);
+            }
+            index = IndexWriter::new(repository);
+            lock.confirm().await?;
+            delete(repository, lock, FileKind::Pack, &repacked.packs, progress).await?;
+            staying.clone_from(&repacking);
+            report.no_room = true;
+        } else {
+            report.new_packs = repacked.written;
+            new_packs = repacked.packs;
+        }
+        for at in staying {
             let pack = &table.packs[at];
             let size = pack.size.unwrap_or(0);
             fates[at] = Fate::Keep;
-            report.damaged.push(pack.id);
             report.figures.kept.add(size);
             report.figures.unused += pack.unused_bytes();
             report.figures.repacked.packs -= 1;
@@ -160,6 +175,8 @@ pub(super) struct IndexWriter<'a> {
     repository: &'a Repository,
     file: IndexFile,
     blobs: usize,
+    /// An index file is in the store already.
+    has_written: bool,
 }
 
 impl<'a> IndexWriter<'a> {
@@ -168,6 +185,7 @@ impl<'a> IndexWriter<'a> {
             repository,
             file: IndexFile::default(),
             blobs: 0,
+            has_written: false,
         }
     }
 
@@ -195,6 +213,7 @@ impl<'a> IndexWriter<'a> {
         let file = std::mem::take(&mut self.file);
         self.blobs = 0;
         if !file.packs.is_empty() || !file.packs_to_delete.is_empty() {
+            self.has_written = true;
             self.repository.save_file(FileKind::Index, &file).await?;
         }
         Ok(())

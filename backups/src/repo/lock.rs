@@ -135,7 +135,8 @@ impl Lock {
         }
     }
 
-    /// A shared lock for reading. `None` where the store lets us read only: then nobody can delete there through it either.
+    /// A shared lock for reading. `None` where the store lets us read only: then nobody can delete there through it either;
+    /// and where it is full: what is there must come back all the same, and whatever is deleted meanwhile is noticed.
     pub async fn for_reading(repository: &Repository, now: Timestamp) -> Result<Option<Self>, Error> {
         match Self::acquire(repository, LockMode::Shared, now).await {
             Ok(lock) => Ok(Some(lock)),
@@ -143,6 +144,13 @@ impl Lock {
                 tracing::warn!(
                     location = repository.location(),
                     "reading without a lock: the store is read-only"
+                );
+                Ok(None)
+            }
+            Err(Error::Store(StoreError::Full { .. })) => {
+                tracing::warn!(
+                    location = repository.location(),
+                    "reading without a lock: the store is full"
                 );
                 Ok(None)
             }

@@ -209,10 +209,7 @@ impl Files {
             .buffered(workers);
         let mut outcome = Ok(());
         while let Some(looked) = looking.next().await {
-            if outcome.is_ok() && looked.is_err() {
-                self.stop();
-                outcome = looked;
-            }
+            self.note(&mut outcome, looked);
         }
         drop(looking);
         outcome?;
@@ -226,12 +223,21 @@ impl Files {
         let mut outcome = Ok(());
         while let Some(ended) = running.next().await {
             // Whoever writes is waited for: what it leaves is removed before the error is told.
-            if outcome.is_ok() && ended.is_err() {
-                self.stop();
-                outcome = ended;
-            }
+            self.note(&mut outcome, ended);
         }
         outcome
+    }
+
+    /// The first error ends everything. Those that it made others end with say less than it does, and may be told earlier.
+    fn note(&self, outcome: &mut Result<(), Error>, next: Result<(), Error>) {
+        if next.is_ok() {
+            return;
+        }
+        self.stop();
+        let says_more = !matches!(next, Err(Error::Cancelled));
+        if outcome.is_ok() || (says_more && matches!(outcome, Err(Error::Cancelled))) {
+            *outcome = next;
+        }
     }
 
     /// Looks at a file before anything is read: it may be there already, or empty.

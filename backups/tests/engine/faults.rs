@@ -90,42 +90,6 @@ async fn two_backups_at_once_are_both_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_target_that_is_full_ends_the_restore_and_keeps_no_half_file() {
-    let folder = tempfile::tempdir().unwrap();
-    let mount = folder.path().join("small");
-    std::fs::create_dir(&mount).unwrap();
-    let source = folder.path().join("source");
-    std::fs::create_dir(&source).unwrap();
-    std::fs::write(source.join("large"), noise(4, 8 << 20)).unwrap();
-    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-    let repository = init(&store).await;
-    let saved = save(&repository, &files(&source)).await.unwrap();
-    let mounted = std::process::Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=3m", "tmpfs"])
-        .arg(&mount)
-        .output();
-    if !mounted.is_ok_and(|output| output.status.success()) {
-        peers::skip(
-            "a_target_that_is_full_ends_the_restore_and_keeps_no_half_file",
-            "a small tmpfs cannot be mounted here",
-        );
-        return;
-    }
-    let outcome = restore_with(&repository, &saved, &mount, &backups::RestoreOptions::default()).await;
-    let left = std::fs::read_dir(mount.join("source")).map(Iterator::count);
-    assert!(
-        std::process::Command::new("umount")
-            .arg(&mount)
-            .status()
-            .unwrap()
-            .success()
-    );
-    assert!(outcome.as_ref().is_err_and(backups::Error::is_disk_full), "{outcome:?}");
-    assert_eq!(left.unwrap(), 0, "no half file stays");
-    assert_eq!(list_all(&*store, "locks/").await.unwrap(), []);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_lets_us_only_read_can_be_restored_from() {
     struct ReadOnly(Arc<dyn Store>);
     fn denied(key: &StoreKey) -> StoreError {

@@ -97,9 +97,11 @@ fn source(failure: Failure, source: &SourceError) -> Failure {
         SourceError::DatabaseDamaged { .. } => {
             failure.help("the last good snapshot is untouched: `opsctl snapshot list`, then `opsctl restore`")
         }
-        SourceError::StagingFull { .. } => {
-            failure.help("a backup of a database needs as much free space as the database, beside opsctl.toml")
+        SourceError::StagingFull { .. } => Failure {
+            code: "disk_full",
+            ..failure
         }
+        .help("a backup of a database needs as much free space as the database, beside opsctl.toml"),
         SourceError::Program { .. } => {
             failure.help("`command` in opsctl.toml says what is run: `opsctl config show datastore`")
         }

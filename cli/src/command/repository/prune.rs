@@ -144,6 +144,8 @@ pub(super) struct Document {
     deleted_changes: u64,
     aborted_uploads: u64,
     damaged: Vec<String>,
+    /// What has waste was left as it is, for want of room.
+    no_room: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -182,6 +184,7 @@ impl Document {
             deleted_changes: report.changes,
             aborted_uploads: report.uploads,
             damaged: report.damaged.iter().map(ToString::to_string).collect(),
+            no_room: report.no_room,
         }
     }
 
@@ -290,6 +293,12 @@ pub(super) async fn prune(
     drop(progress);
     let report =
         report.map_err(|error| error::backups::failure(format!("could not prune repository `{name}`"), &error))?;
+    if report.no_room {
+        context.out.warn(format!(
+            "there was no room to store anew what is needed of packs with waste; what nothing needs was {}: prune once more when there is room",
+            if report.figures.deleted.packs > 0 { "deleted" } else { "marked" }
+        ));
+    }
     Ok(Document::new(name, dry_run, &report))
 }
 

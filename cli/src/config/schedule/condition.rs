@@ -273,6 +273,9 @@ pub(super) fn check_statement(sql: &str) -> Result<(), String> {
 }
 
 #[cfg(test)]
+mod slice;
+
+#[cfg(test)]
 mod tests {
     use super::{check, check_statement, columns_of, filled, placeholders};
 
