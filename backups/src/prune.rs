@@ -134,7 +134,7 @@ pub async fn preview(
     cancel: &CancellationToken,
 ) -> Result<PruneFigures, Error> {
     let work = async { Ok(look(repository, options, progress).await?.figures) };
-    Lock::while_reading(repository, cancel, work).await
+    Lock::while_reading(repository, cancel, Box::pin(work)).await
 }
 
 /// What a prune will do. The exclusive lock is held until it is applied, or dropped.

@@ -325,7 +325,7 @@ impl Repository {
         let new: Vec<Id> = files.into_iter().filter(|id| !index.files().contains(id)).collect();
         let mut loaded = stream::iter(new)
             .map(|id| async move { Ok::<_, Error>((id, self.load_index_file(&id).await?)) })
-            .buffered(8);
+            .buffered(self.store().transfers().min(8));
         while let Some((id, file)) = loaded.try_next().await? {
             index.add_file(id, &file);
         }

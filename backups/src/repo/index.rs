@@ -1,7 +1,10 @@
 //! Which blob lies where. Index files are restic's JSON, also the older form of format 1; in memory it is one map.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher as _, RandomState};
 
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry as HashTableEntry;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -23,27 +26,78 @@ pub(crate) struct Location {
 pub(crate) struct Index {
     files: HashSet<Id>,
     packs: Vec<Id>,
-    first: Shards,
+    /// The first copy of each blob.
+    first: Table,
     /// Further copies of blobs that lie in several packs.
     copies: HashMap<(BlobKind, Id), Vec<Entry>>,
     /// Blobs of packs that are marked to be deleted: still to be read, never to be relied upon.
     marked: HashMap<(BlobKind, Id), Entry>,
 }
 
-/// One map in many parts: each is copied when it grows, and only that part is there twice meanwhile.
+/// A table of where blobs lie, for few bytes a blob: repositories have millions. The entries lie one behind the other, and
+/// what finds them holds their numbers alone, so that the room which a hash table keeps free is small. It is in many parts:
+/// each is moved when it grows, and only that part is there twice meanwhile.
 #[derive(Debug, Clone, Default)]
-struct Shards([HashMap<(BlobKind, Id), Entry>; SHARDS]);
+struct Table {
+    /// Ids come from whoever wrote the repository, who might choose those that a known hash puts into one place.
+    hasher: RandomState,
+    data: [Shard; SHARDS],
+    trees: [Shard; SHARDS],
+}
+
+/// A part of a table.
+#[derive(Debug, Clone, Default)]
+struct Shard {
+    entries: Vec<(Id, Entry)>,
+    numbers: HashTable<u32>,
+}
 
 const SHARDS: usize = 32;
 
-impl Shards {
-    fn of(&self, id: &Id) -> &HashMap<(BlobKind, Id), Entry> {
-        &self.0[usize::from(id.as_bytes()[0]) % SHARDS]
+impl Table {
+    fn get(&self, kind: BlobKind, id: &Id) -> Option<&Entry> {
+        let shard = &self.shards(kind)[shard_of(id)];
+        let is_it = |number: &u32| shard.entries[*number as usize].0 == *id;
+        let number = shard.numbers.find(self.hasher.hash_one(id), is_it)?;
+        Some(&shard.entries[*number as usize].1)
     }
 
-    fn of_mut(&mut self, id: &Id) -> &mut HashMap<(BlobKind, Id), Entry> {
-        &mut self.0[usize::from(id.as_bytes()[0]) % SHARDS]
+    /// Adds an entry for a blob that has none; returns the one that it has.
+    fn insert(&mut self, kind: BlobKind, id: &Id, entry: Entry) -> Option<Entry> {
+        let hasher = &self.hasher;
+        let shards = match kind {
+            BlobKind::Data => &mut self.data,
+            BlobKind::Tree => &mut self.trees,
+        };
+        let Shard { entries, numbers } = &mut shards[shard_of(id)];
+        let is_it = |number: &u32| entries[*number as usize].0 == *id;
+        let place = numbers.entry(hasher.hash_one(id), is_it, |number| {
+            hasher.hash_one(entries[*number as usize].0)
+        });
+        match place {
+            HashTableEntry::Occupied(first) => Some(entries[*first.get() as usize].1),
+            HashTableEntry::Vacant(vacant) => {
+                // A shard of more blobs than numbers would take more memory than there is.
+                vacant.insert(entries.len() as u32);
+                if entries.len() == entries.capacity() {
+                    entries.reserve_exact(entries.len() / 4 + 16);
+                }
+                entries.push((*id, entry));
+                None
+            }
+        }
     }
+
+    fn shards(&self, kind: BlobKind) -> &[Shard; SHARDS] {
+        match kind {
+            BlobKind::Data => &self.data,
+            BlobKind::Tree => &self.trees,
+        }
+    }
+}
+
+fn shard_of(id: &Id) -> usize {
+    usize::from(id.as_bytes()[0]) % SHARDS
 }
 
 /// A location, small: repositories have millions.
@@ -102,16 +156,11 @@ impl Index {
         self.packs.push(pack);
         for blob in blobs {
             let entry = Entry::new(number, blob);
-            match self.first.of_mut(&blob.id).entry((blob.kind, blob.id)) {
-                std::collections::hash_map::Entry::Vacant(vacant) => {
-                    vacant.insert(entry);
-                }
-                std::collections::hash_map::Entry::Occupied(first) => {
-                    let same = |other: &Entry| self.packs[other.pack as usize] == pack && other.offset == entry.offset;
-                    let known = self.copies.entry((blob.kind, blob.id)).or_default();
-                    if known.len() < MOST_COPIES && !same(first.get()) && !known.iter().any(same) {
-                        known.push(entry);
-                    }
+            if let Some(first) = self.first.insert(blob.kind, &blob.id, entry) {
+                let same = |other: &Entry| self.packs[other.pack as usize] == pack && other.offset == entry.offset;
+                let known = self.copies.entry((blob.kind, blob.id)).or_default();
+                if known.len() < MOST_COPIES && !same(&first) && !known.iter().any(same) {
+                    known.push(entry);
                 }
             }
         }
@@ -119,7 +168,7 @@ impl Index {
 
     /// Whether the blob lies anywhere where it stays.
     pub(crate) fn contains(&self, kind: BlobKind, id: &Id) -> bool {
-        self.first.of(id).contains_key(&(kind, *id))
+        self.first.get(kind, id).is_some()
     }
 
     /// Where the blob lies: every copy, those that are to be deleted last.
@@ -127,8 +176,7 @@ impl Index {
         let handle = (kind, *id);
         let copies = self.copies.get(&handle).into_iter().flatten();
         self.first
-            .of(id)
-            .get(&handle)
+            .get(kind, id)
             .into_iter()
             .chain(copies)
             .chain(self.marked.get(&handle))
