@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::Files;
+use super::{Files, OneFile};
 use crate::repo::{BlobKind, Id, Reader};
 
 /// Neighbouring blobs are read together up to this many bytes,
@@ -39,7 +39,7 @@ impl Files {
         let mut packs: Vec<Id> = Vec::new();
         let mut numbers: HashMap<Id, u32> = HashMap::new();
         let mut needs = Vec::new();
-        for file in self.all().filter(|file| file.is_pending()) {
+        for file in self.all().filter(OneFile::is_pending) {
             let mut offset = 0;
             for (blob, id) in (0..).zip(file.content) {
                 let Some(location) = reader.index().find(BlobKind::Data, id).next() else {
