@@ -3,10 +3,12 @@
 
 pub(crate) mod data;
 mod structure;
+mod trees;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
 
+use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Damage, Error, Object};
@@ -92,7 +94,7 @@ pub enum Severity {
 }
 
 /// What is wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Problem {
     /// The object is damaged.
     #[error("{0}")]
@@ -103,12 +105,22 @@ pub enum Problem {
     /// A pack that nothing needed at the last prune; one that comes after its grace deletes it.
     #[error("to be deleted by a later prune")]
     ToBeDeleted,
+    /// A pack that nothing needed at the last prune holds what a snapshot needs and no other pack has. It can be read.
+    #[error("marked for deletion{}, and alone holds what is needed; the next prune will keep it", on(*since))]
+    NeededAgain {
+        /// When it was marked, if the index tells.
+        since: Option<Timestamp>,
+    },
     /// Several indexes name the pack.
     #[error("in several indexes")]
     InSeveralIndexes,
     /// The blob is stored more than once.
     #[error("stored more than once")]
     SeveralCopies,
+}
+
+fn on(since: Option<Timestamp>) -> String {
+    since.map_or_else(String::new, |since| format!(" on {since:.0}"))
 }
 
 /// Checks a repository. Findings are no error; an error means that the check itself could not be done.
@@ -157,7 +169,7 @@ impl CheckReport {
         let placed: HashSet<Object> = self
             .findings
             .iter()
-            .filter(|finding| finding.path.is_some())
+            .filter(|finding| finding.path.is_some() && finding.severity == Severity::Error)
             .map(|finding| finding.object)
             .collect();
         self.findings.retain(|finding| {

@@ -264,6 +264,8 @@ pub enum Damage {
     Malformed,
     /// Laid out in full it would take more room than anything sound: the same directories stand in it again and again.
     Endless,
+    /// Its directories are nested more deeply than those of any file system.
+    TooDeep,
 }
 
 impl fmt::Display for Damage {
@@ -278,6 +280,7 @@ impl fmt::Display for Damage {
             Self::Endless => {
                 "larger, laid out in full, than anything sound (the same directories stand in it again and again)"
             }
+            Self::TooDeep => "nested more deeply than anything sound",
         })
     }
 }

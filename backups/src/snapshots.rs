@@ -10,7 +10,7 @@ pub use diff::{Change, ChangeKind, Difference, Totals, diff};
 pub use dump::dump;
 pub use ls::{LsEntry, ls};
 pub(crate) use ls::{MAX_DEPTH, node_at};
-pub(crate) use room::{Room, shown_below};
+pub(crate) use room::{Extent, Room, shown_below};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use tar::header as tar_header;
 

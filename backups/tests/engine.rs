@@ -37,6 +37,9 @@ mod locks;
 #[path = "engine/maintenance.rs"]
 mod maintenance;
 #[cfg(test)]
+#[path = "engine/needed_again.rs"]
+mod needed_again;
+#[cfg(test)]
 #[path = "engine/parity.rs"]
 mod parity;
 #[cfg(test)]

@@ -1,21 +1,19 @@
-//! The structure: key files, indexes, packs by name and size, snapshots and their trees.
+//! The structure: key files, indexes, packs by name and size, snapshots; what they lead to is in `trees`.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use futures::{StreamExt, stream};
+use jiff::Timestamp;
 
+use super::trees::Trees;
 use super::{CheckReport, Finding, Problem, Severity};
 use crate::error::{Damage, Error, Object};
 use crate::progress::Progress;
 use crate::repo::index::Index;
 use crate::repo::layout::FileKind;
 use crate::repo::pack::{PackedBlob, expected_size};
-use crate::repo::{BlobKind, Id, NodeKind, Reader, Repository, Tree, read_within};
-
-/// No path is shown with more bytes than a system takes.
-const SHOWN: usize = 4096;
+use crate::repo::{BlobKind, Id, Reader, Repository, read_within};
 
 /// What the indexes and the store say of packs.
 pub(super) struct Catalogue {
@@ -23,9 +21,34 @@ pub(super) struct Catalogue {
     pub(super) indexed: HashMap<Id, Vec<PackedBlob>>,
     /// From the store: each pack's size.
     pub(super) present: HashMap<Id, u64>,
-    /// From the indexes: packs that a prune will delete.
-    marked: HashSet<Id>,
-    reader: Reader,
+    /// From the indexes: packs that a prune will delete, and when they were marked.
+    marked: HashMap<Id, Option<Timestamp>>,
+    pub(super) reader: Reader,
+}
+
+/// What is known of where a blob lies.
+pub(super) enum Held {
+    /// In a pack that stays.
+    Stays,
+    /// In a pack that is marked to be deleted, and nowhere else.
+    Marked(Id, Option<Timestamp>),
+    /// In no pack that is there.
+    Lost,
+}
+
+impl Catalogue {
+    /// Where a blob lies.
+    pub(super) fn held(&self, kind: BlobKind, id: &Id) -> Held {
+        let mut held = Held::Lost;
+        let copies = self.reader.index().find(kind, id).map(|location| location.pack);
+        for pack in copies.filter(|pack| self.present.contains_key(pack)) {
+            match self.marked.get(&pack) {
+                Some(since) if !self.indexed.contains_key(&pack) => held = Held::Marked(pack, *since),
+                _ => return Held::Stays,
+            }
+        }
+        held
+    }
 }
 
 /// Key files are named after their content.
@@ -49,7 +72,7 @@ pub(super) async fn keys(repository: &Repository, report: &mut CheckReport) -> R
 pub(super) async fn indexes(repository: &Repository, report: &mut CheckReport) -> Result<Catalogue, Error> {
     let mut index = Index::default();
     let mut indexed: HashMap<Id, Vec<PackedBlob>> = HashMap::new();
-    let mut marked = HashSet::new();
+    let mut marked = HashMap::new();
     let files = repository.list(FileKind::Index).await?;
     let mut loading = stream::iter(files)
         .map(|(id, _)| async move { (id, repository.load_index_file(&id).await) })
@@ -71,7 +94,10 @@ pub(super) async fn indexes(repository: &Repository, report: &mut CheckReport) -
             }
             known.extend(pack.blobs());
         }
-        marked.extend(file.packs_to_delete.iter().map(|pack| pack.id));
+        for pack in &file.packs_to_delete {
+            let since: &mut Option<Timestamp> = marked.entry(pack.id).or_default();
+            *since = (*since).max(pack.time);
+        }
     }
     for blobs in indexed.values_mut() {
         blobs.sort_unstable_by_key(|blob| (blob.offset, blob.kind, blob.id, blob.length, blob.uncompressed));
@@ -104,7 +130,7 @@ pub(super) fn packs(catalogue: &Catalogue, report: &mut CheckReport) {
         .keys()
         .filter(|id| !catalogue.indexed.contains_key(id))
     {
-        let problem = if catalogue.marked.contains(id) {
+        let problem = if catalogue.marked.contains_key(id) {
             Problem::ToBeDeleted
         } else {
             Problem::Orphan
@@ -120,15 +146,8 @@ pub(super) async fn snapshots(
     report: &mut CheckReport,
     progress: &dyn Progress,
 ) -> Result<(), Error> {
-    let lost = |kind: BlobKind, id: &Id| {
-        let mut copies = catalogue.reader.index().find(kind, id);
-        !copies.any(|location| catalogue.present.contains_key(&location.pack))
-    };
-    let mut trees = Trees {
-        reader: &catalogue.reader,
-        seen: HashMap::new(),
-    };
-    let mut affected: HashMap<(Object, Damage), (PathBuf, Vec<Id>)> = HashMap::new();
+    let mut trees = Trees::new(catalogue);
+    let mut affected: HashMap<(Object, Problem), (PathBuf, Vec<Id>)> = HashMap::new();
     for (id, _) in repository.list(FileKind::Snapshot).await? {
         let snapshot = match repository.snapshot(&id).await {
             Ok(snapshot) => snapshot,
@@ -139,13 +158,19 @@ pub(super) async fn snapshots(
             Err(error) => return Err(error),
         };
         report.snapshots += 1;
-        for (problem, path) in trees.problems(snapshot.tree, &lost, progress).await? {
+        for (problem, path) in trees.problems(snapshot.tree, progress).await? {
             affected.entry(problem).or_insert((path, Vec::new())).1.push(id);
         }
     }
-    report.trees = trees.seen.len() as u64;
-    for ((object, damage), (path, snapshots)) in affected {
-        let (severity, problem) = (Severity::Error, Problem::Damaged(damage));
+    report.trees = trees.count();
+    let mut needed_again = HashSet::new();
+    for ((object, problem), (path, snapshots)) in affected {
+        let severity = if let Problem::NeededAgain { .. } = problem {
+            needed_again.insert(object);
+            Severity::Warning
+        } else {
+            Severity::Error
+        };
         report.findings.push(Finding {
             severity,
             object,
@@ -154,121 +179,9 @@ pub(super) async fn snapshots(
             path: Some(path),
         });
     }
+    // Those will not be deleted after all.
+    report
+        .findings
+        .retain(|finding| finding.problem != Problem::ToBeDeleted || !needed_again.contains(&finding.object));
     Ok(())
-}
-
-/// What one tree is found to be, without what lies under it.
-struct Seen {
-    subtrees: Vec<(OsString, Id)>,
-    problems: Vec<Found>,
-}
-
-/// A problem of a tree, and the name in it that the problem is reached by; empty for the tree itself.
-struct Found {
-    problem: (Object, Damage),
-    name: OsString,
-}
-
-/// The trees that were read; each is read once.
-struct Trees<'a> {
-    reader: &'a Reader,
-    seen: HashMap<Id, Seen>,
-}
-
-/// How a snapshot reaches its trees: each through a subtree, by number, of another; the root through none.
-type Ways = HashMap<Id, Option<(Id, usize)>>;
-
-impl Trees<'_> {
-    /// Every problem at or under a tree, with a path that leads to it. No tree is visited twice for one snapshot, however
-    /// trees refer to each other.
-    async fn problems(
-        &mut self,
-        root: Id,
-        lost: &impl Fn(BlobKind, &Id) -> bool,
-        progress: &dyn Progress,
-    ) -> Result<HashMap<(Object, Damage), PathBuf>, Error> {
-        let (mut ways, mut found) = (Ways::new(), HashMap::new());
-        let mut open = vec![(root, None)];
-        while let Some((id, way)) = open.pop() {
-            if ways.contains_key(&id) {
-                continue;
-            }
-            ways.insert(id, way);
-            if !self.seen.contains_key(&id) {
-                let seen = match self.reader.tree(&id).await {
-                    Ok(tree) => look_at(id, &tree, lost),
-                    Err(Error::Damaged { object, damage }) => Seen {
-                        subtrees: Vec::new(),
-                        problems: vec![Found {
-                            problem: (object, damage),
-                            name: OsString::new(),
-                        }],
-                    },
-                    Err(error) => return Err(error),
-                };
-                progress.file_done();
-                self.seen.insert(id, seen);
-            }
-            let Some(seen) = self.seen.get(&id) else { continue };
-            let subtrees = seen.subtrees.iter().enumerate();
-            open.extend(subtrees.map(|(number, (_, subtree))| (*subtree, Some((id, number)))));
-            for Found { problem, name } in &seen.problems {
-                let path = || self.path(&ways, id, name);
-                found.entry(*problem).or_insert_with(path);
-            }
-        }
-        Ok(found)
-    }
-
-    /// The path of what a tree calls `name`.
-    fn path(&self, ways: &Ways, tree: Id, name: &OsStr) -> PathBuf {
-        let (mut names, mut at, mut room) = (vec![name], tree, SHOWN);
-        while let Some(Some((parent, number))) = ways.get(&at) {
-            if let Some((name, _)) = self.seen.get(parent).and_then(|seen| seen.subtrees.get(*number)) {
-                names.push(name);
-                room = room.saturating_sub(name.len() + 1);
-            }
-            if room == 0 {
-                names.push(OsStr::new("…"));
-                break;
-            }
-            at = *parent;
-        }
-        names.into_iter().rev().filter(|name| !name.is_empty()).collect()
-    }
-}
-
-/// Judges one tree by itself.
-fn look_at(id: Id, tree: &Tree, lost: &impl Fn(BlobKind, &Id) -> bool) -> Seen {
-    let (mut subtrees, mut problems) = (Vec::new(), Vec::new());
-    let mut names = HashSet::new();
-    for node in &tree.nodes {
-        let complete = match node.kind {
-            NodeKind::Dir => node.subtree.is_some(),
-            NodeKind::File => node.content.is_some(),
-            // It can be restored by nobody who does not know it either; restic says the same.
-            NodeKind::Unknown => false,
-            _ => true,
-        };
-        if !complete || !node.has_safe_name() || !names.insert(&node.name) {
-            problems.push(Found {
-                problem: (Object::tree(id), Damage::Malformed),
-                name: OsString::new(),
-            });
-        }
-        // A path that is shown never leads elsewhere.
-        let name = || {
-            let safe = node.has_safe_name().then(|| node.name.clone());
-            safe.unwrap_or_else(|| OsString::from("?"))
-        };
-        if node.kind == NodeKind::Dir {
-            subtrees.extend(node.subtree.map(|subtree| (name(), subtree)));
-        }
-        let missing = node.content.iter().flatten().filter(|blob| lost(BlobKind::Data, blob));
-        problems.extend(missing.map(|blob| Found {
-            problem: (Object::DataBlob(*blob), Damage::Missing),
-            name: name(),
-        }));
-    }
-    Seen { subtrees, problems }
 }

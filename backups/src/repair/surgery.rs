@@ -110,7 +110,7 @@ impl<'a> Surgeon<'a> {
                     let known = self.judged.get(&subtree).copied();
                     let judged = match known {
                         Some(judged) => Some((judged, Damage::Missing)),
-                        None if stack.len() >= MAX_DEPTH => Some((Judged::Lost, Damage::Malformed)),
+                        None if stack.len() >= MAX_DEPTH => Some((Judged::Lost, Damage::TooDeep)),
                         None => match self.open(subtree, path.clone(), entry.clone()).await? {
                             Ok(frame) => {
                                 stack.push(frame);

@@ -115,7 +115,7 @@ impl Comparison {
         }
         if depth > MAX_DEPTH {
             let deepest = after.or(before).unwrap_or(Id::from_bytes([0; 32]));
-            return Err(Error::damaged(Object::tree(deepest), Damage::Malformed));
+            return Err(Error::damaged(Object::tree(deepest), Damage::TooDeep));
         }
         let (before, after) = (self.load(before, &folder).await?, self.load(after, &folder).await?);
         let (mut before, mut after) = (before.nodes.iter().peekable(), after.nodes.iter().peekable());

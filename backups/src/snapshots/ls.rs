@@ -73,7 +73,7 @@ async fn collect(
         });
         if let Some(id) = subtree {
             if open.len() >= MAX_DEPTH {
-                return Err(Error::damaged(Object::tree(id), Damage::Malformed));
+                return Err(Error::damaged(Object::tree(id), Damage::TooDeep));
             }
             open.push((nodes_of(id, &path).await?, path));
         }

@@ -31,16 +31,37 @@ pub(crate) struct Room {
 impl Room {
     /// Takes room for the nodes of a tree at this path. An error says that there is no end to them.
     pub(crate) fn take(&mut self, id: &Id, tree: &Tree, path: &Path) -> Result<(), Error> {
-        let own: u64 = tree.nodes.iter().map(weight).sum();
+        if self.holds(id, Extent::of(tree), path.as_os_str().len()) {
+            Ok(())
+        } else {
+            Err(Error::damaged(Object::tree(*id), Damage::Endless))
+        }
+    }
+
+    /// The same for a tree that is not at hand, at a path of this length. Whether there is room for it.
+    pub(crate) fn holds(&mut self, id: &Id, extent: Extent, path: usize) -> bool {
         if self.seen.insert(*id) {
-            self.stored += own;
+            self.stored += extent.own;
         }
-        let paths = tree.nodes.len() as u64 * path.as_os_str().len() as u64;
-        self.taken = self.taken.saturating_add(VISIT + own + paths);
-        if self.taken > FREE.saturating_add(self.stored.saturating_mul(TIMES)) {
-            return Err(Error::damaged(Object::tree(*id), Damage::Endless));
+        let paths = extent.nodes.saturating_mul(path as u64);
+        self.taken = self.taken.saturating_add(VISIT + extent.own).saturating_add(paths);
+        self.taken <= FREE.saturating_add(self.stored.saturating_mul(TIMES))
+    }
+}
+
+/// What a tree takes by itself.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Extent {
+    own: u64,
+    nodes: u64,
+}
+
+impl Extent {
+    pub(crate) fn of(tree: &Tree) -> Self {
+        Self {
+            own: tree.nodes.iter().map(weight).sum(),
+            nodes: tree.nodes.len() as u64,
         }
-        Ok(())
     }
 }
 

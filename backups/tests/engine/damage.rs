@@ -608,6 +608,16 @@ async fn directories_nested_without_end_are_given_up() {
     let saved = save(&repository, &Deep).await.unwrap();
     let report = restore(&repository, &saved, &folder.path().join("target")).await;
     assert_eq!(report.damaged.len(), 1, "{:?}", report.damaged);
+    // The check reads on below, and tells where the restore stops.
+    let checked = check(&repository).await;
+    assert_eq!(checked.trees, 1501);
+    let [finding] = &checked.findings[..] else {
+        panic!("{:?}", checked.findings);
+    };
+    assert_eq!(finding.problem, Problem::Damaged(Damage::TooDeep));
+    assert_eq!(finding.severity, Severity::Error);
+    assert_eq!(finding.path.as_ref(), Some(&report.damaged[0].path));
+    assert_eq!(finding.snapshots, [saved.snapshot]);
     let snapshot = repository.snapshot(&saved.snapshot).await.unwrap();
     assert!(
         snapshots::ls(&repository, &snapshot, Path::new(""), true)
