@@ -58,7 +58,7 @@ fn restores(disks: &Disks<'_>, sandbox: &Sandbox, id: &str) {
 fn a_full_repository_refuses_what_is_added_and_gives_back_what_it_holds() {
     let test = "a_full_repository_refuses_what_is_added_and_gives_back_what_it_holds";
     let sandbox = project();
-    let Some(disks) = Disks::mount(&sandbox, &[("repo", 48 << 10)], test) else {
+    let Some(disks) = Disks::mount(&sandbox, &[("repo", 40 << 10)], test) else {
         return;
     };
     let repo = disks.path("repo");
@@ -69,7 +69,7 @@ fn a_full_repository_refuses_what_is_added_and_gives_back_what_it_holds() {
     // More than there is room for: the disk fills up on the way, after some packs.
     let mut two = fs::File::create(sandbox.path("data/uploads/two")).expect("our own file");
     let random = fs::File::open("/dev/urandom").expect("the system's");
-    std::io::copy(&mut random.take(80 << 20), &mut two).expect("our own file");
+    std::io::copy(&mut random.take(48 << 20), &mut two).expect("our own file");
     drop(two);
     refused(&disks, &["backup", "files"]);
     disks.run(&["backup", "files"]).ended(1).says("help: free some space");
