@@ -35,7 +35,7 @@ fn moved(answer: Answer, by: SignedDuration) -> Answer {
     for part in parts {
         let (time, rest) = part.split_once('<').expect("it ends");
         let time: Timestamp = time.parse().expect("a time");
-        body.push_str(&format!("<LastModified>{:.3}<{rest}", time + by));
+        body.extend(["<LastModified>", &format!("{:.3}", time + by), "<", rest]);
     }
     answer.body = body.into_bytes();
     answer

@@ -73,7 +73,7 @@ fn a_full_repository_refuses_what_is_added_and_gives_back_what_it_holds() {
     drop(two);
     refused(&disks, &["backup", "files"]);
     disks.run(&["backup", "files"]).ended(1).says("help: free some space");
-    assert_eq!(snapshots(disks.run(&LIST)), [first.clone()]);
+    assert_eq!(snapshots(disks.run(&LIST)), std::slice::from_ref(&first));
     tidy(&repo);
     judge();
     fs::remove_file(sandbox.path("data/uploads/two")).expect("our own file");
@@ -152,7 +152,7 @@ fn a_full_repository_can_be_pruned_with_little_room() {
     let last = saved(disks.run(&["backup", "files", "--json"]));
     disks.fill("repo", 256);
     disks.run(&["repository", "forget", &first, &second, "--yes"]).ended(0);
-    assert_eq!(snapshots(disks.run(&LIST)), [last.clone()]);
+    assert_eq!(snapshots(disks.run(&LIST)), std::slice::from_ref(&last));
 
     // There is no room to store anything anew: what nothing needs goes all the same.
     let before: u64 = content(&repo.join("data")).values().map(|pack| pack.len() as u64).sum();
