@@ -19,5 +19,7 @@ mod machines;
 mod network;
 #[path = "support/sandbox.rs"]
 mod sandbox;
+#[path = "faults/shipping.rs"]
+mod shipping;
 #[path = "faults/truth.rs"]
 mod truth;

@@ -10,7 +10,7 @@ use peers::faults::{Answer, Fault};
 use crate::cloud::Cloud;
 use crate::machines::Machine;
 use crate::sandbox::{Ran, eventually};
-use crate::truth::{code_of, content, declare, noise, saved, snapshots};
+use crate::truth::{code_of, content, declare, mortal, noise, saved, snapshots};
 
 /// The times in an answer, moved.
 fn moved(answer: Answer, by: SignedDuration) -> Answer {
@@ -35,7 +35,7 @@ fn moved(answer: Answer, by: SignedDuration) -> Answer {
     for part in parts {
         let (time, rest) = part.split_once('<').expect("it ends");
         let time: Timestamp = time.parse().expect("a time");
-        body.push_str(&format!("<LastModified>{:.3}<{rest}", time + by));
+        body.extend(["<LastModified>", &format!("{:.3}", time + by), "<", rest]);
     }
     answer.body = body.into_bytes();
     answer
@@ -44,9 +44,9 @@ fn moved(answer: Answer, by: SignedDuration) -> Answer {
 #[test]
 fn an_hour_between_the_clocks_costs_no_lock_and_no_snapshot() {
     let test = "an_hour_between_the_clocks_costs_no_lock_and_no_snapshot";
-    for hours in [1, -1] {
-        let Some(cloud) = Cloud::start(test) else { return };
-        let machine = |name| Machine::new(name, cloud.sandbox("shared"), test);
+    let Some(cloud) = Cloud::start(test) else { return };
+    for (shared, hours) in [("ahead", 1), ("behind", -1)] {
+        let machine = |name| Machine::new(name, cloud.sandbox(shared), test);
         let (Some(first), Some(second)) = (machine("north"), machine("south")) else {
             return;
         };
@@ -70,16 +70,14 @@ fn an_hour_between_the_clocks_costs_no_lock_and_no_snapshot() {
             fs::write(uploads.join("own"), noise(round, 100_000)).expect("our own file");
             seen.push(saved(second.run(&["backup", "south", "--json"])));
         }
-        let mut dump = first.command(&["backup", "dump", "--json"]);
+        let mut dump = mortal(&first.command(&["backup", "dump", "--json"]));
         let dump = dump
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .expect("opsctl starts");
-        eventually("the lock of the backup", || {
-            !cloud.objects("shared", "locks/").is_empty()
-        });
-        let lock = cloud.objects("shared", "locks/");
+        eventually("the lock of the backup", || !cloud.objects(shared, "locks/").is_empty());
+        let lock = cloud.objects(shared, "locks/");
 
         // The other machine takes it for alive, by whatever way.
         let prune = ["repository", "prune", "--grace", "0s", "--yes", "--json"];
@@ -87,10 +85,10 @@ fn an_hour_between_the_clocks_costs_no_lock_and_no_snapshot() {
         assert_eq!(code_of(&ran), "repository_locked");
         let unlock = second.run(&["repository", "unlock", "--json"]).ended(0).json();
         assert_eq!(unlock["locks"][0]["state"], "alive", "{unlock}");
-        assert_eq!(cloud.objects("shared", "locks/"), lock);
+        assert_eq!(cloud.objects(shared, "locks/"), lock);
         fs::write(&pipe, "the end\n").expect("somebody reads");
         let dumped = saved(Ran::of(dump.wait_with_output().expect("our own child")));
-        assert_eq!(cloud.objects("shared", "locks/"), [""; 0]);
+        assert_eq!(cloud.objects(shared, "locks/"), [""; 0]);
 
         // What is deleted for its age waits until the clocks agree.
         let refused = second.run(&prune).ended(5);
@@ -113,7 +111,7 @@ fn an_hour_between_the_clocks_costs_no_lock_and_no_snapshot() {
         assert!(seen.iter().chain([&dumped]).all(|id| all.contains(id)), "{all:?}");
         second.run(&["restore", "south", "--into", "back"]).ended(0);
         assert!(content(&second.sandbox.path("back/uploads")) == content(&uploads));
-        cloud.judged_by_restic("shared", test);
+        cloud.judged_by_restic(shared, test);
 
         // They agree again.
         cloud.network.heal();

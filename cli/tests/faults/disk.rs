@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 
 use crate::sandbox::{Ran, Sandbox};
+use crate::truth::wrapped;
 
 /// What lies on a disk to fill it.
 const FILLING: &str = ".filling";
@@ -68,16 +69,7 @@ impl<'a> Disks<'a> {
 
     /// `opsctl` where the disks are.
     pub fn command(&self, args: &[&str]) -> Command {
-        let inner = self.sandbox.command(args);
-        let mut command = self.enter();
-        command.arg(inner.get_program()).args(inner.get_args());
-        for (name, value) in inner.get_envs() {
-            match value {
-                Some(value) => command.env(name, value),
-                None => command.env_remove(name),
-            };
-        }
-        command
+        wrapped(self.enter(), &self.sandbox.command(args))
     }
 
     fn enter(&self) -> Command {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::cloud::Cloud;
 use crate::sandbox::{Ran, Sandbox};
-use crate::truth::{content, judged_by_restic, noise, snapshots};
+use crate::truth::{content, judged_by_restic, noise, snapshots, wrapped};
 
 /// How often each machine saves.
 const ROUNDS: u64 = 4;
@@ -29,7 +29,7 @@ impl Machine {
             &text.replace("[datastore.files]", &format!("[datastore.{name}]")),
         );
         let machine = Self { sandbox, name };
-        let named = machine.named(Command::new("true")).status();
+        let named = machine.named(&Command::new("true")).status();
         if !named.is_ok_and(|status| status.success()) {
             peers::skip(test, "a process cannot have a host name of its own here");
             return None;
@@ -39,26 +39,13 @@ impl Machine {
 
     /// `opsctl` on this machine.
     pub fn command(&self, args: &[&str]) -> Command {
-        self.named(self.sandbox.command(args))
+        self.named(&self.sandbox.command(args))
     }
 
-    fn named(&self, inner: Command) -> Command {
-        let mut command = Command::new("unshare");
-        command
-            .args(["--uts", "sh", "-c", "hostname \"$0\" && exec \"$@\"", self.name])
-            .arg(inner.get_program())
-            .args(inner.get_args());
-        if let Some(folder) = inner.get_current_dir() {
-            command.current_dir(folder);
-        }
-        for (name, value) in inner.get_envs() {
-            match value {
-                Some(value) => command.env(name, value),
-                None => command.env_remove(name),
-            };
-        }
-        command.stdin(std::process::Stdio::null());
-        command
+    fn named(&self, inner: &Command) -> Command {
+        let mut outer = Command::new("unshare");
+        outer.args(["--uts", "sh", "-c", "hostname \"$0\" && exec \"$@\"", self.name]);
+        wrapped(outer, inner)
     }
 
     pub fn run(&self, args: &[&str]) -> Ran {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::sandbox::{Ran, Sandbox};
 
@@ -93,6 +93,31 @@ pub fn judged_by_restic(repository: &str, variables: &[(&str, &str)], test: &str
         .expect("restic starts");
     let said = String::from_utf8_lossy(&checked.stderr);
     assert!(checked.status.success(), "restic on {repository}: {said}");
+}
+
+/// A command that another one runs: its words after those of the other, in its folder, with its variables.
+pub fn wrapped(mut outer: Command, inner: &Command) -> Command {
+    outer
+        .arg(inner.get_program())
+        .args(inner.get_args())
+        .stdin(Stdio::null());
+    if let Some(folder) = inner.get_current_dir() {
+        outer.current_dir(folder);
+    }
+    for (name, value) in inner.get_envs() {
+        match value {
+            Some(value) => outer.env(name, value),
+            None => outer.env_remove(name),
+        };
+    }
+    outer
+}
+
+/// A command that does not outlive us, however we end.
+pub fn mortal(inner: &Command) -> Command {
+    let mut outer = Command::new("setpriv");
+    outer.args(["--pdeathsig", "KILL"]);
+    wrapped(outer, inner)
 }
 
 /// Adds to the configuration.

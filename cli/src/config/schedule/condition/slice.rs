@@ -106,7 +106,6 @@ impl Chance {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "with it a failure can be had again")]
 fn chance() -> Chance {
     let told = std::env::var("OPSCTL_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = told.unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0);
