@@ -341,11 +341,13 @@ async fn what_nobody_has_is_left_out_and_listed() {
 async fn a_lost_directory_becomes_empty_and_a_lost_root_costs_the_snapshot() {
     let lab = lab().await;
     // Directories lie in packs of their own, all of them small; each bit costs another one.
-    let packs: Vec<_> = lab.keys("data/").await.into_iter().rev().take(3).collect();
     let (mut directories, mut roots) = (0, 0);
-    for key in packs {
+    for key in lab.keys("data/").await {
         let body = lab.store.get(&key).await.unwrap();
-        for at in (0..body.len() - 200).step_by(150) {
+        if body.len() > 16 << 10 {
+            continue;
+        }
+        for at in (0..body.len().saturating_sub(200)).step_by(150) {
             let case = Lab {
                 folder: tempfile::tempdir().unwrap(),
                 memory: Arc::new(MemoryStore::new()),
