@@ -172,12 +172,11 @@ fn stopped() {
         );
         assert_eq!(record.expect("its record")["outcome"], "lost");
     }
-    for terminal in &mut terminals {
-        assert_eq!(
-            terminal.wait().expect("our own child").code(),
-            Some(1),
-            "its run was lost"
-        );
+    for (name, terminal) in names.iter().zip(&mut terminals) {
+        let code = terminal.wait().expect("our own child").code();
+        // On a busy machine a canary may be proven and held before everything stands still, and its terminal told so.
+        let held = name != "drilled" && code == Some(0);
+        assert!(held || code == Some(1), "{name}: its run was lost: {code:?}");
     }
     for (name, traffic) in names.iter().zip(&traffic) {
         let failures = traffic.failures();
