@@ -97,7 +97,7 @@ pub async fn restore(
     progress: &dyn Progress,
     cancel: &CancellationToken,
 ) -> Result<RestoreReport, Error> {
-    let work = unlocked(repository, snapshot, target, options, progress);
+    let work = Box::pin(unlocked(repository, snapshot, target, options, progress));
     Lock::while_reading(repository, cancel, work).await
 }
 
