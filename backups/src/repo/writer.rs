@@ -206,7 +206,7 @@ impl<'a> Writer<'a> {
         Ok(content)
     }
 
-    /// Stores so many times [`ZEROS`] zero bytes, which costs as much as storing them once. Constant content is cut
+    /// Stores so many times `ZEROS` zero bytes, which costs as much as storing them once. Constant content is cut
     /// at this length anyway.
     pub async fn save_zeros(&self, times: usize) -> Result<Content, Error> {
         let stored = self.zeros.get_or_try_init(async || {

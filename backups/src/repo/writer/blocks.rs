@@ -51,7 +51,7 @@ pub struct Gathered {
 }
 
 impl Gathered {
-    /// No content is larger; what is smaller than [`MIN_SIZE`] would not be cut anyway.
+    /// No content is larger; what is smaller than the smallest chunk would not be cut anyway.
     pub const LARGEST: u64 = 64 << 10;
 
     /// Takes what a reader yields, to its end. False if that is too much, which is left out then.
