@@ -58,6 +58,8 @@ pub(super) enum Kind {
     Busy,
     /// It may work if tried again.
     Passing,
+    /// Refused without a word why, as a HEAD is, whose answer has no body. It may be for a time that ran out.
+    Unclear,
     /// Nothing moved for too long.
     Silent,
     /// All else; trying again does not help.
@@ -127,7 +129,7 @@ impl Failed {
     pub(super) fn verdict(&self) -> Verdict {
         match self.kind {
             Kind::Busy => Verdict::Overload { hint: self.hint },
-            Kind::Passing => Verdict::Failure(Why::Transient),
+            Kind::Passing | Kind::Unclear => Verdict::Failure(Why::Transient),
             Kind::Silent => Verdict::Failure(Why::Timeout),
             _ => Verdict::Ignore,
         }
@@ -152,7 +154,7 @@ impl Failed {
             },
             Kind::Full => StoreError::Full { location },
             Kind::Busy | Kind::Passing | Kind::Silent => StoreError::Unavailable { location, source },
-            Kind::NotImplemented | Kind::ChecksumNeeded | Kind::BeyondEnd | Kind::Other => {
+            Kind::NotImplemented | Kind::ChecksumNeeded | Kind::BeyondEnd | Kind::Unclear | Kind::Other => {
                 StoreError::Io { action, key, source }
             }
         }
@@ -197,6 +199,7 @@ fn kind_of(code: &str, message: &str, status: u16) -> Kind {
             Kind::ChecksumNeeded
         }
         _ => match status {
+            400 if code.is_empty() => Kind::Unclear,
             401 => Kind::Credentials,
             403 => Kind::Denied,
             404 => Kind::NotFound,
@@ -269,5 +272,8 @@ mod tests {
         let lacks = "Content-MD5 OR x-amz-checksum- HTTP header is required for Put Object requests with Object Lock parameters";
         assert_eq!(kind_of("InvalidRequest", lacks, 400), Kind::ChecksumNeeded);
         assert_eq!(kind_of("InvalidRequest", "else", 400), Kind::Other);
+        // A HEAD is told the status alone, of a `RequestTimeout` as well.
+        let unclear = Failed::new(kind_of("", "", 400), "status 400");
+        assert_eq!(unclear.verdict(), Verdict::Failure(Why::Transient));
     }
 }

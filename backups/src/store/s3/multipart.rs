@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use jiff::Timestamp;
 
 use super::failure::{Failed, Kind};
@@ -49,7 +49,9 @@ impl Drop for Upload {
             std::mem::take(&mut self.name),
             std::mem::take(&mut self.id),
         );
-        runtime.spawn(async move { store.abort_upload(&name, &id).await });
+        let over = true;
+        let mut upload = Self { store, name, id, over };
+        runtime.spawn(async move { upload.abort().await });
     }
 }
 
@@ -104,11 +106,29 @@ impl S3Store {
         let length = wanted.max((body.len() as u64).div_ceil(MOST_PARTS));
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         let starts = (0..body.len()).step_by(length).enumerate();
-        let parts = starts.map(|(index, start)| {
+        let given_up = AtomicBool::new(false);
+        let given_up = &given_up;
+        let parts = starts.map(|(index, start)| async move {
+            if given_up.load(Ordering::Relaxed) {
+                return Err(Failed::new(Kind::Other, "another part could not be sent"));
+            }
             let part = body.slice(start..start.saturating_add(length).min(body.len()));
-            self.send_part(upload, index, part)
+            self.send_part(upload, index, part).await
         });
-        futures::stream::iter(parts).buffered(PARTS_AT_ONCE).try_collect().await
+        let mut sending = futures::stream::iter(parts).buffered(PARTS_AT_ONCE);
+        let (mut sent, mut outcome) = (Vec::new(), Ok(()));
+        while let Some(part) = sending.next().await {
+            match part {
+                Ok(part) => sent.push(part),
+                // Those on their way are waited for: a part that comes after the upload is aborted may stay for good.
+                Err(failed) if outcome.is_ok() => {
+                    given_up.store(true, Ordering::Relaxed);
+                    outcome = Err(failed);
+                }
+                Err(_) => {}
+            }
+        }
+        outcome.map(|()| sent)
     }
 
     async fn send_part(&self, upload: &Upload, index: usize, body: Bytes) -> Result<CompletedPart, Failed> {
