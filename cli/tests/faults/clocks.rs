@@ -9,8 +9,8 @@ use peers::faults::{Answer, Fault};
 
 use crate::cloud::Cloud;
 use crate::machines::Machine;
-use crate::sandbox::{Ran, eventually};
-use crate::truth::{code_of, content, declare, mortal, noise, saved, snapshots};
+use crate::sandbox::{Ran, content, eventually};
+use crate::truth::{code_of, declare, mortal, noise, saved, snapshots};
 
 /// The times in an answer, moved.
 fn moved(answer: Answer, by: SignedDuration) -> Answer {

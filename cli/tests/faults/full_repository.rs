@@ -6,8 +6,8 @@ use std::io::Read as _;
 use std::path::Path;
 
 use crate::disk::Disks;
-use crate::sandbox::Sandbox;
-use crate::truth::{code_of, content, declare, judged_by_restic, noise, saved, snapshots};
+use crate::sandbox::{Sandbox, content};
+use crate::truth::{code_of, declare, judged_by_restic, noise, saved, snapshots};
 
 const LIST: [&str; 3] = ["snapshot", "list", "--json"];
 

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use crate::disk::Disks;
-use crate::sandbox::Sandbox;
-use crate::truth::{code_of, content, declare, noise, snapshots};
+use crate::sandbox::{Sandbox, content};
+use crate::truth::{code_of, declare, noise, snapshots};
 
 const LIST: [&str; 3] = ["snapshot", "list", "--json"];
 

@@ -8,8 +8,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::cloud::Cloud;
-use crate::sandbox::{Ran, Sandbox};
-use crate::truth::{content, judged_by_restic, noise, snapshots, wrapped};
+use crate::sandbox::{Ran, Sandbox, content};
+use crate::truth::{judged_by_restic, noise, snapshots, wrapped};
 
 /// How often each machine saves.
 const ROUNDS: u64 = 4;

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use peers::faults::{Answer, Fault, Limits};
 
 use crate::cloud::{Cloud, concerns, is};
-use crate::sandbox::{Ran, Sandbox, eventually};
-use crate::truth::{code_of, content, declare, noise, saved, snapshots};
+use crate::sandbox::{Ran, Sandbox, content, eventually};
+use crate::truth::{code_of, declare, noise, saved, snapshots};
 
 const LIST: [&str; 3] = ["snapshot", "list", "--json"];
 

@@ -6,8 +6,8 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use crate::disk::Disks;
-use crate::sandbox::{Sandbox, eventually};
-use crate::truth::{content, judged_by_restic, mortal};
+use crate::sandbox::{Sandbox, content, eventually};
+use crate::truth::{judged_by_restic, mortal};
 
 #[test]
 fn shipping_onto_a_full_disk_says_so_and_goes_on_when_there_is_room() {

@@ -1,8 +1,6 @@
 //! What must be true after a fault: what lies in folders, which snapshots there are, and what restic says of it all.
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::sandbox::{Ran, Sandbox};
@@ -23,24 +21,6 @@ pub fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut bytes: Vec<u8> = (0..length.div_ceil(8)).flat_map(|_| next().to_le_bytes()).collect();
     bytes.truncate(length);
     bytes
-}
-
-/// Every file below a folder with its content; nothing where there is no folder.
-pub fn content(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    fn walk(root: &Path, folder: &Path, found: &mut BTreeMap<PathBuf, Vec<u8>>) {
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            let path = entry.path();
-            if entry.file_type().expect("a kind").is_dir() {
-                walk(root, &path, found);
-            } else {
-                let name = path.strip_prefix(root).expect("inside").to_path_buf();
-                found.insert(name, fs::read(&path).expect("a file"));
-            }
-        }
-    }
-    let mut found = BTreeMap::new();
-    walk(folder, folder, &mut found);
-    found
 }
 
 /// What `snapshot list --json` names.

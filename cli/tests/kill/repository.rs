@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use crate::dice::{Dice, kill_after, say};
 use crate::place::Place;
-use crate::sandbox::Sandbox;
-use crate::stores::{content, measured, spawn};
+use crate::sandbox::{Sandbox, content};
+use crate::stores::{measured, spawn};
 
 /// What is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

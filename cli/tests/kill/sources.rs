@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::dice::{Dice, kill_after, kills};
 use crate::place::Place;
-use crate::sandbox::{Sandbox, eventually};
-use crate::stores::{content, measured, project, spawn};
+use crate::sandbox::{Sandbox, content, eventually};
+use crate::stores::{measured, project, spawn};
 
 /// Whether a process that wrote its number into this file is gone.
 fn is_gone(sandbox: &Sandbox) -> bool {

@@ -1,14 +1,13 @@
 //! Kills of backup, restore and restore in place.
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::dice::{Dice, kill_after, say};
 use crate::place::Place;
-use crate::sandbox::{Sandbox, eventually};
+use crate::sandbox::{Sandbox, content, eventually};
 
 pub fn spawn(mut command: Command) -> Child {
     command
@@ -16,23 +15,6 @@ pub fn spawn(mut command: Command) -> Child {
         .stderr(Stdio::null())
         .spawn()
         .expect("opsctl starts")
-}
-
-pub fn content(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    fn walk(root: &Path, folder: &Path, found: &mut BTreeMap<PathBuf, Vec<u8>>) {
-        for entry in fs::read_dir(folder).expect("a folder").flatten() {
-            let path = entry.path();
-            if path.is_dir() {
-                walk(root, &path, found);
-            } else {
-                let name = path.strip_prefix(root).expect("inside").to_path_buf();
-                found.insert(name, fs::read(&path).expect("a file"));
-            }
-        }
-    }
-    let mut found = BTreeMap::new();
-    walk(folder, folder, &mut found);
-    found
 }
 
 /// How long a command takes that nobody kills.
