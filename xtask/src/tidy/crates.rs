@@ -77,6 +77,37 @@ const TABLE: &[Allowed] = &[
         folder: "backups",
         imports: &["resilience", "telemetry"],
     },
+    // Of rules and boards: the language, what there is to ask for, what is wrong with a question, the drawing.
+    Allowed {
+        package: "promql",
+        folder: "alerts/promql",
+        imports: &[],
+    },
+    Allowed {
+        package: "manifest",
+        folder: "alerts/manifest",
+        imports: &["catalogue"],
+    },
+    Allowed {
+        package: "lint",
+        folder: "alerts/lint",
+        imports: &["manifest", "promql"],
+    },
+    Allowed {
+        package: "alerts",
+        folder: "alerts",
+        imports: &["catalogue", "lint", "manifest", "promql"],
+    },
+    Allowed {
+        package: "pictures",
+        folder: "dashboards/pictures",
+        imports: &[],
+    },
+    Allowed {
+        package: "dashboards",
+        folder: "dashboards",
+        imports: &["catalogue", "lint", "manifest", "pictures", "promql"],
+    },
     Allowed {
         package: "opsctl-proxy-control",
         folder: "cli/proxy/control",
@@ -100,7 +131,7 @@ const TABLE: &[Allowed] = &[
     Allowed {
         package: "opsctl-drills",
         folder: "cli/drills",
-        imports: &["opsctl-platform", "opsctl-proxy-control", "opsctl-load"],
+        imports: &["opsctl-platform", "opsctl-proxy-control", "opsctl-load", "pictures"],
     },
     Allowed {
         package: "opsctl-rollouts",
@@ -111,15 +142,21 @@ const TABLE: &[Allowed] = &[
         package: "opsctl",
         folder: "cli",
         imports: &[
+            "alerts",
             "backups",
             "catalogue",
+            "dashboards",
             "health",
+            "lint",
+            "manifest",
             "opsctl-drills",
             "opsctl-load",
             "opsctl-platform",
             "opsctl-proxy",
             "opsctl-proxy-control",
             "opsctl-rollouts",
+            "pictures",
+            "promql",
             "resilience",
             "telemetry",
         ],

@@ -1,0 +1,1 @@
+//! Alert rules: derived from the catalogue, linted, tested, compared with what runs.

@@ -1,0 +1,1 @@
+//! Grafana boards: derived from the catalogue, linted, pushed, drawn.
