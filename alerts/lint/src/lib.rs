@@ -6,6 +6,7 @@
 //! collected in a [`Report`], which [`output`] writes as text, JSON, JUnit or SARIF.
 
 mod check;
+pub mod document;
 mod finding;
 mod fix;
 pub mod output;
