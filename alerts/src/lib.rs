@@ -1,1 +1,3 @@
 //! Alert rules: derived from the catalogue, linted, tested, compared with what runs.
+
+pub mod render;

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use ratio::Ratio;
+pub use ratio::{Ratio, Scaled};
 pub use recorded::{Recorded, Slo, window};
 pub use selector::{Matcher, Op, Selector, regex_escape, string};
 pub use sli::{Bounds, SERVER_FAULTS, Sli};

@@ -41,8 +41,8 @@ pub enum Recorded {
     Errors,
     /// The share of errors in a window, requests weighing alike however busy their hour was.
     ErrorRatio(Duration),
-    /// How many requests there were in a window.
-    RequestCount(Duration),
+    /// How many requests broke it in a window: few of them are no evidence, whatever their share.
+    ErrorCount(Duration),
     /// The objective itself, such as 0.999.
     Objective,
     /// How much of the budget of 30 days is left: 1 all of it, below 0 overdrawn.
@@ -55,7 +55,7 @@ impl fmt::Display for Recorded {
             Self::Requests => f.write_str("service:slo_requests:rate5m"),
             Self::Errors => f.write_str("service:slo_errors:rate5m"),
             Self::ErrorRatio(over) => write!(f, "service:slo_errors:ratio_rate{}", window(*over)),
-            Self::RequestCount(over) => write!(f, "service:slo_requests:increase{}", window(*over)),
+            Self::ErrorCount(over) => write!(f, "service:slo_errors:increase{}", window(*over)),
             Self::Objective => f.write_str("service:slo_objective:ratio"),
             Self::BudgetLeft => f.write_str("service:slo_error_budget_left:ratio"),
         }

@@ -1,5 +1,7 @@
 //! Label matchers as PromQL writes them: what the series of a service have in common.
 
+mod example;
+
 use std::fmt::{self, Write as _};
 
 use serde::{Deserialize, Serialize};
@@ -92,6 +94,27 @@ impl Selector {
             value: value.to_owned(),
         });
         self
+    }
+
+    /// Labels that it selects, for a series that somebody makes up; none where a pattern is too intricate.
+    pub fn example(&self) -> Option<Vec<(String, String)>> {
+        let mut labels: Vec<(String, String)> = Vec::new();
+        for matcher in &self.0 {
+            let value = match matcher.op {
+                Op::Equal => matcher.value.clone(),
+                Op::Matches => example::of(&matcher.value)?,
+                // Without the label it is none of what it must not be, unless that is to have none.
+                Op::NotEqual if !matcher.value.is_empty() => continue,
+                Op::NotEqual => "x".to_owned(),
+                Op::NotMatches => return None,
+            };
+            match labels.iter().find(|(label, _)| *label == matcher.label) {
+                Some((_, same)) if *same == value => {}
+                Some(_) => return None,
+                None => labels.push((matcher.label.clone(), value)),
+            }
+        }
+        Some(labels)
     }
 
     /// The selector of a metric: `up{job="orders"}`.

@@ -144,7 +144,12 @@ impl Sli {
 
     /// Requests per second that failed; 0 where none ever did, since the series of a failure begins with the first.
     pub fn error_rate(&self, service: &Selector, range: Duration) -> String {
-        format!("{} or vector(0)", summed("rate", &self.errors(service), range))
+        or_none(&summed("rate", &self.errors(service), range))
+    }
+
+    /// Requests that failed within `range`, likewise.
+    pub fn error_count(&self, service: &Selector, range: Duration) -> String {
+        or_none(&summed("increase", &self.errors(service), range))
     }
 
     /// Requests per second whose time is measured.
@@ -154,18 +159,32 @@ impl Sli {
 
     /// Requests per second that took longer than `bound`, which has to be one of [`Sli::bounds`].
     pub fn slow_rate(&self, service: &Selector, bound: Duration, range: Duration) -> String {
+        self.slow("rate", service, bound, range)
+    }
+
+    /// Requests within `range` that took longer than `bound`, likewise.
+    pub fn slow_count(&self, service: &Selector, bound: Duration, range: Duration) -> String {
+        self.slow("increase", service, bound, range)
+    }
+
+    fn slow(&self, function: &str, service: &Selector, bound: Duration, range: Duration) -> String {
         match self {
             Self::Custom { slow, .. } => {
                 let slow: Vec<String> = slow.iter().cloned().collect();
-                format!("{} or vector(0)", summed("rate", &slow, range))
+                or_none(&summed(function, &slow, range))
             }
             _ => format!(
                 "{} - {}",
-                self.timed_rate(service, range),
-                summed("rate", &self.fast(service, bound), range)
+                summed(function, &self.timed(service), range),
+                summed(function, &self.fast(service, bound), range)
             ),
         }
     }
+}
+
+/// 0 where there is nothing.
+fn or_none(sum: &str) -> String {
+    format!("{sum} or vector(0)")
 }
 
 /// `sum(rate(a[5m]) or rate(b[5m]))`: one sum also where only one of them has series.

@@ -83,3 +83,29 @@ fn a_bound_in_whole_seconds_is_found_however_it_is_written() {
         [r#"http_server_request_duration_seconds_bucket{job="orders", le="0.25"}"#]
     );
 }
+
+#[test]
+fn an_example_is_what_the_pattern_matches() {
+    let cases = [
+        ("orders", Some("orders")),
+        ("orders(-canary)?-[a-z0-9]+-[a-z0-9]{5}", Some("orders-a-aaaaa")),
+        ("a|b", Some("a")),
+        (r"a\.b.+", Some("a.bx")),
+        ("(?:x){2,}y*", Some("xx")),
+        ("[^a]", None),
+        (r"\bx", None),
+        ("(a", None),
+        ("a)", None),
+        ("a{9999}", None),
+        ("(a{200}){200}", None),
+    ];
+    for (pattern, expected) in cases {
+        let example = Selector::default().matching("pod", pattern).example();
+        let value = example.map(|labels| labels[0].1.clone());
+        assert_eq!(value.as_deref(), expected, "{pattern}");
+    }
+    assert_eq!(
+        Selector::default().matching("pod", &"(".repeat(100_000)).example(),
+        None
+    );
+}
