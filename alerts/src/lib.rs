@@ -1,4 +1,5 @@
 //! Alert rules: derived from the catalogue, linted, tested, compared with what runs.
 
 pub mod check;
+pub mod render;
 pub mod rules;

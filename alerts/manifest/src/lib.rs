@@ -14,6 +14,7 @@
 //! ```
 
 pub mod exporters;
+pub mod landscape;
 mod metric;
 mod names;
 mod of_catalogue;
