@@ -13,6 +13,7 @@
 //! assert!(manifest.lookup("grpc_server_handled").is_none());
 //! ```
 
+pub mod landscape;
 mod metric;
 mod names;
 mod of_catalogue;
