@@ -64,10 +64,6 @@ pub enum Visual {
     Timeseries(LinesOptions),
     /// One number, or one for each series.
     Stat(StatOptions),
-    /// A number in its range.
-    Gauge(GaugeOptions),
-    /// Numbers as bars.
-    Bargauge(BarsOptions),
     /// Rows and columns.
     Table(TableOptions),
     /// How often which value, over time.
@@ -87,8 +83,6 @@ impl Visual {
         match self {
             Self::Timeseries(_) => "timeseries",
             Self::Stat(_) => "stat",
-            Self::Gauge(_) => "gauge",
-            Self::Bargauge(_) => "bargauge",
             Self::Table(_) => "table",
             Self::Heatmap(_) => "heatmap",
             Self::StateTimeline(_) => "state-timeline",
@@ -169,34 +163,6 @@ pub struct StatOptions {
     pub text_mode: &'static str,
     /// Whether titles wrap.
     pub wide_layout: bool,
-}
-
-/// Of a number in its range.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct GaugeOptions {
-    /// `auto`.
-    pub orientation: &'static str,
-    /// Which figure.
-    pub reduce_options: Reduce,
-    /// Whether thresholds have their numbers.
-    pub show_threshold_labels: bool,
-    /// Whether thresholds are drawn.
-    pub show_threshold_markers: bool,
-}
-
-/// Of numbers as bars.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct BarsOptions {
-    /// `basic`.
-    pub display_mode: &'static str,
-    /// `horizontal`.
-    pub orientation: &'static str,
-    /// Which figure.
-    pub reduce_options: Reduce,
-    /// Whether what is not filled is shown.
-    pub show_unfilled: bool,
 }
 
 /// Of a table.

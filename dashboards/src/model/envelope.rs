@@ -242,6 +242,22 @@ fn variable(of: &Variable) -> Value {
                 "allowCustomValue": true,
             },
         }),
+        Variable::Custom(choice) => json!({
+            "kind": "CustomVariable",
+            "spec": {
+                "name": choice.name,
+                "query": choice.query,
+                "current": if choice.include_all { json!({ "text": "All", "value": "$__all" }) } else { nothing },
+                "options": choice.options,
+                "multi": choice.multi,
+                "includeAll": choice.include_all,
+                "label": choice.label,
+                "hide": "dontHide",
+                "skipUrlSync": choice.skip_url_sync,
+                "description": choice.description,
+                "allowCustomValue": true,
+            },
+        }),
         Variable::Query(choice) => {
             let mut spec = json!({
                 "name": choice.name,

@@ -12,6 +12,8 @@ pub enum Variable {
     Datasource(SourceChoice),
     /// Values of a label.
     Query(LabelChoice),
+    /// A list that is known.
+    Custom(ListChoice),
 }
 
 /// A choice among data sources.
@@ -83,6 +85,43 @@ pub struct LabelChoice {
     pub sort: u8,
 }
 
+/// A choice from a list that is known. "All" is the list itself, so it needs no value of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListChoice {
+    /// What is chosen at first.
+    pub current: Current,
+    /// What it is for.
+    pub description: String,
+    /// 0: shown with its label.
+    pub hide: u8,
+    /// Whether all can be chosen at one time.
+    pub include_all: bool,
+    /// Its name for people.
+    pub label: String,
+    /// Whether several can be chosen.
+    pub multi: bool,
+    /// Its name in queries.
+    pub name: String,
+    /// The list as Grafana lays it out.
+    pub options: Vec<Choice>,
+    /// The list as people write it: `name : value`, with commas.
+    pub query: String,
+    /// Whether the address of the page does without it.
+    pub skip_url_sync: bool,
+}
+
+/// One of a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Choice {
+    /// Whether it is chosen at first.
+    pub selected: bool,
+    /// As people read it.
+    pub text: String,
+    /// As queries get it.
+    pub value: String,
+}
+
 /// `label_values(…)` as Grafana keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -95,7 +134,7 @@ pub struct LabelQuery {
     pub ref_id: &'static str,
 }
 
-/// What is chosen.
+/// What is chosen; nothing, so that Grafana takes the first or its default.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Current {
     /// As people read it.
@@ -106,12 +145,23 @@ pub struct Current {
     pub value: String,
 }
 
+impl Current {
+    /// Everything there is.
+    pub fn all() -> Self {
+        Self {
+            text: "All".to_owned(),
+            value: "$__all".to_owned(),
+        }
+    }
+}
+
 impl Variable {
     /// Its name in queries.
     pub fn name(&self) -> &str {
         match self {
             Self::Datasource(choice) => choice.name,
             Self::Query(choice) => &choice.name,
+            Self::Custom(choice) => &choice.name,
         }
     }
 }
