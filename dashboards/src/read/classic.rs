@@ -52,6 +52,8 @@ pub(super) fn board<'a>(
     for row in list(&["rows"]) {
         containers += 1;
         let container = containers;
+        let headline = Panel { kind: "row", ..panel(&board, row, 0) };
+        board.panels.push(headline);
         for panel in row.get("panels").map_or(&[][..], Node::items) {
             add(&mut board, panel, container, &mut containers);
         }

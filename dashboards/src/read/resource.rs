@@ -34,14 +34,19 @@ pub(super) fn board<'a>(document: &'a Document, node: &'a Node, uid: Option<&'a 
     let mut panels: Vec<(&str, Panel<'a>)> = panels.collect();
     let mut containers = 0;
     if let Some(layout) = node.get("layout") {
-        place(layout, &mut panels, &mut containers);
+        place(layout, None, &mut panels, &mut containers);
     }
     board.panels = panels.into_iter().map(|(_, panel)| panel).collect();
     board
 }
 
 /// Walks through layouts in layouts; every grid is a container of its own. The reader limits how deep that can go.
-fn place<'a>(layout: &'a Node, panels: &mut [(&str, Panel<'a>)], containers: &mut usize) {
+fn place<'a>(
+    layout: &'a Node,
+    repeat: Option<&'a Node>,
+    panels: &mut [(&str, Panel<'a>)],
+    containers: &mut usize,
+) {
     let Some(spec) = layout.get("spec") else {
         return;
     };
@@ -55,12 +60,13 @@ fn place<'a>(layout: &'a Node, panels: &mut [(&str, Panel<'a>)], containers: &mu
         for (_, panel) in panels.iter_mut().filter(|(element, _)| Some(*element) == name) {
             panel.grid = grid(spec);
             panel.container = container;
-            panel.repeat = spec.at(&["repeat", "value"]);
+            panel.repeat = spec.at(&["repeat", "value"]).or(repeat);
         }
     }
     for inner in ["rows", "tabs"].iter().filter_map(|name| spec.get(name)).flat_map(Node::items) {
         if let Some(layout) = inner.at(&["spec", "layout"]) {
-            place(layout, panels, containers);
+            let repeat = inner.at(&["spec", "repeat", "value"]).or(repeat);
+            place(layout, repeat, panels, containers);
         }
     }
 }
