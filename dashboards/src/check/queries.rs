@@ -1,0 +1,139 @@
+//! Checks of what is asked of a Prometheus: whether it is a question at all, what `lint` finds in it, and what concerns it
+//! on a board alone: ranges that fit the zoom, legends that fit the answer.
+
+use lint::expression::{self, Purpose};
+use lint::{Edit, Fix};
+use promql::ast::{Duration, Expr};
+
+use super::question::{Asker, Question, Why};
+use super::table::{INTERVAL_FOR_RATE, LEGEND_LABEL, QUERY_SYNTAX, QUERY_UNFINISHED, RATE_INTERVAL};
+use super::{Look, fix};
+
+/// Of the question of a variable these alone count: which series there are is asked, not what they say.
+const OF_VARIABLES: [&str; 3] = ["metric-unknown", "label-unknown", "label-value-unknown"];
+
+pub(super) fn unreadable(look: &mut Look<'_>) {
+    for unread in look.unreadable {
+        let document = look.board.document;
+        let finding = match &unread.why {
+            Why::Refused(error) => {
+                let start = unread.offset + error.span.start as usize;
+                let end = unread.offset + error.span.end as usize;
+                look.find(&QUERY_SYNTAX, document.inside(unread.node, start..end.max(start)), format!("{}.", error.message))
+            }
+            Why::Unfinished(sign) => {
+                let at = unread.node.text().and_then(|text| text.find(sign)).unwrap_or_default();
+                let span = document.inside(unread.node, at..at + sign.len());
+                look.find(&QUERY_UNFINISHED, span, format!("`{sign}` is a sign of a template, not of PromQL."))
+            }
+        };
+        finding.subject = unread.asker.name();
+    }
+}
+
+pub(super) fn expressions(look: &mut Look<'_>) {
+    let document = look.board.document;
+    let context = expression::Context {
+        manifest: look.context.manifest,
+        records: look.context.records,
+        purpose: Purpose::Panel,
+        scrape_interval: look.context.scrape_interval,
+    };
+    for question in look.questions {
+        for found in expression::check_with(&question.query, context, &question.flows) {
+            if matches!(question.asker, Asker::Variable(_)) && !OF_VARIABLES.contains(&found.check.name) {
+                continue;
+            }
+            let place = |span: promql::Span| {
+                let range = span.range();
+                question.offset + range.start..question.offset + range.end
+            };
+            let fix = found.fix.map(|remedy| {
+                let edits = remedy.edits.iter().map(|(span, by)| fix::inside(document, question.node, place(*span), by));
+                Fix { title: remedy.title, safe: remedy.safe, edits: edits.collect() }
+            });
+            let finding = look.find(found.check, document.inside(question.node, place(found.span)), found.what);
+            finding.severity = found.severity;
+            finding.subject = question.asker.name();
+            finding.according_to = found.according_to;
+            finding.fix = fix;
+            if let Some(why) = found.why {
+                finding.why = why;
+            }
+        }
+    }
+}
+
+pub(super) fn rates(look: &mut Look<'_>) {
+    for question in look.questions {
+        let Asker::Panel(panel, target, _) = question.asker else {
+            continue;
+        };
+        let over_time = matches!(panel.kind, "timeseries" | "graph" | "heatmap") && !target.instant;
+        let mut found = Vec::new();
+        question.query.expr.walk(&mut |expr| {
+            let Expr::Call(call) = expr else { return };
+            let argument = call.arguments.first().map(Expr::unparenthesised);
+            let Some(Expr::Selector(selector)) = argument else { return };
+            let Some(range) = &selector.range else { return };
+            match &range.duration {
+                Duration::Literal(_) if over_time && matches!(call.name(), "rate" | "irate") => {
+                    found.push((&RATE_INTERVAL, range.span, call.name()));
+                }
+                Duration::Variable(name)
+                    if matches!(call.name(), "rate" | "irate" | "increase")
+                        && matches!(&*name.text, "$__interval" | "${__interval}" | "[[__interval]]") =>
+                {
+                    found.push((&INTERVAL_FOR_RATE, range.span, call.name()));
+                }
+                _ => {}
+            }
+        });
+        for (check, span, name) in found {
+            let written = span.of(&question.query.text).to_owned();
+            let fix = vec![edit(look, question, span, "[$__rate_interval]")];
+            let document = look.board.document;
+            let span = document.inside(question.node, question.offset + span.range().start..question.offset + span.range().end);
+            let finding = look.find_in(panel, check, span, format!("`{name}` is taken over `{written}`."));
+            finding.fix = Some(Fix::proposal("take it over what fits the zoom", fix));
+        }
+    }
+}
+
+fn edit(look: &Look<'_>, question: &Question<'_>, span: promql::Span, by: &str) -> Edit {
+    let range = question.offset + span.range().start..question.offset + span.range().end;
+    fix::inside(look.board.document, question.node, range, by)
+}
+
+pub(super) fn legends(look: &mut Look<'_>) {
+    for question in look.questions {
+        let Asker::Panel(panel, target, _) = question.asker else {
+            continue;
+        };
+        let Some((node, legend)) = target.legend.and_then(|node| Some((node, node.text()?))) else {
+            continue;
+        };
+        if target.format == "table" {
+            continue;
+        }
+        let flow = question.flows.of(&question.query.expr);
+        for (at, label) in named(legend) {
+            if flow.lost(label).is_some() {
+                let span = look.board.document.inside(node, at..at + label.len());
+                look.find_in(panel, &LEGEND_LABEL, span, format!("The answer has no label `{label}`."));
+            }
+        }
+    }
+}
+
+/// The labels that a legend names, with their places.
+fn named(legend: &str) -> impl Iterator<Item = (usize, &str)> {
+    legend.match_indices("{{").filter_map(|(open, _)| {
+        let start = open + 2;
+        let inner = &legend[start..start + legend[start..].find("}}")?];
+        let label = inner.trim();
+        let at = start + (inner.len() - inner.trim_start().len());
+        let is_label = !label.is_empty() && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        is_label.then_some((at, label))
+    })
+}
