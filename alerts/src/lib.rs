@@ -1,1 +1,6 @@
 //! Alert rules: derived from the catalogue, linted, tested, compared with what runs.
+
+pub mod programs;
+pub mod test;
+
+mod duration;
