@@ -47,7 +47,7 @@ impl RuleSet {
             };
             for (f, file) in set.files.iter().enumerate() {
                 for (g, group) in file.groups.iter().enumerate() {
-                    for (r, rule) in group.read.iter().enumerate() {
+                    for (r, rule) in group.rules.iter().enumerate() {
                         let names = if rule.alert { &mut set.alerts } else { &mut set.records };
                         names.entry(rule.name.clone()).or_default().push((f, g, r));
                     }
@@ -72,7 +72,7 @@ impl RuleSet {
     pub fn places(&self) -> impl Iterator<Item = (&Path, &Rule)> {
         let files = self.files.iter().flat_map(|set| &set.files);
         files.flat_map(|file| {
-            let rules = file.groups.iter().flat_map(|group| &group.read);
+            let rules = file.groups.iter().flat_map(|group| &group.rules);
             rules.filter(|rule| rule.alert).map(|rule| (file.path.as_path(), rule))
         })
     }
@@ -115,13 +115,13 @@ impl RuleSet {
                             let rule = set.rule(*id);
                             let mut text = rule.text.clone();
                             if rule.alert && undelayed.contains(&rule.name) {
-                                text.hold = None;
-                                text.keep_firing_for = None;
+                                text.remove("for");
+                                text.remove("keep_firing_for");
                             }
                             super::generate::json(&text)
                         })
                         .collect();
-                    let head = super::generate::json(group);
+                    let head = super::generate::json(&group.text);
                     let head = head.strip_suffix('}').unwrap_or(&head);
                     (!chosen.is_empty()).then(|| format!("{head},\"rules\":[\n{}\n]}}", chosen.join(",\n")))
                 })
@@ -134,7 +134,7 @@ impl RuleSet {
 
 impl Files {
     fn rule(&self, (f, g, r): Id) -> &Rule {
-        &self.files[f].groups[g].read[r]
+        &self.files[f].groups[g].rules[r]
     }
 
     fn needed(&self, needs: &Needs) -> Vec<Id> {

@@ -56,6 +56,17 @@ pub struct Metric {
     pub labels: &'static [Label],
     /// Upper bounds of a histogram's buckets, ascending, without `+Inf`; empty for the other kinds.
     pub buckets: &'static [f64],
+    /// Whose number the value is.
+    pub scope: Scope,
+}
+
+/// Whose number a value is: what replicas export may be added up, or may not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// The process's own.
+    Instance,
+    /// Of something that all replicas look at, such as rows of their database: a sum over replicas counts it for each.
+    Shared,
 }
 
 /// What a value of a metric means.
@@ -222,6 +233,9 @@ pub fn export_json() -> String {
                 out.push_str(&bound.to_string());
             }
             out.push(']');
+        }
+        if metric.scope == Scope::Shared {
+            out.push_str(",\"scope\":\"shared\"");
         }
         out.push('}');
     }

@@ -1,8 +1,9 @@
 //! The list itself. To add a metric, add one line to the group that it belongs to:
 //! `kind NAME(number of labels) "scraped_name" Unit [labels] "Help.";`, where a label is `name` or `name = VALUES`, and a
-//! histogram may say its buckets: `Seconds in DATABASE_BUCKETS`. It is not where values are counted.
+//! histogram may say its buckets: `Seconds in DATABASE_BUCKETS`. `One, shared` is a number that all replicas read in
+//! the same place. It is not where values are counted.
 
-use crate::{Counter, Gauge, Histogram, Kind, Label, Metric, Unit, Values};
+use crate::{Counter, Gauge, Histogram, Kind, Label, Metric, Scope, Unit, Values};
 
 /// Bounds of request durations in seconds, 5 ms to 10 s.
 pub const DURATION_BUCKETS: &[f64] = &[
@@ -62,6 +63,15 @@ macro_rules! kind {
     };
 }
 
+macro_rules! scope {
+    () => {
+        Scope::Instance
+    };
+    (shared) => {
+        Scope::Shared
+    };
+}
+
 macro_rules! handle_type {
     (counter, $labels:literal) => { Counter<$labels> };
     (gauge, $labels:literal) => { Gauge<$labels> };
@@ -69,7 +79,7 @@ macro_rules! handle_type {
 }
 
 macro_rules! metrics {
-    ($($kind:ident $const:ident($count:literal) $name:literal $unit:ident $(in $buckets:ident)? [$($label:ident $(= $values:expr)?),*] $help:literal;)*) => {
+    ($($kind:ident $const:ident($count:literal) $name:literal $unit:ident $(in $buckets:ident)? $(, $scope:ident)? [$($label:ident $(= $values:expr)?),*] $help:literal;)*) => {
         $(
             #[doc = $help]
             pub const $const: handle_type!($kind, $count) = <handle_type!($kind, $count)>::of(&Metric {
@@ -79,6 +89,7 @@ macro_rules! metrics {
                 help: $help,
                 labels: &[$(Label { name: stringify!($label), values: values!($($values)?) }),*],
                 buckets: buckets!($kind $(, $buckets)?),
+                scope: scope!($($scope)?),
             });
         )*
 
@@ -290,11 +301,11 @@ metrics! {
     counter ORDERS_CREATED_TOTAL(0) "orders_created_total" One [] "Orders that were stored and answered with 201.";
     counter ORDERS_REPLAYED_TOTAL(0) "orders_replayed_total" One [] "Repeated requests answered from their idempotency key.";
     counter ORDERS_FINISHED_TOTAL(1) "orders_finished_total" One [status = ORDER_STATUSES] "Orders that reached a final status.";
-    gauge ORDERS_OPEN(0) "orders_open" One [] "Orders without a final status.";
+    gauge ORDERS_OPEN(0) "orders_open" One, shared [] "Orders without a final status.";
     counter SAGA_STEPS_TOTAL(2) "saga_steps_total" One [step = SAGA_STEPS, outcome = SAGA_OUTCOMES] "Steps of order sagas.";
     histogram SAGA_DURATION_SECONDS(1) "saga_duration_seconds" Seconds in PROCESS_BUCKETS [status = ORDER_STATUSES] "Time from the order's arrival to its final status.";
-    gauge OUTBOX_PENDING(0) "outbox_pending" One [] "Events in the outbox that no consumer has acknowledged.";
-    gauge OUTBOX_OLDEST_AGE_SECONDS(0) "outbox_oldest_age_seconds" Seconds [] "Age of the oldest event in the outbox, 0 when empty.";
+    gauge OUTBOX_PENDING(0) "outbox_pending" One, shared [] "Events in the outbox that no consumer has acknowledged.";
+    gauge OUTBOX_OLDEST_AGE_SECONDS(0) "outbox_oldest_age_seconds" Seconds, shared [] "Age of the oldest event in the outbox, 0 when empty.";
     counter OUTBOX_RELAYED_TOTAL(1) "outbox_relayed_total" One [result = RESULTS] "Events that the relay sent.";
     counter RECONCILIATION_RUNS_TOTAL(1) "reconciliation_runs_total" One [result = RESULTS] "Comparisons of charges with orders.";
     counter RECONCILIATION_REFUNDS_TOTAL(0) "reconciliation_refunds_total" One [] "Charges refunded because their order does not exist.";
@@ -303,7 +314,7 @@ metrics! {
     counter PAYMENTS_CHARGED_CENTS_TOTAL(0) "payments_charged_cents_total" One [] "Sum of all charges in cents.";
     counter NOTIFICATIONS_EVENTS_TOTAL(1) "notifications_events_total" One [outcome = &["accepted", "duplicate", "unsupported", "error"]] "Events received by outcome.";
     counter NOTIFICATIONS_SENT_TOTAL(1) "notifications_sent_total" One [outcome = &["sent", "retry", "dead"]] "Attempts to deliver a notification.";
-    gauge DEAD_LETTERS(0) "dead_letters" One [] "Events that wait for a person.";
+    gauge DEAD_LETTERS(0) "dead_letters" One, shared [] "Events that wait for a person.";
     counter DEAD_LETTERS_REPLAYED_TOTAL(0) "dead_letters_replayed_total" One [] "Dead letters that were sent again.";
     counter IDENTITY_REGISTRATIONS_TOTAL(1) "identity_registrations_total" One [outcome = &["created", "exists", "invalid", "error"]] "Registrations by outcome.";
     counter IDENTITY_LOGINS_TOTAL(1) "identity_logins_total" One [outcome = &["ok", "refused", "error"]] "Logins by outcome.";

@@ -1,0 +1,80 @@
+//! A file's text, and where in it a byte stands. It reads no files.
+
+use serde::Serialize;
+
+/// The text of a file with the beginnings of its lines.
+#[derive(Debug, Clone)]
+pub struct SourceFile {
+    name: String,
+    text: String,
+    lines: Vec<usize>,
+}
+
+/// A place in a file: line and column, both from 1, the column in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Position {
+    /// Line, from 1.
+    pub line: usize,
+    /// Column in characters, from 1.
+    pub column: usize,
+}
+
+impl SourceFile {
+    /// The file `name`, which holds `text`.
+    pub fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
+        let text = text.into();
+        let lines = std::iter::once(0)
+            .chain(text.match_indices('\n').map(|(at, _)| at + 1))
+            .collect();
+        Self {
+            name: name.into(),
+            text,
+            lines,
+        }
+    }
+
+    /// The name that findings give.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// All of its text.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Where the byte at `offset` stands; past the end means the end, inside of a character its beginning.
+    pub fn position(&self, offset: usize) -> Position {
+        let offset = self.floor(offset);
+        let line = self.lines.partition_point(|&start| start <= offset);
+        let start = self.lines.get(line - 1).copied().unwrap_or(0);
+        Position {
+            line,
+            column: self.text[start..offset].chars().count() + 1,
+        }
+    }
+
+    /// How many lines there are.
+    pub fn line_count(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// The byte at which line `number`, from 1, begins; of a line that is not there, the end of the text.
+    pub fn line_start(&self, number: usize) -> usize {
+        let index = number.saturating_sub(1);
+        self.lines.get(index).copied().unwrap_or(self.text.len())
+    }
+
+    /// Line `number`, from 1, without its end; empty when there is none.
+    pub fn line(&self, number: usize) -> &str {
+        self.text[self.line_start(number)..self.line_start(number + 1)].trim_end_matches(['\n', '\r'])
+    }
+
+    fn floor(&self, offset: usize) -> usize {
+        let mut offset = offset.min(self.text.len());
+        while !self.text.is_char_boundary(offset) {
+            offset -= 1;
+        }
+        offset
+    }
+}
