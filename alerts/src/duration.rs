@@ -41,10 +41,11 @@ pub(crate) fn show(milliseconds: u64) -> String {
     let mut rest = milliseconds;
     let mut text = String::new();
     for (name, size, exact) in UNITS {
-        if rest < size || (exact && rest % size != 0) {
+        if rest < size || (exact && !rest.is_multiple_of(size)) {
             continue;
         }
-        text.push_str(&format!("{}{name}", rest / size));
+        text += &(rest / size).to_string();
+        text += name;
         rest %= size;
     }
     text
@@ -58,7 +59,18 @@ mod tests {
 
     #[test]
     fn what_prometheus_refuses_is_refused() {
-        for text in ["", "5", "5x", "1m1h", "1m1m", "-1m", "1.5h", "300y", "m", "99999999999999999999s"] {
+        for text in [
+            "",
+            "5",
+            "5x",
+            "1m1h",
+            "1m1m",
+            "-1m",
+            "1.5h",
+            "300y",
+            "m",
+            "99999999999999999999s",
+        ] {
             assert_eq!(parse(text), None, "{text}");
         }
         assert_eq!(parse("1y2w3d4h5m6s7ms"), Some(33_019_506_007));

@@ -1,6 +1,8 @@
 //! Alert rules: derived from the catalogue, linted, tested, compared with what runs.
 
+pub mod live;
 pub mod programs;
+pub mod routing;
 pub mod rules;
 pub mod test;
 

@@ -27,6 +27,7 @@ pub use answer::Alert;
 pub use coverage::{Coverage, Covered};
 pub use file::{Case, Demand, Expected, Labels, Question, Sample, State, Test, TestFile};
 pub use judge::{Difference, Verdict};
+pub(crate) use report::escaped;
 pub use report::{CaseReport, Count, FileReport, Problem, Report};
 
 use crate::duration;
@@ -160,7 +161,9 @@ pub async fn run(paths: &[PathBuf], settings: &Settings) -> Result<Report, TestE
     let mut told: HashMap<(usize, usize, usize), Vec<_>> = HashMap::new();
     for (job, outcome) in jobs.iter().zip(&outcomes) {
         for ask in &job.asks {
-            told.entry((job.test.0, job.test.1, ask.case)).or_default().push((ask, outcome));
+            told.entry((job.test.0, job.test.1, ask.case))
+                .or_default()
+                .push((ask, outcome));
         }
     }
     let verdict = |id: (usize, usize, usize), case: &Case| match refused.get(&id) {
@@ -258,7 +261,9 @@ fn rule_files(
             });
         }
         for path in found {
-            let rules = read.entry(path.clone()).or_insert_with(|| rules::read(&path).map(Arc::new));
+            let rules = read
+                .entry(path.clone())
+                .or_insert_with(|| rules::read(&path).map(Arc::new));
             files.push((path, rules.clone()));
         }
     }
@@ -271,12 +276,14 @@ fn refusal(case: &Case, file: &TestFile, rules: &RuleSet) -> Option<String> {
         return None;
     };
     if rules.understood() && !rules.alerts().any(|alert| alert == name) {
-        let near = rules.alerts().filter(|alert| alert.eq_ignore_ascii_case(name) || distance(alert, name) <= 3);
+        let near = rules
+            .alerts()
+            .filter(|alert| alert.eq_ignore_ascii_case(name) || distance(alert, name) <= 3);
         let near = near.min_by_key(|alert| (distance(alert, name), (*alert).to_owned()));
         let hint = near.map(|near| format!("; there is `{near}`")).unwrap_or_default();
         return Some(format!("no rule file has an alert `{name}`{hint}"));
     }
-    (case.at % file.interval != 0).then(|| {
+    (!case.at.is_multiple_of(file.interval)).then(|| {
         format!(
             "eval_time {} is between two evaluations (every {}): what is seen is the state of {}",
             duration::show(case.at),

@@ -115,7 +115,10 @@ fn failure(lines: &[&str]) -> Option<Failure> {
     let (at, rest) = rest.split_once(',')?;
     let at = duration::parse(at)?;
     if let Some(error) = rest.strip_prefix(" err: ") {
-        let more = lines[1..].iter().map(|line| line.trim()).filter(|line| !line.is_empty());
+        let more = lines[1..]
+            .iter()
+            .map(|line| line.trim())
+            .filter(|line| !line.is_empty());
         return Some(Failure::Query {
             expr,
             at,
@@ -289,7 +292,10 @@ Unit Testing:  next.yaml
         assert_eq!(sets[0]["a"], "b, c");
         assert_eq!(sets.len(), 2);
         assert!(matches!(query, Failure::Query { error, .. } if error.contains("unclosed")));
-        assert!(matches!(other, Failure::Other(text) if text.ends_with("second line")), "{other:?}");
+        assert!(
+            matches!(other, Failure::Other(text) if text.ends_with("second line")),
+            "{other:?}"
+        );
         assert_eq!(samples("nil"), Some(Vec::new()));
     }
 

@@ -70,7 +70,11 @@ impl Coverage {
     /// What another file shows too.
     pub(super) fn add(&mut self, other: &Self) {
         for alert in &other.alerts {
-            match self.alerts.iter_mut().find(|one| (&one.file, one.line) == (&alert.file, alert.line)) {
+            match self
+                .alerts
+                .iter_mut()
+                .find(|one| (&one.file, one.line) == (&alert.file, alert.line))
+            {
                 Some(one) => {
                     one.fires |= alert.fires;
                     one.silent |= alert.silent;
@@ -96,7 +100,10 @@ impl Coverage {
         rows.into_iter()
             .filter(|(share, min, _)| share < min)
             .map(|(share, min, what)| {
-                let missing = self.alerts.iter().filter(|alert| if what == "fire" { !alert.fires } else { !alert.silent });
+                let missing = self
+                    .alerts
+                    .iter()
+                    .filter(|alert| if what == "fire" { !alert.fires } else { !alert.silent });
                 let names: Vec<&str> = missing.map(|alert| alert.name.as_str()).take(10).collect();
                 format!(
                     "{share:.0} % of the alerts are shown to {what}, {min:.0} % are demanded; among the others: {}",

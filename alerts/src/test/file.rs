@@ -151,7 +151,10 @@ fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(input: D
 /// A map whose values may be empty.
 fn labels<'de, D: Deserializer<'de>>(input: D) -> Result<Labels, D::Error> {
     let map: BTreeMap<String, Option<String>> = or_default(input)?;
-    Ok(map.into_iter().map(|(name, value)| (name, value.unwrap_or_default())).collect())
+    Ok(map
+        .into_iter()
+        .map(|(name, value)| (name, value.unwrap_or_default()))
+        .collect())
 }
 
 /// The file as promtool's documentation describes it.
@@ -266,10 +269,18 @@ impl TestFile {
             Some(interval) => reader.duration(line(interval), &interval.value)?,
             None => USUAL_INTERVAL,
         };
-        let tests = raw.tests.into_iter().map(|test| reader.test(test)).collect::<Result<_, _>>()?;
+        let tests = raw
+            .tests
+            .into_iter()
+            .map(|test| reader.test(test))
+            .collect::<Result<_, _>>()?;
         Ok(Self {
             path: path.to_owned(),
-            rule_files: raw.rule_files.into_iter().map(|file| (line(&file), file.value)).collect(),
+            rule_files: raw
+                .rule_files
+                .into_iter()
+                .map(|file| (line(&file), file.value))
+                .collect(),
             // Prometheus takes a zero for "not said".
             interval: if interval == 0 { USUAL_INTERVAL } else { interval },
             group_eval_order: raw.group_eval_order,
@@ -322,7 +333,11 @@ impl Reader<'_> {
             line: start,
             name: raw.name,
             interval: raw.interval.map(|interval| interval.value),
-            series: raw.input_series.into_iter().map(|one| (one.series, one.values)).collect(),
+            series: raw
+                .input_series
+                .into_iter()
+                .map(|one| (one.series, one.values))
+                .collect(),
             external_labels: raw.external_labels,
             external_url: raw.external_url,
             start_timestamp: raw.start_timestamp,

@@ -85,7 +85,8 @@ pub(super) fn jobs(
             let undelayed = kind == Kind::Undelayed;
             let ask = Ask { case, kind, key };
             // Promtool names what it complains of by alert and time: each is asked once in a file.
-            let free = |layer: &&mut (bool, BTreeMap<Key, Ask>)| layer.0 == undelayed && !layer.1.contains_key(&ask.key);
+            let free =
+                |layer: &&mut (bool, BTreeMap<Key, Ask>)| layer.0 == undelayed && !layer.1.contains_key(&ask.key);
             match layers.iter_mut().find(free) {
                 Some(layer) => _ = layer.1.insert(ask.key.clone(), ask),
                 None => layers.push((undelayed, BTreeMap::from([(ask.key.clone(), ask)]))),
@@ -243,7 +244,11 @@ pub(super) fn text(job: &Job, file: &TestFile, test: &Test, rule_files: &[String
     });
     let body = json(&GeneratedTest {
         interval: &test.interval,
-        input_series: test.series.iter().map(|(series, values)| Series { series, values }).collect(),
+        input_series: test
+            .series
+            .iter()
+            .map(|(series, values)| Series { series, values })
+            .collect(),
         external_labels: &test.external_labels,
         external_url: &test.external_url,
         start_timestamp: &test.start_timestamp,
@@ -259,7 +264,9 @@ pub(super) fn text(job: &Job, file: &TestFile, test: &Test, rule_files: &[String
 }
 
 fn borrowed(map: &BTreeMap<String, String>) -> BTreeMap<&str, &str> {
-    map.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+    map.iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect()
 }
 
 fn sample(sample: &Sample) -> String {
@@ -281,7 +288,12 @@ fn sample(sample: &Sample) -> String {
 pub(super) fn json<T: Serialize + ?Sized>(value: &T) -> String {
     // Maps with text as keys, lists and text cannot fail.
     let text = serde_json::to_string(value).unwrap_or_default();
-    let hidden = |c: char| matches!(c, '\u{7f}'..='\u{9f}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}' | '\u{2028}' | '\u{2029}');
+    let hidden = |c: char| {
+        matches!(
+            c,
+            '\u{7f}'..='\u{9f}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}' | '\u{2028}' | '\u{2029}'
+        )
+    };
     if !text.contains(hidden) {
         return text;
     }

@@ -67,10 +67,14 @@ fn judge(case: &Case, told: &[(&Ask, &Result<Answer, String>)]) -> Result<Verdic
         return judged(ask, answer.as_ref().map_err(Clone::clone)?, expected);
     }
     let complaint = |kind| -> Result<Option<&Failure>, String> {
-        let Some((ask, answer)) = find(kind) else { return Ok(None) };
+        let Some((ask, answer)) = find(kind) else {
+            return Ok(None);
+        };
         let answer = answer.as_ref().map_err(Clone::clone)?;
         // What was asked cannot be right: without a complaint there is no answer.
-        complaint(ask, answer)?.map(Some).ok_or_else(|| "promtool did not say what there is".to_owned())
+        complaint(ask, answer)?
+            .map(Some)
+            .ok_or_else(|| "promtool did not say what there is".to_owned())
     };
     if let Some(Failure::Alerts { got, .. }) = complaint(Kind::Alerts)? {
         return Ok(compare(expected, got, partial));
@@ -82,7 +86,8 @@ fn judge(case: &Case, told: &[(&Ask, &Result<Answer, String>)]) -> Result<Verdic
         Some(Failure::Query { error, .. }) => return Err(error.clone()),
         _ => return Err("promtool did not say what there is".to_owned()),
     };
-    let wanted = |labels: &Labels| state == State::Inactive || labels.get("alertstate").is_some_and(|is| is == "pending");
+    let wanted =
+        |labels: &Labels| state == State::Inactive || labels.get("alertstate").is_some_and(|is| is == "pending");
     let mut got: Vec<Alert> = there.into_iter().filter(|labels| wanted(labels)).map(alert).collect();
     if state == State::Inactive {
         return Ok(inactive(expected, got));
@@ -163,7 +168,10 @@ fn inactive(described: &[Expected], got: Vec<Alert>) -> Verdict {
     if got.is_empty() {
         return Verdict::Passed;
     }
-    let how = got.iter().map(|alert| format!("not inactive: {}", show(&alert.labels))).collect();
+    let how = got
+        .iter()
+        .map(|alert| format!("not inactive: {}", show(&alert.labels)))
+        .collect();
     Verdict::Failed {
         difference: Difference::Alerts {
             expected: Vec::new(),
@@ -188,8 +196,16 @@ fn fits(expected: &Expected, alert: &Alert, partial: bool) -> bool {
 /// Each expected alert must be another of those that are there, and none may be left.
 fn compare(expected: &[Expected], got: &[Alert], partial: bool) -> Verdict {
     let pairs = pair(expected, got, partial);
-    let missing: Vec<&Expected> = (0..expected.len()).filter(|at| !pairs.contains(&Some(*at))).map(|at| &expected[at]).collect();
-    let extra: Vec<&Alert> = got.iter().zip(&pairs).filter(|(_, of)| of.is_none()).map(|(alert, _)| alert).collect();
+    let missing: Vec<&Expected> = (0..expected.len())
+        .filter(|at| !pairs.contains(&Some(*at)))
+        .map(|at| &expected[at])
+        .collect();
+    let extra: Vec<&Alert> = got
+        .iter()
+        .zip(&pairs)
+        .filter(|(_, of)| of.is_none())
+        .map(|(alert, _)| alert)
+        .collect();
     if missing.is_empty() && extra.is_empty() {
         return Verdict::Passed;
     }
@@ -222,13 +238,11 @@ fn pair(expected: &[Expected], got: &[Alert], partial: bool) -> Vec<Option<usize
                     continue;
                 }
                 reached[at] = Some(wants);
-                match of[at] {
-                    Some(other) => waiting.push_back(other),
-                    None => {
-                        free = Some(at);
-                        break 'search;
-                    }
-                }
+                let Some(other) = of[at] else {
+                    free = Some(at);
+                    break 'search;
+                };
+                waiting.push_back(other);
             }
         }
         // Back along the way, each takes what it had reached.
@@ -250,7 +264,12 @@ fn how(missing: &[&Expected], extra: &[&Alert], partial: bool) -> Vec<String> {
     let mut left: Vec<&Alert> = extra.to_vec();
     for one in missing {
         let like = |alert: &&Alert| {
-            let same = |named: &Labels, all: &Labels| named.iter().filter(|(name, value)| all.get(*name) == Some(value)).count();
+            let same = |named: &Labels, all: &Labels| {
+                named
+                    .iter()
+                    .filter(|(name, value)| all.get(*name) == Some(value))
+                    .count()
+            };
             same(&one.labels, &alert.labels) * 2 + same(&one.annotations, &alert.annotations)
         };
         let Some(nearest) = (0..left.len()).max_by_key(|at| like(&left[*at])) else {
@@ -261,7 +280,10 @@ fn how(missing: &[&Expected], extra: &[&Alert], partial: bool) -> Vec<String> {
         differences("label", &one.labels, &alert.labels, partial, &mut lines);
         differences("annotation", &one.annotations, &alert.annotations, partial, &mut lines);
     }
-    lines.extend(left.into_iter().map(|alert| format!("not expected: {}", show(&alert.labels))));
+    lines.extend(
+        left.into_iter()
+            .map(|alert| format!("not expected: {}", show(&alert.labels))),
+    );
     lines
 }
 
@@ -313,9 +335,18 @@ mod tests {
     #[test]
     fn a_vague_expectation_leaves_the_alert_that_another_needs() {
         let wanted = [expected("a=1"), expected("a=1 b=2")];
-        assert_eq!(compare(&wanted, &[there("a=1 b=2"), there("a=1 b=3")], true), Verdict::Passed);
-        assert!(matches!(compare(&wanted, &[there("a=1 b=3"), there("a=1 b=4")], true), Verdict::Failed { .. }));
-        assert!(matches!(compare(&wanted[..1], &[there("a=1"), there("a=1 c=1")], true), Verdict::Failed { .. }));
+        assert_eq!(
+            compare(&wanted, &[there("a=1 b=2"), there("a=1 b=3")], true),
+            Verdict::Passed
+        );
+        assert!(matches!(
+            compare(&wanted, &[there("a=1 b=3"), there("a=1 b=4")], true),
+            Verdict::Failed { .. }
+        ));
+        assert!(matches!(
+            compare(&wanted[..1], &[there("a=1"), there("a=1 c=1")], true),
+            Verdict::Failed { .. }
+        ));
     }
 
     #[test]
@@ -326,7 +357,13 @@ mod tests {
         else {
             panic!("they differ")
         };
-        assert_eq!(how, ["label b: expected \"2\", got \"3\"", "label c: expected none, got \"4\""]);
+        assert_eq!(
+            how,
+            [
+                "label b: expected \"2\", got \"3\"",
+                "label c: expected none, got \"4\""
+            ]
+        );
     }
 
     /// Every assignment tried, as long as there are few.

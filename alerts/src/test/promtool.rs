@@ -32,11 +32,20 @@ pub(super) async fn run(
     files: &[(TestFile, RuleSet)],
     settings: &Settings,
 ) -> Result<Vec<Outcome>, TestError> {
-    let folder = tempfile::Builder::new().prefix("opsctl-rules-").tempdir().map_err(TestError::Scratch)?;
+    let folder = tempfile::Builder::new()
+        .prefix("opsctl-rules-")
+        .tempdir()
+        .map_err(TestError::Scratch)?;
     write(folder.path(), jobs, files).map_err(TestError::Scratch)?;
     let batches = batches(jobs, settings.processes);
-    let runs = batches.iter().enumerate().map(|(number, batch)| process(folder.path(), number, batch, settings));
-    let answers: Vec<_> = futures::stream::iter(runs).buffer_unordered(settings.processes).collect().await;
+    let runs = batches
+        .iter()
+        .enumerate()
+        .map(|(number, batch)| process(folder.path(), number, batch, settings));
+    let answers: Vec<_> = futures::stream::iter(runs)
+        .buffer_unordered(settings.processes)
+        .collect()
+        .await;
     let mut outcomes: Vec<Outcome> = jobs.iter().map(|_| Err("promtool did not run it".to_owned())).collect();
     for answer in answers {
         for (job, outcome) in answer? {
@@ -56,7 +65,11 @@ fn write(folder: &Path, jobs: &[Job], files: &[(TestFile, RuleSet)]) -> std::io:
             std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::btree_map::Entry::Vacant(entry) => {
                 let paths = if job.slice == Slice::Whole {
-                    rules.paths.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?
+                    rules
+                        .paths
+                        .iter()
+                        .map(|path| absolute(path))
+                        .collect::<Result<_, _>>()?
                 } else {
                     let mut paths = Vec::new();
                     for (part, text) in rules.texts(&job.slice).into_iter().enumerate() {
@@ -85,7 +98,16 @@ fn write(folder: &Path, jobs: &[Job], files: &[(TestFile, RuleSet)]) -> std::io:
 /// Patterns in the path of a rule file are meant as they stand.
 fn absolute(path: &Path) -> std::io::Result<String> {
     let path = std::path::absolute(path)?.to_string_lossy().into_owned();
-    Ok(path.chars().flat_map(|c| ['*', '?', '[', '\\'].contains(&c).then_some('\\').into_iter().chain([c])).collect())
+    Ok(path
+        .chars()
+        .flat_map(|c| {
+            ['*', '?', '[', '\\']
+                .contains(&c)
+                .then_some('\\')
+                .into_iter()
+                .chain([c])
+        })
+        .collect())
 }
 
 fn name(job: usize) -> String {
@@ -148,7 +170,9 @@ async fn process(
     };
     let mut text = Vec::new();
     let file = File::open(&path).map_err(TestError::Scratch)?;
-    file.take(LARGEST_OUTPUT).read_to_end(&mut text).map_err(TestError::Scratch)?;
+    file.take(LARGEST_OUTPUT)
+        .read_to_end(&mut text)
+        .map_err(TestError::Scratch)?;
     let text = String::from_utf8_lossy(&text);
     let answers = answer::read(&text);
     // The last one may be cut off where the process did not come to its end.

@@ -105,14 +105,22 @@ impl Report {
                     Verdict::Failed { .. } => "failed",
                     Verdict::Error { .. } => "error",
                 };
-                let _ = writeln!(text, "{path}:{}: {word}: {} at {} ({})", case.line, case.what, case.at, case.test);
+                let _ = writeln!(
+                    text,
+                    "{path}:{}: {word}: {} at {} ({})",
+                    case.line, case.what, case.at, case.test
+                );
                 for line in details(&case.verdict) {
                     let _ = writeln!(text, "  {line}");
                 }
             }
         }
         let count = self.count();
-        let _ = writeln!(text, "{} passed, {} failed, {} errors", count.passed, count.failed, count.errors);
+        let _ = writeln!(
+            text,
+            "{} passed, {} failed, {} errors",
+            count.passed, count.failed, count.errors
+        );
         let covered = &self.coverage;
         if !covered.alerts.is_empty() {
             let _ = writeln!(
@@ -123,7 +131,13 @@ impl Report {
                 covered.alerts.iter().filter(|alert| alert.silent).count(),
             );
             for alert in covered.alerts.iter().filter(|alert| !alert.fires) {
-                let _ = writeln!(text, "  never fires: {} ({}:{})", alert.name, alert.file.display(), alert.line);
+                let _ = writeln!(
+                    text,
+                    "  never fires: {} ({}:{})",
+                    alert.name,
+                    alert.file.display(),
+                    alert.line
+                );
             }
         }
         text
@@ -134,7 +148,11 @@ impl Report {
         let count = self.count();
         let mut xml = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
         let all = count.passed + count.failed + count.errors;
-        let _ = writeln!(xml, "<testsuites tests=\"{all}\" failures=\"{}\" errors=\"{}\">", count.failed, count.errors);
+        let _ = writeln!(
+            xml,
+            "<testsuites tests=\"{all}\" failures=\"{}\" errors=\"{}\">",
+            count.failed, count.errors
+        );
         for file in &self.files {
             let path = file.path.display().to_string();
             let of = |wanted: fn(&Verdict) -> bool| file.cases.iter().filter(|case| wanted(&case.verdict)).count();
@@ -149,7 +167,11 @@ impl Report {
             for problem in &file.problems {
                 let name = format!("{path}:{}", problem.line);
                 let what = escaped(&problem.what);
-                let _ = writeln!(xml, "<testcase name=\"{}\"><error message=\"{what}\"/></testcase>", escaped(&name));
+                let _ = writeln!(
+                    xml,
+                    "<testcase name=\"{}\"><error message=\"{what}\"/></testcase>",
+                    escaped(&name)
+                );
             }
             for case in &file.cases {
                 let _ = write!(
@@ -197,8 +219,14 @@ fn details(verdict: &Verdict) -> Vec<String> {
                 alerts
                     .iter()
                     .flat_map(|alert| {
-                        let annotations = (!alert.annotations.is_empty())
-                            .then(|| format!("{:word$}  annotations {}", "", show(&alert.annotations), word = word.len()));
+                        let annotations = (!alert.annotations.is_empty()).then(|| {
+                            format!(
+                                "{:word$}  annotations {}",
+                                "",
+                                show(&alert.annotations),
+                                word = word.len()
+                            )
+                        });
                         std::iter::once(format!("{word} {}", show(&alert.labels))).chain(annotations)
                     })
                     .collect()
@@ -209,7 +237,7 @@ fn details(verdict: &Verdict) -> Vec<String> {
 }
 
 /// Text as XML has it; what XML cannot say at all is replaced.
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let mut xml = String::with_capacity(text.len());
     for sign in text.chars() {
         match sign {

@@ -62,7 +62,11 @@ fn group(source: &SourceFile, read: &ReadGroup) -> Group {
     for (key, value) in [("interval", &read.interval), ("query_offset", &read.query_offset)] {
         text.extend(value.as_ref().map(|value| (key.to_owned(), shown(value.value))));
     }
-    text.extend(read.limit.as_ref().map(|limit| ("limit".to_owned(), limit.value.into())));
+    text.extend(
+        read.limit
+            .as_ref()
+            .map(|limit| ("limit".to_owned(), limit.value.into())),
+    );
     insert(&mut text, "labels", &read.labels);
     Group {
         name: read.name.value.clone(),
@@ -101,8 +105,10 @@ fn shown(time: std::time::Duration) -> Value {
 
 fn insert(text: &mut Map<String, Value>, key: &str, pairs: &[(Text, Text)]) {
     if !pairs.is_empty() {
-        let pairs: Map<String, Value> =
-            pairs.iter().map(|(name, value)| (name.value.clone(), value.value.clone().into())).collect();
+        let pairs: Map<String, Value> = pairs
+            .iter()
+            .map(|(name, value)| (name.value.clone(), value.value.clone().into()))
+            .collect();
         text.insert(key.to_owned(), pairs.into());
     }
 }

@@ -14,12 +14,12 @@ pub(super) struct RuleSet {
     /// As they are on disk.
     pub paths: Vec<PathBuf>,
     /// As they were read; absent where one of them was not understood.
-    files: Option<Files>,
+    read: Option<Files>,
 }
 
 #[derive(Debug)]
 struct Files {
-    files: Vec<Arc<RuleFile>>,
+    all: Vec<Arc<RuleFile>>,
     alerts: HashMap<String, Vec<Id>>,
     records: HashMap<String, Vec<Id>>,
 }
@@ -33,7 +33,10 @@ pub(super) enum Slice {
     /// The files as they are.
     Whole,
     /// These rules; of the named alerts without what delays them.
-    Part { rules: BTreeSet<Id>, undelayed: BTreeSet<String> },
+    Part {
+        rules: BTreeSet<Id>,
+        undelayed: BTreeSet<String>,
+    },
 }
 
 impl RuleSet {
@@ -43,9 +46,9 @@ impl RuleSet {
             let mut set = Files {
                 alerts: HashMap::new(),
                 records: HashMap::new(),
-                files,
+                all: files,
             };
-            for (f, file) in set.files.iter().enumerate() {
+            for (f, file) in set.all.iter().enumerate() {
                 for (g, group) in file.groups.iter().enumerate() {
                     for (r, rule) in group.rules.iter().enumerate() {
                         let names = if rule.alert { &mut set.alerts } else { &mut set.records };
@@ -55,22 +58,22 @@ impl RuleSet {
             }
             set
         });
-        Self { paths, files }
+        Self { paths, read: files }
     }
 
     /// Whether every file was understood, so that what is not in them does not exist.
     pub fn understood(&self) -> bool {
-        self.files.is_some()
+        self.read.is_some()
     }
 
     /// The names of all alerts.
     pub fn alerts(&self) -> impl Iterator<Item = &str> {
-        self.files.iter().flat_map(|set| set.alerts.keys().map(String::as_str))
+        self.read.iter().flat_map(|set| set.alerts.keys().map(String::as_str))
     }
 
     /// Every alert with its file and line.
     pub fn places(&self) -> impl Iterator<Item = (&Path, &Rule)> {
-        let files = self.files.iter().flat_map(|set| &set.files);
+        let files = self.read.iter().flat_map(|set| &set.all);
         files.flat_map(|file| {
             let rules = file.groups.iter().flat_map(|group| &group.rules);
             rules.filter(|rule| rule.alert).map(|rule| (file.path.as_path(), rule))
@@ -80,14 +83,14 @@ impl RuleSet {
     /// The names of all groups, as they follow one another.
     pub fn groups(&self) -> Vec<&str> {
         let mut seen = BTreeSet::new();
-        let files = self.files.iter().flat_map(|set| &set.files);
+        let files = self.read.iter().flat_map(|set| &set.all);
         let names = files.flat_map(|file| file.groups.iter().map(|group| group.name.as_str()));
         names.filter(|name| seen.insert(*name)).collect()
     }
 
     /// The rules that are needed, and what those need.
     pub fn slice(&self, needs: &Needs, undelayed: BTreeSet<String>) -> Slice {
-        let Some(set) = &self.files else { return Slice::Whole };
+        let Some(set) = &self.read else { return Slice::Whole };
         let mut rules = BTreeSet::new();
         let mut waiting = set.needed(needs);
         while let Some(id) = waiting.pop() {
@@ -100,10 +103,10 @@ impl RuleSet {
 
     /// The text of each file of a slice; JSON, which is YAML too.
     pub fn texts(&self, slice: &Slice) -> Vec<String> {
-        let (Some(set), Slice::Part { rules, undelayed }) = (&self.files, slice) else {
+        let (Some(set), Slice::Part { rules, undelayed }) = (&self.read, slice) else {
             return Vec::new();
         };
-        let files = set.files.iter().enumerate().map(|(f, file)| {
+        let files = set.all.iter().enumerate().map(|(f, file)| {
             let groups: Vec<String> = file
                 .groups
                 .iter()
@@ -134,12 +137,18 @@ impl RuleSet {
 
 impl Files {
     fn rule(&self, (f, g, r): Id) -> &Rule {
-        &self.files[f].groups[g].rules[r]
+        &self.all[f].groups[g].rules[r]
     }
 
     fn needed(&self, needs: &Needs) -> Vec<Id> {
         if needs.everything {
-            return self.alerts.values().chain(self.records.values()).flatten().copied().collect();
+            return self
+                .alerts
+                .values()
+                .chain(self.records.values())
+                .flatten()
+                .copied()
+                .collect();
         }
         let mut ids: Vec<Id> = Vec::new();
         if needs.all_alerts {
