@@ -2,4 +2,10 @@
 
 pub mod check;
 pub mod render;
+pub mod live;
+pub mod programs;
+pub mod routing;
 pub mod rules;
+pub mod test;
+
+mod duration;

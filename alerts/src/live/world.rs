@@ -1,0 +1,167 @@
+//! What is seen of an environment at one time: the answers of its Prometheus and its Alertmanager, or that there were
+//! none. Asks; judges nothing.
+
+use jiff::Timestamp;
+use lint::SourceFile;
+
+use super::alertmanager::{Alertmanager, ReceivedAlert, Silence};
+use super::client::LiveError;
+use super::prometheus::{ActiveAlert, LoadedGroup, Prometheus, Target};
+use super::series::{self, Presence};
+use crate::rules::RuleFile;
+
+/// What should be there.
+#[derive(Debug, Default)]
+pub struct Expected {
+    /// Rule files as they were rendered.
+    pub rules: Vec<(SourceFile, RuleFile)>,
+    /// Receivers that the rendered routes name.
+    pub receivers: Vec<String>,
+}
+
+/// An answer, or why there is none.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Seen<T> {
+    /// The answer.
+    Told(T),
+    /// Nobody was asked.
+    NotAsked,
+    /// There is none.
+    Silent {
+        /// Why, with all causes.
+        why: String,
+        /// Whether the server was not there, as opposed to wrong.
+        unreachable: bool,
+    },
+}
+
+/// Both servers at one time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct World {
+    /// When.
+    pub now: Timestamp,
+    /// Prometheus' address.
+    pub prometheus: String,
+    /// Alertmanager's, where there is one.
+    pub alertmanager: Option<String>,
+    /// Everything that was asked.
+    pub told: Told,
+}
+
+/// The answers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Told {
+    /// Rules that Prometheus has loaded.
+    pub rules: Seen<Vec<LoadedGroup>>,
+    /// What it scrapes.
+    pub targets: Seen<Vec<Target>>,
+    /// What is pending and fires.
+    pub active: Seen<Vec<ActiveAlert>>,
+    /// The Alertmanagers that it sends to.
+    pub alertmanagers: Seen<Vec<String>>,
+    /// Which of the series are there that the rules ask for.
+    pub series: Seen<Presence>,
+    /// Names of Alertmanager's receivers.
+    pub receivers: Seen<Vec<String>>,
+    /// What Alertmanager has.
+    pub alerts: Seen<Vec<ReceivedAlert>>,
+    /// Its silences.
+    pub silences: Seen<Vec<Silence>>,
+}
+
+impl Default for Told {
+    /// Nobody was asked anything.
+    fn default() -> Self {
+        Self {
+            rules: Seen::NotAsked,
+            targets: Seen::NotAsked,
+            active: Seen::NotAsked,
+            alertmanagers: Seen::NotAsked,
+            series: Seen::NotAsked,
+            receivers: Seen::NotAsked,
+            alerts: Seen::NotAsked,
+            silences: Seen::NotAsked,
+        }
+    }
+}
+
+impl<T> Seen<T> {
+    /// The answer, where there is one.
+    pub fn told(&self) -> Option<&T> {
+        match self {
+            Self::Told(answer) => Some(answer),
+            _ => None,
+        }
+    }
+
+    /// Why there is no answer to what was asked, and whether nobody was there.
+    pub fn silence(&self) -> Option<(&str, bool)> {
+        match self {
+            Self::Silent { why, unreachable } => Some((why, *unreachable)),
+            _ => None,
+        }
+    }
+}
+
+impl<T> From<Result<T, LiveError>> for Seen<T> {
+    fn from(result: Result<T, LiveError>) -> Self {
+        result.map_or_else(
+            |error| {
+                let mut why = error.to_string();
+                let mut cause = std::error::Error::source(&error);
+                while let Some(source) = cause {
+                    why = format!("{why}: {source}");
+                    cause = source.source();
+                }
+                Self::Silent {
+                    why,
+                    unreachable: error.is_unreachable(),
+                }
+            },
+            Self::Told,
+        )
+    }
+}
+
+impl World {
+    /// Asks both at once, each question bounded by its client's limits; the series that `expected` needs are asked for
+    /// a few at a time.
+    pub async fn look(
+        prometheus: &Prometheus,
+        alertmanager: Option<&Alertmanager>,
+        expected: &Expected,
+        now: Timestamp,
+    ) -> Self {
+        let theirs = async {
+            let Some(alertmanager) = alertmanager else {
+                return (Seen::NotAsked, Seen::NotAsked, Seen::NotAsked);
+            };
+            let (receivers, alerts, silences) =
+                tokio::join!(alertmanager.receivers(), alertmanager.alerts(), alertmanager.silences());
+            (receivers.into(), alerts.into(), silences.into())
+        };
+        let (rules, targets, active, alertmanagers, series, (receivers, alerts, silences)) = tokio::join!(
+            prometheus.rules(),
+            prometheus.targets(),
+            prometheus.alerts(),
+            prometheus.alertmanagers(),
+            series::look(prometheus, expected),
+            theirs,
+        );
+        Self {
+            now,
+            prometheus: prometheus.address().to_owned(),
+            alertmanager: alertmanager.map(|one| one.address().to_owned()),
+            told: Told {
+                rules: rules.into(),
+                targets: targets.into(),
+                active: active.into(),
+                alertmanagers: alertmanagers.into(),
+                series: series.into(),
+                receivers,
+                alerts,
+                silences,
+            },
+        }
+    }
+}
