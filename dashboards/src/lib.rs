@@ -1,1 +1,3 @@
 //! Grafana boards: derived from the catalogue, linted, pushed, drawn.
+
+pub mod draw;

@@ -63,6 +63,9 @@ pub struct Page {
     footer: Option<String>,
     open: bool,
     figures: usize,
+    wide: bool,
+    sections: Vec<String>,
+    contents: bool,
 }
 
 impl Page {
@@ -76,6 +79,9 @@ impl Page {
             footer: None,
             open: false,
             figures: 0,
+            wide: false,
+            sections: Vec::new(),
+            contents: false,
         }
     }
 
@@ -97,6 +103,20 @@ impl Page {
     #[must_use]
     pub fn footer(mut self, text: &str) -> Self {
         self.footer = Some(text.to_owned());
+        self
+    }
+
+    /// As wide as the window: for pictures that are wider than text should be.
+    #[must_use]
+    pub fn wide(mut self) -> Self {
+        self.wide = true;
+        self
+    }
+
+    /// Links to the sections, above the first.
+    #[must_use]
+    pub fn contents(mut self) -> Self {
+        self.contents = true;
         self
     }
 
@@ -134,7 +154,13 @@ impl Page {
         }
         self.open = true;
         let badge = badge.map(Badge::html).unwrap_or_default();
-        let _ = write!(self.body, "<section>\n<h2>{} {badge}</h2>\n", escape(title));
+        self.sections.push(title.to_owned());
+        let number = self.sections.len();
+        let title = escape(title);
+        let _ = write!(
+            self.body,
+            "<section id=\"section-{number}\">\n<h2>{title} {badge}</h2>\n"
+        );
         self
     }
 
@@ -217,13 +243,26 @@ impl Page {
             .footer
             .map(|text| format!("<footer>{}</footer>\n", escape(&text)))
             .unwrap_or_default();
+        let contents = if self.contents {
+            let each =
+                self.sections.iter().enumerate().map(|(index, title)| {
+                    format!("<li><a href=\"#section-{}\">{}</a></li>\n", index + 1, escape(title))
+                });
+            format!(
+                "<nav aria-label=\"Contents\"><ul>\n{}</ul></nav>\n",
+                each.collect::<String>()
+            )
+        } else {
+            String::new()
+        };
+        let main = if self.wide { "<main class=\"whole\">" } else { "<main>" };
         let close = if self.open { "</section>\n" } else { "" };
         format!(
             "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
              <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
              <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
              <meta name=\"color-scheme\" content=\"light dark\">\n<title>{title}</title>\n<style>\n{}{STYLE}</style>\n</head>\n\
-             <body>\n<main>\n<header>\n<h1>{title} {badge}</h1>\n{lead}</header>\n{}{close}{footer}</main>\n</body>\n</html>\n",
+             <body>\n{main}\n<header>\n<h1>{title} {badge}</h1>\n{lead}</header>\n{contents}{}{close}{footer}</main>\n</body>\n</html>\n",
             variables(),
             self.body
         )
@@ -260,6 +299,8 @@ const STYLE: &str = "\
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 16px/1.5 system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif; }
 main { max-width: 60rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
+main.whole { max-width: 100rem; }
+nav ul { columns: 18rem; padding-left: 1.2rem; } a { color: var(--plain); }
 h1 { font-size: 1.7rem; line-height: 1.25; margin: .5rem 0; overflow-wrap: anywhere; }
 h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; padding-top: .9rem; border-top: 1px solid var(--line); }
 .lead { font-size: 1.08rem; color: var(--soft); max-width: 44rem; margin: .4rem 0 1.2rem; }

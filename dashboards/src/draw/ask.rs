@@ -106,7 +106,9 @@ pub(super) async fn ask(
         let answer = answer.unwrap_or(Answer::Failed(DataError::TimeOut));
         (question, answer)
     };
-    let mut coming = stream::iter(questions).map(one).buffer_unordered(settings.at_once.max(1));
+    let mut coming = stream::iter(questions)
+        .map(one)
+        .buffer_unordered(settings.at_once.max(1));
     while let Some((question, answer)) = coming.next().await {
         answers.0.insert(question, answer);
         progress(Progress {
@@ -149,7 +151,14 @@ pub(super) async fn variables(board: &Board, data: &dyn Data, span: Span, settin
         if let Some(values) = settings.variables.get(&name) {
             let several = values.len() > 1 || variable["multi"] == true || variable["includeAll"] == true;
             let values = values.clone();
-            variables.set(&name, Chosen { values, all: None, several });
+            variables.set(
+                &name,
+                Chosen {
+                    values,
+                    all: None,
+                    several,
+                },
+            );
             continue;
         }
         let offered = match variable["type"].as_str() {
@@ -177,7 +186,10 @@ async fn asked(variable: &Value, variables: &Variables, data: &dyn Data, span: S
     let query = variable["query"].as_str().or(variable["query"]["query"].as_str());
     let query = query.or(variable["definition"].as_str()).unwrap_or_default();
     let query = variables.fill(query);
-    let inner = query.trim().strip_prefix("label_values(").and_then(|rest| rest.strip_suffix(')'));
+    let inner = query
+        .trim()
+        .strip_prefix("label_values(")
+        .and_then(|rest| rest.strip_suffix(')'));
     let Some(inner) = inner else {
         return Vec::new();
     };
@@ -187,17 +199,17 @@ async fn asked(variable: &Value, variables: &Variables, data: &dyn Data, span: S
         _ => (None, inner.trim()),
     };
     let mut values = data.values(label, selector, span).await.unwrap_or_default();
-    if let Some(pattern) = variable["regex"].as_str().filter(|pattern| !pattern.is_empty()) {
-        if let Some(pattern) = super::field::pattern(&variables.fill(pattern)) {
-            let kept = values.iter().filter_map(|value| {
-                let found = pattern.captures(value)?;
-                let group = found.get(1).or_else(|| found.get(0))?;
-                Some(group.as_str().to_owned())
-            });
-            values = kept.collect();
-            values.sort();
-            values.dedup();
-        }
+    if let Some(pattern) = variable["regex"].as_str().filter(|pattern| !pattern.is_empty())
+        && let Some(pattern) = super::field::pattern(&variables.fill(pattern))
+    {
+        let kept = values.iter().filter_map(|value| {
+            let found = pattern.captures(value)?;
+            let group = found.get(1).or_else(|| found.get(0))?;
+            Some(group.as_str().to_owned())
+        });
+        values = kept.collect();
+        values.sort();
+        values.dedup();
     }
     values
 }
@@ -211,20 +223,38 @@ fn choose(variable: &Value, offered: Vec<String>) -> Chosen {
         Value::Array(values) => values.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
         _ => Vec::new(),
     };
-    let stored: Vec<String> = stored.into_iter().filter(|value| !value.is_empty() && value != "$__auto").collect();
+    let stored: Vec<String> = stored
+        .into_iter()
+        .filter(|value| !value.is_empty() && value != "$__auto")
+        .collect();
     let all_stored = stored.iter().any(|value| value == "$__all");
     let known = |value: &String| offered.is_empty() || offered.contains(value);
     if !stored.is_empty() && !all_stored && stored.iter().all(known) {
-        return Chosen { values: stored, all: None, several };
+        return Chosen {
+            values: stored,
+            all: None,
+            several,
+        };
     }
     if includes_all {
-        let all = variable["allValue"].as_str().filter(|all| !all.is_empty()).map(str::to_owned);
+        let all = variable["allValue"]
+            .as_str()
+            .filter(|all| !all.is_empty())
+            .map(str::to_owned);
         // Without a list of what there is, everything.
         let all = all.or_else(|| (offered.is_empty() || offered.len() >= VALUES).then(|| ".*".to_owned()));
-        return Chosen { values: offered, all, several };
+        return Chosen {
+            values: offered,
+            all,
+            several,
+        };
     }
     let values = offered.into_iter().take(1).collect();
-    Chosen { values, all: None, several }
+    Chosen {
+        values,
+        all: None,
+        several,
+    }
 }
 
 /// The annotations of a board that a Prometheus can answer: name and question.
@@ -243,4 +273,3 @@ pub(super) fn annotations(board: &Board, variables: &Variables, span: Span) -> V
         })
         .collect()
 }
-

@@ -3,6 +3,8 @@
 
 use serde_json::Value;
 
+use super::resource;
+
 /// A board.
 #[derive(Debug, Clone)]
 pub struct Board {
@@ -72,11 +74,8 @@ pub enum NotABoard {
     #[error("this is not JSON: {0}")]
     Json(String),
     /// It has nothing to draw.
-    #[error("this is not a board: it has neither `panels` nor `rows`")]
+    #[error("this is not a board: it has neither `panels` nor `rows` nor `elements`")]
     Shape,
-    /// It is of the newest kind.
-    #[error("boards of Grafana's version 2 are not drawn; export it as classic")]
-    Version2,
 }
 
 /// More panels than these are not drawn.
@@ -101,13 +100,13 @@ impl Board {
         Self::read(&json)
     }
 
-    /// Reads the classic form: bare, in the answer of the older API, or in the envelope of the newer one.
+    /// Reads any form: bare, in the answer of the older API, in the envelope of the newer one, or of version 2.
     pub fn read(json: &Value) -> Result<Self, NotABoard> {
         let is_board = |value: &Value| value["panels"].is_array() || value["rows"].is_array();
         let candidates = [json, &json["dashboard"], &json["spec"]];
         let Some(board) = candidates.into_iter().find(|value| is_board(value)) else {
-            let newest = candidates.iter().any(|value| value["elements"].is_object());
-            return Err(if newest { NotABoard::Version2 } else { NotABoard::Shape });
+            let apart = candidates.into_iter().find(|value| value["elements"].is_object());
+            return Self::read(&resource::classic(apart.ok_or(NotABoard::Shape)?));
         };
         let mut rows = vec![Row::default()];
         let mut left = PANELS;
@@ -186,7 +185,10 @@ fn plugin(source: &Value, plugins: &[(String, String)]) -> Option<String> {
         return Some(plugin.to_owned());
     }
     let name = source["uid"].as_str().or(source.as_str())?;
-    let name = name.trim_start_matches("${").trim_start_matches('$').trim_end_matches('}');
+    let name = name
+        .trim_start_matches("${")
+        .trim_start_matches('$')
+        .trim_end_matches('}');
     plugins
         .iter()
         .find(|(variable, _)| variable == name)
@@ -247,7 +249,9 @@ fn read_panel(json: &Value, plugins: &[(String, String)]) -> Panel {
 /// Places of panels that have a width in twelfths and no grid, as boards had before 2018.
 fn flow(panels: &mut [Panel], json: &[Value], row: &Value) {
     let pixels = |value: &Value| {
-        let text = value.as_str().map(|text| text.trim_end_matches("px").trim().parse().ok());
+        let text = value
+            .as_str()
+            .map(|text| text.trim_end_matches("px").trim().parse().ok());
         text.unwrap_or_else(|| value.as_f64())
     };
     let (mut x, mut y, mut deepest) = (0, 0, 0);
@@ -256,7 +260,9 @@ fn flow(panels: &mut [Panel], json: &[Value], row: &Value) {
             continue;
         }
         let width = (json["span"].as_f64().unwrap_or(12.0).clamp(1.0, 12.0) * 2.0) as u16;
-        let high = pixels(&json["height"]).or_else(|| pixels(&row["height"])).unwrap_or(250.0);
+        let high = pixels(&json["height"])
+            .or_else(|| pixels(&row["height"]))
+            .unwrap_or(250.0);
         let high = (high / 38.0).ceil().clamp(2.0, f64::from(HIGHEST)) as u16;
         if x + width > 24 {
             (x, y) = (0, y + deepest);

@@ -100,9 +100,9 @@ fn nearest(text: &str) -> Option<Colour> {
     if spread < 24.0 {
         return Some(Colour::Soft);
     }
-    let sixth = if most == red {
+    let sixth = if red >= most {
         ((green - blue) / spread).rem_euclid(6.0)
-    } else if most == green {
+    } else if green >= most {
         (blue - red) / spread + 2.0
     } else {
         (red - green) / spread + 4.0
@@ -213,7 +213,12 @@ impl Field {
             "min" => self.min = number(value),
             "max" => self.max = number(value),
             "displayName" if !words.is_empty() => self.name = Some(words.to_owned()),
-            "noValue" => self.none = value.as_str().map(str::to_owned).or_else(|| Some(number(value)?.to_string())),
+            "noValue" => {
+                self.none = value
+                    .as_str()
+                    .map(str::to_owned)
+                    .or_else(|| Some(number(value)?.to_string()));
+            }
             "color" => {
                 let mode = value["mode"].as_str().unwrap_or_default();
                 self.by_step = mode == "thresholds";
@@ -269,8 +274,12 @@ impl Field {
         self.mappings = mappings(&panel["valueMaps"]);
         if let Some(words) = panel["thresholds"].as_str() {
             let colours = list(panel, "colors").iter().map(|name| name.as_str().and_then(colour));
-            let from = std::iter::once(Some(f64::NEG_INFINITY)).chain(words.split(',').map(|part| part.trim().parse().ok()));
-            self.steps = from.zip(colours).filter_map(|(from, colour)| Some((from?, colour?))).collect();
+            let from =
+                std::iter::once(Some(f64::NEG_INFINITY)).chain(words.split(',').map(|part| part.trim().parse().ok()));
+            self.steps = from
+                .zip(colours)
+                .filter_map(|(from, colour)| Some((from?, colour?)))
+                .collect();
             self.by_step = panel["colorValue"] == true || panel["colorBackground"] == true;
         }
     }
@@ -288,14 +297,19 @@ impl Field {
         reached.map(|(_, colour)| *colour)
     }
 
+    /// What the panel says where there is nothing, if it says something.
+    pub fn nothing(&self) -> Option<(String, Option<Colour>)> {
+        let mapped = self.mappings.iter().find_map(|mapping| match mapping {
+            Mapping::Nothing(words, colour) => Some((words.clone(), *colour)),
+            _ => None,
+        });
+        mapped.or_else(|| Some((self.none.clone()?, None)))
+    }
+
     /// A value as it is written, and in which colour where a mapping or a step says so.
     pub fn write(&self, value: Option<f64>) -> (String, Option<Colour>) {
         let Some(value) = value.filter(|value| !value.is_nan()) else {
-            let mapped = self.mappings.iter().find_map(|mapping| match mapping {
-                Mapping::Nothing(words, colour) => Some((words.clone(), *colour)),
-                _ => None,
-            });
-            return mapped.unwrap_or_else(|| (self.none.clone().unwrap_or_else(|| "no data".to_owned()), None));
+            return self.nothing().unwrap_or_else(|| ("no data".to_owned(), None));
         };
         for mapping in &self.mappings {
             let (words, colour) = match mapping {
@@ -303,7 +317,11 @@ impl Field {
                 Mapping::Range(from, to, words, colour) if (*from..=*to).contains(&value) => (words, colour),
                 _ => continue,
             };
-            let words = if words.is_empty() { self.unit.format(value, self.decimals) } else { words.clone() };
+            let words = if words.is_empty() {
+                self.unit.format(value, self.decimals)
+            } else {
+                words.clone()
+            };
             return (words, colour.or_else(|| self.step(value)));
         }
         (self.unit.format(value, self.decimals), self.step(value))
@@ -365,6 +383,10 @@ impl Fields {
 pub(super) fn pattern(text: &str) -> Option<Regex> {
     let bare = text.strip_prefix('/').and_then(|rest| rest.rsplit_once('/'));
     let (pattern, flags) = bare.unwrap_or((text, ""));
-    let pattern = if flags.contains('i') { format!("(?i){pattern}") } else { pattern.to_owned() };
+    let pattern = if flags.contains('i') {
+        format!("(?i){pattern}")
+    } else {
+        pattern.to_owned()
+    };
     regex::RegexBuilder::new(&pattern).size_limit(1 << 18).build().ok()
 }

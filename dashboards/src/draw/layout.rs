@@ -31,7 +31,9 @@ pub(super) fn compact(grids: &[[u16; 4]]) -> (Vec<[u16; 4]>, u16) {
 /// Where each of several copies of a panel stands: beside each other, so many in a row, or below each other.
 pub(super) fn copies([x, y, width, high]: [u16; 4], count: usize, downwards: bool, most_per_row: u16) -> Vec<[u16; 4]> {
     if downwards {
-        return (0..count).map(|index| [x, y.saturating_add(high.saturating_mul(index as u16)), width, high]).collect();
+        return (0..count)
+            .map(|index| [x, y.saturating_add(high.saturating_mul(index as u16)), width, high])
+            .collect();
     }
     let per_row = usize::from(most_per_row).min(count).clamp(1, COLUMNS);
     let wide = (COLUMNS / per_row) as u16;
@@ -72,7 +74,10 @@ mod tests {
 
     #[test]
     fn copies_share_the_width() {
-        assert_eq!(copies([0, 3, 24, 5], 3, false, 2), [[0, 3, 12, 5], [12, 3, 12, 5], [0, 8, 12, 5]]);
+        assert_eq!(
+            copies([0, 3, 24, 5], 3, false, 2),
+            [[0, 3, 12, 5], [12, 3, 12, 5], [0, 8, 12, 5]]
+        );
         assert_eq!(copies([6, 0, 6, 4], 2, true, 4), [[6, 0, 6, 4], [6, 4, 6, 4]]);
     }
 }

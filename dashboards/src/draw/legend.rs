@@ -39,7 +39,10 @@ fn filled(series: &Series, template: &str) -> String {
 
 /// The labels that tell the series apart.
 fn differing(series: &[Series]) -> BTreeSet<&str> {
-    let all: BTreeSet<&str> = series.iter().flat_map(|one| one.labels.keys().map(String::as_str)).collect();
+    let all: BTreeSet<&str> = series
+        .iter()
+        .flat_map(|one| one.labels.keys().map(String::as_str))
+        .collect();
     let first = series.first();
     all.into_iter()
         .filter(|label| {
@@ -53,13 +56,21 @@ fn automatic(series: &Series, differing: &BTreeSet<&str>, expr: &str) -> String 
     let has = |label: &&str| series.labels.contains_key(*label);
     let mut told: Vec<&str> = differing.iter().copied().filter(has).collect();
     if told.is_empty() {
-        told = series.labels.keys().map(String::as_str).filter(|label| *label != "__name__").collect();
+        told = series
+            .labels
+            .keys()
+            .map(String::as_str)
+            .filter(|label| *label != "__name__")
+            .collect();
     }
     match told.as_slice() {
         [] => series.labels.get("__name__").cloned().unwrap_or_else(|| one_line(expr)),
         [label] => series.labels[*label].clone(),
         several => {
-            let pairs: Vec<String> = several.iter().map(|label| format!("{label}={}", series.labels[*label])).collect();
+            let pairs: Vec<String> = several
+                .iter()
+                .map(|label| format!("{label}={}", series.labels[*label]))
+                .collect();
             pairs.join(" ")
         }
     }

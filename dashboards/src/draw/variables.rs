@@ -221,7 +221,7 @@ pub(super) fn seconds(text: &str) -> Option<f64> {
 fn duration(seconds: f64) -> String {
     let milliseconds = (seconds * 1e3).round().max(1.0) as u64;
     for (unit, size) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)] {
-        if milliseconds % size == 0 {
+        if milliseconds.is_multiple_of(size) {
             return format!("{}{unit}", milliseconds / size);
         }
     }
@@ -270,7 +270,10 @@ mod tests {
             ("up{namespace=~\"${namespace:regex}\"}", "up{namespace=~\".+\"}"),
             ("rate(x[$__rate_interval])", "rate(x[1m])"),
             ("increase(x[${__range}])", "increase(x[1h])"),
-            ("x[$__range_ss] $unknown $ ${open [[open", "x[$__range_ss] $unknown $ ${open [[open"),
+            (
+                "x[$__range_ss] $unknown $ ${open [[open",
+                "x[$__range_ss] $unknown $ ${open [[open",
+            ),
             ("$__interval_ms", "15000"),
         ] {
             assert_eq!(variables().fill(text), expected);

@@ -193,6 +193,12 @@ impl Lines {
     /// The ends of the vertical axis.
     fn ends(&self, layers: &[Layer<'_>]) -> (f64, f64) {
         let shown = scale::range(layers.iter().flat_map(Layer::values)).unwrap_or((0.0, 1.0));
+        // Events are shown where the lines are, or near; one far out must not press the lines flat.
+        let near = |y: &f64| *y <= shown.1.max(0.0) * 2.0 && *y >= shown.0.min(0.0) * 2.0;
+        let dots = layers
+            .iter()
+            .flat_map(|layer| layer.series.dots.iter().map(|dot| dot.y));
+        let shown = scale::range(dots.filter(near)).map_or(shown, |(low, high)| (shown.0.min(low), shown.1.max(high)));
         let labelled = self.thresholds.iter().filter(|threshold| !threshold.label.is_empty());
         let (mut low, mut high) = scale::range(labelled.map(|threshold| threshold.value))
             .map_or(shown, |(low, high)| (shown.0.min(low), shown.1.max(high)));
@@ -400,7 +406,7 @@ impl Chart for Lines {
         }
         for layer in &layers {
             for dot in layer.series.dots.iter().take(DOTS) {
-                if let (Some(x), Some(y)) = (tame(dot.x), tame(dot.y)) {
+                if let (Some(x), Some(y)) = (tame(dot.x), tame(dot.y).filter(|y| (ends.0..=ends.1).contains(y))) {
                     canvas.diamond(plot.at(x, y), 4.0, layer.colour, &dot.words);
                 }
             }

@@ -31,7 +31,7 @@ fn requests() -> Lines {
     let mut lonely = series("orders \u{b7} Cancel", 3, 300.0);
     lonely
         .points
-        .retain(|point| point.0 > BEGIN + 3000.0 && (point.0 / STEP) as u64 % 7 == 0);
+        .retain(|point| point.0 > BEGIN + 3000.0 && ((point.0 / STEP) as u64).is_multiple_of(7));
     let mut first = series("orders \u{b7} List", 0, 900.0);
     first.dots = vec![Dot {
         x: BEGIN + 1500.0,
@@ -66,7 +66,9 @@ fn latency() -> Lines {
 
 fn memory() -> Lines {
     let mut series: Vec<Series> = (0..4).map(|n| series(&format!("pod-{n}"), n, 3.1e8)).collect();
-    series.iter_mut().for_each(|series| series.fill = 0.35);
+    for series in &mut series {
+        series.fill = 0.35;
+    }
     Lines {
         unit: Unit::named("bytes"),
         series,
@@ -80,14 +82,18 @@ fn errors() -> Lines {
     bars.shape = Shape::Bars;
     let mut ready = Series::of("ready", Tone::Good, curve(0, 24, 3.0));
     ready.shape = Shape::Step;
-    ready.points.iter_mut().for_each(|point| point.1 = point.1.round());
+    for point in &mut ready.points {
+        point.1 = point.1.round();
+    }
     Lines {
         axis: Axis::Number("seconds".to_owned()),
         label: "per second".to_owned(),
         series: vec![bars, ready]
             .into_iter()
             .map(|mut series| {
-                series.points.iter_mut().for_each(|point| point.0 -= BEGIN);
+                for point in &mut series.points {
+                    point.0 -= BEGIN;
+                }
                 series
             })
             .collect(),

