@@ -7,6 +7,7 @@
 
 pub mod boards;
 pub mod check;
+pub mod draw;
 pub mod model;
 pub mod provision;
 pub mod push;

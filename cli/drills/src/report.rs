@@ -1,11 +1,11 @@
 //! The report of a drill: the data, and how it reads as text and as a page. It measures and concludes nothing.
 
 pub mod canary;
-pub mod chart;
-pub mod html;
+pub mod rate;
 
 use jiff::Timestamp;
 use opsctl_platform::Objectives;
+use pictures::{Axis, Badge, Figure, Lines, Mark, Page, Series, Shape, Tone};
 use serde::{Deserialize, Serialize};
 
 use crate::condition::ConditionReport;
@@ -13,8 +13,6 @@ use crate::figures::{Check, Figures, Verdict, duration, percent};
 use crate::kinds::Kind;
 use crate::observe::Sample;
 use crate::probe::ProbeReport;
-use chart::{LineChart, Marker, Series, Tone};
-use html::{Badge, Page};
 
 /// The `schema` of a drill's report.
 pub const SCHEMA: &str = "opsctl.drill/v1";
@@ -318,73 +316,75 @@ impl Report {
         }
     }
 
-    /// The time line: requests and errors a second, ready instances below, what happened marked.
-    pub fn chart(&self) -> chart::Svg {
+    /// The time line: requests and errors a second, what happened marked.
+    fn requests_figure(&self) -> Figure {
         let rate = |pick: &dyn Fn(&Sample) -> u64| -> Vec<(f64, f64)> {
-            chart::per_second(
+            rate::per_second(
                 self.samples
                     .iter()
                     .map(|s| (s.at_seconds, s.interval_seconds, pick(s) as f64)),
             )
         };
-        let markers = self
+        let tone = |kind: &str| match kind {
+            "killed" | "injected" => Tone::Bad,
+            _ => Tone::Good,
+        };
+        let marked = self
             .timeline
             .iter()
-            .filter(|moment| MARKED.contains(&moment.kind.as_str()))
-            .map(|moment| {
-                Marker::new(
-                    moment.at_seconds,
-                    &moment.text,
-                    if ["killed", "injected"].contains(&moment.kind.as_str()) {
-                        Tone::Bad
-                    } else {
-                        Tone::Good
-                    },
-                )
-            })
-            .collect();
-        LineChart {
-            title: format!("Requests to {} and their errors", self.service),
-            x_label: "seconds".to_owned(),
-            y_label: "per second".to_owned(),
+            .filter(|moment| MARKED.contains(&moment.kind.as_str()));
+        let chart = Lines {
+            axis: Axis::Number("seconds".to_owned()),
+            label: "per second".to_owned(),
+            low: Some(0.0),
             series: vec![
-                Series::new("requests", Tone::Plain, rate(&|s| s.clients.requests)),
-                Series::new("probes", Tone::Other, rate(&|s| s.probe.requests)),
-                Series::new("errors", Tone::Bad, rate(&|s| s.clients.errors + s.probe.errors)),
+                Series::of("requests", Tone::Plain, rate(&|s| s.clients.requests)),
+                Series::of("probes", Tone::Other, rate(&|s| s.probe.requests)),
+                Series::of("errors", Tone::Bad, rate(&|s| s.clients.errors + s.probe.errors)),
             ]
             .into_iter()
             .filter(|series| series.name == "errors" || series.points.iter().any(|p| p.1 > 0.0))
             .collect(),
-            markers,
+            marks: marked
+                .map(|moment| Mark::new(moment.at_seconds, &moment.text, tone(&moment.kind)))
+                .collect(),
             bands: match (self.injected_seconds, self.recovery.recovered_seconds) {
                 (Some(from), Some(to)) => vec![(from, to)],
                 (Some(from), None) => vec![(from, self.elapsed_seconds)],
                 _ => Vec::new(),
             },
-            ..LineChart::default()
+            ..Lines::default()
+        };
+        Figure {
+            title: format!("Requests to {} and their errors", self.service),
+            chart: Box::new(chart),
+            height: 280.0,
+            caption: "Requests and errors per second; shaded from the fault to the recovery.".to_owned(),
         }
-        .render()
     }
 
     /// Ready instances over time.
-    pub fn ready_chart(&self) -> chart::Svg {
-        LineChart {
+    fn ready_figure(&self) -> Figure {
+        let points = self
+            .samples
+            .iter()
+            .filter_map(|s| s.ready.map(|ready| (s.at_seconds, f64::from(ready))));
+        let chart = Lines {
+            axis: Axis::Number("seconds".to_owned()),
+            label: "instances".to_owned(),
+            low: Some(0.0),
+            series: vec![Series {
+                shape: Shape::Step,
+                ..Series::of("ready", Tone::Good, points.collect())
+            }],
+            ..Lines::default()
+        };
+        Figure {
             title: "Ready instances".to_owned(),
-            x_label: "seconds".to_owned(),
-            y_label: "instances".to_owned(),
-            height: 140.0,
-            stepped: true,
-            series: vec![Series::new(
-                "ready",
-                Tone::Good,
-                self.samples
-                    .iter()
-                    .filter_map(|s| s.ready.map(|ready| (s.at_seconds, f64::from(ready))))
-                    .collect(),
-            )],
-            ..LineChart::default()
+            chart: Box::new(chart),
+            height: 150.0,
+            caption: "Instances that take traffic.".to_owned(),
         }
-        .render()
     }
 
     /// The whole report as one self-contained page.
@@ -413,11 +413,8 @@ impl Report {
         page = page
             .facts(&facts)
             .section("What happened")
-            .figure(
-                &self.chart(),
-                "Requests and errors per second; shaded from the fault to the recovery.",
-            )
-            .figure(&self.ready_chart(), "Instances that take traffic.");
+            .figure(&self.requests_figure())
+            .figure(&self.ready_figure());
         let moments = self
             .timeline
             .iter()

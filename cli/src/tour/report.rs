@@ -8,9 +8,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use opsctl_drills::report::canary;
-use opsctl_drills::report::chart::{LineChart, Marker, Series, Svg, Tone};
-use opsctl_drills::report::html::{Badge, Page};
 use opsctl_load::{Rate, Summary};
+use pictures::{Axis, Badge, Figure, Lines, Mark, Page, Series, Shape, Tone, Unit};
 use serde::Serialize;
 
 use super::act::Act;
@@ -148,8 +147,8 @@ impl Report {
                 self.rate,
                 seconds(self.up_took.as_secs_f64())
             ))
-            .figure(&self.requests(), "What customers got, each second; the shaded acts are named above.")
-            .figure(&self.response_times(), "Response times of answered requests, from the moment at which they were due.");
+            .figure(&self.requests())
+            .figure(&self.response_times());
         let rows = self.acts.iter().map(|act| {
             vec![
                 act.name.to_owned(),
@@ -168,27 +167,31 @@ impl Report {
             .render()
     }
 
-    fn requests(&self) -> Svg {
-        let count = |wanted: fn(&Sample) -> bool| {
-            self.by_second(|samples| samples.iter().filter(|sample| wanted(sample)).count() as f64)
+    fn requests(&self) -> Figure {
+        let count = |name: &str, tone, wanted: fn(&Sample) -> bool| {
+            let count = self.by_second(|samples| samples.iter().filter(|sample| wanted(sample)).count() as f64);
+            Series {
+                shape: Shape::Step,
+                ..Series::of(name, tone, count)
+            }
         };
-        LineChart {
-            title: "Requests and errors per second".to_owned(),
-            x_label: "seconds".to_owned(),
-            y_label: "requests per second".to_owned(),
+        let chart = Lines {
+            label: "requests per second".to_owned(),
             series: vec![
-                Series::new("answered well", Tone::Good, count(|sample| sample.success)),
-                Series::new("errors", Tone::Bad, count(|sample| !sample.success)),
+                count("answered well", Tone::Good, |sample| sample.success),
+                count("errors", Tone::Bad, |sample| !sample.success),
             ],
-            markers: self.markers(),
-            bands: self.bands(),
-            stepped: true,
-            ..LineChart::default()
+            ..self.over_time()
+        };
+        Figure {
+            title: "Requests and errors per second".to_owned(),
+            chart: Box::new(chart),
+            height: 280.0,
+            caption: "What customers got, each second; the shaded acts are named above.".to_owned(),
         }
-        .render()
     }
 
-    fn response_times(&self) -> Svg {
+    fn response_times(&self) -> Figure {
         let quantile = |ratio: f64| {
             self.by_second(|samples| {
                 let mut times: Vec<_> = samples.iter().filter(|s| s.success).map(|s| s.response_time).collect();
@@ -196,22 +199,34 @@ impl Report {
                 let index = (times.len() as f64 * ratio).ceil() as usize;
                 times
                     .get(index.saturating_sub(1))
-                    .map_or(f64::NAN, |time| time.as_secs_f64() * 1000.0)
+                    .map_or(f64::NAN, Duration::as_secs_f64)
             })
         };
-        LineChart {
-            title: "Response times per second".to_owned(),
-            x_label: "seconds".to_owned(),
-            y_label: "milliseconds".to_owned(),
+        let chart = Lines {
+            unit: Unit::named("s"),
             series: vec![
-                Series::new("median", Tone::Plain, quantile(0.5)),
-                Series::new("95th percentile", Tone::Other, quantile(0.95)),
+                Series::of("median", Tone::Plain, quantile(0.5)),
+                Series::of("95th percentile", Tone::Other, quantile(0.95)),
             ],
-            markers: self.markers(),
-            bands: self.bands(),
-            ..LineChart::default()
+            ..self.over_time()
+        };
+        Figure {
+            title: "Response times per second".to_owned(),
+            chart: Box::new(chart),
+            height: 280.0,
+            caption: "Response times of answered requests, from the moment at which they were due.".to_owned(),
         }
-        .render()
+    }
+
+    /// What both pictures share: seconds from the begin, and the acts.
+    fn over_time(&self) -> Lines {
+        Lines {
+            axis: Axis::Number("seconds".to_owned()),
+            low: Some(0.0),
+            marks: self.marks(),
+            bands: self.bands(),
+            ..Lines::default()
+        }
     }
 
     /// One point for each whole second in which requests were due.
@@ -228,12 +243,12 @@ impl Report {
             .collect()
     }
 
-    fn markers(&self) -> Vec<Marker> {
+    fn marks(&self) -> Vec<Mark> {
         self.acts
             .iter()
             .map(|act| {
                 let tone = if act.failed.is_some() { Tone::Bad } else { Tone::Plain };
-                Marker::new(act.from_seconds, act.name, tone)
+                Mark::new(act.from_seconds, act.name, tone)
             })
             .collect()
     }
@@ -281,8 +296,8 @@ fn section(mut page: Page, act: &Act) -> Page {
         .collect();
     page = page.facts(&facts);
     // Only canaries have pictures of their own; other documents are of another schema.
-    for (picture, caption) in canary::figures(&act.document).unwrap_or_default() {
-        page = page.figure(&picture, &caption);
+    for figure in canary::figures(&act.document).into_iter().flatten() {
+        page = page.figure(&figure);
     }
     page
 }

@@ -1,10 +1,10 @@
 //! The page of a canary, made from its JSON document (schema `opsctl.canary/v1`): the document is the seam, so that this
 //! crate need not know how a canary is judged.
 
+use pictures::{Axis, Badge, Figure, Lines, Mark, Page, Series, Threshold, Tone};
 use serde_json::Value;
 
-use super::chart::{self, EvidencePoint, LineChart, Marker, Series, Svg, Tone};
-use super::html::{Badge, Page};
+use super::rate::per_second;
 use crate::figures::percent;
 
 /// The schema that is read.
@@ -25,8 +25,8 @@ pub fn page(report: &Value) -> Result<String, NotACanary> {
         .lead(&lead(report))
         .facts(&facts(report))
         .section_with("Evidence", &Badge::new(verdict, tone(verdict)));
-    for (picture, caption) in figures(report)? {
-        page = page.figure(&picture, &caption);
+    for figure in figures(report)? {
+        page = page.figure(&figure);
     }
     let reasons: Vec<&str> = report["reasons"]
         .as_array()
@@ -76,17 +76,9 @@ pub fn page(report: &Value) -> Result<String, NotACanary> {
 }
 
 /// The pictures with their captions: traffic of both versions, and the evidence.
-pub fn figures(report: &Value) -> Result<Vec<(Svg, String)>, NotACanary> {
+pub fn figures(report: &Value) -> Result<[Figure; 2], NotACanary> {
     check(report)?;
-    Ok(vec![
-        (traffic(report), "Requests per second to each version, and the canary's errors.".to_owned()),
-        (
-            evidence(report),
-            "Evidence in powers of ten. It may be looked at after every interval without raising the chance of an error. \
-             Upper bounds above are with 95 % confidence."
-                .to_owned(),
-        ),
-    ])
+    Ok([traffic(report), evidence(report)])
 }
 
 /// The word for where the canary is, in its colour.
@@ -199,7 +191,7 @@ fn points(report: &Value) -> impl Iterator<Item = &Value> {
     report["series"].as_array().into_iter().flatten()
 }
 
-fn markers(report: &Value) -> Vec<Marker> {
+fn marks(report: &Value) -> Vec<Mark> {
     let wanted = ["step_started", "held", "promoted", "rolling_back", "finishing"];
     report["timeline"]
         .as_array()
@@ -213,7 +205,7 @@ fn markers(report: &Value) -> Vec<Marker> {
                 _ => Tone::Plain,
             };
             let at = moment["at_seconds"].as_f64().unwrap_or_default();
-            Marker::new(at, &short(moment["text"].as_str().unwrap_or_default()), tone)
+            Mark::new(at, &short(moment["text"].as_str().unwrap_or_default()), tone)
         })
         .collect()
 }
@@ -231,9 +223,9 @@ fn short(text: &str) -> String {
     part.chars().take(31).chain(['…']).collect()
 }
 
-fn traffic(report: &Value) -> Svg {
+fn traffic(report: &Value) -> Figure {
     let rate = |who: &'static str, what: &'static str| {
-        chart::per_second(points(report).map(move |point| {
+        per_second(points(report).map(move |point| {
             (
                 point["at_seconds"].as_f64().unwrap_or_default(),
                 point["interval_seconds"].as_f64().unwrap_or_default(),
@@ -241,31 +233,63 @@ fn traffic(report: &Value) -> Svg {
             )
         }))
     };
-    LineChart {
-        title: "Traffic of canary and stable version".to_owned(),
-        x_label: "seconds".to_owned(),
-        y_label: "per second".to_owned(),
+    let chart = Lines {
+        axis: Axis::Number("seconds".to_owned()),
+        label: "per second".to_owned(),
+        low: Some(0.0),
         series: vec![
-            Series::new("stable", Tone::Plain, rate("stable", "requests")),
-            Series::new("canary", Tone::Other, rate("canary", "requests")),
-            Series::new("canary errors", Tone::Bad, rate("canary", "errors")),
+            Series::of("stable", Tone::Plain, rate("stable", "requests")),
+            Series::of("canary", Tone::Other, rate("canary", "requests")),
+            Series::of("canary errors", Tone::Bad, rate("canary", "errors")),
         ],
-        markers: markers(report),
-        ..LineChart::default()
+        marks: marks(report),
+        ..Lines::default()
+    };
+    Figure {
+        title: "Traffic of canary and stable version".to_owned(),
+        chart: Box::new(chart),
+        height: 280.0,
+        caption: "Requests per second to each version, and the canary's errors.".to_owned(),
     }
-    .render()
 }
 
-fn evidence(report: &Value) -> Svg {
-    let points: Vec<EvidencePoint> = points(report)
-        .map(|point| EvidencePoint {
-            at_seconds: point["at_seconds"].as_f64().unwrap_or_default(),
-            worse_ln_e: point["worse_ln_e"].as_f64().unwrap_or_default(),
-            pass_ln_e: point["pass_ln_e"].as_f64().unwrap_or_default(),
-        })
-        .collect();
+/// The evidence over time, in powers of ten: which of the two crosses its line first decides.
+fn evidence(report: &Value) -> Figure {
+    let powers = |ln_e: f64| ln_e / std::f64::consts::LN_10;
+    let line = |what: &str| {
+        let at = |point: &Value| point["at_seconds"].as_f64().unwrap_or_default();
+        let value = |point: &Value| powers(point[what].as_f64().unwrap_or_default());
+        points(report).map(|point| (at(point), value(point))).collect()
+    };
     let metric = &report["evidence"]["metrics"][0];
-    let worse = metric["worse_threshold_ln_e"].as_f64().unwrap_or(100_f64.ln());
-    let pass = metric["pass_threshold_ln_e"].as_f64().unwrap_or(20_f64.ln());
-    chart::evidence(&points, worse, pass, markers(report))
+    let limit = |what: &str, usual: f64, words: &str, tone| Threshold {
+        value: powers(metric[what].as_f64().unwrap_or(usual.ln())),
+        label: words.to_owned(),
+        tone,
+    };
+    let chart = Lines {
+        axis: Axis::Number("seconds".to_owned()),
+        label: "evidence, powers of ten".to_owned(),
+        series: vec![
+            Series::of("good enough", Tone::Good, line("pass_ln_e")),
+            Series::of("worse than stable", Tone::Bad, line("worse_ln_e")),
+        ],
+        marks: marks(report),
+        thresholds: vec![
+            limit("pass_threshold_ln_e", 20.0, "enough for a pass", Tone::Good),
+            limit("worse_threshold_ln_e", 100.0, "enough for a roll-back", Tone::Bad),
+        ],
+        low: Some(-2.0),
+        high: Some(4.0),
+        ..Lines::default()
+    };
+    Figure {
+        title: "Evidence for and against the canary".to_owned(),
+        chart: Box::new(chart),
+        height: 280.0,
+        caption:
+            "Evidence in powers of ten. It may be looked at after every interval without raising the chance of an \
+                  error. Upper bounds above are with 95 % confidence."
+                .to_owned(),
+    }
 }

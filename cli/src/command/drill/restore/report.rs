@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use backups::Id;
 use backups::proof::judge::seconds;
 use backups::proof::{Check, Group, Outcome, Proof, Verdict};
-use opsctl_drills::report::chart::{LineChart, Series, Tone};
-use opsctl_drills::report::html::{Badge, Page};
+use pictures::{Axis, Badge, Figure, Lines, Page, Series, Threshold, Tone, Unit};
 use serde::Serialize;
 
 use crate::output::{bytes, plural, printable};
@@ -212,21 +211,25 @@ impl Document {
             .filter_map(|(index, past)| Some((index as f64 + 1.0, past.rto_seconds?)))
             .collect();
         if times.len() > 1 {
-            let chart = LineChart {
-                title: format!("Time to recover {}", proof.datastore),
-                x_label: "drill".to_owned(),
-                y_label: "seconds".to_owned(),
-                height: 180.0,
-                series: vec![Series::new("time to recover", Tone::Plain, times)],
-                thresholds: proof
-                    .objectives
-                    .rto_seconds
-                    .map(|limit| (limit, "promised".to_owned(), Tone::Bad))
-                    .into_iter()
-                    .collect(),
-                ..LineChart::default()
+            let promised = proof.objectives.rto_seconds.map(|limit| Threshold {
+                value: limit,
+                label: "promised".to_owned(),
+                tone: Tone::Bad,
+            });
+            let chart = Lines {
+                axis: Axis::Number("drill".to_owned()),
+                unit: Unit::named("s"),
+                low: Some(0.0),
+                series: vec![Series::of("time to recover", Tone::Plain, times)],
+                thresholds: promised.into_iter().collect(),
+                ..Lines::default()
             };
-            page = page.figure(&chart.render(), "Measured by the last drills, oldest first.");
+            page = page.figure(&Figure {
+                title: format!("Time to recover {}", proof.datastore),
+                chart: Box::new(chart),
+                height: 190.0,
+                caption: "Measured by the last drills, oldest first.".to_owned(),
+            });
         }
         let past = self.history.iter().rev().map(|past| {
             vec![

@@ -1,7 +1,7 @@
 //! A document as Markdown and as a page. Whatever goes in is text: names of files and answers of databases come from
 //! restored data, and none of them is markup.
 
-use opsctl_drills::report::html::Page;
+use pictures::Page;
 
 use crate::output::printable;
 

@@ -1,9 +1,12 @@
 //! A report as one HTML page: everything inline, nothing loaded, no script, readable on a phone, light and dark. Every
-//! text that goes in is escaped here; only [`Svg`] goes in as it is.
+//! text that goes in is escaped here; only pictures of this crate go in as they are.
 
 use std::fmt::Write as _;
 
-use super::chart::{Svg, Tone};
+use crate::canvas::{Look, Svg};
+use crate::chart::{Chart, svg};
+use crate::text::escape;
+use crate::theme::{Theme, Tone, variables};
 
 /// A word in a coloured frame: a verdict.
 #[derive(Debug, Clone)]
@@ -35,6 +38,21 @@ impl Badge {
     }
 }
 
+/// A chart that goes onto a page.
+#[derive(Debug)]
+pub struct Figure {
+    /// What it shows; read aloud, not drawn.
+    pub title: String,
+    /// The chart.
+    pub chart: Box<dyn Chart>,
+    /// Its height; the width is 720.
+    pub height: f64,
+    /// What stands below it.
+    pub caption: String,
+}
+
+const WIDTH: f64 = 720.0;
+
 /// A page in the making; parts appear in the order in which they are added.
 #[derive(Debug, Clone)]
 pub struct Page {
@@ -44,6 +62,10 @@ pub struct Page {
     body: String,
     footer: Option<String>,
     open: bool,
+    figures: usize,
+    wide: bool,
+    sections: Vec<String>,
+    contents: bool,
 }
 
 impl Page {
@@ -56,6 +78,10 @@ impl Page {
             body: String::new(),
             footer: None,
             open: false,
+            figures: 0,
+            wide: false,
+            sections: Vec::new(),
+            contents: false,
         }
     }
 
@@ -77,6 +103,20 @@ impl Page {
     #[must_use]
     pub fn footer(mut self, text: &str) -> Self {
         self.footer = Some(text.to_owned());
+        self
+    }
+
+    /// As wide as the window: for pictures that are wider than text should be.
+    #[must_use]
+    pub fn wide(mut self) -> Self {
+        self.wide = true;
+        self
+    }
+
+    /// Links to the sections, above the first.
+    #[must_use]
+    pub fn contents(mut self) -> Self {
+        self.contents = true;
         self
     }
 
@@ -114,7 +154,13 @@ impl Page {
         }
         self.open = true;
         let badge = badge.map(Badge::html).unwrap_or_default();
-        let _ = write!(self.body, "<section>\n<h2>{} {badge}</h2>\n", escape(title));
+        self.sections.push(title.to_owned());
+        let number = self.sections.len();
+        let title = escape(title);
+        let _ = write!(
+            self.body,
+            "<section id=\"section-{number}\">\n<h2>{title} {badge}</h2>\n"
+        );
         self
     }
 
@@ -163,13 +209,23 @@ impl Page {
         self
     }
 
-    /// A picture with a caption.
+    /// A chart with a caption, as wide as the page.
     #[must_use]
-    pub fn figure(mut self, svg: &Svg, caption: &str) -> Self {
+    pub fn figure(mut self, figure: &Figure) -> Self {
+        self.figures += 1;
+        let id = format!("f{}", self.figures);
+        let look = Look::new(Theme::Page, &id, WIDTH, figure.height);
+        let picture = svg(figure.chart.as_ref(), &figure.title, &look);
+        self.picture(&picture, &figure.caption)
+    }
+
+    /// A picture that was drawn before, with a caption. Its id must be its own on the page.
+    #[must_use]
+    pub fn picture(mut self, picture: &Svg, caption: &str) -> Self {
         let _ = writeln!(
             self.body,
             "<figure><div class=\"wide\">{}</div><figcaption>{}</figcaption></figure>",
-            svg.as_str(),
+            picture.as_str(),
             escape(caption)
         );
         self
@@ -187,35 +243,30 @@ impl Page {
             .footer
             .map(|text| format!("<footer>{}</footer>\n", escape(&text)))
             .unwrap_or_default();
+        let contents = if self.contents {
+            let each =
+                self.sections.iter().enumerate().map(|(index, title)| {
+                    format!("<li><a href=\"#section-{}\">{}</a></li>\n", index + 1, escape(title))
+                });
+            format!(
+                "<nav aria-label=\"Contents\"><ul>\n{}</ul></nav>\n",
+                each.collect::<String>()
+            )
+        } else {
+            String::new()
+        };
+        let main = if self.wide { "<main class=\"whole\">" } else { "<main>" };
         let close = if self.open { "</section>\n" } else { "" };
         format!(
             "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
              <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
              <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
-             <meta name=\"color-scheme\" content=\"light dark\">\n<title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n\
-             <body>\n<main>\n<header>\n<h1>{title} {badge}</h1>\n{lead}</header>\n{}{close}{footer}</main>\n</body>\n</html>\n",
+             <meta name=\"color-scheme\" content=\"light dark\">\n<title>{title}</title>\n<style>\n{}{STYLE}</style>\n</head>\n\
+             <body>\n{main}\n<header>\n<h1>{title} {badge}</h1>\n{lead}</header>\n{contents}{}{close}{footer}</main>\n</body>\n</html>\n",
+            variables(),
             self.body
         )
     }
-}
-
-/// Text that may stand between tags and in attributes.
-pub fn escape(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => safe.push_str("&amp;"),
-            '<' => safe.push_str("&lt;"),
-            '>' => safe.push_str("&gt;"),
-            '"' => safe.push_str("&quot;"),
-            '\'' => safe.push_str("&#39;"),
-            '\t' | '\n' => safe.push(c),
-            // Control characters are not allowed in HTML and hide what stands after them.
-            c if c.is_control() => safe.push('\u{fffd}'),
-            c => safe.push(c),
-        }
-    }
-    safe
 }
 
 /// A large figure stays on one line with its unit.
@@ -244,16 +295,12 @@ fn is_number(cell: &str) -> bool {
 }
 
 const STYLE: &str = "\
-:root { color-scheme: light dark;
-  --paper: #ffffff; --panel: #f5f6f8; --line: #d8dce2; --ink: #1b1f24; --soft: #59636e;
-  --plain: #0b63c5; --good: #137a3c; --bad: #c42b1c; --other: #8a5a00; --band: rgba(196,43,28,.09); }
-@media (prefers-color-scheme: dark) { :root {
-  --paper: #14171b; --panel: #1d2127; --line: #353c45; --ink: #e8eaed; --soft: #a2abb6;
-  --plain: #6cb2ff; --good: #5bd28a; --bad: #ff8a7d; --other: #e7b84f; --band: rgba(255,138,125,.12); } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 16px/1.5 system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif; }
 main { max-width: 60rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
+main.whole { max-width: 100rem; }
+nav ul { columns: 18rem; padding-left: 1.2rem; } a { color: var(--plain); }
 h1 { font-size: 1.7rem; line-height: 1.25; margin: .5rem 0; overflow-wrap: anywhere; }
 h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; padding-top: .9rem; border-top: 1px solid var(--line); }
 .lead { font-size: 1.08rem; color: var(--soft); max-width: 44rem; margin: .4rem 0 1.2rem; }
@@ -275,58 +322,5 @@ pre { background: var(--panel); border-radius: .5rem; padding: .8rem 1rem; overf
 ul { padding-left: 1.2rem; }
 footer { margin-top: 3rem; padding-top: .8rem; border-top: 1px solid var(--line); color: var(--soft); font-size: .85rem; overflow-wrap: anywhere; }
 .plain { color: var(--plain); } .good { color: var(--good); } .bad { color: var(--bad); } .other { color: var(--other); }
-svg text { fill: var(--ink); font: 12px system-ui, -apple-system, 'Segoe UI', Roboto, Arial, sans-serif; }
-svg .tick, svg .unit { fill: var(--soft); }
-svg .grid { stroke: var(--line); stroke-width: 1; }
-svg .axis { stroke: var(--soft); stroke-width: 1; }
-svg .band { fill: var(--band); }
-svg .curve { fill: none; stroke: currentColor; stroke-width: 2; stroke-linejoin: round; stroke-linecap: round; }
-svg .dash { stroke-dasharray: 6 4; } svg .dots { stroke-dasharray: 1 5; }
-svg .mark { stroke: currentColor; stroke-width: 1.5; stroke-dasharray: 3 3; }
-svg .bar, svg .dot { fill: currentColor; }
-svg .label { fill: currentColor; font-weight: 600; }
 @media print { main { max-width: none; } figure, table { break-inside: avoid; } }
 ";
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn whatever_goes_in_is_text() {
-        let evil = "<script>alert('x')</script>&\"\u{1b}[31m";
-        let page = Page::new(evil)
-            .badge(Badge::new(evil, Tone::Bad))
-            .lead(evil)
-            .facts(&[(evil, evil)])
-            .section(evil)
-            .text(evil)
-            .list(&[evil])
-            .code(evil)
-            .table(&[evil], vec![vec![evil.to_owned()]])
-            .footer(evil)
-            .render();
-        assert!(!page.contains("<script"));
-        assert!(!page.contains('\u{1b}'));
-        assert_eq!(page.matches("&lt;script&gt;").count(), 13);
-    }
-
-    #[test]
-    fn a_page_needs_nothing_from_elsewhere() {
-        let page = Page::new("x").section("y").text("z").render();
-        for foreign in ["http://", "https://", "src=", "url(", "@import", "<link"] {
-            assert!(!page.contains(foreign), "{foreign}");
-        }
-        assert_eq!(page.matches("<section>").count(), page.matches("</section>").count());
-    }
-
-    #[test]
-    fn numbers_are_told_from_words() {
-        for number in ["12", "1.5 s", "99.9 %", "-3"] {
-            assert!(is_number(number), "{number}");
-        }
-        for words in ["", "no data", "12 of 13", "orders-1", "2 instances ready"] {
-            assert!(!is_number(words), "{words}");
-        }
-    }
-}
