@@ -1,5 +1,6 @@
 //! The report of a drill: the data, and how it reads as text and as a page. It measures and concludes nothing.
 
+mod alerts;
 pub mod canary;
 pub mod chart;
 pub mod html;
@@ -9,6 +10,7 @@ use opsctl_platform::Objectives;
 use serde::{Deserialize, Serialize};
 
 use crate::condition::ConditionReport;
+use crate::expectation::{AlertReport, Unexpected};
 use crate::figures::{Check, Figures, Verdict, duration, percent};
 use crate::kinds::Kind;
 use crate::observe::Sample;
@@ -20,7 +22,15 @@ use html::{Badge, Page};
 pub const SCHEMA: &str = "opsctl.drill/v1";
 
 /// The moments that charts mark.
-const MARKED: [&str; 5] = ["killed", "injected", "undo", "ready_again", "recovered"];
+const MARKED: [&str; 7] = [
+    "killed",
+    "injected",
+    "alert_firing",
+    "undo",
+    "ready_again",
+    "recovered",
+    "alert_resolved",
+];
 
 /// How far a drill went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -173,6 +183,12 @@ pub struct Report {
     /// What else was to hold, and whether it did.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<ConditionReport>,
+    /// The alerts that it was to make fire.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alerts: Vec<AlertReport>,
+    /// Alerts that fired and were not expected.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unexpected_alerts: Vec<Unexpected>,
     /// What was to leave its node.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub drained: Vec<String>,
@@ -286,6 +302,9 @@ impl Report {
             }
             row("time to recovery", self.recovery_text());
         }
+        for (label, value) in alerts::rows(&self.alerts) {
+            row(&label, value);
+        }
         for check in &self.checks {
             row(
                 &check.name,
@@ -335,7 +354,7 @@ impl Report {
                 Marker::new(
                     moment.at_seconds,
                     &moment.text,
-                    if ["killed", "injected"].contains(&moment.kind.as_str()) {
+                    if ["killed", "injected", "alert_firing"].contains(&moment.kind.as_str()) {
                         Tone::Bad
                     } else {
                         Tone::Good
@@ -423,6 +442,7 @@ impl Report {
             .iter()
             .map(|m| vec![format!("{:.1} s", m.at_seconds), m.text.clone()]);
         page = page.table(&["When", "What"], moments.collect());
+        page = alerts::section(page, &self.alerts, &self.unexpected_alerts);
         if !self.checks.is_empty() {
             let rows = self.checks.iter().map(|check| {
                 vec![

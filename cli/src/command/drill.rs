@@ -2,6 +2,7 @@
 
 mod conduct;
 mod db_down;
+mod expected;
 mod latency;
 mod list;
 mod node_drain;

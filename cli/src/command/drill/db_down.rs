@@ -122,7 +122,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         end_sessions: !args.keep_sessions,
         unharmed: args.unharmed,
     };
-    let terms = args.course.terms(&opened, &service.name, args.duration);
+    let terms = args.course.terms(context, &opened, &service.name, args.duration)?;
     let plan = context.block_on(db_down::plan(opened.platform.as_ref(), terms, down))?;
     let does = describe(&plan);
     let question = format!("cut `{}` off from `{at}`?", service.name);

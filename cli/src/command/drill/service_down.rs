@@ -48,7 +48,7 @@ fn help() -> String {
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     let opened = platform::open(context)?;
     let service = &target::service(context, &opened.config, args.service.as_deref())?.name;
-    let terms = args.course.terms(&opened, service, args.duration);
+    let terms = args.course.terms(context, &opened, service, args.duration)?;
     let down = Down {
         unharmed: args.unharmed,
     };
