@@ -35,15 +35,15 @@ pub struct Predicted {
 }
 
 impl Predicted {
-    /// The predicted floor: scrape, evaluation, the shortest ramp, `for` and group wait. By luck of the moment it can be
-    /// less, by a scrape and an evaluation: see [`Predicted::least_seconds`].
+    /// The predicted floor: scrape, evaluation, the shortest ramp, `for` and group wait. By luck it can be less: a scrape and
+    /// an evaluation may come at once, and traffic may grow with the fault; see [`Predicted::least_seconds`].
     pub fn floor(&self) -> f64 {
-        self.scrape_seconds + self.evaluation_seconds + self.least_seconds()
+        self.scrape_seconds + self.evaluation_seconds + self.ramp_seconds + self.least_seconds()
     }
 
     /// What no luck makes shorter.
     pub fn least_seconds(&self) -> f64 {
-        self.ramp_seconds + self.for_seconds + self.group_wait_seconds
+        self.for_seconds + self.group_wait_seconds
     }
 
     /// The same when the whole range has to fill.

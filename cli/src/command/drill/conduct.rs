@@ -30,6 +30,12 @@ pub(super) const EXITS: [Exit; 9] = [
     Exit::Interrupted,
 ];
 
+/// What the help of every drill says of alerts.
+pub(super) const ALERTS: &str = "`--expect-alert NAME[,LABEL=VALUE][,within=TIME][,resolved=TIME]`, as often as wanted: the alert must fire because of\n\
+     this, reach Alertmanager and not be kept back there, so that somebody is told within that time of the first effect, and\n\
+     must be resolved within the other after the end. The fault stays for as long as that needs, an hour at the most. An\n\
+     alert that is pending or firing before is no proof (9); `--dry-run` shows how long it takes at the least.";
+
 /// What every drill can be told.
 #[derive(Debug, clap::Args)]
 pub(super) struct CourseArgs {
