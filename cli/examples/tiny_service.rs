@@ -2,7 +2,7 @@
 //!
 //! `--die` ends at once with status 3, `--never-ready` answers 503, `--hold FILE` keeps a file open. `--release NAME` is a
 //! version of it: one whose name begins with `bad` fails every third request that is no health check, one that begins with
-//! `dead` dies at once. SIGTERM: it ends when what it was asked is answered.
+//! `dead` dies at once. `/metrics` says how long it runs. SIGTERM: it ends when what it was asked is answered.
 
 #![expect(clippy::print_stdout, reason = "what a service prints is its log")]
 
@@ -31,28 +31,40 @@ fn main() {
         "200 OK"
     };
     let bad = release.starts_with("bad");
+    let since = tokio::time::Instant::now();
     std::thread::spawn(end_when_told);
     let listener = TcpListener::bind(&address).expect("a free address");
     println!("listening on {address}");
     for stream in listener.incoming().flatten() {
-        std::thread::spawn(move || answer(&stream, status, bad));
+        std::thread::spawn(move || answer(&stream, status, bad, since));
     }
 }
 
-fn answer(mut stream: &TcpStream, status: &str, bad: bool) -> std::io::Result<()> {
+fn answer(mut stream: &TcpStream, status: &str, bad: bool, since: tokio::time::Instant) -> std::io::Result<()> {
     let mut lines = BufReader::new(stream.try_clone()?).lines();
-    let mut health = false;
+    let (mut health, mut metrics) = (false, false);
     let mut first = true;
     while let Some(line) = lines.next().transpose()? {
         if first {
             UNDER_WAY.fetch_add(1, Ordering::SeqCst);
             health = line.contains("/healthz");
+            metrics = line.contains("/metrics");
             first = false;
         }
         if line.is_empty() {
             let fails = bad && !health && ASKED.fetch_add(1, Ordering::SeqCst).is_multiple_of(3);
             let status = if fails { "500 Internal Server Error" } else { status };
-            let written = write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 3\r\n\r\nok\n");
+            let body = if metrics {
+                let runs = since.elapsed().as_secs_f64();
+                format!("# TYPE tiny_uptime_seconds gauge\ntiny_uptime_seconds {runs}\n")
+            } else {
+                "ok\n".to_owned()
+            };
+            let length = body.len();
+            let written = write!(
+                stream,
+                "HTTP/1.1 {status}\r\ncontent-type: text/plain\r\ncontent-length: {length}\r\n\r\n{body}"
+            );
             UNDER_WAY.fetch_sub(1, Ordering::SeqCst);
             written?;
             first = true;

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use opsctl_drills::{kinds, report};
+use opsctl_drills::expectation::Servers;
+use opsctl_drills::{With, kinds, report};
 use opsctl_platform::kube::{self, KubePlatform, Publisher, job};
 use opsctl_platform::local::{Launcher, LocalPlatform, Role, StateDir, supervisor};
 use opsctl_platform::process::detach;
@@ -98,6 +99,38 @@ impl Bench<'_> {
         }
         let config = config::load_environment(self.context, &record.environment).ok()?;
         platform::notifier(self.context, &config, record.service())
+    }
+
+    /// Who is asked about the alerts that a drill expects, or why nobody can be; absent when it expects none.
+    async fn alerting(&self, record: &RunRecord) -> Option<Result<Servers, String>> {
+        let known = record.spec.get("alertmanager")?.as_str();
+        let servers = match self.site {
+            Site::Inside => self.alerting_inside(known),
+            Site::Here | Site::There => match config::load_environment(self.context, &record.environment) {
+                Ok(config) => {
+                    let cluster = record.cluster.as_ref().and_then(|name| config.clusters.get(name));
+                    platform::alerting(self.context, &config, cluster, known).await
+                }
+                Err(failure) => Err(failure),
+            },
+        };
+        Some(servers.map_err(|failure| failure.message))
+    }
+
+    /// From within the cluster, with what the Secret holds.
+    fn alerting_inside(&self, known: Option<&str>) -> Result<Servers, Failure> {
+        let url = self.kube.as_ref().and_then(|kube| kube.settings().prometheus.clone());
+        let url = url.ok_or_else(|| Failure::usage("no_prometheus", "no Prometheus is known in the cluster"))?;
+        let folder = Path::new(job::PROMETHEUS);
+        let prometheus = if folder.exists() {
+            asked_from(folder, &url)
+        } else {
+            Prometheus::new(&url, Access::Open, None).map_err(|error| error.to_string())
+        };
+        Ok(Servers {
+            prometheus: prometheus.map_err(|why| Failure::usage("prometheus", why))?,
+            alertmanager: platform::alertmanager_at(known.unwrap_or_default())?,
+        })
     }
 
     /// Removes what is old.
@@ -299,7 +332,7 @@ pub(crate) fn work(bench: &Bench<'_>) -> Outcome {
         let record = run.record().clone();
         let publisher = bench.publish(&record);
         let notifier = bench.notifier(&record);
-        let done = carry_through(run, notifier).await;
+        let done = carry_through(bench, run, notifier).await;
         if let Some(publisher) = publisher {
             publisher.finish().await;
         }
@@ -326,7 +359,7 @@ struct Done {
     page: Option<String>,
 }
 
-async fn carry_through(run: Run, notifier: Option<Notifier>) -> Result<Done, Failure> {
+async fn carry_through(bench: &Bench<'_>, run: Run, notifier: Option<Notifier>) -> Result<Done, Failure> {
     let id = run.id().to_owned();
     let what = || format!("could not work on run `{id}`");
     let kind = run.record().kind.clone();
@@ -345,7 +378,11 @@ async fn carry_through(run: Run, notifier: Option<Notifier>) -> Result<Done, Fai
             page: Some(page),
         })
     } else if kinds::of(run.record()).is_some() {
-        let done = kinds::work(run.with_notifier(notifier), Some(WATCHDOG))
+        let with = With {
+            await_watchdog: Some(WATCHDOG),
+            servers: bench.alerting(run.record()).await,
+        };
+        let done = kinds::work(run.with_notifier(notifier), with)
             .await
             .map_err(|error| error::runs::drill_work(what(), &error))?;
         Ok(Done {

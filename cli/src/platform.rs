@@ -1,6 +1,7 @@
 //! The platform of the chosen environment, opened: where services run, what runs there, and who is told of it. How a
 //! platform works is the crate `opsctl-platform`.
 
+mod alerting;
 mod cluster;
 mod datastores;
 pub(crate) mod specs;
@@ -14,6 +15,7 @@ use opsctl_platform::Platform;
 use opsctl_platform::local::{Launcher, LocalPlatform, StateDir};
 use opsctl_platform::run::{Notifier, Notify, RunRecord, orphans};
 
+pub(crate) use alerting::{alerting, alertmanager_at, alertmanager_of};
 pub(crate) use cluster::{OnCluster, described, prometheus};
 pub(crate) use datastores::Content;
 pub(crate) use story::EventTail;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use opsctl_drills::expectation::proved;
 use opsctl_platform::local::retention::{RELEASES, RUNS};
 use opsctl_platform::local::{LocalPlatform, StateDir};
 use opsctl_platform::run::{Outcome, RunRecord};
@@ -52,7 +53,14 @@ pub(crate) fn after_run_there(state: &StateDir) {
 async fn needed(local: &LocalPlatform) -> Result<BTreeSet<String>, PlatformError> {
     let records = local.records().await?;
     let services: BTreeSet<&str> = records.iter().filter_map(RunRecord::service).collect();
-    let mut needed = BTreeSet::new();
+    // When an alert was last proved is told for as long as it is.
+    let environments: BTreeSet<&str> = records.iter().map(|record| record.environment.as_str()).collect();
+    let standings = environments
+        .into_iter()
+        .flat_map(|name| proved::standings(&records, name));
+    let mut needed: BTreeSet<String> = standings
+        .filter_map(|standing| Some(standing.last_proved?.run))
+        .collect();
     for service in services {
         let stable = local.service(service).await.ok().and_then(|state| state.stable_version);
         match stable {

@@ -1,5 +1,7 @@
 //! Every kind of drill through the real binary, on services of this machine.
 
+#[path = "drills/alerts.rs"]
+mod alerts;
 #[path = "support/sandbox.rs"]
 mod sandbox;
 

@@ -18,6 +18,7 @@ use serde_json::json;
 
 use crate::Kind;
 use crate::condition::{ConditionReport, Conditions};
+use crate::expectation::{AlertReport, LONGEST, Servers, Unexpected, Watch, proved};
 use crate::figures::{self, Check, Verdict};
 use crate::observe::{Observer, recovered_at, steady};
 use crate::probe::Probe;
@@ -119,6 +120,12 @@ pub enum WorkError {
         /// Why.
         why: String,
     },
+    /// Alerts are expected, and nobody can be asked about them.
+    #[error("the alerts that are expected cannot be watched: {why}")]
+    Alerts {
+        /// Why.
+        why: String,
+    },
     /// The run is no drill that is known here.
     #[error("run `{run}` is a `{kind}`, which is no drill")]
     NoDrill {
@@ -152,6 +159,8 @@ pub struct Course<'a> {
     /// Services that are watched beside it.
     pub others: Vec<Observer>,
     conditions: Conditions,
+    /// Watches the alerts that are expected, if any are.
+    alerts: Option<Watch>,
     story: Story,
 }
 
@@ -169,17 +178,25 @@ struct Story {
     notes: Vec<String>,
     /// How the conditions beyond the service's own requests did.
     conditions: Vec<ConditionReport>,
+    /// When the fault was over, as far as alerts are concerned.
+    alerts_over: Option<f64>,
+    alerts: Vec<AlertReport>,
+    unexpected_alerts: Vec<Unexpected>,
+}
+
+/// What a drill is carried through with, beside its run.
+#[derive(Default)]
+pub struct With {
+    /// How long the watchdog may take to come up; it is not waited for without.
+    pub await_watchdog: Option<Duration>,
+    /// Who is asked about expected alerts, or why nobody can be.
+    pub servers: Option<Result<Servers, String>>,
 }
 
 /// Carries a drill through and closes its run. A run whose worker was lost is not gone on with: what it measured is gone.
 /// What it had changed is undone, and it is closed.
-pub async fn work(
-    mut run: Run,
-    terms: Terms,
-    mut fault: impl Fault,
-    await_watchdog: Option<Duration>,
-) -> Result<Report, WorkError> {
-    if let Some(limit) = await_watchdog {
+pub async fn work(mut run: Run, terms: Terms, mut fault: impl Fault, with: With) -> Result<Report, WorkError> {
+    if let Some(limit) = with.await_watchdog {
         run.await_watchdog(limit).await?;
     }
     run.announce().await;
@@ -216,12 +233,24 @@ pub async fn work(
             return Err(WorkError::Condition { why });
         }
     };
+    let alerts = match (terms.expected.is_empty(), with.servers) {
+        (true, _) => None,
+        (false, Some(Ok(servers))) => Some(Watch::start(servers, &platform, &terms.expected)),
+        (false, servers) => {
+            let unknown = || "no Prometheus is known".to_owned();
+            let why = servers.and_then(Result::err).unwrap_or_else(unknown);
+            run.close(Outcome::Error, &format!("expected alerts cannot be watched: {why}"))
+                .await?;
+            return Err(WorkError::Alerts { why });
+        }
+    };
     let mut course = Course {
         run: &mut run,
         terms: &terms,
         subject,
         others: observers,
         conditions,
+        alerts,
         story,
     };
     let mut carried = course.carry_through(&mut fault).await;
@@ -229,6 +258,7 @@ pub async fn work(
         let undone = course.undo_rest().await;
         carried = carried.and(undone);
     }
+    course.conclude_alerts();
     let Course {
         mut subject,
         mut others,
@@ -258,6 +288,9 @@ pub async fn work(
     }
     let mut report = assemble::report(&run, &terms, &fault, story, subject, others, reports);
     fault.tell(&mut report);
+    if !report.alerts.is_empty() {
+        run.set_stats(proved::stats(&report.alerts)).await?;
+    }
     let outcome = match (report.status, report.verdict) {
         (Status::Aborted, _) => Outcome::Aborted,
         (Status::Refused, _) => Outcome::Refused,
@@ -295,6 +328,9 @@ impl Course<'_> {
             self.story.refused = Some(why);
             return Ok(());
         }
+        if let Some(alerts) = &self.alerts {
+            alerts.judge().arm();
+        }
         self.story.injected = fault.inject(self).await?;
         if self.story.status.is_some() {
             return Ok(());
@@ -305,16 +341,18 @@ impl Course<'_> {
         self.step("observe").await?;
         if !fault.lasts() {
             let window = self.terms.duration.max(self.terms.recovery_within);
-            return self.recover(self.terms.duration, window, effect.whole).await;
+            self.recover(self.terms.duration, window, effect.whole).await?;
+            return self.alerts_end(effect).await;
         }
-        if !self.keep_up(fault).await? {
+        if !self.keep_up(fault, effect).await? {
             return Ok(());
         }
         self.step("undo").await?;
         self.undo_rest().await?;
         self.step("recovery").await?;
         let from = self.story.undone.unwrap_or(effect.whole);
-        self.recover(Duration::ZERO, self.terms.recovery_within, from).await
+        self.recover(Duration::ZERO, self.terms.recovery_within, from).await?;
+        self.alerts_end(effect).await
     }
 
     /// Watches before anything is done. `None`: there is no steady state to disturb, or the drill ends.
@@ -336,12 +374,16 @@ impl Course<'_> {
         for other in &mut self.others {
             other.take_as_whole();
         }
+        let early = match &self.alerts {
+            Some(alerts) => alerts.trouble().await,
+            None => None,
+        };
         let (clients, probe) = self.subject.figures_from(f64::MIN);
         let wanted = self.subject.wanted;
         let objectives = &self.subject.objectives;
         let trouble = if clients.requests + probe.requests == 0 {
             Some("nobody sends requests, so nothing could be observed".to_owned())
-        } else if let Some(why) = self.conditions.trouble() {
+        } else if let Some(why) = self.conditions.trouble().or(early) {
             Some(why)
         } else {
             let checks = [
@@ -406,10 +448,12 @@ impl Course<'_> {
         self.story.refused = Some(why);
     }
 
-    /// Watches for the planned time while the fault is on. `false`: the drill ends.
-    async fn keep_up(&mut self, fault: &mut impl Fault) -> Result<bool, WorkError> {
-        let until = tokio::time::Instant::now() + self.terms.duration;
-        while tokio::time::Instant::now() < until {
+    /// Watches for the planned time while the fault is on, and for as long as alerts that are expected need it. `false`: the
+    /// drill ends.
+    async fn keep_up(&mut self, fault: &mut impl Fault, effect: Effect) -> Result<bool, WorkError> {
+        let since = tokio::time::Instant::now();
+        let longest = self.terms.duration.max(LONGEST);
+        while since.elapsed() < self.terms.duration || (since.elapsed() < longest && self.alerts_wait(effect)) {
             if !fault.renew(self).await? {
                 self.not_effective(fault.no_effect(true));
                 return Ok(false);
@@ -420,6 +464,64 @@ impl Course<'_> {
             self.sample().await;
         }
         Ok(true)
+    }
+
+    /// Whether an alert that is expected still needs the fault.
+    fn alerts_wait(&self, effect: Effect) -> bool {
+        let alerts = self.alerts.as_ref();
+        alerts.is_some_and(|alerts| alerts.waits(self.subject.at(effect.first)))
+    }
+
+    /// Watches until alerts that are expected have fired, as far as they will, and are resolved.
+    async fn alerts_end(&mut self, effect: Effect) -> Result<(), WorkError> {
+        if self.alerts.is_none() || self.story.status.is_some() {
+            return Ok(());
+        }
+        self.step("alerts").await?;
+        let since = tokio::time::Instant::now();
+        let undone = self.story.undone;
+        while undone.is_none() && since.elapsed() < LONGEST && self.alerts_wait(effect) {
+            if self.wait(self.terms.sample_every).await? {
+                return Ok(());
+            }
+        }
+        let over = undone.unwrap_or_else(|| self.now());
+        self.story.alerts_over = Some(over);
+        let over = self.subject.at(over);
+        let since = tokio::time::Instant::now();
+        while since.elapsed() < LONGEST && self.alerts.as_ref().is_some_and(|alerts| alerts.lasts(over)) {
+            if self.wait(self.terms.sample_every).await? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes what has become of alerts since it was last asked.
+    fn tell_alerts(&mut self) {
+        let changes = self.alerts.as_ref().map(|alerts| alerts.judge().changes());
+        for change in changes.into_iter().flatten() {
+            self.moment(self.subject.seconds(change.at), change.kind, change.text);
+        }
+    }
+
+    /// Takes down what was seen of alerts.
+    fn conclude_alerts(&mut self) {
+        self.tell_alerts();
+        let Some(alerts) = &self.alerts else { return };
+        let at = |seconds: Option<f64>| seconds.map(|seconds| self.subject.at(seconds));
+        let effect = at(self.story.recovery.effect_seconds);
+        let judge = alerts.judge();
+        let reports = judge.reports(effect, at(self.story.alerts_over));
+        let unexpected = judge.unexpected(effect);
+        let more = judge.unlisted();
+        drop(judge);
+        (self.story.alerts, self.story.unexpected_alerts) = (reports, unexpected);
+        if more > 0 {
+            self.story
+                .notes
+                .push(format!("{more} more alerts fired that are not listed"));
+        }
     }
 
     /// Undoes what is not undone, and tries again what failed, for a while. What is left then is an error, unless it is a
@@ -531,6 +633,7 @@ impl Course<'_> {
         for other in &mut self.others {
             other.sample().await;
         }
+        self.tell_alerts();
         state
     }
 

@@ -8,14 +8,12 @@ pub mod node_drain;
 pub mod pod_kill;
 pub mod service_down;
 
-use std::time::Duration;
-
 use opsctl_platform::run::{Run, RunRecord};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::Report;
-use crate::course::{self, Spec, WorkError};
+use crate::course::{self, Spec, With, WorkError};
 
 /// A kind of drill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -124,30 +122,30 @@ pub fn of(record: &RunRecord) -> Option<Kind> {
 }
 
 /// Works on the run of a drill of any kind: see [`course::work`].
-pub async fn work(run: Run, await_watchdog: Option<Duration>) -> Result<Report, WorkError> {
+pub async fn work(run: Run, with: With) -> Result<Report, WorkError> {
     match of(run.record()) {
         Some(Kind::PodKill) => {
             let Spec { terms, fault } = spec(&run)?;
-            course::work(run, terms, pod_kill::PodKill::new(fault), await_watchdog).await
+            course::work(run, terms, pod_kill::PodKill::new(fault), with).await
         }
         Some(Kind::ServiceDown) => {
             let Spec { terms, fault } = spec(&run)?;
             let fault = service_down::ServiceDown::new(fault, &terms);
-            course::work(run, terms, fault, await_watchdog).await
+            course::work(run, terms, fault, with).await
         }
         Some(Kind::Latency) => {
             let Spec { terms, fault } = spec(&run)?;
             let fault = latency::Delay::new(fault, &terms);
-            course::work(run, terms, fault, await_watchdog).await
+            course::work(run, terms, fault, with).await
         }
         Some(Kind::DbDown) => {
             let Spec { terms, fault } = spec(&run)?;
             let fault = db_down::Away::new(fault, &terms);
-            course::work(run, terms, fault, await_watchdog).await
+            course::work(run, terms, fault, with).await
         }
         Some(Kind::NodeDrain) => {
             let Spec { terms, fault } = spec(&run)?;
-            course::work(run, terms, node_drain::NodeDrain::new(fault), await_watchdog).await
+            course::work(run, terms, node_drain::NodeDrain::new(fault), with).await
         }
         None => Err(WorkError::NoDrill {
             run: run.id().to_owned(),

@@ -67,6 +67,12 @@ impl Observer {
         at.duration_since(self.start).as_secs_f64()
     }
 
+    /// The time of so many seconds of the observation.
+    pub fn at(&self, seconds: f64) -> Timestamp {
+        let since = jiff::SignedDuration::try_from_secs_f64(seconds).unwrap_or_default();
+        self.start.checked_add(since).unwrap_or(self.start)
+    }
+
     /// Reads once; gives the service as it is, if it could be read.
     pub async fn sample(&mut self) -> Option<ServiceState> {
         let state = self.platform.service(&self.service).await.ok();

@@ -1,5 +1,6 @@
 //! The report of a drill: the data, and how it reads as text and as a page. It measures and concludes nothing.
 
+mod alerts;
 pub mod canary;
 pub mod rate;
 
@@ -9,6 +10,7 @@ use pictures::{Axis, Badge, Figure, Lines, Mark, Page, Series, Shape, Tone};
 use serde::{Deserialize, Serialize};
 
 use crate::condition::ConditionReport;
+use crate::expectation::{AlertReport, Unexpected};
 use crate::figures::{Check, Figures, Verdict, duration, percent};
 use crate::kinds::Kind;
 use crate::observe::Sample;
@@ -18,7 +20,15 @@ use crate::probe::ProbeReport;
 pub const SCHEMA: &str = "opsctl.drill/v1";
 
 /// The moments that charts mark.
-const MARKED: [&str; 5] = ["killed", "injected", "undo", "ready_again", "recovered"];
+const MARKED: [&str; 7] = [
+    "killed",
+    "injected",
+    "alert_firing",
+    "undo",
+    "ready_again",
+    "recovered",
+    "alert_resolved",
+];
 
 /// How far a drill went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -171,6 +181,12 @@ pub struct Report {
     /// What else was to hold, and whether it did.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<ConditionReport>,
+    /// The alerts that it was to make fire.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alerts: Vec<AlertReport>,
+    /// Alerts that fired and were not expected.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unexpected_alerts: Vec<Unexpected>,
     /// What was to leave its node.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub drained: Vec<String>,
@@ -284,6 +300,9 @@ impl Report {
             }
             row("time to recovery", self.recovery_text());
         }
+        for (label, value) in alerts::rows(&self.alerts) {
+            row(&label, value);
+        }
         for check in &self.checks {
             row(
                 &check.name,
@@ -326,7 +345,7 @@ impl Report {
             )
         };
         let tone = |kind: &str| match kind {
-            "killed" | "injected" => Tone::Bad,
+            "killed" | "injected" | "alert_firing" => Tone::Bad,
             _ => Tone::Good,
         };
         let marked = self
@@ -420,6 +439,7 @@ impl Report {
             .iter()
             .map(|m| vec![format!("{:.1} s", m.at_seconds), m.text.clone()]);
         page = page.table(&["When", "What"], moments.collect());
+        page = alerts::section(page, &self.alerts, &self.unexpected_alerts);
         if !self.checks.is_empty() {
             let rows = self.checks.iter().map(|check| {
                 vec![

@@ -109,7 +109,7 @@ impl Scene {
     }
 
     async fn work(&self) -> Report {
-        work(self.begin().await, None).await.unwrap()
+        work(self.begin().await, With::default()).await.unwrap()
     }
 
     async fn outcome(&self) -> Option<Outcome> {
@@ -274,7 +274,7 @@ async fn the_guard_holds_also_when_the_plan_has_become_old() {
     } else {
         "orders-1"
     };
-    let running = tokio::spawn(work(run, None));
+    let running = tokio::spawn(work(run, With::default()));
     tokio::time::sleep(Duration::from_secs(4)).await;
     scene.platform.crash_instance("orders", other);
     let report = running.await.unwrap().unwrap();
@@ -288,7 +288,7 @@ async fn a_victim_that_was_replaced_is_not_killed_in_its_place() {
     scene.spec.terms.steady_for = Duration::from_secs(20);
     let run = scene.begin().await;
     let planned: Spec<Kill> = serde_json::from_value(run.record().spec.clone()).unwrap();
-    let running = tokio::spawn(work(run, None));
+    let running = tokio::spawn(work(run, With::default()));
     tokio::time::sleep(Duration::from_secs(2)).await;
     scene
         .platform
@@ -306,7 +306,7 @@ async fn a_victim_that_was_replaced_is_not_killed_in_its_place() {
 async fn an_abort_ends_it_and_a_report_says_what_was_seen() {
     for kind in ["run_taken", "killed"] {
         let scene = Scene::new(2, 0.0);
-        let running = tokio::spawn(work(scene.begin().await, None));
+        let running = tokio::spawn(work(scene.begin().await, With::default()));
         scene.until(kind).await;
         let cancel = Cancel {
             by: "tester".to_owned(),
@@ -330,7 +330,7 @@ async fn a_worker_lost_after_any_change_leaves_a_whole_service_and_no_lock() {
         let scene = Scene::new(2, 0.0);
         let run = scene.begin().await;
         scene.platform.crash_after(Some(changes));
-        let worked = work(run, None).await;
+        let worked = work(run, With::default()).await;
         scene.platform.crash_after(None);
         if worked.is_ok() {
             break;
@@ -356,7 +356,7 @@ async fn a_worker_lost_after_any_change_leaves_a_whole_service_and_no_lock() {
 #[tokio::test(start_paused = true)]
 async fn a_drill_whose_worker_was_lost_is_not_done_again() {
     let scene = Scene::new(3, 0.0);
-    let running = tokio::spawn(work(scene.begin().await, None));
+    let running = tokio::spawn(work(scene.begin().await, With::default()));
     scene.until("killed").await;
     running.abort();
     let _ = running.await;
@@ -369,7 +369,7 @@ async fn a_drill_whose_worker_was_lost_is_not_done_again() {
     let run = Run::take(scene.platform(), "run-1", second, TTL, scene.journal.clone())
         .await
         .unwrap();
-    let report = work(run, None).await.unwrap();
+    let report = work(run, With::default()).await.unwrap();
     assert_eq!((report.status, report.verdict), (Status::Lost, Verdict::Inconclusive));
     let state = scene.platform.service("orders").await.unwrap();
     assert_eq!(

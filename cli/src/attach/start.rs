@@ -137,7 +137,7 @@ fn job(context: &Context, opened: &Opened, record: &RunRecord) -> Result<JobSpec
         image,
         service_account: cluster.service_account.clone(),
         webhook: webhook(context, opened, record),
-        prometheus: prometheus(opened, cluster)?,
+        prometheus: prometheus(opened, cluster, record)?,
         // Whoever drains a node does not run on it.
         avoid_nodes: record.spec["node"].as_str().map(str::to_owned).into_iter().collect(),
     })
@@ -145,7 +145,18 @@ fn job(context: &Context, opened: &Opened, record: &RunRecord) -> Result<JobSpec
 
 /// The Secret that lets the Job ask its Prometheus. What lets us in here stays here: without a Secret there the judge would
 /// see nothing.
-fn prometheus(opened: &Opened, cluster: &Cluster) -> Result<Option<String>, Failure> {
+fn prometheus(opened: &Opened, cluster: &Cluster, record: &RunRecord) -> Result<Option<String>, Failure> {
+    let alertmanager = platform::alertmanager_of(&opened.config, Some(cluster));
+    if record.spec.get("alertmanager").is_some()
+        && alertmanager.is_some_and(|known| known.key.is_some() || known.authority.is_some())
+    {
+        return Err(Failure::usage(
+            "no_secret",
+            format!("a drill in cluster `{}` could not ask its Alertmanager", cluster.name),
+        )
+        .cause("what lets us in here stays here")
+        .help("`--watchdog process` watches the alerts from here"));
+    }
     let Some(known) = platform::prometheus(&opened.config, cluster) else {
         return Ok(None);
     };

@@ -91,6 +91,7 @@ fn environment() -> String {
      OPSCTL_REPOSITORY        the environment's repository\n  \
      OPSCTL_DEFAULT_SERVICE   the environment's default_service\n  \
      OPSCTL_PROMETHEUS        the environment's prometheus\n  \
+     OPSCTL_ALERTMANAGER      the environment's alertmanager\n  \
      OPSCTL_LOKI              the environment's loki\n  \
      OPSCTL_TRACES            the environment's traces\n  \
      OPSCTL_SERVICE__NAME__KEY[__KEY…]\n                           \
@@ -137,7 +138,8 @@ fn config() -> String {
      [env.production]\n  \
      platform = \"kubernetes\"\n  \
      clusters = [\"eu\"]                        # reads take all of them, changes the one of --cluster\n  \
-     prometheus = \"http://prometheus:9090\"   # where canaries and drills count requests\n\n  \
+     prometheus = \"http://prometheus:9090\"   # where canaries and drills count requests\n  \
+     alertmanager = \"http://am:9093\"         # which alerts must reach; by itself the one that Prometheus names\n\n  \
      [cluster.eu]\n  \
      context = \"prod-eu\"                      # of the kubeconfig; the current one is never used\n  \
      server = \"https://eu.internal\"           # the address that it must lead to\n  \

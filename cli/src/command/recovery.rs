@@ -1,5 +1,6 @@
 //! `opsctl recovery`: whether what was promised about losing data and coming back would be kept, and how to come back.
 
+mod alerts;
 mod metrics;
 mod report;
 mod status;

@@ -17,10 +17,11 @@ use crate::context::Context;
 const IMPLICIT: &str = "local";
 
 /// Variables that set one key of the chosen environment.
-pub(crate) const VARIABLES: [(&str, &str); 5] = [
+pub(crate) const VARIABLES: [(&str, &str); 6] = [
     ("OPSCTL_REPOSITORY", "repository"),
     ("OPSCTL_DEFAULT_SERVICE", "default_service"),
     ("OPSCTL_PROMETHEUS", "prometheus"),
+    ("OPSCTL_ALERTMANAGER", "alertmanager"),
     ("OPSCTL_LOKI", "loki"),
     ("OPSCTL_TRACES", "traces"),
 ];

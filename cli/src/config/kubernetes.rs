@@ -31,6 +31,8 @@ pub(crate) struct Cluster {
     pub(crate) kubeconfig: Option<PathBuf>,
     /// Its Prometheus, if it is not the environment's.
     pub(crate) prometheus: Option<Prometheus>,
+    /// Its Alertmanager, if it is not the environment's.
+    pub(crate) alertmanager: Option<Prometheus>,
     /// Where its gateway takes requests from here.
     pub(crate) gateway_url: Option<String>,
 }
@@ -89,6 +91,7 @@ pub(super) fn cluster(name: &str, section: Section<'_>) -> Option<Cluster> {
         service_account: section.or("service_account", Name("opsctl".to_owned())).0,
         kubeconfig: section.optional("kubeconfig"),
         prometheus: read::prometheus(&section),
+        alertmanager: read::alertmanager(&section),
         gateway_url: address("gateway_url"),
     };
     section.finish();

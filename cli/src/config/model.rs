@@ -80,6 +80,8 @@ pub(crate) struct Environment {
     pub(crate) namespace: Option<String>,
     /// Its Prometheus.
     pub(crate) prometheus: Option<Prometheus>,
+    /// Its Alertmanager, if that is not the one that Prometheus names.
+    pub(crate) alertmanager: Option<Prometheus>,
     /// Whether dangerous jobs ask for the typed name.
     pub(crate) protected: bool,
     /// The service that a job means when none is named.
@@ -105,7 +107,7 @@ pub(crate) struct Backend {
     pub(crate) key: Option<Key>,
 }
 
-/// A Prometheus.
+/// A Prometheus, or the Alertmanager beside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Prometheus {
     /// Its address, without a slash at the end.

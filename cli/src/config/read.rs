@@ -44,6 +44,7 @@ pub(super) fn environment(name: &str, section: Section<'_>) -> Environment {
         clusters,
         namespace: section.optional("namespace"),
         prometheus: prometheus(&section),
+        alertmanager: alertmanager(&section),
         protected: section.or("protected", false),
         default_service: section.optional("default_service"),
         repository: section.optional("repository"),
@@ -121,18 +122,33 @@ fn key(table: &Section<'_>) -> Option<Key> {
 
 /// `prometheus = "https://…"`, or a table with what lets us in, here and in the cluster.
 pub(super) fn prometheus(section: &Section<'_>) -> Option<Prometheus> {
+    asked(section, "prometheus", |table| {
+        table.optional::<Name>("secret").map(|name| name.0)
+    })
+}
+
+/// `alertmanager = "https://…"`, or a table with what lets us in here.
+pub(super) fn alertmanager(section: &Section<'_>) -> Option<Prometheus> {
+    asked(section, "alertmanager", |_| None)
+}
+
+fn asked(
+    section: &Section<'_>,
+    name: &'static str,
+    secret: impl Fn(&Section<'_>) -> Option<String>,
+) -> Option<Prometheus> {
     let open = |Address(url)| Prometheus {
         url,
         key: None,
         authority: None,
         secret: None,
     };
-    match section.table_or_value("prometheus")? {
+    match section.table_or_value(name)? {
         Ok(table) => {
             let url = table.required("url");
             let key = key(&table);
             let authority = table.optional("ca_file");
-            let secret = table.optional::<Name>("secret").map(|name| name.0);
+            let secret = secret(&table);
             table.finish();
             Some(Prometheus {
                 key,
@@ -141,7 +157,7 @@ pub(super) fn prometheus(section: &Section<'_>) -> Option<Prometheus> {
                 ..open(url?)
             })
         }
-        Err(_) => section.optional("prometheus").map(open),
+        Err(_) => section.optional(name).map(open),
     }
 }
 

@@ -74,6 +74,7 @@ pub(crate) fn drill_work(what: impl Into<String>, error: &DrillWorkError) -> Fai
     match error {
         DrillWorkError::Run(error) => platform::run_failure(what, error),
         DrillWorkError::Condition { .. } => Failure::usage("no_condition", what).because(error),
+        DrillWorkError::Alerts { .. } => Failure::usage("no_alerting", what).because(error),
         DrillWorkError::Spec { .. } | DrillWorkError::NoDrill { .. } => {
             Failure::new(Exit::Failed, "state_damaged", what).because(error)
         }

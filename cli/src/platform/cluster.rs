@@ -120,8 +120,15 @@ pub(crate) fn prometheus<'a>(catalogue: &'a Config, cluster: &'a Cluster) -> Opt
 }
 
 /// A client with what lets it in.
-fn asked(context: &Context, known: &config::Prometheus) -> Result<Prometheus, Failure> {
-    let fetch = |source: &SecretSource| source.fetch(context, "what lets us ask Prometheus");
+pub(super) fn asked(context: &Context, known: &config::Prometheus) -> Result<Prometheus, Failure> {
+    let (access, authority) = access(context, known)?;
+    Prometheus::new(&known.url, access, authority.as_deref())
+        .map_err(|error| Failure::usage("prometheus", "Prometheus cannot be asked").because(&error))
+}
+
+/// What lets us ask a Prometheus or an Alertmanager, and who else signs its certificate.
+pub(super) fn access(context: &Context, known: &config::Prometheus) -> Result<(Access, Option<Vec<u8>>), Failure> {
+    let fetch = |source: &SecretSource| source.fetch(context, &format!("what lets us ask {}", known.url));
     let access = match &known.key {
         None => Access::Open,
         Some(Key::Token(source)) => Access::Bearer(fetch(source)?.expose().to_owned()),
@@ -131,9 +138,9 @@ fn asked(context: &Context, known: &config::Prometheus) -> Result<Prometheus, Fa
         },
     };
     let authority = known.authority.as_ref().map(std::fs::read).transpose();
-    let authority = authority.map_err(|error| Failure::io("could not read the `ca_file` of Prometheus", &error))?;
-    Prometheus::new(&known.url, access, authority.as_deref())
-        .map_err(|error| Failure::usage("prometheus", "Prometheus cannot be asked").because(&error))
+    let authority =
+        authority.map_err(|error| Failure::io(format!("could not read the `ca_file` of {}", known.url), &error))?;
+    Ok((access, authority))
 }
 
 /// What the catalogue says of the services of an environment on a cluster.

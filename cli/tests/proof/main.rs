@@ -3,6 +3,7 @@
 //! `cargo test` leaves them out. No test of the commands' words and codes: those need no containers.
 #![expect(clippy::print_stdout, reason = "what was measured is the proof")]
 
+mod alerts;
 mod canary;
 #[path = "../kill/dice.rs"]
 mod dice;

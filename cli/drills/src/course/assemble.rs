@@ -6,6 +6,7 @@ use opsctl_platform::Objectives;
 use opsctl_platform::run::Run;
 
 use super::{Fault, Story, Terms};
+use crate::expectation::{AlertReport, Unexpected};
 use crate::figures::{self, Check, Figures, Verdict};
 use crate::observe::{Observer, Sample};
 use crate::probe::ProbeReport;
@@ -128,6 +129,7 @@ pub(super) fn report(
             ),
             met: condition.holds,
         }));
+        checks.extend(story.alerts.iter().map(AlertReport::check));
         checks.push(Check {
             name: "recovery".to_owned(),
             expected: format!("within {}", figures::duration(within.as_secs_f64())),
@@ -150,6 +152,7 @@ pub(super) fn report(
         Status::NotSteady | Status::Refused | Status::NotEffective => story.refused.into_iter().collect(),
     };
     reasons.extend(story.notes);
+    reasons.extend(story.unexpected_alerts.iter().map(Unexpected::text));
     for probe in probe
         .iter()
         .chain(others.iter().filter_map(|other| other.probe.as_ref()))
@@ -173,6 +176,8 @@ pub(super) fn report(
         killed: Vec::new(),
         drained: Vec::new(),
         conditions: story.conditions,
+        alerts: story.alerts,
+        unexpected_alerts: story.unexpected_alerts,
         ready_before: subject.wanted,
         steady_clients: before.clients,
         steady_probe: before.probe,

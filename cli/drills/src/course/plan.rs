@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::Kind;
 use crate::condition::Condition;
+use crate::expectation::Expected;
 use crate::probe::ProbeSpec;
 
 /// What every drill is told: on which service, and how it is watched.
@@ -42,6 +43,12 @@ pub struct Terms {
     /// The Prometheus that conditions ask.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prometheus: Option<String>,
+    /// Alerts that it must make fire.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub expected: Vec<Expected>,
+    /// The Alertmanager that they have to reach.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alertmanager: Option<String>,
     /// Names of leases that the run needs beside that of the service.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub locks: Vec<String>,
@@ -73,8 +80,16 @@ impl Terms {
             others: Vec::new(),
             conditions: Vec::new(),
             prometheus: None,
+            expected: Vec::new(),
+            alertmanager: None,
             locks: Vec::new(),
         }
+    }
+
+    /// How long it may last at the most before it is undone: an alert that is expected may take longer than what was asked for.
+    pub fn lasts_at_most(&self) -> Duration {
+        let alerts = self.expected.iter().map(|expected| expected.within);
+        alerts.fold(self.duration, Duration::max)
     }
 
     /// Every service that is watched and what it is sent; first the one that is drilled.
@@ -418,7 +433,7 @@ fn needs(ground: &Ground, terms: &Terms) -> Option<String> {
         return None;
     }
     let needed = (1.0 / allowed).ceil() as u64;
-    let watched = (terms.duration + terms.recovery_within).as_secs();
+    let watched = (terms.lasts_at_most() + terms.recovery_within).as_secs();
     Some(format!(
         "with fewer than {needed} requests a single error fails it; it is watched for {watched} s at the most"
     ))

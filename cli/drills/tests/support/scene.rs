@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use opsctl_drills::kinds::work;
-use opsctl_drills::{Report, Terms, WorkError};
+use opsctl_drills::{Report, Terms, With, WorkError};
 use opsctl_platform::memory::{MemoryPlatform, TrafficView};
 use opsctl_platform::run::{
     Cancel, Journal, Outcome, Phase, Reason, Recovered, Run, RunRecord, recover, request_cancel,
@@ -90,14 +90,14 @@ impl Scene {
     }
 
     pub async fn work(&self, record: RunRecord) -> Report {
-        work(self.begin(record).await, None).await.unwrap()
+        work(self.begin(record).await, With::default()).await.unwrap()
     }
 
     pub async fn work_in_background(
         &self,
         record: RunRecord,
     ) -> impl Future<Output = Result<Report, WorkError>> + Send + 'static {
-        work(self.begin(record).await, None)
+        work(self.begin(record).await, With::default())
     }
 }
 

@@ -185,7 +185,7 @@ pub(super) fn targets(body: &[u8]) -> serde_json::Result<Vec<Target>> {
             error: Some(active.last_error).filter(|error| !error.is_empty()),
             // Go's zero time stands for "never".
             scraped_at: active.last_scrape.filter(|at| at.as_second() > 0),
-            interval: duration(&active.scrape_interval),
+            interval: duration(&active.scrape_interval).filter(|interval| !interval.is_zero()),
         })
         .collect())
 }
@@ -202,12 +202,12 @@ pub(super) fn refusal(body: &[u8]) -> (String, String) {
     (error_type, error)
 }
 
-fn data<T: DeserializeOwned>(body: &[u8]) -> serde_json::Result<T> {
+pub(super) fn data<T: DeserializeOwned>(body: &[u8]) -> serde_json::Result<T> {
     Ok(serde_json::from_slice::<Envelope<T>>(body)?.data)
 }
 
-/// A duration as Prometheus writes it, `1m30s`.
-fn duration(text: &str) -> Option<Duration> {
+/// A duration as Prometheus and Alertmanager write it: `1m30s`.
+pub fn duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut total = Duration::ZERO;
     while !rest.is_empty() {
@@ -225,10 +225,10 @@ fn duration(text: &str) -> Option<Duration> {
             "y" => 31_536_000_000,
             _ => return None,
         };
-        total += Duration::from_millis(number.checked_mul(milliseconds)?);
+        total = total.checked_add(Duration::from_millis(number.checked_mul(milliseconds)?))?;
         rest = &unit[letters..];
     }
-    (total > Duration::ZERO).then_some(total)
+    (!text.is_empty()).then_some(total)
 }
 
 #[cfg(test)]
@@ -270,6 +270,7 @@ mod tests {
     fn durations_as_prometheus_writes_them() {
         assert_eq!(duration("1m30s"), Some(Duration::from_secs(90)));
         assert_eq!(duration("500ms"), Some(Duration::from_millis(500)));
+        assert_eq!(duration("0s"), Some(Duration::ZERO));
         assert_eq!(duration("15"), None);
         assert_eq!(duration(""), None);
         assert_eq!(duration("5x"), None);

@@ -4,28 +4,37 @@ use std::time::Duration;
 
 use opsctl_drills::condition::Condition;
 use opsctl_drills::course::Mutation;
+use opsctl_drills::expectation::Expectation;
 use opsctl_drills::{Plan, Report, Terms};
 use opsctl_platform::run::RunRecord;
 use serde::Serialize;
 
+use super::expected;
 use crate::attach::{self, Home};
 use crate::consent::{ConsentArgs, Consequence, Stake, approve};
 use crate::context::Context;
-use crate::error::Outcome;
+use crate::error::{Failure, Outcome};
 use crate::exit::Exit;
 use crate::platform::Opened;
 
 /// The exit codes of every drill.
-pub(super) const EXITS: [Exit; 8] = [
+pub(super) const EXITS: [Exit; 9] = [
     Exit::Failed,
     Exit::Usage,
     Exit::No,
     Exit::Refused,
     Exit::UndoIncomplete,
+    Exit::Unreachable,
     Exit::Locked,
     Exit::Inconclusive,
     Exit::Interrupted,
 ];
+
+/// What the help of every drill says of alerts.
+pub(super) const ALERTS: &str = "`--expect-alert NAME[,LABEL=VALUE][,within=TIME][,resolved=TIME]`, as often as wanted: the alert must fire because of\n\
+     this, reach Alertmanager and not be kept back there, so that somebody is told within that time of the first effect, and\n\
+     must be resolved within the other after the end. The fault stays for as long as that needs, an hour at the most. An\n\
+     alert that is pending or firing before is no proof (9); `--dry-run` shows how long it takes at the least.";
 
 /// What every drill can be told.
 #[derive(Debug, clap::Args)]
@@ -42,6 +51,10 @@ pub(super) struct CourseArgs {
     #[arg(long, value_name = "CONDITION", hide_short_help = true)]
     steady: Vec<Condition>,
 
+    /// An alert that it must make fire, and how soon somebody must be told
+    #[arg(long, value_name = "NAME[,within=TIME]")]
+    expect_alert: Vec<Expectation>,
+
     /// Say what would be done, and do nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
@@ -57,11 +70,18 @@ pub(super) struct CourseArgs {
 
 impl CourseArgs {
     /// The terms of a drill of `service` that lasts for `duration`.
-    pub(super) fn terms(&self, opened: &Opened, service: &str, duration: Duration) -> Terms {
+    pub(super) fn terms(
+        &self,
+        context: &Context,
+        opened: &Opened,
+        service: &str,
+        duration: Duration,
+    ) -> Result<Terms, Failure> {
+        let found = context.block_on(expected::find(context, opened, &self.expect_alert))?;
         let of_cluster = opened
             .there()
             .and_then(|there| there.kube.settings().prometheus.clone());
-        Terms {
+        Ok(Terms {
             duration,
             recovery_within: self.recovery_within,
             send_probe: !self.no_probe,
@@ -70,8 +90,10 @@ impl CourseArgs {
                 let known = opened.config.environment.prometheus.as_ref();
                 known.map(|prometheus| prometheus.url.clone())
             }),
+            expected: found.expected,
+            alertmanager: found.alertmanager,
             ..Terms::new(service)
-        }
+        })
     }
 }
 
@@ -85,12 +107,13 @@ pub(super) fn conduct<F: Serialize>(
     question: String,
     does: &str,
 ) -> Outcome {
+    plan.notes.extend(expected::notes(&plan.spec.terms.expected));
     let told = describe(&plan, does);
     if args.dry_run {
         return context.block_on(async {
             let now = opened.platform.now();
             let record = plan.record(&RunRecord::new_id(now), now);
-            let home = attach::home(opened, args.watchdog, plan.spec.terms.duration);
+            let home = attach::home(opened, args.watchdog, plan.spec.terms.lasts_at_most());
             attach::preflight(opened, &record, home).await?;
             plan.rehearse(opened.platform.as_ref()).await;
             context
@@ -114,7 +137,7 @@ pub(super) fn conduct<F: Serialize>(
     context.block_on(async {
         let now = opened.platform.now();
         let mut record = plan.record(&RunRecord::new_id(now), now);
-        let home = attach::home(opened, args.watchdog, plan.spec.terms.duration);
+        let home = attach::home(opened, args.watchdog, plan.spec.terms.lasts_at_most());
         let reason = args.consent.reason.as_deref();
         let worker = attach::start_in(context, opened, &mut record, reason, home).await?;
         context.out.note(format!("run {}: Ctrl-C aborts it", record.id));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use opsctl_drills::kinds::db_down::{self, DbDown, How, Plan};
 
-use super::conduct::{CourseArgs, EXITS, conduct};
+use super::conduct::{ALERTS, CourseArgs, EXITS, conduct};
 use crate::context::Context;
 use crate::error::{Failure, Outcome};
 use crate::exit::Exit;
@@ -62,13 +62,15 @@ fn help() -> String {
          # A network that swallows everything for two minutes\n  \
          opsctl drill db-down orders --at data/postgres --mode blackhole --for 2m\n\n  \
          # The service alone, by a NetworkPolicy; told where nobody enforces it\n  \
-         opsctl drill db-down orders --at postgres --mode policy\n\n\
+         opsctl drill db-down orders --at postgres --mode policy\n\n  \
+         # Is anybody told within five minutes?\n  \
+         opsctl drill db-down orders --at postgres --expect-alert HighErrorRate,service=orders,within=5m\n\n\
          A pod of opsctl stands before the database meanwhile; then the open sessions of the service's role are ended, so\n\
          that they come back through it (PostgreSQL, by its own DATABASE_URL). With `--mode policy` that pod stands aside and\n\
          looks whether they do: a policy counts as enforced only when none does for ten seconds and something suffers; one\n\
          that is not is taken away at once. It is refused where another NetworkPolicy says where the service may connect\n\
          to. No instance may be started again, those that depend on it must stand, and all must be whole soon after. On\n\
-         Kubernetes only: elsewhere services keep their data in files.\n\n{}",
+         Kubernetes only: elsewhere services keep their data in files.\n\n{ALERTS}\n\n{}",
         Exit::section(&EXITS)
     )
 }
@@ -122,7 +124,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         end_sessions: !args.keep_sessions,
         unharmed: args.unharmed,
     };
-    let terms = args.course.terms(&opened, &service.name, args.duration);
+    let terms = args.course.terms(context, &opened, &service.name, args.duration)?;
     let plan = context.block_on(db_down::plan(opened.platform.as_ref(), terms, down))?;
     let does = describe(&plan);
     let question = format!("cut `{}` off from `{at}`?", service.name);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use opsctl_drills::kinds::latency::{self, Latency, Plan};
 
-use super::conduct::{CourseArgs, EXITS, conduct};
+use super::conduct::{ALERTS, CourseArgs, EXITS, conduct};
 use crate::config::PlatformKind;
 use crate::context::Context;
 use crate::error::Outcome;
@@ -60,10 +60,12 @@ fn help() -> String {
     format!(
         "Examples:\n  # Does anybody fail when payments needs 300 ms more?\n  opsctl drill latency payments --delay 300ms --for 5m\n\n  \
          # Does orders hold when one in five answers of payments takes 2 s?\n  \
-         opsctl drill latency orders --to payments --delay 2s --jitter 500ms --percent 20\n\n\
+         opsctl drill latency orders --to payments --delay 2s --jitter 500ms --percent 20\n\n  \
+         # Is anybody told that it is slow?\n  \
+         opsctl drill latency payments --delay 2s --expect-alert SlowRequests,service=payments,within=10m\n\n\
          Callers may become slower; none may fail more often than it promises, lose an instance, or send its requests\n\
          again and again. The delay has to be seen by the probe before it counts, and ends by itself within half a\n\
-         minute when opsctl and its watchdog are gone.\n\n{}",
+         minute when opsctl and its watchdog are gone.\n\n{ALERTS}\n\n{}",
         Exit::section(&EXITS)
     )
 }
@@ -72,7 +74,7 @@ fn help() -> String {
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     let opened = platform::open(context)?;
     let service = &target::service(context, &opened.config, args.service.as_deref())?.name;
-    let terms = args.course.terms(&opened, service, args.duration);
+    let terms = args.course.terms(context, &opened, service, args.duration)?;
     let pool_age = args.pool_age.unwrap_or(match opened.config.environment.platform {
         PlatformKind::Local => Duration::ZERO,
         PlatformKind::Kubernetes => POOL_AGE,

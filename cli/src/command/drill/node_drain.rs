@@ -54,7 +54,7 @@ fn help() -> String {
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     let opened = platform::open(context)?;
     let service = args.service.clone().unwrap_or_default();
-    let terms = args.course.terms(&opened, &service, args.duration);
+    let terms = args.course.terms(context, &opened, &service, args.duration)?;
     let drain = Drain {
         node: args.node.clone(),
         lose_local_data: args.lose_local_data,

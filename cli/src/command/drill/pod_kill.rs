@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use opsctl_drills::kinds::pod_kill::{self, Kill, Plan};
 use opsctl_platform::KillMode;
 
-use super::conduct::{CourseArgs, EXITS, conduct};
+use super::conduct::{ALERTS, CourseArgs, EXITS, conduct};
 use crate::context::Context;
 use crate::error::Outcome;
 use crate::exit::Exit;
@@ -75,9 +75,11 @@ fn help() -> String {
         "Examples:\n  # Does anybody notice when an instance dies?\n  opsctl drill pod-kill orders\n\n  \
          # Two at once, watched for a minute\n  opsctl drill pod-kill orders --count 2 --for 1m\n\n  \
          # Half of one version, whatever the disruption budget says\n  \
-         opsctl drill pod-kill orders --percent 50 -l version=1.4 --mode delete\n\n\
+         opsctl drill pod-kill orders --percent 50 -l version=1.4 --mode delete\n\n  \
+         # Does it restart without a word?\n  \
+         opsctl drill pod-kill orders --expect-alert InstanceRestarted,within=2m\n\n\
          Never kills the last ready instance, and starts only from a steady state. The verdict is the service's\n\
-         objectives against its requests, and the probe's, which are counted apart. Exit 9: too few to tell.\n\n{}",
+         objectives against its requests, and the probe's, which are counted apart. Exit 9: too few to tell.\n\n{ALERTS}\n\n{}",
         Exit::section(&EXITS)
     )
 }
@@ -86,7 +88,7 @@ fn help() -> String {
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     let opened = platform::open(context)?;
     let service = &target::service(context, &opened.config, args.service.as_deref())?.name;
-    let terms = args.course.terms(&opened, service, args.duration);
+    let terms = args.course.terms(context, &opened, service, args.duration)?;
     let kill = Kill {
         percent: args.percent,
         selector: args.selector.iter().cloned().collect(),

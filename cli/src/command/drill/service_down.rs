@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use opsctl_drills::kinds::service_down::{self, Down, Plan};
 
-use super::conduct::{CourseArgs, EXITS, conduct};
+use super::conduct::{ALERTS, CourseArgs, EXITS, conduct};
 use crate::context::Context;
 use crate::error::Outcome;
 use crate::exit::Exit;
@@ -36,10 +36,12 @@ fn help() -> String {
     format!(
         "Examples:\n  # Who falls when payments is away?\n  opsctl drill service-down payments\n\n  \
          # Nobody's customers may notice that there are no notifications\n  \
-         opsctl drill service-down notifications --for 2m --unharmed\n\n\
+         opsctl drill service-down notifications --for 2m --unharmed\n\n  \
+         # Is anybody told, and how soon?\n  \
+         opsctl drill service-down payments --expect-alert HealthEndpointDown,within=2m\n\n\
          Every instance is stopped and requests are refused at once, until it is undone. Services that depend on it may\n\
          answer less well, but none of their instances may become unready or be started again, and all must be whole\n\
-         within `--recovery-within` after it is back.\n\n{}",
+         within `--recovery-within` after it is back.\n\n{ALERTS}\n\n{}",
         Exit::section(&EXITS)
     )
 }
@@ -48,7 +50,7 @@ fn help() -> String {
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     let opened = platform::open(context)?;
     let service = &target::service(context, &opened.config, args.service.as_deref())?.name;
-    let terms = args.course.terms(&opened, service, args.duration);
+    let terms = args.course.terms(context, &opened, service, args.duration)?;
     let down = Down {
         unharmed: args.unharmed,
     };

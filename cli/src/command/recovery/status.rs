@@ -1,5 +1,5 @@
 //! `opsctl recovery status`: for each datastore what would be lost now, how long coming back takes, when that was proved,
-//! against what was promised.
+//! against what was promised; and which alerts drills have proved.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write as _};
@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 use backups::proof::Outcome as Kept;
 use backups::proof::judge::seconds;
 use backups::proof::standing::{Promise, Standing};
+use opsctl_drills::expectation::proved::Standing as AlertStanding;
 use serde::Serialize;
 
-use super::metrics;
 use super::stores::Known;
+use super::{alerts, metrics};
+use crate::config;
 use crate::context::Context;
 use crate::error::{Failure, Outcome};
 use crate::exit::Exit;
@@ -40,7 +42,8 @@ fn help() -> String {
         "Examples:\n  # Would we keep what we promised?\n  opsctl recovery status\n\n  \
          # From cron, for Prometheus\n  opsctl recovery status --textfile /var/lib/node_exporter/opsctl.prom\n\n\
          4: nothing whole was backed up or shipped within the RPO, the last drill took longer than the RTO or failed, or the\n\
-         last proof is older than `prove_every`. 9: nothing is known yet, such as before the first drill.\n\n{}",
+         last proof is older than `prove_every`. Below are the alerts that drills expected (`drill … --expect-alert`): when each\n\
+         was last proved, how soon it fired, somebody was told, and it was resolved; they decide no exit code. 9: nothing is known yet, such as before the first drill.\n\n{}",
         Exit::section(&[Exit::Failed, Exit::Usage, Exit::No, Exit::Inconclusive])
     )
 }
@@ -50,11 +53,14 @@ struct Document<'a> {
     schema: &'static str,
     r#type: &'static str,
     environment: &'a str,
-    repository: &'a str,
+    /// Absent where nothing is backed up.
+    repository: Option<&'a str>,
     /// The time of the store, which ages are counted from.
     time: jiff::Timestamp,
     outcome: Kept,
     datastores: Vec<Told<'a>>,
+    /// What drills have proved of alerts.
+    alerts: Vec<AlertStanding>,
     /// What could not be read, and may be of any datastore.
     damaged: &'a [String],
 }
@@ -73,12 +79,26 @@ struct Told<'a> {
 /// Runs the command.
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     context.block_on(async {
-        let known = Known::read(context, args.target.as_deref()).await?;
+        let config = config::load(context)?;
+        let target = args.target.as_deref();
+        // A collector has no use for them.
+        let alerts = if args.metrics || args.textfile.is_some() {
+            Vec::new()
+        } else {
+            alerts::read(context, &config, target).await
+        };
+        // Somebody who backs nothing up may drill all the same.
+        let alone = config.datastores.is_empty() && !alerts.is_empty();
+        let known = match Known::read(context, target).await {
+            Err(_) if alone => None,
+            known => Some(known?),
+        };
+        let now = known.as_ref().map_or_else(|| context.now(), |known| known.now);
         let datastores: Vec<Told<'_>> = known
-            .stores
             .iter()
+            .flat_map(|known| &known.stores)
             .map(|store| {
-                let standing = store.standing(known.now);
+                let standing = store.standing(now);
                 Told {
                     datastore: &store.declared.name,
                     kind: store.declared.kind.word(),
@@ -91,12 +111,13 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         let document = Document {
             schema: "opsctl.recovery/v1",
             r#type: "recovery_status",
-            environment: &known.config.environment.name,
-            repository: &known.repository.name,
-            time: known.now,
+            environment: &config.environment.name,
+            repository: known.as_ref().map(|known| known.repository.name.as_str()),
+            time: now,
             outcome: together(&datastores),
             datastores,
-            damaged: &known.damaged,
+            alerts,
+            damaged: known.as_ref().map_or(&[], |known| &known.damaged),
         };
         let standings = document.datastores.iter().map(|told| (told.datastore, &told.standing));
         let exposition = metrics::render(document.environment, standings);
@@ -108,9 +129,20 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         if args.metrics {
             context.out.data(&exposition)?;
         } else if args.textfile.is_none() || context.out.json {
-            context
-                .out
-                .answer(&document, |paint| table(&document).render(paint, context.out.width))?;
+            context.out.answer(&document, |paint| {
+                let mut tables = Vec::new();
+                if !document.datastores.is_empty() || document.alerts.is_empty() {
+                    tables.push(table(&document));
+                }
+                if !document.alerts.is_empty() {
+                    tables.push(alerts::table(&document.alerts, document.time));
+                }
+                let told: Vec<String> = tables
+                    .iter()
+                    .map(|table| table.render(paint, context.out.width))
+                    .collect();
+                told.join("\n")
+            })?;
         }
         tell(context, &document);
         Ok(match document.outcome {
