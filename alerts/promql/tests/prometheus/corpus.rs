@@ -125,3 +125,66 @@ fn of_rules(file: &Path, expressions: &mut Vec<Expression>) {
         expressions.push(Expression { origin, text });
     }
 }
+
+/// Every query of a board that goes to Prometheus.
+pub fn of_boards(test: &str) -> Vec<Expression> {
+    let mut expressions = Vec::new();
+    for mixin in peers::shared_data("mixins", test)
+        .iter()
+        .flat_map(|folder| entries(folder))
+    {
+        let boards = mixin.join("dashboards");
+        for board in if boards.is_dir() { entries(&boards) } else { Vec::new() } {
+            let origin = board.file_name().unwrap().to_string_lossy().into_owned();
+            let read = serde_json::from_str(&fs::read_to_string(&board).unwrap()).unwrap();
+            collect(&read, false, &origin, &mut expressions);
+        }
+    }
+    expressions
+}
+
+fn collect(value: &serde_json::Value, loki: bool, origin: &str, expressions: &mut Vec<Expression>) {
+    match value {
+        serde_json::Value::Array(list) => list.iter().for_each(|item| collect(item, loki, origin, expressions)),
+        serde_json::Value::Object(fields) => {
+            let source = fields.get("datasource").map(ToString::to_string).unwrap_or_default();
+            let loki = loki || source.to_lowercase().contains("loki");
+            if let Some(text) = fields.get("expr").and_then(|expr| expr.as_str()).filter(|_| !loki) {
+                expressions.push(Expression {
+                    origin: origin.to_owned(),
+                    text: text.to_owned(),
+                });
+            }
+            fields
+                .values()
+                .for_each(|field| collect(field, loki, origin, expressions));
+        }
+        _ => {}
+    }
+}
+
+/// The text with something in the place of every variable: a word in quotes, five minutes in brackets, and `other`.
+pub fn substituted(text: &str, other: &str) -> String {
+    let (mut result, mut behind, mut quote, mut bracket) = (String::new(), 0, None, false);
+    for variable in promql::variables(text) {
+        for character in text[behind..variable.span.range().start].chars() {
+            match (quote, character) {
+                (None, '"' | '\'' | '`') => quote = Some(character),
+                (Some(open), _) if open == character => quote = None,
+                (None, '[') => bracket = true,
+                (None, ']') => bracket = false,
+                _ => {}
+            }
+            result.push(character);
+        }
+        behind = variable.span.range().end;
+        let unit = text[behind..].starts_with(|next: char| next.is_ascii_alphabetic());
+        result.push_str(match (quote, bracket) {
+            (Some(_), _) => "x",
+            (None, true) if unit => "5",
+            (None, true) => "5m",
+            (None, false) => other,
+        });
+    }
+    result + &text[behind..]
+}
