@@ -1,11 +1,15 @@
 //! What Prometheus says of the same text: whether it is a query, which tree it is, how it is printed.
 
+#[cfg(test)]
 #[path = "prometheus/corpus.rs"]
 mod corpus;
+#[cfg(test)]
 #[path = "prometheus/judge.rs"]
 mod judge;
+#[cfg(test)]
 #[path = "prometheus/mutate.rs"]
 mod mutate;
+#[cfg(test)]
 #[path = "prometheus/tree.rs"]
 mod tree;
 
