@@ -241,11 +241,11 @@ impl<'a> Lexer<'a> {
             self.at += 1;
         }
         let kind = token::keyword(&self.bytes[start..self.at]);
-        if let Some(TokenKind::Keyword(Keyword::Step | Keyword::Range | Keyword::MinOf | Keyword::MaxOf)) = kind {
-            return kind.unwrap_or(TokenKind::End);
-        }
-        let word = &self.text[start..self.at];
-        self.refuse(start, format!("`{word}` in a bracket, where durations are expected"))
+        let kind = kind.filter(|kind| matches!(kind, TokenKind::Keyword(keyword) if keyword.is_in_durations()));
+        kind.unwrap_or_else(|| {
+            let word = &self.text[start..self.at];
+            self.refuse(start, format!("`{word}` in a bracket, where durations are expected"))
+        })
     }
 
     /// A sign that means the same in brackets and outside.

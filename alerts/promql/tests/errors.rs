@@ -36,7 +36,7 @@ fn faults_are_named_where_they_are() {
             "rate(a)",
             "1:6",
             Meaning,
-            "`rate` takes a range vector, and this is a instant vector",
+            "`rate` takes a range vector, and this is an instant vector",
         ),
         ("rate(a[5m], 1)", "1:1", Meaning, "takes 1 arguments, not 2"),
         ("round()", "1:1", Meaning, "takes 1 to 2 arguments"),

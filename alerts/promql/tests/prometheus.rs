@@ -10,6 +10,12 @@ mod judge;
 #[path = "prometheus/mutate.rs"]
 mod mutate;
 #[cfg(test)]
+#[path = "prometheus/promtool.rs"]
+mod promtool;
+#[cfg(test)]
+#[path = "prometheus/regexes.rs"]
+mod regexes;
+#[cfg(test)]
 #[path = "prometheus/tree.rs"]
 mod tree;
 
@@ -25,6 +31,57 @@ async fn every_expression_of_the_corpus_is_read_as_prometheus_reads_it() {
     if let Some(judge) = Judge::start(TEST).await {
         judge.hold(&expressions).await;
     }
+}
+
+/// Without feature flags, promtool takes and refuses the same, and mostly sees a fault in the same place.
+#[test]
+fn promtool_takes_and_refuses_the_same() {
+    const TEST: &str = "promtool_takes_and_refuses_the_same";
+    let Some(promtool) = peers::peer("promtool", TEST) else {
+        return;
+    };
+    let mut expressions = corpus::all(TEST);
+    let seed = mutate::seed();
+    println!("OPSCTL_SEED={seed}");
+    expressions.extend(mutate::mutations(&expressions, seed, mutate::count()));
+    let theirs = promtool::refusals(&promtool, &expressions);
+    let (mut differences, mut same_place) = (Vec::new(), 0);
+    for (number, Expression { origin, text }) in expressions.iter().enumerate() {
+        match (promql::parse(text), theirs.get(&number)) {
+            (Ok(_), None) => {}
+            (Err(error), Some(place)) => {
+                let ours = format!("{}:{}", error.line, error.column);
+                same_place += usize::from(ours == *place);
+            }
+            (ours, theirs) => differences.push(format!("{origin}: {text:?}: ours {ours:?}, promtool {theirs:?}")),
+        }
+    }
+    println!(
+        "{} expressions, {} refused, {same_place} in the same place",
+        expressions.len(),
+        theirs.len()
+    );
+    assert!(
+        differences.is_empty(),
+        "{}:\n{}",
+        differences.len(),
+        differences.join("\n")
+    );
+    assert!(
+        same_place * 2 > theirs.len(),
+        "{same_place} of {} faults are in the same place",
+        theirs.len()
+    );
+}
+
+/// Regular expressions: what Go refuses is refused, and what matches nothing at all is known.
+#[tokio::test]
+async fn regular_expressions_are_taken_and_refused_as_go_does() {
+    const TEST: &str = "regular_expressions_are_taken_and_refused_as_go_does";
+    let Some(judge) = Judge::start(TEST).await else { return };
+    let seed = mutate::seed();
+    println!("OPSCTL_SEED={seed}");
+    judge.hold(&regexes::selectors(seed, mutate::count())).await;
 }
 
 /// Texts that were queries before a few bytes changed: about half of them still are.
