@@ -13,7 +13,9 @@
 //! assert!(manifest.lookup("grpc_server_handled").is_none());
 //! ```
 
+pub mod capture;
 pub mod exporters;
+pub mod live;
 mod metric;
 mod names;
 mod of_catalogue;
