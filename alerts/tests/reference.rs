@@ -18,7 +18,14 @@ fn the_page_of_checks_is_up_to_date() {
     let mut page = HEAD.to_owned();
     for check in checks() {
         let cell = |text: &str| text.replace('|', "\\|");
-        let _ = writeln!(page, "| `{}` | {} | {} | {} |", check.name, check.severity, cell(check.what), cell(check.why));
+        let _ = writeln!(
+            page,
+            "| `{}` | {} | {} | {} |",
+            check.name,
+            check.severity,
+            cell(check.what),
+            cell(check.why)
+        );
     }
     let file = peers::workspace_root().join("docs/reference/alert-checks.md");
     if std::env::var_os("UPDATE_REFERENCE").is_some() {

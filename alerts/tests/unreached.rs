@@ -12,9 +12,24 @@ use manifest::Manifest;
 /// refuses the first.
 const CASES: &[(&str, &str, &str, bool)] = &[
     ("receiver-unknown", "  - receiver: pgae", "  - receiver: page", true),
-    ("receiver-unused", "", "  - receiver: page\n    matchers: [a=\"b\"]\n  - receiver: spare", false),
-    ("times-unknown", "  - mute_time_intervals: [night]", "  - mute_time_intervals: [nights]", true),
-    ("matcher-invalid", "  - matchers: ['severity']", "  - matchers: ['severity=\"page\"', 'a!~b']", true),
+    (
+        "receiver-unused",
+        "",
+        "  - receiver: page\n    matchers: [a=\"b\"]\n  - receiver: spare",
+        false,
+    ),
+    (
+        "times-unknown",
+        "  - mute_time_intervals: [night]",
+        "  - mute_time_intervals: [nights]",
+        true,
+    ),
+    (
+        "matcher-invalid",
+        "  - matchers: ['severity']",
+        "  - matchers: ['severity=\"page\"', 'a!~b']",
+        true,
+    ),
     (
         "route-shadowed",
         "  - matchers: ['severity=~\"page|ticket\"']\n  - matchers: ['severity=\"page\"', 'team=\"a\"']",
@@ -27,7 +42,12 @@ const CASES: &[(&str, &str, &str, bool)] = &[
         "  - matchers: ['team=~\"a|b\"']\n    routes:\n    - matchers: ['team=\"b\"']",
         false,
     ),
-    ("root-matches", "  matchers: ['a=\"b\"']", "  - matchers: ['a=\"b\"']", true),
+    (
+        "root-matches",
+        "  matchers: ['a=\"b\"']",
+        "  - matchers: ['a=\"b\"']",
+        true,
+    ),
 ];
 
 fn file(routes: &str) -> String {
@@ -68,8 +88,17 @@ fn amtool_refuses_what_it_is_said_to_refuse() {
         for (routes, refused) in [(found, *refused), (near, false)] {
             let path = folder.path().join("alertmanager.yml");
             std::fs::write(&path, file(routes)).expect("a file");
-            let output = Command::new(&amtool).arg("check-config").arg(&path).output().expect("amtool runs");
-            assert_eq!(!output.status.success(), refused, "{name}: {}", String::from_utf8_lossy(&output.stderr));
+            let output = Command::new(&amtool)
+                .arg("check-config")
+                .arg(&path)
+                .output()
+                .expect("amtool runs");
+            assert_eq!(
+                !output.status.success(),
+                refused,
+                "{name}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
         }
     }
 }

@@ -65,16 +65,25 @@ fn json_has_a_schema_and_every_finding() {
     let json = output::json(&report());
     assert_eq!(json["schema"], "opsctl.findings/v1");
     assert_eq!(json["errors"], 1);
-    assert_eq!(json["findings"][0]["start"], serde_json::json!({"line": 2, "column": 9}));
+    assert_eq!(
+        json["findings"][0]["start"],
+        serde_json::json!({"line": 2, "column": 9})
+    );
     let diff = json["findings"][0]["fix"]["diff"].as_str().expect("a diff");
-    assert!(diff.starts_with("--- a folder/a.yml\n+++ a folder/a.yml\n@@ -2,1 +2,2 @@\n"), "{diff}");
+    assert!(
+        diff.starts_with("--- a folder/a.yml\n+++ a folder/a.yml\n@@ -2,1 +2,2 @@\n"),
+        "{diff}"
+    );
 }
 
 #[test]
 fn junit_is_escaped() {
     let junit = output::junit(&report());
     assert!(junit.contains("tests=\"2\" failures=\"2\" skipped=\"0\""));
-    assert!(junit.contains("message=\"&quot;wrong&quot; &lt;is&gt; &amp; wrong.\""), "{junit}");
+    assert!(
+        junit.contains("message=\"&quot;wrong&quot; &lt;is&gt; &amp; wrong.\""),
+        "{junit}"
+    );
     assert!(!junit.contains('\u{1}'));
 }
 
@@ -101,10 +110,19 @@ fn fixes_that_overlap_wait() {
     report.findings.push(again);
     let fixed = report.fixed();
     assert_eq!(fixed.len(), 1);
-    assert_eq!((fixed[0].1.as_str(), fixed[0].2), ("first: ä <&>\nsecond: right\nand more\nthird: odd\n", 1));
+    assert_eq!(
+        (fixed[0].1.as_str(), fixed[0].2),
+        ("first: ä <&>\nsecond: right\nand more\nthird: odd\n", 1)
+    );
     let overlapping = [
-        Edit { span: 0..4, text: String::new() },
-        Edit { span: 2..6, text: String::new() },
+        Edit {
+            span: 0..4,
+            text: String::new(),
+        },
+        Edit {
+            span: 2..6,
+            text: String::new(),
+        },
     ];
     assert_eq!(apply(TEXT, &overlapping).expect_err("they overlap").at, 2);
     assert_eq!(report.worst(), Some(Severity::Error));
@@ -113,12 +131,21 @@ fn fixes_that_overlap_wait() {
 #[test]
 fn diffs_are_those_that_patch_takes() {
     let file = SourceFile::new("a", "1\n2\n3\n4\n");
-    let edit = |span, text: &str| Edit { span, text: text.to_owned() };
+    let edit = |span, text: &str| Edit {
+        span,
+        text: text.to_owned(),
+    };
     for (edits, expected) in [
         (vec![edit(0..0, "0\n")], "@@ -0,0 +1,1 @@\n+0\n"),
         (vec![edit(2..4, "")], "@@ -2,1 +1,0 @@\n-2\n"),
-        (vec![edit(0..1, "a"), edit(6..7, "d")], "@@ -1,1 +1,1 @@\n-1\n+a\n@@ -4,1 +4,1 @@\n-4\n+d\n"),
-        (vec![edit(0..0, "x\n"), edit(6..7, "d")], "@@ -0,0 +1,1 @@\n+x\n@@ -4,1 +5,1 @@\n-4\n+d\n"),
+        (
+            vec![edit(0..1, "a"), edit(6..7, "d")],
+            "@@ -1,1 +1,1 @@\n-1\n+a\n@@ -4,1 +4,1 @@\n-4\n+d\n",
+        ),
+        (
+            vec![edit(0..0, "x\n"), edit(6..7, "d")],
+            "@@ -0,0 +1,1 @@\n+x\n@@ -4,1 +5,1 @@\n-4\n+d\n",
+        ),
     ] {
         let diff = Fix::safe("x", edits).diff(&file);
         assert_eq!(diff.strip_prefix("--- a\n+++ a\n"), Some(expected));

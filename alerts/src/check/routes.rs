@@ -69,13 +69,17 @@ pub fn read(file: &SourceFile) -> Option<Vec<Finding>> {
     };
     if let Some((key, _)) = MATCHING.iter().find_map(|field| entry(route, field)) {
         let what = "The root route takes all alerts and has no matchers.";
-        reader.findings.push(Finding::new(&ROOT_MATCHES, file, key.span.clone(), what));
+        reader
+            .findings
+            .push(Finding::new(&ROOT_MATCHES, file, key.span.clone(), what));
     }
     reader.route(route, &[]);
     for (name, span) in &receivers {
         if !reader.used.contains(name) {
             let what = format!("No route names `{name}`.");
-            reader.findings.push(Finding::new(&RECEIVER_UNUSED, file, span.clone(), what));
+            reader
+                .findings
+                .push(Finding::new(&RECEIVER_UNUSED, file, span.clone(), what));
         }
     }
     Some(reader.findings)
@@ -103,13 +107,16 @@ impl Reader<'_> {
             let whole = [above, &matchers].concat();
             if let Some((one, other)) = contradiction(&whole) {
                 let what = format!("No alert has `{one}` and `{other}`.");
-                self.findings.push(Finding::new(&ROUTE_IMPOSSIBLE, self.file, place, what));
-            } else if let Some((_, line)) = before
-                .iter()
-                .find(|(earlier, _)| earlier.iter().all(|matcher| whole.iter().any(|mine| mine.implies(matcher))))
-            {
+                self.findings
+                    .push(Finding::new(&ROUTE_IMPOSSIBLE, self.file, place, what));
+            } else if let Some((_, line)) = before.iter().find(|(earlier, _)| {
+                earlier
+                    .iter()
+                    .all(|matcher| whole.iter().any(|mine| mine.implies(matcher)))
+            }) {
                 let what = format!("The route on line {line} takes every alert that this one matches.");
-                self.findings.push(Finding::new(&ROUTE_SHADOWED, self.file, place, what));
+                self.findings
+                    .push(Finding::new(&ROUTE_SHADOWED, self.file, place, what));
             }
             self.route(child, &whole);
             let goes_on = child.get("continue").and_then(Node::text) == Some("true");
@@ -187,5 +194,7 @@ fn entry<'a>(node: &'a Node, field: &str) -> Option<&'a (Node, Node)> {
 /// The first line of a route: what to point at.
 fn first(node: &Node) -> Range<usize> {
     let first = node.entries().first();
-    first.map_or(node.span.clone(), |(key, value)| key.span.start..value.span.end.max(key.span.end))
+    first.map_or(node.span.clone(), |(key, value)| {
+        key.span.start..value.span.end.max(key.span.end)
+    })
 }

@@ -94,7 +94,10 @@ impl fmt::Display for Matcher {
 /// Reads a matcher, or several in braces.
 pub(super) fn read(text: &str) -> Option<Vec<Matcher>> {
     let text = text.trim();
-    let inner = text.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or(text);
+    let inner = text
+        .strip_prefix('{')
+        .and_then(|rest| rest.strip_suffix('}'))
+        .unwrap_or(text);
     let mut out = Vec::new();
     let mut rest = inner.trim();
     while !rest.is_empty() {
