@@ -4,7 +4,7 @@
 use std::fmt;
 
 use crate::{
-    ast::{Aggregation, Aggregator, Binary, Call, Callee, Cardinality, Expr, Matcher, Selector},
+    ast::{Aggregation, Aggregator, Binary, Call, Callee, Cardinality, Expr, METRIC_NAME, Matcher, Selector},
     error::{ErrorKind, ParseError},
     span::Span,
     value::ValueType,
@@ -39,7 +39,10 @@ impl Checker<'_> {
             Expr::Unary(unary) => {
                 let inner = self.expr(&unary.expr)?;
                 if let Some(other @ (ValueType::Matrix | ValueType::String)) = inner {
-                    let message = format!("a sign stands before a scalar or an instant vector, not before a {other}");
+                    let message = format!(
+                        "a sign stands before a scalar or an instant vector, not before {}",
+                        other.with_article()
+                    );
                     return self.fail(unary.span, message);
                 }
                 Ok(inner)
@@ -54,8 +57,8 @@ impl Checker<'_> {
 
     fn selector(&self, selector: &Selector, may_match_all: bool) -> Checked<()> {
         if let Some(name) = &selector.name {
-            let again = selector.matchers.iter().filter_map(Matcher::view);
-            if let Some(again) = again.into_iter().find(|view| view.label == "__name__") {
+            let mut views = selector.matchers.iter().filter_map(Matcher::view);
+            if let Some(again) = views.find(|view| view.label == METRIC_NAME) {
                 let message = format!("the metric is called `{}` and `{}` at once", name.text, again.value);
                 return self.fail(selector.span, message);
             }
@@ -151,7 +154,10 @@ impl Checker<'_> {
         }
         for (side, is) in [(&binary.left, left), (&binary.right, right)] {
             if let Some(other @ (ValueType::Matrix | ValueType::String)) = is {
-                let message = format!("`{op}` stands between scalars and instant vectors, and this is a {other}");
+                let message = format!(
+                    "`{op}` stands between scalars and instant vectors, and this is {}",
+                    other.with_article()
+                );
                 return self.fail(side.span(), message);
             }
         }
@@ -187,7 +193,10 @@ impl Checker<'_> {
 
     fn expect(&self, span: Span, is: Type, wanted: ValueType, place: &dyn fmt::Display) -> Checked<()> {
         match is {
-            Some(is) if is != wanted => self.fail(span, format!("{place} takes a {wanted}, and this is a {is}")),
+            Some(is) if is != wanted => {
+                let (wanted, is) = (wanted.with_article(), is.with_article());
+                self.fail(span, format!("{place} takes {wanted}, and this is {is}"))
+            }
             _ => Ok(()),
         }
     }

@@ -18,9 +18,9 @@ use crate::{
 /// No query is longer, in bytes.
 const LONGEST: usize = 4 << 20;
 /// Parentheses, calls and signs inside of each other: each is a call of the parser in itself.
-const DEEPEST: u32 = 200;
+const DEEPEST: u32 = 100;
 /// Nodes above each other, among them the operators of one long chain: whoever walks a tree calls itself so often.
-const HIGHEST: u32 = 1000;
+const HIGHEST: u32 = 500;
 
 type Parsed<T> = Result<T, ParseError>;
 
@@ -195,37 +195,30 @@ impl Parser<'_> {
         self.grown(Expr::Call(Box::new(call)), height)
     }
 
-    /// A variable in the place of a function or an aggregator: what groups is an aggregator.
+    /// A variable in the place of a function or an aggregator: with `by` or `without` it is an aggregator.
     fn call_of_variable(&mut self, name: Name) -> Parsed<Grown> {
         let name_span = name.span;
         if self.current.kind != TokenKind::LeftParen {
             return self.aggregation(Callee::Variable(name), name_span);
         }
         let (arguments, height) = self.arguments()?;
-        let function = Callee::Variable(name.clone());
-        let span = Span::new(name_span.start, self.behind);
         if self.grouping_follows() {
             let grouping = self.grouping()?;
             return self.aggregated(Callee::Variable(name), name_span, grouping, (arguments, height));
         }
         let call = Call {
-            span,
+            span: Span::new(name_span.start, self.behind),
             name_span,
-            function,
+            function: Callee::Variable(name),
             arguments,
         };
         self.grown(Expr::Call(Box::new(call)), height)
     }
 
     fn aggregation(&mut self, op: Callee<Aggregator>, op_span: Span) -> Parsed<Grown> {
-        let mut grouping = None;
-        if self.grouping_follows() {
-            grouping = self.grouping()?;
-        }
+        let before = self.grouping()?;
         let arguments = self.arguments()?;
-        if grouping.is_none() && self.grouping_follows() {
-            grouping = self.grouping()?;
-        }
+        let grouping = if before.is_some() { before } else { self.grouping()? };
         self.aggregated(op, op_span, grouping, arguments)
     }
 

@@ -1,6 +1,9 @@
 //! Prints a tree as Prometheus prints its own: one line, without comments, matchers sorted, durations in their largest
 //! units. What was read is [`Query::text`](crate::Query::text), to the byte; several lines with the comments are
 //! [`Query::pretty`](crate::Query::pretty).
+//!
+//! Two things that Prometheus prints it cannot read, or reads otherwise, and so it is here: a range of less than a
+//! millisecond is printed as none, and `@` before an offset in parentheses, which then takes the operators behind it.
 
 mod go;
 mod pretty;

@@ -84,6 +84,13 @@ pub(crate) enum Keyword {
     MaxOf,
 }
 
+impl Keyword {
+    /// Whether it is one of the few words that stand in brackets.
+    pub(crate) const fn is_in_durations(self) -> bool {
+        matches!(self, Self::Step | Self::Range | Self::MinOf | Self::MaxOf)
+    }
+}
+
 impl TokenKind {
     /// The operator that it is between two expressions.
     pub(crate) const fn binary_op(self) -> Option<BinaryOp> {

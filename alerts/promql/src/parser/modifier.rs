@@ -174,6 +174,9 @@ impl Parser<'_> {
 
     /// `by (…)` or `without (…)`, where it follows.
     pub(super) fn grouping(&mut self) -> Parsed<Option<Grouping>> {
+        if !self.grouping_follows() {
+            return Ok(None);
+        }
         let start = self.advance();
         let labels = self.labels()?;
         Ok(Some(Grouping {
