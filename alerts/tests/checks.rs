@@ -225,7 +225,10 @@ fn hostile_files_are_answered() {
         "groups:\n- name: a\n  rules:\n  - alert: A\n    expr: up == 0\n    annotations:\n      summary: '{}'\n",
         "{{ if $value }}".repeat(50_000)
     );
-    let rule = format!("  - {{alert: A, expr: up == 0, annotations: {{summary: {}}}}}\n", "x".repeat(1100));
+    let rule = format!(
+        "  - {{alert: A, expr: up == 0, annotations: {{summary: {}}}}}\n",
+        "x".repeat(1100)
+    );
     let long = format!("groups:\n- name: a\n  rules:\n{}", rule.repeat(10_000));
     assert!(long.len() > 10 << 20);
     for (text, check) in [
