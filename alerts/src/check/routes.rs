@@ -160,14 +160,13 @@ impl Reader<'_> {
             }
         }
         for item in node.get("matchers").map(Node::items).unwrap_or_default() {
-            match item.text().and_then(matcher::read) {
-                Some(matchers) => out.extend(matchers),
-                None => {
-                    let what = "This is no matcher; one is written `severity=\"page\"`.";
-                    let finding = Finding::new(&MATCHER_INVALID, self.file, item.span.clone(), what);
-                    self.findings.push(finding);
-                }
-            }
+            let Some(matchers) = item.text().and_then(matcher::read) else {
+                let what = "This is no matcher; one is written `severity=\"page\"`.";
+                let finding = Finding::new(&MATCHER_INVALID, self.file, item.span.clone(), what);
+                self.findings.push(finding);
+                continue;
+            };
+            out.extend(matchers);
         }
         out
     }

@@ -114,12 +114,11 @@ pub(super) fn read(text: &str) -> Option<Vec<Matcher>> {
 }
 
 fn one(text: &str) -> Option<(Matcher, &str)> {
-    let (label, rest) = match text.strip_prefix('"') {
-        Some(_) => quoted(text)?,
-        None => {
-            let end = text.find(['=', '!'])?;
-            (text[..end].trim().to_owned(), &text[end..])
-        }
+    let (label, rest) = if text.starts_with('"') {
+        quoted(text)?
+    } else {
+        let end = text.find(['=', '!'])?;
+        (text[..end].trim().to_owned(), &text[end..])
     };
     let rest = rest.trim_start();
     let (length, negative, regex) = match rest.as_bytes() {
