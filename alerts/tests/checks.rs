@@ -265,6 +265,7 @@ fn thousand() -> String {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "what is measured is real time")]
 fn a_thousand_rules_take_no_time() {
     let text = thousand();
     let options = options();
