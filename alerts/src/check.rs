@@ -91,13 +91,17 @@ impl Read<'_> {
     }
 }
 
-/// Checks the rules in `files` together: recorded series of one are known in the others.
+/// Checks the rules in `files` together: recorded series of one are known in the others. A file with routes is taken for
+/// an Alertmanager's configuration.
 pub fn check(files: Vec<SourceFile>, options: &Options) -> Report {
     let mut findings: Vec<Finding> = Vec::new();
     let sets: Vec<RuleFile> = files
         .iter()
         .map(|file| {
-            let (rules, found) = read(file);
+            let (rules, found) = match routes::read(file) {
+                Some(found) => (RuleFile::default(), found),
+                None => read(file),
+            };
             findings.extend(found);
             rules
         })

@@ -6,7 +6,8 @@
 mod leaf;
 mod step;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use manifest::Manifest;
 use promql::ast::Expr;
@@ -105,7 +106,12 @@ pub enum How {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Flow {
     named: BTreeMap<Box<str>, Presence>,
+    /// Labels that the manifest declares for any metric, and that are not named above.
+    declared: Presence,
+    /// All others.
     others: Presence,
+    /// What the manifest declares, where that is a class of its own.
+    vocabulary: Option<Arc<BTreeSet<String>>>,
 }
 
 /// Flows of rules that record series, by the name of the series.
@@ -114,7 +120,8 @@ pub type Records = HashMap<String, Flow>;
 /// The flow of every part of a query.
 #[derive(Debug)]
 pub struct Flows {
-    by_address: HashMap<usize, Flow>,
+    /// By place: no two parts of a query have the same one.
+    by_span: HashMap<Span, Flow>,
 }
 
 impl Flows {
@@ -126,7 +133,7 @@ impl Flows {
     /// Follows the labels through an expression.
     pub fn of_expr(expr: &Expr, manifest: &Manifest, records: &Records) -> Self {
         let mut flows = Self {
-            by_address: HashMap::new(),
+            by_span: HashMap::new(),
         };
         flows.follow(expr, manifest, records);
         flows
@@ -134,11 +141,8 @@ impl Flows {
 
     /// The labels of what a part of the query results in. The part must be one of that very query.
     pub fn of(&self, expr: &Expr) -> &Flow {
-        static ANYTHING: Flow = Flow {
-            named: BTreeMap::new(),
-            others: Presence::Possible,
-        };
-        self.by_address.get(&address(expr)).unwrap_or(&ANYTHING)
+        static ANYTHING: Flow = Flow::anything();
+        self.by_span.get(&expr.span()).unwrap_or(&ANYTHING)
     }
 
     /// Children first. The parser limits how deep it goes.
@@ -150,35 +154,37 @@ impl Flows {
             Expr::Selector(selector) => leaf::flow(selector, manifest, records),
             _ => step::flow(expr, self),
         };
-        self.by_address.insert(address(expr), flow);
+        self.by_span.insert(expr.span(), flow);
     }
-}
-
-/// What a part of a query is known by: parts stay where they are as long as the query is borrowed.
-fn address(expr: &Expr) -> usize {
-    std::ptr::from_ref(expr).addr()
 }
 
 impl Flow {
     /// Any label may be there.
-    pub fn anything() -> Self {
-        Self {
-            named: BTreeMap::new(),
-            others: Presence::Possible,
-        }
+    pub const fn anything() -> Self {
+        Self::all(Presence::Possible)
     }
 
     /// No label is there.
-    pub fn nothing(span: Span, how: How) -> Self {
+    pub const fn nothing(span: Span, how: How) -> Self {
+        Self::all(Presence::Impossible(Loss { span, how }))
+    }
+
+    const fn all(presence: Presence) -> Self {
         Self {
             named: BTreeMap::new(),
-            others: Presence::Impossible(Loss { span, how }),
+            declared: presence,
+            others: presence,
+            vocabulary: None,
         }
     }
 
     /// Whether `label` is there.
     pub fn presence(&self, label: &str) -> Presence {
-        self.named.get(label).copied().unwrap_or(self.others)
+        self.named.get(label).copied().unwrap_or_else(|| {
+            let of_programs = |words: &Arc<BTreeSet<String>>| words.contains(label) && !TARGET_LABELS.contains(&label);
+            let is_declared = self.vocabulary.as_ref().is_some_and(of_programs);
+            if is_declared { self.declared } else { self.others }
+        })
     }
 
     /// What took `label` away, where that is certain.
@@ -244,7 +250,9 @@ impl Flow {
             .collect();
         Self {
             named,
+            declared: change(None, self.declared),
             others: change(None, self.others),
+            vocabulary: self.vocabulary.clone(),
         }
     }
 
@@ -258,7 +266,9 @@ impl Flow {
             .collect();
         Self {
             named,
+            declared: join(self.declared, other.declared),
             others: join(self.others, other.others),
+            vocabulary: self.vocabulary.as_ref().or(other.vocabulary.as_ref()).cloned(),
         }
     }
 }

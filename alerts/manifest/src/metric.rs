@@ -262,9 +262,12 @@ impl Metric {
         if self.help.is_empty() {
             self.help = other.help;
         }
-        if self.buckets.is_empty() {
-            self.buckets = other.buckets;
+        for bound in other.buckets {
+            if !self.buckets.contains(&bound) {
+                self.buckets.push(bound);
+            }
         }
+        self.buckets.sort_by(f64::total_cmp);
         for label in other.labels {
             match self.labels.iter_mut().find(|known| known.name == label.name) {
                 None => self.labels.push(label),

@@ -165,6 +165,15 @@ fn field(read: &Read<'_>, text: &str) -> Option<Fix> {
     in_lines.then(|| Fix::proposal(format!("add `{text}`"), vec![edit]))
 }
 
+/// Whether an aggregation makes one of everything, whatever it is compared with after that.
+fn whole(side: &Expr) -> bool {
+    match side.unparenthesised() {
+        Expr::Aggregation(aggregation) => aggregation.grouping.is_none(),
+        Expr::Binary(binary) => binary.op.is_comparison() && binary.right.as_number().is_some() && whole(&binary.left),
+        _ => false,
+    }
+}
+
 /// A ratio of everything to everything: all labels are gone.
 fn one_for_all(read: &Read<'_>, findings: &mut Vec<Finding>) {
     let Expr::Binary(comparison) = read.query.expr.unparenthesised() else {
@@ -173,7 +182,6 @@ fn one_for_all(read: &Read<'_>, findings: &mut Vec<Finding>) {
     let Expr::Binary(ratio) = comparison.left.unparenthesised() else {
         return;
     };
-    let whole = |side: &Expr| matches!(side.unparenthesised(), Expr::Aggregation(aggregation) if aggregation.grouping.is_none());
     if !comparison.op.is_comparison()
         || ratio.op != BinaryOp::Div
         || !whole(&ratio.left)

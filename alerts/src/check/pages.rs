@@ -4,6 +4,7 @@ use lint::expression::LABEL_DROPPED;
 use lint::flow::{How, Loss};
 use lint::{Edit, Finding, Fix};
 use manifest::closest;
+use promql::ast::{Aggregator, Expr};
 
 use super::table::{NO_RUNBOOK, NO_SEVERITY, NO_SUMMARY, TEMPLATE, TEMPLATE_QUERY, UNKNOWN_SEVERITY, VALUE_IN_LABEL};
 use super::template::{self, Template, Use};
@@ -83,28 +84,33 @@ fn dropped(read: &Read<'_>, value: &Text, label: &Use) -> Option<Finding> {
     Some(finding.fixed_by(keep(read, name, loss)))
 }
 
-/// Naming the label where it was dropped.
+/// Naming the label in every aggregation, so that the sides of an operator still have the same labels.
 fn keep(read: &Read<'_>, label: &str, loss: Loss) -> Option<Fix> {
-    let text = loss.span.of(&read.query.text);
-    let (at, insert) = match loss.how {
-        How::By => {
-            let open = text.find('(')?;
-            let empty = text[open + 1..].trim_start().starts_with(')');
-            let comma = if empty { "" } else { ", " };
-            (loss.span.start as usize + open + 1, format!("{label}{comma}"))
-        }
-        How::Aggregated => (loss.span.end as usize, format!(" by ({label}) ")),
-        _ => return None,
-    };
     let offsets = &read.rule.expr.offsets;
-    let place = offsets.range(at..at);
-    let edit = Edit {
-        span: place,
-        text: insert,
-    };
-    offsets
-        .exact()
-        .then(|| Fix::proposal(format!("keep `{label}`"), vec![edit]))
+    if !matches!(loss.how, How::By | How::Aggregated) || !offsets.exact() {
+        return None;
+    }
+    let mut edits = Vec::new();
+    read.query.expr.walk(&mut |part| {
+        let Expr::Aggregation(aggregation) = part else {
+            return;
+        };
+        if aggregation.keeps(label) || aggregation.aggregator().is_none_or(Aggregator::is_selection) {
+            return;
+        }
+        let (at, text) = match &aggregation.grouping {
+            None => (aggregation.op_span.end, format!(" by ({label}) ")),
+            Some(grouping) => {
+                let written = grouping.span.of(&read.query.text);
+                let open = written.find('(').unwrap_or_default();
+                let comma = if grouping.labels.is_empty() { "" } else { ", " };
+                (grouping.span.start + open as u32 + 1, format!("{label}{comma}"))
+            }
+        };
+        let place = offsets.range(at as usize..at as usize);
+        edits.push(Edit { span: place, text });
+    });
+    Some(Fix::proposal(format!("keep `{label}`"), edits))
 }
 
 fn unreadable(read: &Read<'_>, value: &Text, query: &Use) -> Option<Finding> {

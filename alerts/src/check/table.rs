@@ -32,7 +32,7 @@ lint::checks! {
     FOR_SHORT, "for-short", Warning,
         "`for` is shorter than two evaluations.",
         "It has no effect, or that of a single evaluation.";
-    FOR_LONGER_THAN_RANGE, "for-longer-than-range", Warning,
+    FOR_LONGER_THAN_RANGE, "for-longer-than-range", Note,
         "`for` is longer than the range that an event is looked for in.",
         "A single event leaves the range before the alert fires: only repeated ones ever fire it.";
     NO_DATA, "no-data", Note,

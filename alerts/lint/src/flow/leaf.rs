@@ -4,7 +4,7 @@ use manifest::{Found, Manifest, Part, Values};
 use promql::Span;
 use promql::ast::{MatchOp, Selector};
 
-use super::{Flow, How, Loss, Presence, Records, TARGET_LABELS};
+use super::{Flow, How, Loss, Presence, Records};
 
 pub(super) fn flow(selector: &Selector, manifest: &Manifest, records: &Records) -> Flow {
     let span = selector.span;
@@ -47,15 +47,11 @@ pub(super) fn flow(selector: &Selector, manifest: &Manifest, records: &Records) 
 fn of_metric(found: Found<'_>, span: Span, manifest: &Manifest) -> Flow {
     let mut flow = Flow::anything();
     if found.metric.complete {
-        let loss = Loss {
+        flow.declared = Presence::Impossible(Loss {
             span,
             how: How::NotExported,
-        };
-        for label in manifest.vocabulary() {
-            if !TARGET_LABELS.contains(&label) && !manifest.target_labels().iter().any(|other| other == label) {
-                flow.set(label, Presence::Impossible(loss));
-            }
-        }
+        });
+        flow.vocabulary = Some(manifest.shared_vocabulary());
     }
     for label in &found.metric.labels {
         let may_be_empty = label.optional
