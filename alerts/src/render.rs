@@ -27,7 +27,7 @@ mod yaml;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use manifest::landscape::{Landscape, Platform};
+use manifest::landscape::{Landscape, Platform, Sli};
 
 pub use error::RenderError;
 pub use layout::lines as expression_lines;
@@ -90,6 +90,12 @@ pub fn render(landscape: &Landscape, settings: &Settings) -> Result<Rendered, Re
         slo::add(&mut file, service, &subject, interval, thresholds, &mut notes)?;
         requests::add(&mut file, service, &subject, interval, thresholds, &mut notes);
         instruments::add(&mut file, service, &subject, interval, thresholds);
+        if matches!(service.sli, Sli::Custom { .. }) {
+            notes.push(format!(
+                "service `{}`: no tests of the rules about its requests: they are counted in its own way",
+                service.name
+            ));
+        }
         if let Some(stuck) = landscape.canary {
             canary::add(&mut file, service, &subject, landscape.platform, interval, stuck);
         }

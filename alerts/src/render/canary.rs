@@ -101,7 +101,7 @@ fn cases(service: &Service, sign: &Sign, canary: Canary, alert: &Alert) -> Vec<C
         alert: alert.name,
         series: vec![(series.clone(), values)],
         at,
-        pace: STEP * 5,
+        pace: STEP * 10,
         fires: fires.then(|| alert.firing(sign.labels, "")).into_iter().collect(),
     };
     vec![

@@ -105,12 +105,11 @@ fn no_selector(query: &str) -> Option<&'static str> {
             Some(_) if escaped => escaped = false,
             Some(mark) if c == '\\' && mark != '`' => escaped = true,
             Some(mark) if c == mark => quote = None,
-            Some(_) => {}
             None if matches!(c, '"' | '\'' | '`') => quote = Some(c),
             None if matches!(c, '{' | '}' | '(' | ')' | '[' | ']' | '#') => {
                 return Some("its braces hold more than matchers");
             }
-            None => {}
+            _ => {}
         }
     }
     quote.map(|_| "a string in it does not end")

@@ -60,6 +60,9 @@ fn oldest_backup(store: &Datastore, thresholds: &Thresholds) -> Option<Duration>
     }
 }
 
+/// A series of the store: metric, labels, values.
+type Given<'a> = (&'a str, &'a [(&'a str, &'a str)], String);
+
 struct Tried<'a> {
     store: &'a Datastore,
     subject: &'a Subject<'a>,
@@ -97,14 +100,7 @@ impl Tried<'_> {
     }
 
     /// With these metrics of the store the alert fires, its value shown so, or not at all.
-    fn case(
-        &self,
-        alert: &Alert,
-        shows: &str,
-        given: &[(&str, &[(&str, &str)], String)],
-        at: Duration,
-        fires: Option<&str>,
-    ) -> Case {
+    fn case(&self, alert: &Alert, shows: &str, given: &[Given<'_>], at: Duration, fires: Option<&str>) -> Case {
         let made = given
             .iter()
             .filter_map(|(metric, labels, values)| Some((series(&self.selector(), metric, labels)?, values.clone())));
@@ -131,7 +127,7 @@ impl Tried<'_> {
                 (SNAPSHOTS, [].as_slice(), format!("1x{minutes}")),
             ]
         };
-        let case = |shows: &str, given: &[(&str, &[(&str, &str)], String)], at, fires| Case {
+        let case = |shows: &str, given: &[Given<'_>], at, fires| Case {
             pace: pace_of,
             ..self.case(alert, shows, given, at, fires)
         };
@@ -310,15 +306,16 @@ impl Tried<'_> {
         let in_state =
             |database: &'static str, state: &'static str| [at[0], at[1], ("datname", database), ("state", state)];
         let case = |shows: &str, active: &str, idle: &str, fires: Option<&str>| {
-            let given: [(&str, &[(&str, &str)], &str); 4] = [
-                (backends, &in_state("shop", "active"), active),
-                (backends, &in_state("other", "idle"), idle),
-                (limit, &at, "103x60"),
-                (reserved, &at, "3x60"),
+            let (shop, other) = (in_state("shop", "active"), in_state("other", "idle"));
+            let given: [Given<'_>; 4] = [
+                (backends, &shop, active.to_owned()),
+                (backends, &other, idle.to_owned()),
+                (limit, &at, "103x60".to_owned()),
+                (reserved, &at, "3x60".to_owned()),
             ];
             let made = given
                 .iter()
-                .filter_map(|(metric, labels, values)| Some((series(exporter, metric, labels)?, (*values).to_owned())));
+                .filter_map(|(metric, labels, values)| Some((series(exporter, metric, labels)?, values.clone())));
             Case {
                 shows: format!("{}: {shows}", self.store.name),
                 alert: alert.name,

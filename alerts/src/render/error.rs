@@ -27,7 +27,7 @@ pub enum RenderError {
         reachable: f64,
     },
     /// An objective of all requests has no budget that could burn.
-    #[error("service `{service}`: a {slo} objective of 100% has no budget: the first bad request breaks it")]
+    #[error("service `{service}`: 100% is no objective of {slo}: it has no budget, the first bad request breaks it")]
     NoBudget {
         /// The service.
         service: String,

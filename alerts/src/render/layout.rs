@@ -130,9 +130,10 @@ fn split(expression: &str) -> Option<(Vec<&str>, Vec<&str>)> {
                     break;
                 }
                 let after = modifier_at + modifier.len();
-                end = match expression[after..].trim_start().starts_with('(') {
-                    true => after + expression[after..].find(')')? + 1,
-                    false => after,
+                end = if expression[after..].trim_start().starts_with('(') {
+                    after + expression[after..].find(')')? + 1
+                } else {
+                    after
                 };
                 index += 1;
             }
@@ -174,7 +175,7 @@ fn top_level(expression: &str) -> Vec<(usize, &str)> {
                 '(' | '[' | '{' => depth += 1,
                 ')' | ']' | '}' => depth = depth.saturating_sub(1),
                 c if depth == 0 && !c.is_whitespace() => {
-                    found.push((base + at, &expression[base + at..base + at + length]))
+                    found.push((base + at, &expression[base + at..base + at + length]));
                 }
                 _ => {}
             }
@@ -200,8 +201,8 @@ fn call(expression: &str) -> Option<(&str, Vec<&str>, &str)> {
 
 /// The longest bracket outside of all others: `(` and `)`, and the commas right inside of it.
 fn brackets(expression: &str) -> Option<(usize, usize, Vec<usize>)> {
-    let (mut best, mut open, mut commas): (Option<(usize, usize, Vec<usize>)>, usize, Vec<usize>) =
-        (None, 0, Vec::new());
+    let mut best: Option<(usize, usize, Vec<usize>)> = None;
+    let (mut open, mut commas) = (0, Vec::new());
     let (mut depth, mut base) = (0_usize, 0);
     for piece in pieces(expression) {
         let (text, quoted) = match piece {

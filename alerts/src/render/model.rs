@@ -116,6 +116,15 @@ pub struct Firing {
 /// Time between two values of a case's series, and as a rule between two evaluations.
 pub const STEP: Duration = Duration::from_mins(1);
 
+impl Case {
+    /// The same, evaluated so often.
+    #[must_use]
+    pub const fn paced(mut self, pace: Duration) -> Self {
+        self.pace = pace;
+        self
+    }
+}
+
 impl Alert {
     /// How it fires for a series with these labels, where its value is shown as `value`.
     pub fn firing(&self, labels: &[(&str, &str)], value: &str) -> Firing {

@@ -1,8 +1,9 @@
 //! The rules of one objective: what is recorded of it, and the alerts that say when its budget burns too fast. Which
 //! counters it counts is the landscape's business.
 //!
-//! Windows up to six hours are rates over that window. Longer ones sum the recorded rates of five minutes, each request
-//! once: a quiet night weighs what its requests weigh, and an interval without any is nothing to divide by.
+//! Windows up to six hours are rates over that window. Longer ones sum the recorded rates of five minutes, of bad requests
+//! and of all, and divide those sums: a quiet night weighs what its requests weigh, and minutes without any are nothing to
+//! divide by.
 
 use std::time::Duration;
 
@@ -20,6 +21,9 @@ const BASE: Duration = Duration::from_mins(5);
 const LONGEST_RATE: Duration = Duration::from_hours(6);
 /// How often what looks back for days is evaluated. Less than half of the five minutes after which a series is stale.
 const SLOW_INTERVAL: Duration = Duration::from_mins(2);
+
+/// How often rules are evaluated in the cases: what is looked at are windows, and there are many cases.
+const PACE: Duration = Duration::from_mins(5);
 
 /// An objective of a service.
 struct Objective<'a> {
@@ -185,9 +189,9 @@ impl Objective<'_> {
         }
     }
 
-    /// Sum of a recorded rate over a long window: a look every five minutes at the rate of those five minutes.
+    /// Sum of a recorded rate over a window: a part of a ratio, whatever the interval of the recording.
     fn sum_of(&self, what: Recorded, over: Duration) -> String {
-        format!("sum_over_time({}[{}:{}])", self.read(what), window(over), window(BASE))
+        format!("sum_over_time({}[{}])", self.read(what), window(over))
     }
 
     fn error_ratio(&self, over: Duration) -> String {
@@ -207,7 +211,14 @@ impl Objective<'_> {
     fn error_count(&self, over: Duration) -> String {
         let (sli, selector) = (&self.service.sli, &self.service.selector);
         match self.latency {
-            _ if over > LONGEST_RATE => format!("{} * {}", self.sum_of(Recorded::Errors, over), BASE.as_secs()),
+            // A look every five minutes at the rate of those five minutes counts each request once.
+            _ if over > LONGEST_RATE => format!(
+                "sum_over_time({}[{}:{}]) * {}",
+                self.read(Recorded::Errors),
+                window(over),
+                window(BASE),
+                BASE.as_secs()
+            ),
             None => sli.error_count(selector, over),
             Some(latency) => sli.slow_count(selector, latency.bound, over),
         }
@@ -281,7 +292,7 @@ impl Objective<'_> {
             alert: any.name,
             series,
             at: STEP * minutes,
-            pace: STEP,
+            pace: PACE,
             fires: alerts
                 .iter()
                 .filter(|(burn, _)| ratio > burn.threshold(budget).as_f64())
@@ -308,50 +319,36 @@ impl Objective<'_> {
             60,
             1.0,
         ));
-        cases.push(silent(
-            name,
-            format!("{service}: {slo}, all of it is long over"),
-            traffic.series(&[phase(100, 100, 60), phase(100, 0, 400)]),
-            450,
-        ));
-        cases.push(silent(
-            name,
-            format!("{service}: {slo}, so few requests that one of three is no evidence"),
-            traffic.series(&[
-                phase(0, 0, 10),
-                phase(2, 0, 1),
-                phase(0, 0, 19),
-                phase(1, 1, 1),
-                phase(0, 0, 30),
-            ]),
-            33,
-        ));
-        cases.push(silent(
-            name,
-            format!("{service}: {slo}, as few bad requests as are no evidence, in many hours"),
-            traffic.series(&[
-                phase(0, 0, 30),
-                phase(
-                    u64::from(thresholds.few_errors / 2),
-                    u64::from(thresholds.few_errors / 2),
-                    1,
-                ),
-                phase(0, 0, 30),
-            ]),
-            33,
-        ));
-        cases.push(silent(
-            name,
-            format!("{service}: {slo}, nobody asks"),
-            traffic.series(&[phase(0, 0, 60)]),
-            60,
-        ));
-        cases.push(silent(
-            name,
-            format!("{service}: {slo}, there is no data"),
-            Vec::new(),
-            60,
-        ));
+        let few = u64::from(thresholds.few_errors / 2);
+        let quiet = [
+            (
+                "all of it is long over",
+                vec![phase(100, 100, 60), phase(100, 0, 400)],
+                450,
+            ),
+            (
+                "so few requests that one of three is no evidence",
+                vec![
+                    phase(0, 0, 10),
+                    phase(2, 0, 1),
+                    phase(0, 0, 20),
+                    phase(1, 1, 1),
+                    phase(0, 0, 30),
+                ],
+                35,
+            ),
+            (
+                "a few bad requests and no others are no evidence",
+                vec![phase(0, 0, 31), phase(few, few, 1), phase(0, 0, 30)],
+                35,
+            ),
+            ("nobody asks", vec![phase(0, 0, 60)], 60),
+            ("there is no data", Vec::new(), 60),
+        ];
+        cases.extend(quiet.into_iter().map(|(shows, phases, minutes)| {
+            let shows = format!("{service}: {slo}, {shows}");
+            silent(name, shows, traffic.series(&phases), minutes).paced(PACE)
+        }));
         cases.extend(self.cases_of_protocols(name, alerts));
         cases
     }
@@ -370,18 +367,22 @@ impl Objective<'_> {
                         all_of(streams, 100),
                         60,
                     )
+                    .paced(PACE)
                 })
                 .into_iter()
                 .collect();
         }
         let mut cases = Vec::new();
         if let Some(faults) = Traffic::of_callers_faults(self.service) {
-            cases.push(silent(
-                name,
-                format!("{service}: what callers do wrong is no error"),
-                all_of(faults, 0),
-                60,
-            ));
+            cases.push(
+                silent(
+                    name,
+                    format!("{service}: what callers do wrong is no error"),
+                    all_of(faults, 0),
+                    60,
+                )
+                .paced(PACE),
+            );
         }
         for code in ["DeadlineExceeded", "Unavailable"] {
             if let Some(calls) = Traffic::of_codes(self.service, "OK", code) {
@@ -390,7 +391,7 @@ impl Objective<'_> {
                     alert: name,
                     series: all_of(calls, 100),
                     at: STEP * 60,
-                    pace: STEP,
+                    pace: PACE,
                     fires: alerts.iter().map(|(_, alert)| alert.firing(&[], "100%")).collect(),
                 });
             }

@@ -1,6 +1,8 @@
 //! YAML as we write it: the same bytes for the same tree, block scalars for what has lines, quotes only where a reader
 //! would otherwise see something else. It reads nothing.
 
+use std::fmt::Write as _;
+
 /// A tree to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Yaml {
@@ -112,7 +114,6 @@ impl Yaml {
 
     fn scalar(&self, out: &mut String, depth: usize) {
         match self {
-            Self::Text(text) => out.push_str(&quoted(text)),
             Self::Bare(text) => out.push_str(text),
             Self::Block(text) if fits_a_block(text) => {
                 out.push_str("|-");
@@ -124,7 +125,7 @@ impl Yaml {
                     }
                 }
             }
-            Self::Block(text) => out.push_str(&quoted(text)),
+            Self::Text(text) | Self::Block(text) => out.push_str(&quoted(text)),
             Self::Map(_) => out.push_str("{}"),
             Self::List(_) => out.push_str("[]"),
         }
@@ -163,7 +164,9 @@ fn quoted(text: &str) -> String {
                 '"' => quoted.push_str("\\\""),
                 '\\' => quoted.push_str("\\\\"),
                 '\n' => quoted.push_str("\\n"),
-                c if needs_an_escape(c) => quoted.push_str(&format!("\\u{:04x}", c as u32)),
+                c if needs_an_escape(c) => {
+                    let _ = write!(quoted, "\\u{:04x}", c as u32);
+                }
                 c => quoted.push(c),
             }
         }

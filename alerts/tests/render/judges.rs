@@ -35,15 +35,6 @@ impl Promtool {
     }
 
     /// `promtool test rules`.
-    pub fn test_each(&self, folder: &Path, files: &[File]) {
-        for file in files.iter().filter(|file| file.path.starts_with("tests/")) {
-            let began = std::time::Instant::now();
-            let output = Command::new(&self.0).args(["test", "rules"]).arg(folder.join(&file.path)).output().unwrap();
-            println!("TIME {} {:?} {:?}", file.path, began.elapsed(), told(&output));
-        }
-    }
-
-    /// `promtool test rules`.
     pub fn test(&self, folder: &Path, files: &[File]) -> Result<(), String> {
         let tests = files.iter().filter(|file| file.path.starts_with("tests/"));
         let mut promtool = Command::new(&self.0);
