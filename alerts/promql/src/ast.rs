@@ -11,6 +11,7 @@ mod walk;
 pub use duration::{Duration, DurationOp};
 pub use name::{Callee, Name, Number, StringLiteral};
 pub use operator::{Aggregator, BinaryOp, MatchOp, Sign};
+pub(crate) use selector::METRIC_NAME;
 pub use selector::{At, Instant, LabelMatcher, Matcher, MatcherView, Modifiers, Offset, Range, RangeEdge, Selector};
 
 use crate::{function::Function, span::Span, value::ValueType};

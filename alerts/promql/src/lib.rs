@@ -3,8 +3,14 @@
 //! [`parse`] takes the text of a rule, [`Dialect::parse`] also that of a panel with Grafana's variables in it.
 
 pub mod ast;
+mod check;
 mod error;
 mod function;
+mod lexer;
+mod literal;
+mod parser;
+pub mod print;
+mod regex;
 mod span;
 mod value;
 mod variable;
@@ -41,6 +47,13 @@ pub struct Query {
     pub comments: Vec<Span>,
 }
 
+impl Query {
+    /// The query over several lines, as Prometheus prints it, with its comments on lines of their own.
+    pub fn pretty(&self) -> String {
+        print::pretty(self)
+    }
+}
+
 impl Dialect {
     /// Prometheus without feature flags.
     pub const fn prometheus() -> Self {
@@ -75,8 +88,13 @@ impl Dialect {
     /// # Errors
     /// When Prometheus would refuse it, and when it is larger or nested deeper than is read here.
     pub fn parse(self, text: &str) -> Result<Query, ParseError> {
-        let nothing = "queries cannot be read yet".to_owned();
-        Err(ParseError::new(text, Span::default(), ErrorKind::Syntax, nothing))
+        let (expr, comments) = parser::parse(text, self)?;
+        check::check(text, &expr)?;
+        Ok(Query {
+            text: text.into(),
+            expr,
+            comments,
+        })
     }
 }
 

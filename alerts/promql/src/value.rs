@@ -15,14 +15,22 @@ pub enum ValueType {
     String,
 }
 
+impl ValueType {
+    /// The words of Prometheus' documentation, as they stand in a sentence.
+    pub const fn with_article(self) -> &'static str {
+        match self {
+            Self::Scalar => "a scalar",
+            Self::Vector => "an instant vector",
+            Self::Matrix => "a range vector",
+            Self::String => "a string",
+        }
+    }
+}
+
 impl fmt::Display for ValueType {
     /// The words of Prometheus' documentation.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Scalar => "scalar",
-            Self::Vector => "instant vector",
-            Self::Matrix => "range vector",
-            Self::String => "string",
-        })
+        let (_, words) = self.with_article().split_once(' ').unwrap_or_default();
+        f.write_str(words)
     }
 }

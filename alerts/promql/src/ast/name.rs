@@ -38,6 +38,8 @@ pub struct StringLiteral {
     pub value: Box<str>,
     /// The bytes, where escapes such as `\xff` make them no UTF-8.
     pub broken: Option<Box<[u8]>>,
+    /// Whether it is in quotes. Only a variable that brings its own is not.
+    pub quoted: bool,
     /// Whether there are variables of Grafana in it.
     pub templated: bool,
 }

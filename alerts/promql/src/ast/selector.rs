@@ -105,6 +105,8 @@ pub struct LabelMatcher {
     pub op: MatchOp,
     /// With what. A variable without quotes is a templated literal.
     pub value: StringLiteral,
+    /// Whether series without the label match. Not where variables decide.
+    pub matches_empty: bool,
 }
 
 /// A matcher, whichever way it was written: the name before the braces and `{"name"}` are matchers of `__name__`.
@@ -118,6 +120,8 @@ pub struct MatcherView<'a> {
     pub op: MatchOp,
     /// With what.
     pub value: &'a str,
+    /// Whether series without the label match. Not where variables decide.
+    pub matches_empty: bool,
     /// Whether there are variables in the label or the value.
     pub templated: bool,
 }
@@ -152,6 +156,7 @@ impl Selector {
             label: METRIC_NAME,
             op: MatchOp::Equal,
             value: &name.text,
+            matches_empty: false,
             templated: name.templated,
         });
         name.chain(self.matchers.iter().filter_map(Matcher::view))
@@ -181,6 +186,7 @@ impl Matcher {
                 label: &matcher.label.text,
                 op: matcher.op,
                 value: &matcher.value.value,
+                matches_empty: matcher.matches_empty,
                 templated: matcher.label.templated || matcher.value.templated,
             }),
             Self::Name(name) => Some(MatcherView {
@@ -188,6 +194,7 @@ impl Matcher {
                 label: METRIC_NAME,
                 op: MatchOp::Equal,
                 value: &name.value,
+                matches_empty: name.value.is_empty(),
                 templated: name.templated,
             }),
             Self::Variable(_) => None,
