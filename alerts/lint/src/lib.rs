@@ -6,8 +6,11 @@
 //! collected in a [`Report`], which [`output`] writes as text, JSON, JUnit or SARIF.
 
 mod check;
+pub mod document;
+pub mod expression;
 mod finding;
 mod fix;
+pub mod flow;
 pub mod output;
 mod report;
 mod source;

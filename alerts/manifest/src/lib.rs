@@ -13,12 +13,16 @@
 //! assert!(manifest.lookup("grpc_server_handled").is_none());
 //! ```
 
+pub mod capture;
+pub mod exporters;
 pub mod landscape;
+pub mod live;
 mod metric;
 mod names;
 mod of_catalogue;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 pub use metric::{Kind, Label, Metric, Part, Scope, Source, Unit, Values};
 pub use names::closest;
@@ -32,6 +36,8 @@ pub struct Manifest {
     owned: Vec<(String, Source)>,
     /// Labels that scraping puts on every series (`job`, `instance` and what the configuration adds).
     target_labels: Vec<String>,
+    /// The labels of all metrics that are declared completely, but those that scraping puts on every series.
+    vocabulary: Arc<BTreeSet<String>>,
 }
 
 /// A series name, found.
@@ -52,6 +58,14 @@ impl Manifest {
     /// Adds a metric, or what another source knows of it: types and closed values of a declaration stand above what a
     /// capture has seen.
     pub fn add(&mut self, metric: Metric) {
+        if metric.complete {
+            let vocabulary = Arc::make_mut(&mut self.vocabulary);
+            let names = metric.labels.iter().map(|label| &label.name);
+            vocabulary.extend(names.filter(|name| !self.target_labels.contains(name)).cloned());
+            if metric.kind == Kind::Histogram {
+                vocabulary.insert("le".to_owned());
+            }
+        }
         match self.metrics.get_mut(&metric.name) {
             None => {
                 self.metrics.insert(metric.name.clone(), metric);
@@ -72,6 +86,7 @@ impl Manifest {
     pub fn target_label(&mut self, name: impl Into<String>) {
         let name = name.into();
         if !self.target_labels.contains(&name) {
+            Arc::make_mut(&mut self.vocabulary).remove(&name);
             self.target_labels.push(name);
         }
     }
@@ -119,6 +134,16 @@ impl Manifest {
             .filter(|(prefix, _)| series.starts_with(prefix.as_str()))
             .max_by_key(|(prefix, _)| prefix.len())
             .map(|(_, source)| source)
+    }
+
+    /// The labels that any declared metric has, and `le`, but those that scraping puts on every series.
+    pub fn vocabulary(&self) -> impl Iterator<Item = &str> {
+        self.vocabulary.iter().map(String::as_str)
+    }
+
+    /// The same, to be kept.
+    pub fn shared_vocabulary(&self) -> Arc<BTreeSet<String>> {
+        Arc::clone(&self.vocabulary)
     }
 
     /// All metrics by name.

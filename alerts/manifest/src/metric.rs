@@ -121,6 +121,8 @@ pub struct Label {
     pub name: String,
     /// Values that it may take.
     pub values: Values,
+    /// Whether there are series without it, or with nothing in it.
+    pub optional: bool,
 }
 
 /// Which values a label may take.
@@ -260,13 +262,19 @@ impl Metric {
         if self.help.is_empty() {
             self.help = other.help;
         }
-        if self.buckets.is_empty() {
-            self.buckets = other.buckets;
+        for bound in other.buckets {
+            if !self.buckets.contains(&bound) {
+                self.buckets.push(bound);
+            }
         }
+        self.buckets.sort_by(f64::total_cmp);
         for label in other.labels {
             match self.labels.iter_mut().find(|known| known.name == label.name) {
                 None => self.labels.push(label),
-                Some(known) => known.values.learn(label.values),
+                Some(known) => {
+                    known.values.learn(label.values);
+                    known.optional |= label.optional;
+                }
             }
         }
     }

@@ -1,0 +1,282 @@
+//! Every check has rules in which it finds something and rules near them in which it finds nothing: `checks/NAME.yml`,
+//! groups `found` and `near`. promtool accepts them all, so that what is found is never a matter of syntax.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use alerts::check::{Options, check, checks};
+use alerts::rules;
+use lint::{Finding, Report, Severity, SourceFile};
+use manifest::Manifest;
+
+fn options() -> Options {
+    Options {
+        scrape_interval: Some(Duration::from_secs(30)),
+        ..Options::new(Manifest::built_in(), "2026-11-23".parse().expect("a day"))
+    }
+}
+
+fn one(text: &str, options: &Options) -> Report {
+    check(vec![SourceFile::new("rules.yml", text)], options)
+}
+
+fn names(report: &Report) -> BTreeSet<&'static str> {
+    report.open().map(|finding| finding.check.name).collect()
+}
+
+fn fixtures() -> Vec<(String, PathBuf)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/checks");
+    let mut files: Vec<_> = fs::read_dir(folder)
+        .expect("the folder of fixtures")
+        .map(|entry| entry.expect("an entry").path())
+        .map(|path| (path.file_stem().expect("a name").to_string_lossy().into_owned(), path))
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn each_check_finds_what_it_is_for_and_nothing_near_it() {
+    let options = options();
+    for (name, path) in fixtures() {
+        let file = SourceFile::new(name.as_str(), fs::read_to_string(path).expect("a fixture"));
+        let (set, refused) = rules::read(&file);
+        assert!(refused.is_empty(), "{name}: {refused:?}");
+        let near = set
+            .groups
+            .iter()
+            .find(|group| group.name.value == "near")
+            .expect("a group `near`");
+        let report = check(vec![file.clone()], &options);
+        let of_check: Vec<&Finding> = report.open().filter(|finding| finding.check.name == name).collect();
+        let (in_near, in_found): (Vec<&Finding>, Vec<&Finding>) = of_check
+            .into_iter()
+            .partition(|finding| near.span.contains(&finding.span.start));
+        assert!(!in_found.is_empty(), "{name} finds nothing in\n{}", file.text());
+        assert!(
+            in_near.is_empty(),
+            "{name} finds in what is near:\n{}",
+            lint::output::text(&report)
+        );
+    }
+}
+
+#[test]
+fn promtool_accepts_the_fixtures() {
+    let Some(promtool) = peers::peer("promtool", "promtool_accepts_the_fixtures") else {
+        return;
+    };
+    for (name, path) in fixtures() {
+        let output = Command::new(&promtool)
+            .args([
+                "--enable-feature=promql-experimental-functions",
+                "check",
+                "rules",
+                "--lint=none",
+            ])
+            .arg(path)
+            .output()
+            .expect("promtool runs");
+        assert!(
+            output.status.success(),
+            "{name}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+}
+
+/// What no rule file with groups `found` and `near` can show: the check, where it finds something, where it does not.
+const FILES: &[(&str, &str, &str)] = &[
+    ("yaml", "groups: [\n", "groups: []\n"),
+    (
+        "unknown-field",
+        "groups:\n- name: a\n  intervall: 1m\n",
+        "groups:\n- name: a\n  interval: 1m\n",
+    ),
+    ("missing-field", "groups:\n- rules: []\n", "groups:\n- name: a\n"),
+    (
+        "invalid-value",
+        "groups:\n- name: a\n  rules:\n  - {alert: A, expr: up == 0, for: 5}\n",
+        "groups:\n- name: a\n  rules:\n  - {alert: A, expr: up == 0, for: 5m}\n",
+    ),
+    (
+        "duplicate-group",
+        "groups:\n- name: a\n- name: a\n",
+        "groups:\n- name: a\n- name: b\n",
+    ),
+    (
+        "promql",
+        "groups:\n- name: a\n  rules:\n  - {alert: A, expr: up ==}\n",
+        "groups:\n- name: a\n  rules:\n  - {alert: A, expr: up == 0}\n",
+    ),
+    (
+        "template",
+        "groups:\n- name: a\n  rules:\n  - {alert: A, expr: up == 0, annotations: {summary: '{{ $lables.job }}'}}\n",
+        "groups:\n- name: a\n  rules:\n  - {alert: A, expr: up == 0, annotations: {summary: '{{ $labels.job }}'}}\n",
+    ),
+    (
+        "suppression-invalid",
+        "# opsctl ignore(no-for): because\n",
+        "groups:\n# opsctl ignore(no-for) until 2026-12-31: pages at once on purpose\n- name: a\n  rules:\n  - {alert: A, expr: up == 0}\n",
+    ),
+    (
+        "suppression-expired",
+        "# opsctl ignore(no-for) until 2026-11-22: because\n",
+        "# opsctl ignore(no-for) until 2026-11-23: because\n",
+    ),
+    (
+        "suppression-unused",
+        "groups:\n# opsctl ignore(no-for) until 2026-12-31: because\n- name: a\n  rules:\n  - {alert: A, expr: up == 0, for: 5m}\n",
+        "groups:\n# opsctl ignore(no-for) until 2026-12-31: because\n- name: a\n  rules:\n  - {alert: A, expr: up == 0}\n",
+    ),
+];
+
+#[test]
+fn files_that_cannot_be_read_say_why() {
+    for (name, found, near) in FILES {
+        assert!(names(&one(found, &options())).contains(name), "{name}: {found}");
+        assert!(!names(&one(near, &options())).contains(name), "{name}: {near}");
+    }
+}
+
+#[test]
+fn no_check_is_without_fixtures() {
+    let mut covered: BTreeSet<String> = fixtures().into_iter().map(|(name, _)| name).collect();
+    covered.extend(FILES.iter().map(|(name, _, _)| (*name).to_owned()));
+    covered.extend(alerts::check::routes::CHECKS.iter().map(|check| check.name.to_owned()));
+    let all: BTreeSet<String> = checks().iter().map(|check| check.name.to_owned()).collect();
+    assert_eq!(all.len(), checks().len(), "two checks have one name");
+    assert_eq!(covered, all);
+    assert!(all.len() >= 30);
+}
+
+#[test]
+fn positions_are_those_of_the_file_in_every_style() {
+    for expr in [
+        "expr: sum by (job) (up{name=\"x\"}) == 3 and on (job) count(upp) > 0",
+        "expr: 'sum by (job) (up) == 3 and on (job) count(upp) > 0'",
+        "expr: |\n      sum by (job) (up) == 3\n        and on (job)\n      count(upp) > 0",
+        "expr: >-\n      sum by (job) (up) == 3\n\n      and on (job) count(upp) > 0",
+        "expr: sum by (job) (up) == 3\n      and on (job) count(upp) > 0",
+    ] {
+        let text = format!("groups:\n- name: a\n  rules:\n  - alert: A\n    {expr}\n");
+        let mut options = options();
+        options.manifest.own("upp", manifest::Source::Catalogue);
+        let report = one(&text, &options);
+        let found = report
+            .open()
+            .find(|finding| finding.check.name == "metric-unknown")
+            .expect("upp is unknown");
+        assert_eq!(&text[found.span.clone()], "upp", "{text}");
+    }
+}
+
+#[test]
+fn safe_fixes_mend_what_they_are_for() {
+    let text = "groups:\n- name: a\n  rules:\n  - alert: A\n    expr: |\n      histogram_quantile(0.9, sum by (job) (rate(grpc_server_handling_seconds_bucket{grpc_method=~\"Get\"}[5m]))) > 1\n    for: 5m\n";
+    let report = one(text, &options());
+    let fixed = report.fixed();
+    let [(_, mended, 2)] = fixed.as_slice() else {
+        panic!("two safe fixes: {}", lint::output::text(&report));
+    };
+    assert!(
+        mended.contains("sum by (le, job)") && mended.contains("grpc_method=\"Get\""),
+        "{mended}"
+    );
+    let again = one(mended, &options());
+    assert!(!names(&again).contains("le-dropped") && !names(&again).contains("regex-literal"));
+    assert!(again.fixed().is_empty());
+}
+
+#[test]
+fn objects_and_several_documents_are_read() {
+    let rule = "{alert: A, expr: up ==}";
+    for text in [
+        format!(
+            "apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata: {{name: a}}\nspec:\n  groups:\n  - name: a\n    rules: [{rule}]\n"
+        ),
+        format!("kind: ConfigMap\n---\ngroups:\n- name: a\n  rules: [{rule}]\n"),
+        format!("- name: a\n  rules: [{rule}]\n"),
+        format!("kind: List\nitems:\n- kind: PrometheusRule\n  spec: {{groups: [{{name: a, rules: [{rule}]}}]}}\n"),
+    ] {
+        assert!(names(&one(&text, &options())).contains("promql"), "{text}");
+    }
+}
+
+#[test]
+fn hostile_files_are_answered() {
+    let bomb = "a: &a [x, x, x, x, x, x, x, x, x, x]\n".to_owned()
+        + &(b'b'..b'l')
+            .map(|c| {
+                let (now, before) = (char::from(c), char::from(c - 1));
+                format!("{now}: &{now} [{}]\n", vec![format!("*{before}"); 10].join(", "))
+            })
+            .collect::<String>();
+    let deep_expr = format!(
+        "groups:\n- name: a\n  rules:\n  - alert: A\n    expr: {}up{}\n",
+        "(".repeat(100_000),
+        ")".repeat(100_000)
+    );
+    let deep = "[".repeat(1_000_000);
+    let template = format!(
+        "groups:\n- name: a\n  rules:\n  - alert: A\n    expr: up == 0\n    annotations:\n      summary: '{}'\n",
+        "{{ if $value }}".repeat(50_000)
+    );
+    let rule = format!("  - {{alert: A, expr: up == 0, annotations: {{summary: {}}}}}\n", "x".repeat(1100));
+    let long = format!("groups:\n- name: a\n  rules:\n{}", rule.repeat(10_000));
+    assert!(long.len() > 10 << 20);
+    for (text, check) in [
+        (bomb, "yaml"),
+        (deep, "yaml"),
+        (deep_expr, "promql"),
+        (template, "template"),
+    ] {
+        assert!(names(&one(&text, &options())).contains(check), "{check}");
+    }
+    let (set, refused) = rules::read(&SourceFile::new("long.yml", long));
+    assert_eq!((set.rules().count(), refused.len()), (10_000, 0));
+    let huge = " ".repeat(40 << 20);
+    assert!(names(&one(&huge, &options())).contains("yaml"));
+}
+
+/// Some rules of all kinds, a thousand of them, as a file.
+fn thousand() -> String {
+    let mut text = String::from("groups:\n");
+    for group in 0..20 {
+        text.push_str(&format!("- name: group-{group}\n  rules:\n"));
+        for (index, (_, path)) in fixtures().into_iter().cycle().take(25).enumerate() {
+            let (set, _) = rules::read(&SourceFile::new("x", fs::read_to_string(path).expect("a fixture")));
+            for (number, (_, rule)) in set.rules().take(2).enumerate() {
+                let expr = serde_json::to_string(&rule.expr.value).expect("text");
+                text.push_str(&format!(
+                    "  - alert: Alert{group}x{index}x{number}\n    expr: {expr}\n    for: 10m\n    labels: {{severity: warning}}\n    annotations:\n      summary: '{{{{ $labels.job }}}} is at {{{{ $value | humanize }}}}'\n"
+                ));
+            }
+        }
+    }
+    text
+}
+
+#[test]
+fn a_thousand_rules_take_no_time() {
+    let text = thousand();
+    let options = options();
+    let count = rules::read(&SourceFile::new("x", text.as_str())).0.rules().count();
+    assert_eq!(count, 1000);
+    let best = (0..3)
+        .map(|_| {
+            let start = Instant::now();
+            let report = one(&text, &options);
+            assert!(report.count(Severity::Error) > 0);
+            start.elapsed()
+        })
+        .min()
+        .expect("three runs");
+    println!("1000 rules in {best:?}");
+    // 200 ms when optimised; what is not optimised is allowed to be slower, not to be of another order.
+    let bound = if cfg!(debug_assertions) { 4000 } else { 200 };
+    assert!(best < Duration::from_millis(bound), "{best:?}");
+}
