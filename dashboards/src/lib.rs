@@ -6,7 +6,7 @@
 //! wrong with it. [`push`] brings boards to a Grafana, after a plan. Nothing here prints, prompts or reads the environment.
 
 pub mod boards;
-// pub mod check;
+pub mod check;
 pub mod model;
 pub mod provision;
 pub mod push;

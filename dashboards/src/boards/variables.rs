@@ -2,8 +2,8 @@
 
 use manifest::landscape::{Landscape, Platform};
 
-use crate::model::variable::{Choice, Current, LabelChoice, LabelQuery, ListChoice, SourceChoice, Variable};
 use crate::model::query::DataSource;
+use crate::model::variable::{Choice, Current, LabelChoice, LabelQuery, ListChoice, SourceChoice, Variable};
 
 fn source(name: &'static str, plugin: &'static str, label: &str, about: &str) -> Variable {
     Variable::Datasource(SourceChoice {
