@@ -7,7 +7,7 @@ use dashboards::boards;
 use dashboards::check::{Context, check};
 use dashboards::model::{Dashboard, Format, Target, envelope};
 use dashboards::provision::{Sources, TraceStore, Traces, config_maps, tree};
-use dashboards::read::{Document, Form};
+use dashboards::read::{Document, Form, Node};
 use lint::flow::Records;
 use manifest::Manifest;
 use manifest::landscape::{Board, Landscape};
@@ -151,7 +151,7 @@ fn the_three_forms_say_the_same() {
                         panel.kind.to_owned(),
                         place,
                         format!("{exprs:?}"),
-                        panel.unit().and_then(|unit| unit.text()).map(str::to_owned),
+                        panel.unit().and_then(Node::text).map(str::to_owned),
                     )
                 })
                 .collect();
@@ -162,7 +162,7 @@ fn the_three_forms_say_the_same() {
                 .collect();
             (
                 board.form,
-                board.uid.and_then(|uid| uid.text()).map(str::to_owned),
+                board.uid.and_then(Node::text).map(str::to_owned),
                 asked,
                 variables,
                 board.annotations.len(),

@@ -51,9 +51,12 @@ pub(super) fn services(landscape: &Landscape) -> Variable {
 
 /// Which of a list that is known, all at first.
 fn list(name: &str, label: &str, about: &str, choices: &[(String, String)]) -> Variable {
-    let written = choices.iter().map(|(text, value)| match text == value {
-        true => text.clone(),
-        false => format!("{text} : {value}"),
+    let written = choices.iter().map(|(text, value)| {
+        if text == value {
+            text.clone()
+        } else {
+            format!("{text} : {value}")
+        }
     });
     let option = |text: &str, value: &str, selected| Choice {
         selected,

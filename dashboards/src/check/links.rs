@@ -38,7 +38,7 @@ fn one(look: &mut Look<'_>, link: &Link<'_>, subject: &str) {
         if board.variable(variable.name).is_none() && !variables::is_given(board, variable.name) {
             let span = board.document.inside(node, variable.span.range());
             let what = format!("The board has no variable `{}`.", variable.name);
-            look.find(&LINK_VARIABLE, span, what).subject = subject.to_owned();
+            look.find(&LINK_VARIABLE, span, what).subject = subject.into();
         }
     }
     let uid = url
@@ -56,11 +56,11 @@ fn one(look: &mut Look<'_>, link: &Link<'_>, subject: &str) {
             span,
             format!("No board that is looked at has the uid `{uid}`."),
         )
-        .subject = subject.to_owned();
+        .subject = subject.into();
     }
 }
 
 /// The uid of a board, for messages.
-pub(super) fn uid<'a>(node: Option<&'a Node>) -> Option<&'a str> {
+pub(super) fn uid(node: Option<&Node>) -> Option<&str> {
     node?.text().filter(|uid| !uid.is_empty())
 }

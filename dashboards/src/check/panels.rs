@@ -184,11 +184,12 @@ pub(super) fn targets(look: &mut Look<'_>) {
         }
         let mut letters: BTreeSet<&str> = BTreeSet::new();
         for target in &panel.targets {
-            if let Some((node, letter)) = target.ref_id.and_then(|node| Some((node, node.text()?))) {
-                if !letter.is_empty() && !letters.insert(letter) {
-                    let what = format!("Another query of this panel is `{letter}` too.");
-                    look.find_in(panel, &DUPLICATE_REF_ID, node.span.clone(), what);
-                }
+            if let Some((node, letter)) = target.ref_id.and_then(|node| Some((node, node.text()?)))
+                && !letter.is_empty()
+                && !letters.insert(letter)
+            {
+                let what = format!("Another query of this panel is `{letter}` too.");
+                look.find_in(panel, &DUPLICATE_REF_ID, node.span.clone(), what);
             }
             if panel.kind == "timeseries" && target.instant && !target.hidden && target.language == Language::Prometheus
             {
@@ -236,7 +237,7 @@ pub(super) fn thresholds(look: &mut Look<'_>) {
                 Some(max) if *value > max => Some(format!("{value} is above {max}, the highest that is shown.")),
                 // The 80 that Grafana puts into every new panel.
                 None if unit == "percentunit" && *value >= 10.0 => {
-                    Some(format!("{value} is {}00 % in this unit, where 1 is all.", value))
+                    Some(format!("{value} is {value}00 % in this unit, where 1 is all."))
                 }
                 _ => None,
             };

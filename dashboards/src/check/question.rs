@@ -47,7 +47,7 @@ pub(super) enum Asker<'a> {
     Variable(&'a str),
 }
 
-impl<'a> Asker<'a> {
+impl Asker<'_> {
     /// What it is called in findings.
     pub(super) fn name(self) -> String {
         match self {

@@ -20,8 +20,10 @@ struct Quantity {
     rate: bool,
 }
 
-const fn quantity(unit: Unit, factor: f64, rate: bool) -> Option<Quantity> {
-    Some(Quantity { unit, factor, rate })
+impl Quantity {
+    const fn new(unit: Unit, factor: f64, rate: bool) -> Self {
+        Self { unit, factor, rate }
+    }
 }
 
 /// What Grafana takes a number for.
@@ -49,7 +51,7 @@ fn of_panel(id: &str) -> Option<Quantity> {
         _ if id.starts_with("dateTime") => (Unit::Timestamp, 1e3, false),
         _ => return None,
     };
-    quantity(unit, factor, rate)
+    Some(Quantity::new(unit, factor, rate))
 }
 
 /// Units that would be right, by what a value is in.
@@ -154,7 +156,7 @@ fn of(expr: &Expr, manifest: &Manifest) -> Option<Quantity> {
             | Aggregator::Topk
             | Aggregator::Bottomk
             | Aggregator::Quantile => of(&aggregation.expr, manifest),
-            Aggregator::Count => quantity(Unit::One, 1.0, false),
+            Aggregator::Count => Some(Quantity::new(Unit::One, 1.0, false)),
             _ => None,
         },
         Expr::Call(call) => of_call(call.name(), &call.arguments, manifest),
@@ -175,8 +177,8 @@ fn of_metric(name: &str, manifest: &Manifest) -> Option<Quantity> {
     };
     match unit {
         Unit::Unknown => None,
-        Unit::Milliseconds => quantity(Unit::Seconds, 1e3, false),
-        unit => quantity(unit, 1.0, false),
+        Unit::Milliseconds => Some(Quantity::new(Unit::Seconds, 1e3, false)),
+        unit => Some(Quantity::new(unit, 1.0, false)),
     }
 }
 
@@ -204,7 +206,7 @@ fn of_call(name: &str, arguments: &[Expr], manifest: &Manifest) -> Option<Quanti
             let first = units.next()??;
             units.all(|unit| unit == Some(first)).then_some(first)
         }
-        "time" | "timestamp" => quantity(Unit::Timestamp, 1.0, false),
+        "time" | "timestamp" => Some(Quantity::new(Unit::Timestamp, 1.0, false)),
         _ => None,
     }
 }

@@ -39,7 +39,7 @@ pub(super) fn definitions(look: &mut Look<'_>) {
                 head.clone(),
                 format!("Another variable is called `{name}` too."),
             )
-            .subject = name.to_owned();
+            .subject = name.into();
         }
         if variable.kind == "query" && variable.include_all && variable.all_value.is_none() {
             let object = variable.node.get("spec").unwrap_or(variable.node);
@@ -73,19 +73,24 @@ fn question(look: &mut Look<'_>, variable: &Variable<'_>, name: &str) {
     let document = look.board.document;
     if variable.kind == "query" && variable.question().is_none() && !text.trim().is_empty() {
         let what = "This begins like `label_values(…)` and does not end like it.";
-        look.find(&VARIABLE_QUERY, node.span.clone(), what).subject = name.to_owned();
+        look.find(&VARIABLE_QUERY, node.span.clone(), what).subject = name.into();
         return;
     }
-    let (label, span) = match variable.question() {
-        Some(Query::LabelOf { label, .. } | Query::Label { label }) => label,
-        _ => return,
+    let Some(
+        Query::LabelOf {
+            label: (label, span), ..
+        }
+        | Query::Label { label: (label, span) },
+    ) = variable.question()
+    else {
+        return;
     };
     let is_label = label
         .chars()
         .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '$' | '{' | '}' | '[' | ']' | ':'));
     if !is_label || label.is_empty() {
         let what = format!("`{label}` cannot be a label.");
-        look.find(&VARIABLE_QUERY, document.inside(node, span), what).subject = name.to_owned();
+        look.find(&VARIABLE_QUERY, document.inside(node, span), what).subject = name.into();
         return;
     }
     let asked = look.questions.iter().find(|question| std::ptr::eq(question.node, node));
@@ -93,7 +98,7 @@ fn question(look: &mut Look<'_>, variable: &Variable<'_>, name: &str) {
         let flow = question.flows.of(&question.query.expr);
         if flow.lost(&label).is_some() {
             let what = format!("The series that are asked for have no label `{label}`.");
-            look.find(&VARIABLE_LABEL, document.inside(node, span), what).subject = name.to_owned();
+            look.find(&VARIABLE_LABEL, document.inside(node, span), what).subject = name.into();
         }
     }
 }
@@ -144,7 +149,7 @@ fn cycles(look: &mut Look<'_>) {
                 .query
                 .map_or(variable.node.span.clone(), |query| query.span.clone());
             look.find(&VARIABLE_CYCLE, span, format!("What fills `{name}` needs `{name}`."))
-                .subject = name.to_owned();
+                .subject = name.into();
         }
     }
 }
@@ -190,7 +195,7 @@ pub(super) fn uses(look: &mut Look<'_>) {
                     span,
                     format!("The board has no variable `{name}`."),
                 )
-                .subject = subject.clone();
+                .subject = subject.as_str().into();
             }
         }
     }
@@ -211,7 +216,7 @@ pub(super) fn uses(look: &mut Look<'_>) {
         if !matches!(variable.kind, "adhoc" | "groupby") && !name.is_empty() {
             let span = variable.name.map_or(0..0, |node| node.span.clone());
             look.find(&VARIABLE_UNUSED, span, format!("Nothing on the board uses `{name}`."))
-                .subject = name.to_owned();
+                .subject = name.into();
         }
     }
 }

@@ -19,7 +19,7 @@ pub(super) fn board<'a>(
         || node
             .get("panels")
             .or_else(|| node.get("rows"))
-            .is_some_and(|list| list.fields() != [])
+            .is_some_and(|list| !list.fields().is_empty())
     {
         return None;
     }

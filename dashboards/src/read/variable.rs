@@ -100,14 +100,14 @@ impl<'a> Variable<'a> {
             _ => "unknown",
         };
         let asked = spec.get("query");
-        let query = asked.and_then(|asked| match &asked.value {
-            Value::Text(_) => Some(asked),
-            _ => {
-                let inner = asked.get("spec")?;
-                ["query", "expr", "__legacyStringValue"]
-                    .iter()
-                    .find_map(|name| inner.text_node(name))
+        let query = asked.and_then(|asked| {
+            if asked.text().is_some() {
+                return Some(asked);
             }
+            let inner = asked.get("spec")?;
+            ["query", "expr", "__legacyStringValue"]
+                .iter()
+                .find_map(|name| inner.text_node(name))
         });
         Some(Self {
             node,
