@@ -16,11 +16,11 @@ mod telemetry;
 mod variables;
 mod workload;
 
-use manifest::landscape::{Board, Landscape, Platform};
+use manifest::landscape::{Board, Landscape, Platform, string};
 
 use crate::model::{
-    Annotations, Dashboard, Link, Panel, SCHEMA_VERSION, Templating, TimePicker, TimeRange, Variable, chart::Chart,
-    LinkKind, query::Target,
+    Annotations, Dashboard, Link, LinkKind, Panel, SCHEMA_VERSION, Templating, TimePicker, TimeRange, Variable,
+    chart::Chart, query::Target,
 };
 use sheet::Sheet;
 
@@ -132,7 +132,7 @@ struct Words {
 
 impl Words {
     fn of(landscape: &Landscape) -> Self {
-        let namespace = format!("namespace=~{}", string(&namespaces(landscape).join("|")));
+        let namespace = one_of("namespace", &namespaces(landscape));
         // The pods of a Deployment, and of the one with its canary.
         let pods = |middle: &str| format!("{namespace}, pod=~\"$service{middle}-[a-z0-9]+-[a-z0-9]{{5}}\"");
         let of_pods = landscape.platform == Platform::Kubernetes;
@@ -159,13 +159,23 @@ impl Words {
     }
 }
 
-fn string(text: &str) -> String {
-    manifest::landscape::string(text)
+/// A matcher for some values of a label, which are regular expressions; for any where there are none.
+fn one_of(label: &str, values: &[String]) -> String {
+    let (operator, value) = match values {
+        [] => ("=~", ".+".to_owned()),
+        // What has nothing to escape is its own expression.
+        [value] if !value.contains('\\') => ("=", value.clone()),
+        _ => ("=~", values.join("|")),
+    };
+    format!("{label}{operator}{}", string(&value))
 }
 
 /// The namespaces of the services, each once.
 fn namespaces(landscape: &Landscape) -> Vec<String> {
-    let named = landscape.services.iter().filter_map(|service| service.namespace.as_deref());
+    let named = landscape
+        .services
+        .iter()
+        .filter_map(|service| service.namespace.as_deref());
     let mut all: Vec<String> = named.map(manifest::landscape::regex_escape).collect();
     all.sort_unstable();
     all.dedup();

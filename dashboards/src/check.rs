@@ -54,7 +54,9 @@ pub fn check(files: impl IntoIterator<Item = (String, String)>, context: Context
                     Unreadable::NotJson { span, .. } => span.clone(),
                     _ => 0..0,
                 };
-                report.findings.push(Finding::new(&table::NOT_JSON, &file, span, sentence(&why)));
+                report
+                    .findings
+                    .push(Finding::new(&table::NOT_JSON, &file, span, sentence(&why)));
                 report.files.push(file);
             }
         }
@@ -84,6 +86,12 @@ pub fn check(files: impl IntoIterator<Item = (String, String)>, context: Context
         for part in PARTS {
             part(&mut look);
         }
+        if look.findings.len() > MOST {
+            let what = format!("{} more places are not shown.", look.findings.len() - MOST);
+            look.findings.truncate(MOST);
+            look.findings
+                .push(Finding::new(&table::MORE_FINDINGS, &board.document.file, 0..0, what));
+        }
         report.findings.append(&mut look.findings);
     }
     set::across(&boards, &mut report.findings);
@@ -97,34 +105,41 @@ pub fn check(files: impl IntoIterator<Item = (String, String)>, context: Context
 fn sentence(why: &Unreadable) -> String {
     let text = why.to_string();
     let mut letters = text.chars();
-    letters.next().map_or(String::new(), |first| format!("{}{}.", first.to_uppercase(), letters.as_str()))
+    letters.next().map_or(String::new(), |first| {
+        format!("{}{}.", first.to_uppercase(), letters.as_str())
+    })
 }
+
+/// More findings of one file than anybody reads.
+const MOST: usize = 1000;
 
 /// Checks of one kind of thing on a board.
 type Part = fn(&mut Look<'_>);
 
+/// The gravest first: of a file with too many findings those are shown.
 const PARTS: &[Part] = &[
     board::repeated_fields,
     board::identity,
     board::age,
     board::time,
-    layout::places,
-    layout::numbers,
-    panels::words,
-    panels::kinds,
-    panels::amounts,
-    panels::targets,
-    panels::thresholds,
-    sources::all,
     variables::definitions,
     variables::uses,
     variables::equality,
     queries::unreadable,
     queries::expressions,
-    queries::rates,
-    queries::legends,
+    sources::all,
     units::of_panels,
+    panels::targets,
+    panels::kinds,
+    panels::amounts,
+    panels::thresholds,
+    queries::rates,
+    queries::counters,
+    queries::legends,
+    layout::places,
+    layout::numbers,
     links::all,
+    panels::words,
 ];
 
 /// A board that is looked at, and what was found so far.
@@ -144,7 +159,10 @@ impl<'a> Look<'a> {
     /// A finding at `span`; more can be said of it.
     fn find(&mut self, check: &'static Check, span: Range<usize>, what: impl Into<String>) -> &mut Finding {
         let at = self.findings.len();
-        self.findings.push(Finding::new(check, &self.board.document.file, span, what));
+        // Where something stands is counted from the beginning of its line, which may be the whole file.
+        let span = if at < MOST { span } else { 0..0 };
+        self.findings
+            .push(Finding::new(check, &self.board.document.file, span, what));
         &mut self.findings[at]
     }
 
@@ -167,6 +185,7 @@ impl<'a> Look<'a> {
 
     /// Where an object is named: its title, else its beginning.
     fn head(node: &Node) -> Range<usize> {
-        node.text_node("title").map_or(node.span.start..node.span.start + 1, |title| title.span.clone())
+        node.text_node("title")
+            .map_or(node.span.start..node.span.start + 1, |title| title.span.clone())
     }
 }

@@ -204,11 +204,25 @@ pub fn config_maps(
     for board in boards {
         let file = format!("{}.json", board.uid);
         let annotations = json!({ "grafana_folder": folder });
-        documents.push(config_map(&board.uid, namespace, "grafana_dashboard", annotations, &file, &board.to_json())?);
+        documents.push(config_map(
+            &board.uid,
+            namespace,
+            "grafana_dashboard",
+            annotations,
+            &file,
+            &board.to_json(),
+        )?);
     }
     if let Some(sources) = sources {
         let (name, file, text) = ("opsctl-datasources", "opsctl.yaml", datasources(sources)?);
-        documents.push(config_map(name, namespace, "grafana_datasource", json!({}), file, &text)?);
+        documents.push(config_map(
+            name,
+            namespace,
+            "grafana_datasource",
+            json!({}),
+            file,
+            &text,
+        )?);
     }
     Ok(documents.join("---\n"))
 }

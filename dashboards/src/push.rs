@@ -270,7 +270,11 @@ pub async fn plan(grafana: &impl Grafana, boards: Vec<Board>, folder: Folder) ->
         let action = decide(&board, &folder, stored);
         steps.push(Step { board, action });
     }
-    Ok(Plan { folder, makes_folder, steps })
+    Ok(Plan {
+        folder,
+        makes_folder,
+        steps,
+    })
 }
 
 /// What happens to a board, given what is there.
@@ -294,7 +298,11 @@ fn decide(board: &Board, folder: &Folder, stored: Option<Stored>) -> Action {
     if let Some(by) = stored.managed_by {
         return Action::Refused(Refusal::Managed { by });
     }
-    Action::Update { follows: stored.revision, moves_from, changes }
+    Action::Update {
+        follows: stored.revision,
+        moves_from,
+        changes,
+    }
 }
 
 /// What became of one board.
@@ -321,7 +329,10 @@ pub async fn apply(grafana: &impl Grafana, plan: &Plan) -> Result<Vec<Outcome>, 
             Action::Update { follows, .. } => Some(grafana.write(board, &plan.folder, Some(follows)).await),
             Action::Unchanged | Action::Refused(_) => None,
         };
-        outcomes.push(Outcome { uid: board.uid.clone(), result });
+        outcomes.push(Outcome {
+            uid: board.uid.clone(),
+            result,
+        });
     }
     Ok(outcomes)
 }

@@ -23,7 +23,10 @@ fn board(uid: &str, title: &str) -> Board {
 }
 
 fn folder() -> Folder {
-    Folder { uid: "opsctl".to_owned(), title: "opsctl".to_owned() }
+    Folder {
+        uid: "opsctl".to_owned(),
+        title: "opsctl".to_owned(),
+    }
 }
 
 /// Everything that any Grafana has to do.
@@ -31,7 +34,11 @@ async fn contract(grafana: &impl Grafana) {
     let boards = || vec![board("one", "One"), board("two/../ü", "Two")];
     let first = plan(grafana, boards(), folder()).await.unwrap();
     assert!(first.makes_folder && !first.is_empty());
-    assert!(first.steps.iter().all(|step| step.action == Action::Create), "{:?}", first.steps);
+    assert!(
+        first.steps.iter().all(|step| step.action == Action::Create),
+        "{:?}",
+        first.steps
+    );
     // A plan changes nothing.
     assert_eq!(plan(grafana, boards(), folder()).await.unwrap(), first);
     for outcome in apply(grafana, &first).await.unwrap() {
@@ -44,31 +51,64 @@ async fn contract(grafana: &impl Grafana) {
     let mut other = boards();
     other[0].spec["panels"][0]["targets"][0]["expr"] = "up == 0".into();
     let changed = plan(grafana, other.clone(), folder()).await.unwrap();
-    let Action::Update { changes, moves_from, .. } = &changed.steps[0].action else {
+    let Action::Update {
+        changes, moves_from, ..
+    } = &changed.steps[0].action
+    else {
         panic!("{:?}", changed.steps[0].action);
     };
     assert_eq!(changes.len(), 1, "{changes:?}");
     assert_eq!(changes[0].path, "panels[\"Load\"].targets[A].expr");
-    assert_eq!(changes[0].to_string(), "- panels[\"Load\"].targets[A].expr: \"up\"\n+ panels[\"Load\"].targets[A].expr: \"up == 0\"");
+    assert_eq!(
+        changes[0].to_string(),
+        "- panels[\"Load\"].targets[A].expr: \"up\"\n+ panels[\"Load\"].targets[A].expr: \"up == 0\""
+    );
     assert_eq!((moves_from, &changed.steps[1].action), (&None, &Action::Unchanged));
     // Made from what was read before it was written again, the older plan finds that it is late.
     let late = changed.clone();
-    apply(grafana, &changed).await.unwrap().remove(0).result.unwrap().unwrap();
+    apply(grafana, &changed)
+        .await
+        .unwrap()
+        .remove(0)
+        .result
+        .unwrap()
+        .unwrap();
     let outcomes = apply(grafana, &late).await.unwrap();
-    assert!(matches!(&outcomes[0].result, Some(Err(PushError::Changed { uid })) if uid == "one"), "{outcomes:?}");
+    assert!(
+        matches!(&outcomes[0].result, Some(Err(PushError::Changed { uid })) if uid == "one"),
+        "{outcomes:?}"
+    );
     // So does one that takes a board for new that is there now.
     let outcomes = apply(grafana, &first).await.unwrap();
-    assert!(outcomes.iter().all(|outcome| matches!(outcome.result, Some(Err(PushError::Changed { .. })))), "{outcomes:?}");
+    assert!(
+        outcomes
+            .iter()
+            .all(|outcome| matches!(outcome.result, Some(Err(PushError::Changed { .. })))),
+        "{outcomes:?}"
+    );
     assert!(plan(grafana, other, folder()).await.unwrap().is_empty());
     // Into another folder it moves.
-    let elsewhere = Folder { uid: "elsewhere".to_owned(), title: "Elsewhere".to_owned() };
-    let moved = plan(grafana, vec![boards().remove(1)], elsewhere.clone()).await.unwrap();
-    let Action::Update { changes, moves_from, .. } = &moved.steps[0].action else {
+    let elsewhere = Folder {
+        uid: "elsewhere".to_owned(),
+        title: "Elsewhere".to_owned(),
+    };
+    let moved = plan(grafana, vec![boards().remove(1)], elsewhere.clone())
+        .await
+        .unwrap();
+    let Action::Update {
+        changes, moves_from, ..
+    } = &moved.steps[0].action
+    else {
         panic!("{:?}", moved.steps[0].action);
     };
     assert_eq!((changes.len(), moves_from.as_deref()), (0, Some("opsctl")));
     apply(grafana, &moved).await.unwrap().remove(0).result.unwrap().unwrap();
-    assert!(plan(grafana, vec![boards().remove(1)], elsewhere).await.unwrap().is_empty());
+    assert!(
+        plan(grafana, vec![boards().remove(1)], elsewhere)
+            .await
+            .unwrap()
+            .is_empty()
+    );
 }
 
 #[tokio::test]
@@ -104,7 +144,10 @@ async fn newer_boards_are_left_alone() {
     };
     grafana.put("model", with(&|stored| stored.model = Some("v2".to_owned())));
     grafana.put("schema", with(&|stored| stored.spec["schemaVersion"] = 43.into()));
-    grafana.put("file", with(&|stored| stored.managed_by = Some("the file a.json".to_owned())));
+    grafana.put(
+        "file",
+        with(&|stored| stored.managed_by = Some("the file a.json".to_owned())),
+    );
     grafana.put("plain", with(&|_| {}));
     let boards = ["model", "schema", "file", "plain"].map(|uid| board(uid, uid)).to_vec();
     let plan = plan(&grafana, boards, folder()).await.unwrap();
@@ -113,7 +156,10 @@ async fn newer_boards_are_left_alone() {
     let refused: Vec<&Refusal> = plan.refused().map(|(_, why)| why).collect();
     assert_eq!(*refused[0], Refusal::NewerModel { model: "v2".to_owned() });
     assert_eq!(*refused[1], Refusal::NewerSchema { stored: 43, ours: 42 });
-    assert_eq!(refused[2].to_string(), "it is kept in step with the file a.json, which would undo the change");
+    assert_eq!(
+        refused[2].to_string(),
+        "it is kept in step with the file a.json, which would undo the change"
+    );
     let outcomes = apply(&grafana, &plan).await.unwrap();
     assert_eq!(outcomes.iter().filter(|outcome| outcome.result.is_some()).count(), 1);
     assert_eq!(grafana.writes(), 1);
@@ -124,8 +170,12 @@ async fn a_board_of_the_second_model_is_known_over_both_apis() {
     for (api, expected) in [(Api::Older, "v2beta1"), (Api::Newer("v1"), "v2")] {
         let server = Server::start(api, TOKEN).await;
         server.keep_in_second_model("one", expected);
-        let plan = plan(&server.client(TOKEN), vec![board("one", "One")], folder()).await.unwrap();
-        let refusal = Refusal::NewerModel { model: expected.to_owned() };
+        let plan = plan(&server.client(TOKEN), vec![board("one", "One")], folder())
+            .await
+            .unwrap();
+        let refusal = Refusal::NewerModel {
+            model: expected.to_owned(),
+        };
         assert_eq!(plan.steps[0].action, Action::Refused(refusal));
     }
 }
@@ -134,7 +184,9 @@ async fn a_board_of_the_second_model_is_known_over_both_apis() {
 async fn a_provisioned_board_is_left_alone() {
     let server = Server::start(Api::Older, TOKEN).await;
     server.provision("one", "boards/one.json");
-    let plan = plan(&server.client(TOKEN), vec![board("one", "One")], folder()).await.unwrap();
+    let plan = plan(&server.client(TOKEN), vec![board("one", "One")], folder())
+        .await
+        .unwrap();
     let by = "the file boards/one.json".to_owned();
     assert_eq!(plan.steps[0].action, Action::Refused(Refusal::Managed { by }));
 }
@@ -154,12 +206,18 @@ async fn what_is_no_grafana_is_said() {
     let cases: [(&str, fn(&PushError) -> bool); 4] = [
         ("page", |error| matches!(error, PushError::Foreign { .. })),
         ("large", |error| matches!(error, PushError::TooLarge { .. })),
-        ("redirect", |error| matches!(error, PushError::Foreign { .. } | PushError::Refused { .. })),
-        ("broken", |error| matches!(error, PushError::Refused { status: 500, .. })),
+        ("redirect", |error| {
+            matches!(error, PushError::Foreign { .. } | PushError::Refused { .. })
+        }),
+        ("broken", |error| {
+            matches!(error, PushError::Refused { status: 500, .. })
+        }),
     ];
     for (how, expected) in cases {
         let server = Server::strange(how).await;
-        let error = plan(&server.client(TOKEN), vec![board("one", "One")], folder()).await.unwrap_err();
+        let error = plan(&server.client(TOKEN), vec![board("one", "One")], folder())
+            .await
+            .unwrap_err();
         assert!(expected(&error), "{how}: {error:?}");
     }
     // Nobody listens there.
@@ -167,18 +225,33 @@ async fn what_is_no_grafana_is_said() {
     let error = plan(&client, vec![], folder()).await.unwrap_err();
     assert!(matches!(error, PushError::Unreachable { .. }), "{error:?}");
     for address in ["ftp://host", "nonsense", "http://"] {
-        assert!(matches!(Http::new(address, None, "default", None), Err(PushError::Address)), "{address}");
+        assert!(
+            matches!(Http::new(address, None, "default", None), Err(PushError::Address)),
+            "{address}"
+        );
     }
 }
 
 #[test]
 fn a_difference_is_named_and_what_grafana_adds_is_none() {
     let differs = |before: Value, after: Value| -> Vec<String> {
-        dashboards::push::diff::between(&before, &after).iter().map(ToString::to_string).collect()
+        dashboards::push::diff::between(&before, &after)
+            .iter()
+            .map(ToString::to_string)
+            .collect()
     };
-    assert_eq!(differs(json!({ "id": 7, "version": 3, "links": [] }), json!({ "id": null, "links": null })), [""; 0]);
+    assert_eq!(
+        differs(
+            json!({ "id": 7, "version": 3, "links": [] }),
+            json!({ "id": null, "links": null })
+        ),
+        [""; 0]
+    );
     assert_eq!(differs(json!({ "a": 1 }), json!({ "a": 1.0 })), [""; 0]);
-    assert_eq!(differs(json!({ "tags": ["a"] }), json!({ "tags": ["a", "b"] })), ["+ tags[1]: \"b\""]);
+    assert_eq!(
+        differs(json!({ "tags": ["a"] }), json!({ "tags": ["a", "b"] })),
+        ["+ tags[1]: \"b\""]
+    );
     let panel = |title: &str, y: u32| json!({ "title": title, "gridPos": { "y": y } });
     let before = json!({ "panels": [panel("A", 0), panel("B", 8)] });
     // A new panel above moves the others; that is what is said, and no more.

@@ -91,7 +91,10 @@ fn proxy() -> [Plot; 3] {
     [
         Plot::lines("Requests on their way", Unit::Count)
             .about("That the proxy has not answered yet.")
-            .ask("sum by (service) (proxy_in_flight{service=~\"$service\"})", "{{service}}"),
+            .ask(
+                "sum by (service) (proxy_in_flight{service=~\"$service\"})",
+                "{{service}}",
+            ),
         Plot::lines("Requests held", Unit::Requests)
             .about("Answered with 503 while a service was held down for a restore.")
             .ask(
@@ -111,31 +114,44 @@ fn proxy() -> [Plot; 3] {
 fn by_pods() -> Vec<Plot> {
     const SIDES: [(&str, &str); 2] = [("STABLE", "baseline"), ("CANARY", "canary")];
     let both = |plot: Plot, expr: &dyn Fn(&str) -> String| {
-        SIDES.iter().fold(plot.wide(12), |plot, (pods, name)| plot.ask(expr(pods), name))
+        SIDES
+            .iter()
+            .fold(plot.wide(12), |plot, (pods, name)| plot.ask(expr(pods), name))
     };
     vec![
         both(
             Plot::lines("Requests", Unit::Requests).about("HTTP requests and gRPC calls per second of either side."),
             &|pods| {
-                format!("sum(rate(http_server_request_duration_seconds_count{{{pods}}}[$__rate_interval]) or rate(grpc_server_handled_total{{{pods}}}[$__rate_interval]))")
+                format!(
+                    "sum(rate(http_server_request_duration_seconds_count{{{pods}}}[$__rate_interval]) or rate(grpc_server_handled_total{{{pods}}}[$__rate_interval]))"
+                )
             },
         ),
         both(
-            Plot::lines("Share of errors", Unit::Ratio).about("Of the HTTP requests of either side those that were answered with 5xx."),
+            Plot::lines("Share of errors", Unit::Ratio)
+                .about("Of the HTTP requests of either side those that were answered with 5xx."),
             &|pods| {
-                format!("sum(rate(http_server_request_duration_seconds_count{{{pods}, http_response_status_code=~\"5..\"}}[$__rate_interval])) / (sum(rate(http_server_request_duration_seconds_count{{{pods}}}[$__rate_interval])) > 0)")
+                format!(
+                    "sum(rate(http_server_request_duration_seconds_count{{{pods}, http_response_status_code=~\"5..\"}}[$__rate_interval])) / (sum(rate(http_server_request_duration_seconds_count{{{pods}}}[$__rate_interval])) > 0)"
+                )
             },
         ),
         both(
-            Plot::lines("Duration, 95 of 100, HTTP", Unit::Seconds).about("95 of 100 HTTP requests of either side took no longer than this."),
+            Plot::lines("Duration, 95 of 100, HTTP", Unit::Seconds)
+                .about("95 of 100 HTTP requests of either side took no longer than this."),
             &|pods| {
-                format!("histogram_quantile(0.95, sum by (le) (rate(http_server_request_duration_seconds_bucket{{{pods}}}[$__rate_interval])))")
+                format!(
+                    "histogram_quantile(0.95, sum by (le) (rate(http_server_request_duration_seconds_bucket{{{pods}}}[$__rate_interval])))"
+                )
             },
         ),
         both(
-            Plot::lines("Duration, 95 of 100, gRPC", Unit::Seconds).about("95 of 100 unary calls of either side took no longer than this."),
+            Plot::lines("Duration, 95 of 100, gRPC", Unit::Seconds)
+                .about("95 of 100 unary calls of either side took no longer than this."),
             &|pods| {
-                format!("histogram_quantile(0.95, sum by (le) (rate(grpc_server_handling_seconds_bucket{{{pods}, grpc_type=\"unary\"}}[$__rate_interval])))")
+                format!(
+                    "histogram_quantile(0.95, sum by (le) (rate(grpc_server_handling_seconds_bucket{{{pods}, grpc_type=\"unary\"}}[$__rate_interval])))"
+                )
             },
         ),
         both(

@@ -3,7 +3,7 @@
 use manifest::landscape::{Board, Landscape, Platform, regex_escape};
 
 use super::sheet::{Plot, Sheet};
-use super::{Draft, uid};
+use super::{Draft, one_of, uid};
 use crate::model::Unit;
 
 /// The labels that our manifests put on every pod, as kube-state-metrics writes them, and what they say. It exports them
@@ -47,10 +47,9 @@ fn by_team(landscape: &Landscape) -> [Plot; 3] {
     }
     teams.sort_unstable();
     let each = |plot: Plot, expr: &dyn Fn(&str) -> String| {
-        teams.iter().fold(plot, |plot, (team, jobs)| {
-            let matcher = format!("job=~{}", super::string(&jobs.join("|")));
-            plot.ask(expr(&matcher), team)
-        })
+        teams
+            .iter()
+            .fold(plot, |plot, (team, jobs)| plot.ask(expr(&one_of("job", jobs)), team))
     };
     [
         each(
@@ -99,10 +98,18 @@ fn by_label(label: &str, payer: &str) -> [Plot; 6] {
     );
     let memory = with_label("container_memory_working_set_bytes{NAMESPACE, container!=\"\"}", label);
     let plot = |title: &str, unit, about: &str, expr: String| {
-        Plot::lines(&format!("{title} by {payer}"), unit).about(about).ask(expr, &legend)
+        Plot::lines(&format!("{title} by {payer}"), unit)
+            .about(about)
+            .ask(expr, &legend)
     };
     [
-        plot("Cores asked for", Unit::Cores, "The cluster keeps them free, used or not.", asked("cpu")).stacked(),
+        plot(
+            "Cores asked for",
+            Unit::Cores,
+            "The cluster keeps them free, used or not.",
+            asked("cpu"),
+        )
+        .stacked(),
         plot("Cores used", Unit::Cores, "Cores that the containers use.", cpu.clone()).stacked(),
         plot(
             "Share of cores used",
@@ -110,7 +117,13 @@ fn by_label(label: &str, payer: &str) -> [Plot; 6] {
             "Of those that were asked for. Far below 100 % is money, above it is luck.",
             format!("{cpu} / ({} > 0)", asked("cpu")),
         ),
-        plot("Memory asked for", Unit::Bytes, "The cluster keeps it free, used or not.", asked("memory")).stacked(),
+        plot(
+            "Memory asked for",
+            Unit::Bytes,
+            "The cluster keeps it free, used or not.",
+            asked("memory"),
+        )
+        .stacked(),
         plot("Memory used", Unit::Bytes, "That cannot be given back.", memory.clone()).stacked(),
         plot(
             "Share of memory used",

@@ -32,7 +32,10 @@ pub(super) fn board(landscape: &Landscape) -> Option<Draft> {
             Slo::Latency => service.latency.is_some(),
         })
     };
-    let slos: Vec<Slo> = [Slo::Availability, Slo::Latency].into_iter().filter(|slo| promises(*slo)).collect();
+    let slos: Vec<Slo> = [Slo::Availability, Slo::Latency]
+        .into_iter()
+        .filter(|slo| promises(*slo))
+        .collect();
     if slos.is_empty() {
         return None;
     }
@@ -83,7 +86,9 @@ fn burn(seconds: u64, slo: Slo) -> String {
 fn of(slo: Slo) -> Vec<Plot> {
     let left = series(Recorded::BudgetLeft, slo);
     let mut burns = Plot::lines(&format!("Burn rate by window ({slo})"), Unit::Number)
-        .about("1 uses the budget up in exactly 30 days; 14.4 in two days, which pages. Of several services the fastest.")
+        .about(
+            "1 uses the budget up in exactly 30 days; 14.4 in two days, which pages. Of several services the fastest.",
+        )
         .wide(12)
         .steps(&BURNS[1..]);
     for (seconds, name) in WINDOWS {

@@ -25,7 +25,13 @@ pub(super) fn board(landscape: &Landscape) -> Option<Draft> {
         from: "now-1h",
         variables: vec![
             variables::services(landscape),
-            variables::label_values("policy", "Policy", "The policies that are shown, by name.", "timeouts_total", "name"),
+            variables::label_values(
+                "policy",
+                "Policy",
+                "The policies that are shown, by name.",
+                "timeouts_total",
+                "name",
+            ),
         ],
         sheet,
     })
@@ -205,7 +211,11 @@ fn concurrency() -> [Plot; 6] {
 
 fn rates() -> [Plot; 6] {
     [
-        counted("Refused by a rate limit", "rate_limit_rejected_total", "Calls above the rate."),
+        counted(
+            "Refused by a rate limit",
+            "rate_limit_rejected_total",
+            "Calls above the rate.",
+        ),
         level(
             "Keys of rate limits",
             Unit::Count,
@@ -226,7 +236,11 @@ fn rates() -> [Plot; 6] {
             "With which a throttle refuses the next call, in the worst instance.",
         )
         .up_to(1.0),
-        counted("Refused by chance", "throttle_rejected_total", "Calls that a throttle refused before they were made."),
+        counted(
+            "Refused by chance",
+            "throttle_rejected_total",
+            "Calls that a throttle refused before they were made.",
+        ),
         per_second(
             "Hedges",
             Unit::PerSecond,

@@ -13,7 +13,11 @@ pub(super) fn board(landscape: &Landscape) -> Option<Draft> {
     }
     let mut sheet = Sheet::default().row("Pools", pools()).row("Calls", calls());
     let mut variables = vec![variables::services(landscape)];
-    if landscape.datastores.iter().any(|store| store.kind == DatastoreKind::Postgres) {
+    if landscape
+        .datastores
+        .iter()
+        .any(|store| store.kind == DatastoreKind::Postgres)
+    {
         let about = "The PostgreSQL servers that are shown, by their exporter.";
         variables.push(variables::label_values("server", "Server", about, "pg_up", "instance"));
         sheet = sheet

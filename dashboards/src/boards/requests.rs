@@ -16,10 +16,14 @@ pub(super) fn board(landscape: &Landscape) -> Option<Draft> {
         .row("gRPC", grpc(landscape))
         .folded("Calls to others", calls())
         .folded("gRPC under OpenTelemetry's names", renamed())
-        .row("Lines", [
-            Plot::logs("Warnings and errors", r#"{service=~"$service", level=~"warn|error"} | json"#)
-                .about("What the services wrote. A line opens; its trace id leads to the trace."),
-        ]);
+        .row(
+            "Lines",
+            [Plot::logs(
+                "Warnings and errors",
+                r#"{service=~"$service", level=~"warn|error"} | json"#,
+            )
+            .about("What the services wrote. A line opens; its trace id leads to the trace.")],
+        );
     Some(Draft {
         uid: uid(Board::Requests),
         title: "Requests",
@@ -214,14 +218,22 @@ fn renamed() -> [Plot; 2] {
             .about("95 of 100 calls took no longer than this. Empty unless the service is told to export these names.")
             .wide(12)
             .ask(
-                quantile("0.95", "job, rpc_method, le", "rpc_server_call_duration_seconds_bucket{SERVICE}"),
+                quantile(
+                    "0.95",
+                    "job, rpc_method, le",
+                    "rpc_server_call_duration_seconds_bucket{SERVICE}",
+                ),
                 "{{job}} {{rpc_method}}",
             ),
         Plot::lines("Duration by method, older names", Unit::Milliseconds)
             .about("The same up to version 1.37 of the conventions, in thousandths of a second.")
             .wide(12)
             .ask(
-                quantile("0.95", "job, rpc_method, le", "rpc_server_duration_milliseconds_bucket{SERVICE}"),
+                quantile(
+                    "0.95",
+                    "job, rpc_method, le",
+                    "rpc_server_duration_milliseconds_bucket{SERVICE}",
+                ),
                 "{{job}} {{rpc_method}}",
             ),
     ]

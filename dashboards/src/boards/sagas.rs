@@ -9,8 +9,20 @@ use super::{Draft, uid, variables};
 use crate::model::Unit;
 
 pub(super) fn board(landscape: &Landscape) -> Option<Draft> {
-    let has = |group| landscape.services.iter().any(|service| service.exports.contains(&group));
-    if ![Instrumentation::Saga, Instrumentation::Outbox, Instrumentation::DeadLetters].into_iter().any(has) {
+    let has = |group| {
+        landscape
+            .services
+            .iter()
+            .any(|service| service.exports.contains(&group))
+    };
+    if ![
+        Instrumentation::Saga,
+        Instrumentation::Outbox,
+        Instrumentation::DeadLetters,
+    ]
+    .into_iter()
+    .any(has)
+    {
         return None;
     }
     let sheet = Sheet::default()
@@ -110,20 +122,60 @@ fn consumers() -> [Plot; 4] {
 
 fn payments() -> [Plot; 3] {
     [
-        by("Payments", "payments_processed_total", "outcome", "Requests to charge, by outcome. `replayed` were answered from their key: nobody is charged twice."),
-        by("Refunds", "payments_refunded_total", "outcome", "Requests to give money back, by outcome."),
+        by(
+            "Payments",
+            "payments_processed_total",
+            "outcome",
+            "Requests to charge, by outcome. `replayed` were answered from their key: nobody is charged twice.",
+        ),
+        by(
+            "Refunds",
+            "payments_refunded_total",
+            "outcome",
+            "Requests to give money back, by outcome.",
+        ),
         Plot::lines("Charged", Unit::PerSecond)
             .about("Hundredths of the currency per second.")
-            .ask("sum(rate(payments_charged_cents_total{SERVICE}[$__rate_interval]))", "cents"),
+            .ask(
+                "sum(rate(payments_charged_cents_total{SERVICE}[$__rate_interval]))",
+                "cents",
+            ),
     ]
 }
 
 fn others() -> [Plot; 5] {
     [
-        by("Events received", "notifications_events_total", "outcome", "By the notifications service, by outcome."),
-        by("Notifications", "notifications_sent_total", "outcome", "Attempts to deliver one; `dead` were given up."),
-        by("Registrations", "identity_registrations_total", "outcome", "New accounts, by outcome."),
-        by("Logins", "identity_logins_total", "outcome", "By outcome. Many that are refused are somebody who guesses.").wide(12),
-        by("Signing keys read again", "identity_key_reloads_total", "result", "Every five seconds by every instance; an error keeps the old keys.").wide(12),
+        by(
+            "Events received",
+            "notifications_events_total",
+            "outcome",
+            "By the notifications service, by outcome.",
+        ),
+        by(
+            "Notifications",
+            "notifications_sent_total",
+            "outcome",
+            "Attempts to deliver one; `dead` were given up.",
+        ),
+        by(
+            "Registrations",
+            "identity_registrations_total",
+            "outcome",
+            "New accounts, by outcome.",
+        ),
+        by(
+            "Logins",
+            "identity_logins_total",
+            "outcome",
+            "By outcome. Many that are refused are somebody who guesses.",
+        )
+        .wide(12),
+        by(
+            "Signing keys read again",
+            "identity_key_reloads_total",
+            "result",
+            "Every five seconds by every instance; an error keeps the old keys.",
+        )
+        .wide(12),
     ]
 }

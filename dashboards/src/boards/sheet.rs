@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use crate::model::chart::{
-    Chart, GridPos, HeatmapAxis, HeatmapColor, HeatmapOptions, HeatmapTooltip, Legend, LinesOptions,
-    LogsOptions, Reduce, StatOptions, StatesOptions, TableOptions, Tooltip, Transformation, Visual,
+    Chart, GridPos, HeatmapAxis, HeatmapColor, HeatmapOptions, HeatmapTooltip, Legend, LinesOptions, LogsOptions,
+    Reduce, StatOptions, StatesOptions, TableOptions, Tooltip, Transformation, Visual,
 };
 use crate::model::field::{
     Color, Custom, DataLink, Defaults, FieldConfig, LineStyle, Mapping, Matcher, Mode, Override, Property, Stacking,
@@ -55,7 +55,12 @@ impl Sheet {
         let mut panels = Vec::new();
         let mut top = 0;
         for (title, folded, plots) in self.rows {
-            let headline = GridPos { h: 1, w: WIDTH, x: 0, y: top };
+            let headline = GridPos {
+                h: 1,
+                w: WIDTH,
+                x: 0,
+                y: top,
+            };
             let (charts, bottom) = lay_out(&title, plots, top + 1);
             let row = |panels| {
                 Panel::Row(Row {
@@ -110,14 +115,20 @@ fn number(row: &str, title: &str) -> u32 {
 
 impl Plot {
     fn new(title: &str, unit: Unit, visual: Visual, custom: Option<Custom>, color: &'static str) -> Self {
-        let green = Threshold { color: "green", value: None };
+        let green = Threshold {
+            color: "green",
+            value: None,
+        };
         Self {
             chart: Chart {
                 datasource: DataSource::PROMETHEUS,
                 description: String::new(),
                 field_config: FieldConfig {
                     defaults: Defaults {
-                        color: Color { fixed_color: None, mode: color },
+                        color: Color {
+                            fixed_color: None,
+                            mode: color,
+                        },
                         custom,
                         decimals: None,
                         links: Vec::new(),
@@ -125,7 +136,10 @@ impl Plot {
                         max: None,
                         min: None,
                         no_value: None,
-                        thresholds: Thresholds { mode: "absolute", steps: vec![green] },
+                        thresholds: Thresholds {
+                            mode: "absolute",
+                            steps: vec![green],
+                        },
                         unit,
                     },
                     overrides: Vec::new(),
@@ -151,7 +165,10 @@ impl Plot {
             line_width: 1,
             show_points: "never",
             span_nulls: false,
-            stacking: Stacking { group: "A", mode: "none" },
+            stacking: Stacking {
+                group: "A",
+                mode: "none",
+            },
             thresholds_style: Mode { mode: "off" },
         };
         let legend = Legend {
@@ -160,7 +177,10 @@ impl Plot {
             placement: "bottom",
             show_legend: true,
         };
-        let tooltip = Tooltip { mode: "multi", sort: "desc" };
+        let tooltip = Tooltip {
+            mode: "multi",
+            sort: "desc",
+        };
         let visual = Visual::Timeseries(LinesOptions { legend, tooltip });
         let mut plot = Self::new(title, unit, visual, Some(Custom::Lines(style)), "palette-classic");
         plot.chart.field_config.defaults.min = Some(0.0);
@@ -185,9 +205,16 @@ impl Plot {
     pub fn heat(title: &str, unit: Unit) -> Self {
         let visual = Visual::Heatmap(HeatmapOptions {
             calculate: false,
-            color: HeatmapColor { mode: "scheme", scheme: "Oranges", steps: 64 },
+            color: HeatmapColor {
+                mode: "scheme",
+                scheme: "Oranges",
+                steps: 64,
+            },
             y_axis: HeatmapAxis { unit },
-            tooltip: HeatmapTooltip { mode: "single", y_histogram: true },
+            tooltip: HeatmapTooltip {
+                mode: "single",
+                y_histogram: true,
+            },
         });
         Self::new(title, unit, visual, None, "palette-classic")
     }
@@ -204,9 +231,15 @@ impl Plot {
             merge_values: true,
             row_height: 0.8,
             show_value: "never",
-            tooltip: Tooltip { mode: "single", sort: "none" },
+            tooltip: Tooltip {
+                mode: "single",
+                sort: "none",
+            },
         });
-        let style = StateStyle { fill_opacity: 80, line_width: 0 };
+        let style = StateStyle {
+            fill_opacity: 80,
+            line_width: 0,
+        };
         Self::new(title, Unit::Number, visual, Some(Custom::States(style)), "thresholds").words(words)
     }
 
@@ -223,7 +256,10 @@ impl Plot {
         let order: BTreeMap<&str, usize> = columns.iter().enumerate().map(|(at, (name, _))| (*name, at)).collect();
         let names: BTreeMap<&str, &str> = columns.iter().copied().collect();
         plot.chart.transformations = vec![
-            Transformation { id: "merge", options: json!({}) },
+            Transformation {
+                id: "merge",
+                options: json!({}),
+            },
             Transformation {
                 id: "organize",
                 options: json!({ "includeByName": include, "indexByName": order, "renameByName": names }),
@@ -322,7 +358,10 @@ impl Plot {
     pub fn steps(mut self, steps: &[(f64, &'static str)]) -> Self {
         let defaults = &mut self.chart.field_config.defaults;
         defaults.thresholds.steps.truncate(1);
-        let steps = steps.iter().map(|&(value, color)| Threshold { color, value: Some(value) });
+        let steps = steps.iter().map(|&(value, color)| Threshold {
+            color,
+            value: Some(value),
+        });
         defaults.thresholds.steps.extend(steps);
         if let Some(Custom::Lines(style)) = &mut defaults.custom {
             style.thresholds_style.mode = "dashed";
@@ -378,8 +417,14 @@ impl Plot {
     #[must_use]
     pub fn unit_of(mut self, name: &str, unit: Unit) -> Self {
         self.chart.field_config.overrides.push(Override {
-            matcher: Matcher { id: "byName", options: name.to_owned() },
-            properties: vec![Property { id: "unit", value: json!(unit) }],
+            matcher: Matcher {
+                id: "byName",
+                options: name.to_owned(),
+            },
+            properties: vec![Property {
+                id: "unit",
+                value: json!(unit),
+            }],
         });
         self
     }

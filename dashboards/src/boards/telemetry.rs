@@ -18,14 +18,24 @@ pub(super) fn board(landscape: &Landscape) -> Option<Draft> {
         about: "Whether what the services tell arrives: every item is delivered, rejected, dropped, spooled or unknown.",
         from: "now-3h",
         variables: vec![variables::services(landscape)],
-        sheet: Sheet::default().row("Accounts", accounts()).row("Lines and labels", lines()),
+        sheet: Sheet::default()
+            .row("Accounts", accounts())
+            .row("Lines and labels", lines()),
     })
 }
 
 /// Items per second, by sink and one more label or none.
 fn items(title: &str, metric: &str, reason: &str, about: &str) -> Plot {
-    let labels = if reason.is_empty() { String::new() } else { format!(", {reason}") };
-    let legend = if reason.is_empty() { String::new() } else { format!(" {{{{{reason}}}}}") };
+    let labels = if reason.is_empty() {
+        String::new()
+    } else {
+        format!(", {reason}")
+    };
+    let legend = if reason.is_empty() {
+        String::new()
+    } else {
+        format!(" {{{{{reason}}}}}")
+    };
     Plot::lines(title, Unit::PerSecond).about(about).ask(
         format!("sum by (job, sink{labels}) (rate({metric}{{SERVICE}}[$__rate_interval]))"),
         &format!("{{{{job}}}} {{{{sink}}}}{legend}"),
@@ -35,21 +45,56 @@ fn items(title: &str, metric: &str, reason: &str, about: &str) -> Plot {
 fn accounts() -> [Plot; 9] {
     [
         items("Emitted", "telemetry_emitted_total", "", "Items handed to each sink."),
-        items("Delivered", "telemetry_delivered_total", "", "Items that a sink wrote or had acknowledged."),
-        items("Rejected", "telemetry_rejected_total", "reason", "Items that the receiver refused for good."),
-        items("Dropped", "telemetry_dropped_total", "reason", "Items that were lost here."),
-        items("Into the spool", "telemetry_spooled_total", "", "Items that wait on disk for their receiver."),
-        items("Unknown", "telemetry_unknown_total", "", "Items handed to a client that does not tell what became of them."),
+        items(
+            "Delivered",
+            "telemetry_delivered_total",
+            "",
+            "Items that a sink wrote or had acknowledged.",
+        ),
+        items(
+            "Rejected",
+            "telemetry_rejected_total",
+            "reason",
+            "Items that the receiver refused for good.",
+        ),
+        items(
+            "Dropped",
+            "telemetry_dropped_total",
+            "reason",
+            "Items that were lost here.",
+        ),
+        items(
+            "Into the spool",
+            "telemetry_spooled_total",
+            "",
+            "Items that wait on disk for their receiver.",
+        ),
+        items(
+            "Unknown",
+            "telemetry_unknown_total",
+            "",
+            "Items handed to a client that does not tell what became of them.",
+        ),
         Plot::lines("In the spool", Unit::Count)
             .about("Items that lie on disk. They are delivered when the receiver is back.")
-            .ask("sum by (job, sink) (telemetry_spool_items{SERVICE})", "{{job}} {{sink}}"),
+            .ask(
+                "sum by (job, sink) (telemetry_spool_items{SERVICE})",
+                "{{job}} {{sink}}",
+            ),
         Plot::lines("In queues", Unit::Bytes)
             .about("Bytes that wait in memory, in the instance with the most.")
-            .ask("max by (job, sink) (telemetry_queue_bytes{SERVICE})", "{{job}} {{sink}}"),
+            .ask(
+                "max by (job, sink) (telemetry_queue_bytes{SERVICE})",
+                "{{job}} {{sink}}",
+            ),
         Plot::lines("Duration of exports", Unit::Seconds)
             .about("95 of 100 writes or requests of a sink took no longer than this.")
             .ask(
-                quantile("0.95", "job, sink, le", "telemetry_export_duration_seconds_bucket{SERVICE}"),
+                quantile(
+                    "0.95",
+                    "job, sink, le",
+                    "telemetry_export_duration_seconds_bucket{SERVICE}",
+                ),
                 "{{job}} {{sink}}",
             ),
     ]

@@ -2,8 +2,8 @@
 
 use manifest::landscape::{Landscape, Platform};
 
-use crate::model::variable::{Choice, Current, LabelChoice, LabelQuery, ListChoice, SourceChoice, Variable};
 use crate::model::query::DataSource;
+use crate::model::variable::{Choice, Current, LabelChoice, LabelQuery, ListChoice, SourceChoice, Variable};
 
 fn source(name: &'static str, plugin: &'static str, label: &str, about: &str) -> Variable {
     Variable::Datasource(SourceChoice {
@@ -51,9 +51,12 @@ pub(super) fn services(landscape: &Landscape) -> Variable {
 
 /// Which of a list that is known, all at first.
 fn list(name: &str, label: &str, about: &str, choices: &[(String, String)]) -> Variable {
-    let written = choices.iter().map(|(text, value)| match text == value {
-        true => text.clone(),
-        false => format!("{text} : {value}"),
+    let written = choices.iter().map(|(text, value)| {
+        if text == value {
+            text.clone()
+        } else {
+            format!("{text} : {value}")
+        }
     });
     let option = |text: &str, value: &str, selected| Choice {
         selected,

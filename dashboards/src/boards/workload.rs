@@ -102,7 +102,10 @@ fn processes() -> [Plot; 4] {
         Plot::lines("Starts", Unit::Count)
             .about("Instances that began anew in the last hour.")
             .wide(6)
-            .ask("sum by (job) (changes(process_start_time_seconds{SERVICE}[1h]))", "{{job}}"),
+            .ask(
+                "sum by (job) (changes(process_start_time_seconds{SERVICE}[1h]))",
+                "{{job}}",
+            ),
     ]
 }
 

@@ -25,12 +25,20 @@ pub(super) fn repeated_fields(look: &mut Look<'_>) {
         pending.extend(node.items());
         let fields = node.fields();
         pending.extend(fields.iter().map(|field| &field.value));
-        let mut names: Vec<(&str, usize)> = fields.iter().enumerate().map(|(at, field)| (&*field.name, at)).collect();
+        let mut names: Vec<(&str, usize)> = fields
+            .iter()
+            .enumerate()
+            .map(|(at, field)| (&*field.name, at))
+            .collect();
         names.sort_unstable();
         for pair in names.windows(2) {
             if pair[0].0 == pair[1].0 {
                 let span = fields[pair[0].1].span.clone();
-                look.find(&DUPLICATE_FIELD, span, format!("This object has the field `{}` again further down.", pair[0].0));
+                look.find(
+                    &DUPLICATE_FIELD,
+                    span,
+                    format!("This object has the field `{}` again further down.", pair[0].0),
+                );
             }
         }
     }
@@ -38,11 +46,19 @@ pub(super) fn repeated_fields(look: &mut Look<'_>) {
 
 pub(super) fn identity(look: &mut Look<'_>) {
     let (board, start) = (look.board, look.board.node.span.start);
-    if board.title.and_then(Node::text).is_none_or(|title| title.trim().is_empty()) {
+    if board
+        .title
+        .and_then(Node::text)
+        .is_none_or(|title| title.trim().is_empty())
+    {
         look.find(&BOARD_TITLE, start..start + 1, "This board has no title.");
     }
     let head = board.title.map_or(start..start + 1, |title| title.span.clone());
-    if board.description.and_then(Node::text).is_none_or(|text| text.trim().is_empty()) {
+    if board
+        .description
+        .and_then(Node::text)
+        .is_none_or(|text| text.trim().is_empty())
+    {
         look.find(&BOARD_DESCRIPTION, head.clone(), "This board has no description.");
     }
     match board.uid.and_then(|node| Some((node, node.text()?))) {
@@ -52,7 +68,11 @@ pub(super) fn identity(look: &mut Look<'_>) {
         Some((node, uid)) => {
             let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
             if uid.len() > 40 || !uid.chars().all(fits) {
-                look.find(&BOARD_UID_INVALID, node.span.clone(), format!("`{uid}` cannot be a uid."));
+                look.find(
+                    &BOARD_UID_INVALID,
+                    node.span.clone(),
+                    format!("`{uid}` cannot be a uid."),
+                );
             }
         }
     }
@@ -72,10 +92,12 @@ pub(super) fn age(look: &mut Look<'_>) {
         return;
     };
     let Some(version) = node.number() else {
-        let fix = node.text().and_then(|text| text.parse::<u32>().ok()).map(|number| {
-            Fix::safe("write the version as a number", vec![fix::replace(node, number)])
-        });
-        look.find(&SCHEMA_VERSION, node.span.clone(), "The schema version is no number.").fix = fix;
+        let fix = node
+            .text()
+            .and_then(|text| text.parse::<u32>().ok())
+            .map(|number| Fix::safe("write the version as a number", vec![fix::replace(node, number)]));
+        look.find(&SCHEMA_VERSION, node.span.clone(), "The schema version is no number.")
+            .fix = fix;
         return;
     };
     if version > NEWEST {
@@ -85,7 +107,11 @@ pub(super) fn age(look: &mut Look<'_>) {
             format!("Schema version {version} is newer than {NEWEST}, the newest known here."),
         );
     } else if version < RECENT {
-        let since = if version < GRID { " It is from before the grid." } else { "" };
+        let since = if version < GRID {
+            " It is from before the grid."
+        } else {
+            ""
+        };
         look.find(
             &SCHEMA_OLD,
             node.span.clone(),
@@ -96,14 +122,21 @@ pub(super) fn age(look: &mut Look<'_>) {
 
 pub(super) fn time(look: &mut Look<'_>) {
     let board = look.board;
-    let (from, to) = (board.time.0.map(|node| (node, moment(node))), board.time.1.map(|node| (node, moment(node))));
+    let (from, to) = (
+        board.time.0.map(|node| (node, moment(node))),
+        board.time.1.map(|node| (node, moment(node))),
+    );
     for (node, moment) in [from, to].into_iter().flatten() {
         match moment {
             Moment::Unknown => {
                 look.find(&TIME_RANGE, node.span.clone(), "This is neither `now-6h` nor a date.");
             }
             Moment::Fixed => {
-                look.find(&TIME_RANGE_FIXED, node.span.clone(), "This board opens at a fixed moment.");
+                look.find(
+                    &TIME_RANGE_FIXED,
+                    node.span.clone(),
+                    "This board opens at a fixed moment.",
+                );
             }
             Moment::Ago(_) => {}
         }
@@ -117,12 +150,21 @@ pub(super) fn time(look: &mut Look<'_>) {
         && let Some(every) = seconds(text).filter(|every| *every < FASTEST)
     {
         let fix = Fix::proposal("ask every 30 seconds", vec![fix::replace(node, "30s")]);
-        look.find(&REFRESH_TOO_FAST, node.span.clone(), format!("This board asks again every {every} s.")).fix = Some(fix);
+        look.find(
+            &REFRESH_TOO_FAST,
+            node.span.clone(),
+            format!("This board asks again every {every} s."),
+        )
+        .fix = Some(fix);
     }
     if let Some((node, zone)) = board.timezone.and_then(|node| Some((node, node.text()?)))
         && !matches!(zone, "" | "browser" | "utc" | "default")
     {
-        look.find(&TIMEZONE, node.span.clone(), format!("Times on this board are those of `{zone}`."));
+        look.find(
+            &TIMEZONE,
+            node.span.clone(),
+            format!("Times on this board are those of `{zone}`."),
+        );
     }
 }
 
@@ -167,7 +209,11 @@ fn moment(node: &Node) -> Moment {
         }
     }
     // `now/d` to `now/d` is the whole day: the beginning is rounded down, the end up.
-    if rounded > 0.0 { Moment::Ago(f64::NAN) } else { Moment::Ago(ago) }
+    if rounded > 0.0 {
+        Moment::Ago(f64::NAN)
+    } else {
+        Moment::Ago(ago)
+    }
 }
 
 fn split_before(text: &str, signs: [char; 3]) -> Vec<&str> {

@@ -7,7 +7,10 @@ use crate::read::{Document, Node};
 
 /// Replaces a value.
 pub(super) fn replace(node: &Node, value: impl Into<Value>) -> Edit {
-    Edit { span: node.span.clone(), text: value.into().to_string() }
+    Edit {
+        span: node.span.clone(),
+        text: value.into().to_string(),
+    }
 }
 
 /// Adds a field at the beginning of an object, indented like the first one there.
@@ -23,5 +26,8 @@ pub(super) fn add_field(document: &Document, object: &Node, name: &str, value: i
 pub(super) fn inside(document: &Document, text: &Node, range: std::ops::Range<usize>, by: &str) -> Edit {
     let quoted = Value::from(by).to_string();
     let text_of = quoted[1..quoted.len() - 1].to_owned();
-    Edit { span: document.inside(text, range), text: text_of }
+    Edit {
+        span: document.inside(text, range),
+        text: text_of,
+    }
 }

@@ -20,8 +20,13 @@ fn one(look: &mut Look<'_>, link: &Link<'_>, subject: &str) {
     let board = look.board;
     let title = link.title.unwrap_or("");
     // Up to Grafana 6 the address of a panel's link was made of a board's name.
-    let old = ["dashboard", "dashUri", "params"].iter().any(|field| link.node.get(field).is_some());
-    let Some((node, url)) = link.url.and_then(|node| Some((node, node.text()?))).filter(|(_, url)| !url.trim().is_empty())
+    let old = ["dashboard", "dashUri", "params"]
+        .iter()
+        .any(|field| link.node.get(field).is_some());
+    let Some((node, url)) = link
+        .url
+        .and_then(|node| Some((node, node.text()?)))
+        .filter(|(_, url)| !url.trim().is_empty())
     else {
         if !link.by_tag && !old && link.node.get("oneClick").is_none() {
             let finding = look.find(&LINK_EMPTY, Look::head(link.node), format!("`{title}` has no address."));
@@ -33,10 +38,12 @@ fn one(look: &mut Look<'_>, link: &Link<'_>, subject: &str) {
         if board.variable(variable.name).is_none() && !variables::is_given(board, variable.name) {
             let span = board.document.inside(node, variable.span.range());
             let what = format!("The board has no variable `{}`.", variable.name);
-            look.find(&LINK_VARIABLE, span, what).subject = subject.to_owned();
+            look.find(&LINK_VARIABLE, span, what).subject = subject.into();
         }
     }
-    let uid = url.split_once("/d/").map(|(_, rest)| rest.split(['/', '?', '&', '#']).next().unwrap_or(""));
+    let uid = url
+        .split_once("/d/")
+        .map(|(_, rest)| rest.split(['/', '?', '&', '#']).next().unwrap_or(""));
     let Some(uid) = uid.filter(|uid| !uid.is_empty() && !uid.contains('$')) else {
         return;
     };
@@ -44,12 +51,16 @@ fn one(look: &mut Look<'_>, link: &Link<'_>, subject: &str) {
     if look.uids.len() > 1 && !look.uids.contains(&uid) {
         let at = node.text().and_then(|text| text.find(uid)).unwrap_or_default();
         let span = board.document.inside(node, at..at + uid.len());
-        look.find(&LINK_UNKNOWN_BOARD, span, format!("No board that is looked at has the uid `{uid}`.")).subject =
-            subject.to_owned();
+        look.find(
+            &LINK_UNKNOWN_BOARD,
+            span,
+            format!("No board that is looked at has the uid `{uid}`."),
+        )
+        .subject = subject.into();
     }
 }
 
 /// The uid of a board, for messages.
-pub(super) fn uid<'a>(node: Option<&'a Node>) -> Option<&'a str> {
+pub(super) fn uid(node: Option<&Node>) -> Option<&str> {
     node?.text().filter(|uid| !uid.is_empty())
 }

@@ -1,6 +1,6 @@
 //! Checks of panels: what they say, of which kind they are, how many there are, whether they ask anything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Look;
 use super::table::{
@@ -69,16 +69,34 @@ pub(super) fn words(look: &mut Look<'_>) {
             look.find_in(panel, &PANEL_TITLE, head.clone(), "This panel has no title.");
         } else if let Some(first) = titles.get(&(panel.container, title)) {
             let questions = |panel: &Panel<'_>| -> Vec<String> {
-                panel.targets.iter().filter_map(|target| Some(target.expr?.text()?.to_owned())).collect()
+                panel
+                    .targets
+                    .iter()
+                    .filter_map(|target| Some(target.expr?.text()?.to_owned()))
+                    .collect()
             };
             if questions(first) != questions(panel) {
-                look.find_in(panel, &DUPLICATE_PANEL_TITLE, head.clone(), format!("Another panel is called `{title}` too."));
+                look.find_in(
+                    panel,
+                    &DUPLICATE_PANEL_TITLE,
+                    head.clone(),
+                    format!("Another panel is called `{title}` too."),
+                );
             }
         } else {
             titles.insert((panel.container, title), panel);
         }
-        if panel.description.and_then(Node::text).is_none_or(|text| text.trim().is_empty()) {
-            look.find_in(panel, &PANEL_DESCRIPTION, head.clone(), "This panel has no description.");
+        if panel
+            .description
+            .and_then(Node::text)
+            .is_none_or(|text| text.trim().is_empty())
+        {
+            look.find_in(
+                panel,
+                &PANEL_DESCRIPTION,
+                head.clone(),
+                "This panel has no description.",
+            );
         }
         let unit = panel.unit().is_some() || old_unit(panel.node);
         if WITH_VALUES.contains(&panel.kind) && !unit && !panel.has_overrides() && !panel.targets.is_empty() {
@@ -89,16 +107,28 @@ pub(super) fn words(look: &mut Look<'_>) {
 
 /// Up to schema version 27 the unit stands in the axes or in `format`, of a heatmap until today.
 fn old_unit(node: &Node) -> bool {
-    let first_axis = node.get("yaxes").and_then(|axes| axes.items().first()?.text_of("format"));
-    let heatmap = node.at(&["options", "yAxis", "unit"]).or_else(|| node.at(&["yAxis", "format"]));
+    let first_axis = node
+        .get("yaxes")
+        .and_then(|axes| axes.items().first()?.text_of("format"));
+    let heatmap = node
+        .at(&["options", "yAxis", "unit"])
+        .or_else(|| node.at(&["yAxis", "format"]));
     first_axis.is_some() || node.text_of("format").is_some() || heatmap.is_some()
 }
 
 pub(super) fn kinds(look: &mut Look<'_>) {
     for panel in look.panels() {
         if let Some((old, new)) = DEPRECATED.iter().find(|(old, _)| *old == panel.kind) {
-            let span = panel.node.get("type").map_or(Look::head(panel.node), |kind| kind.span.clone());
-            look.find_in(panel, &PANEL_DEPRECATED, span, format!("`{old}` is gone; `{new}` is in its place."));
+            let span = panel
+                .node
+                .get("type")
+                .map_or(Look::head(panel.node), |kind| kind.span.clone());
+            look.find_in(
+                panel,
+                &PANEL_DEPRECATED,
+                span,
+                format!("`{old}` is gone; `{new}` is in its place."),
+            );
         }
     }
 }
@@ -106,15 +136,31 @@ pub(super) fn kinds(look: &mut Look<'_>) {
 pub(super) fn amounts(look: &mut Look<'_>) {
     // Folded rows ask nothing until they are opened; those of layouts cannot be told apart from open ones.
     let folded = |panel: &&Panel<'_>| panel.container == 0;
-    let shown: Vec<&Panel<'_>> = look.panels().iter().filter(folded).filter(|panel| !panel.is_row()).collect();
-    let queries: usize = shown.iter().map(|panel| panel.targets.iter().filter(|target| !target.hidden).count()).sum();
+    let shown: Vec<&Panel<'_>> = look
+        .panels()
+        .iter()
+        .filter(folded)
+        .filter(|panel| !panel.is_row())
+        .collect();
+    let queries: usize = shown
+        .iter()
+        .map(|panel| panel.targets.iter().filter(|target| !target.hidden).count())
+        .sum();
     let panels = shown.len();
     let head = Look::head(look.board.node);
     if panels > MANY_PANELS {
-        look.find(&TOO_MANY_PANELS, head.clone(), format!("{panels} panels are open at one time."));
+        look.find(
+            &TOO_MANY_PANELS,
+            head.clone(),
+            format!("{panels} panels are open at one time."),
+        );
     }
     if queries > MANY_QUERIES {
-        look.find(&TOO_MANY_QUERIES, head, format!("{queries} questions are asked at one time."));
+        look.find(
+            &TOO_MANY_QUERIES,
+            head,
+            format!("{queries} questions are asked at one time."),
+        );
     }
 }
 
@@ -128,20 +174,29 @@ pub(super) fn targets(look: &mut Look<'_>) {
                     look.find_in(panel, &PANEL_EMPTY, head.clone(), "This panel has no queries.");
                 }
             } else if panel.targets.iter().all(|target| target.hidden) {
-                look.find_in(panel, &PANEL_HIDDEN, head.clone(), "All queries of this panel are switched off.");
+                look.find_in(
+                    panel,
+                    &PANEL_HIDDEN,
+                    head.clone(),
+                    "All queries of this panel are switched off.",
+                );
             }
         }
-        let mut letters: Vec<&str> = Vec::new();
+        let mut letters: BTreeSet<&str> = BTreeSet::new();
         for target in &panel.targets {
-            if let Some((node, letter)) = target.ref_id.and_then(|node| Some((node, node.text()?))) {
-                if letters.contains(&letter) && !letter.is_empty() {
-                    let what = format!("Another query of this panel is `{letter}` too.");
-                    look.find_in(panel, &DUPLICATE_REF_ID, node.span.clone(), what);
-                }
-                letters.push(letter);
+            if let Some((node, letter)) = target.ref_id.and_then(|node| Some((node, node.text()?)))
+                && !letter.is_empty()
+                && !letters.insert(letter)
+            {
+                let what = format!("Another query of this panel is `{letter}` too.");
+                look.find_in(panel, &DUPLICATE_REF_ID, node.span.clone(), what);
             }
-            if panel.kind == "timeseries" && target.instant && !target.hidden && target.language == Language::Prometheus {
-                let span = target.node.get("instant").map_or(head.clone(), |node| node.span.clone());
+            if panel.kind == "timeseries" && target.instant && !target.hidden && target.language == Language::Prometheus
+            {
+                let span = target
+                    .node
+                    .get("instant")
+                    .map_or(head.clone(), |node| node.span.clone());
                 if !panel.transformed && target.format != "table" {
                     look.find_in(panel, &INSTANT_OVER_TIME, span, "This asks for the last moment alone.");
                 }
@@ -173,13 +228,16 @@ pub(super) fn thresholds(look: &mut Look<'_>) {
         let max = defaults.get("max").and_then(Node::number);
         let unit = panel.unit().and_then(Node::text).unwrap_or("");
         let colours = matches!(defaults.at(&["color", "mode"]).map(|mode| &mode.value), Some(Value::Text(mode)) if &**mode == "thresholds");
-        let drawn = defaults.at(&["custom", "thresholdsStyle", "mode"]).and_then(Node::text).is_some_and(|mode| mode != "off");
+        let drawn = defaults
+            .at(&["custom", "thresholdsStyle", "mode"])
+            .and_then(Node::text)
+            .is_some_and(|mode| mode != "off");
         for (node, value) in values.iter().filter(|_| absolute && (colours || drawn)) {
             let above = match max {
                 Some(max) if *value > max => Some(format!("{value} is above {max}, the highest that is shown.")),
                 // The 80 that Grafana puts into every new panel.
                 None if unit == "percentunit" && *value >= 10.0 => {
-                    Some(format!("{value} is {}00 % in this unit, where 1 is all.", value))
+                    Some(format!("{value} is {value}00 % in this unit, where 1 is all."))
                 }
                 _ => None,
             };

@@ -3,14 +3,15 @@
 
 use lint::expression::{self, Purpose};
 use lint::{Edit, Fix};
-use promql::ast::{Duration, Expr};
+use manifest::Unit;
+use promql::ast::{Aggregator, Duration, Expr};
 
 use super::question::{Asker, Question, Why};
-use super::table::{INTERVAL_FOR_RATE, LEGEND_LABEL, QUERY_SYNTAX, QUERY_UNFINISHED, RATE_INTERVAL};
+use super::table::{COUNTER_SHOWN, INTERVAL_FOR_RATE, LEGEND_LABEL, QUERY_SYNTAX, QUERY_UNFINISHED, RATE_INTERVAL};
 use super::{Look, fix};
 
 /// Of the question of a variable these alone count: which series there are is asked, not what they say.
-const OF_VARIABLES: [&str; 3] = ["metric-unknown", "label-unknown", "label-value-unknown"];
+const OF_VARIABLES: [&str; 3] = ["metric-unknown", "label-unknown", "label-value"];
 
 pub(super) fn unreadable(look: &mut Look<'_>) {
     for unread in look.unreadable {
@@ -19,12 +20,20 @@ pub(super) fn unreadable(look: &mut Look<'_>) {
             Why::Refused(error) => {
                 let start = unread.offset + error.span.start as usize;
                 let end = unread.offset + error.span.end as usize;
-                look.find(&QUERY_SYNTAX, document.inside(unread.node, start..end.max(start)), format!("{}.", error.message))
+                look.find(
+                    &QUERY_SYNTAX,
+                    document.inside(unread.node, start..end.max(start)),
+                    format!("{}.", error.message),
+                )
             }
             Why::Unfinished(sign) => {
                 let at = unread.node.text().and_then(|text| text.find(sign)).unwrap_or_default();
                 let span = document.inside(unread.node, at..at + sign.len());
-                look.find(&QUERY_UNFINISHED, span, format!("`{sign}` is a sign of a template, not of PromQL."))
+                look.find(
+                    &QUERY_UNFINISHED,
+                    span,
+                    format!("`{sign}` is a sign of a template, not of PromQL."),
+                )
             }
         };
         finding.subject = unread.asker.name();
@@ -44,15 +53,29 @@ pub(super) fn expressions(look: &mut Look<'_>) {
             if matches!(question.asker, Asker::Variable(_)) && !OF_VARIABLES.contains(&found.check.name) {
                 continue;
             }
+            if found.check.name == "rate-on-gauge" && is_of_moments(look, question, found.span) {
+                continue;
+            }
             let place = |span: promql::Span| {
                 let range = span.range();
                 question.offset + range.start..question.offset + range.end
             };
             let fix = found.fix.map(|remedy| {
-                let edits = remedy.edits.iter().map(|(span, by)| fix::inside(document, question.node, place(*span), by));
-                Fix { title: remedy.title, safe: remedy.safe, edits: edits.collect() }
+                let edits = remedy
+                    .edits
+                    .iter()
+                    .map(|(span, by)| fix::inside(document, question.node, place(*span), by));
+                Fix {
+                    title: remedy.title,
+                    safe: remedy.safe,
+                    edits: edits.collect(),
+                }
             });
-            let finding = look.find(found.check, document.inside(question.node, place(found.span)), found.what);
+            let finding = look.find(
+                found.check,
+                document.inside(question.node, place(found.span)),
+                found.what,
+            );
             finding.severity = found.severity;
             finding.subject = question.asker.name();
             finding.according_to = found.according_to;
@@ -62,6 +85,21 @@ pub(super) fn expressions(look: &mut Look<'_>) {
             }
         }
     }
+}
+
+/// A moment that only ever moves on may be taken a rate of: how fast something follows.
+fn is_of_moments(look: &Look<'_>, question: &Question<'_>, span: promql::Span) -> bool {
+    let selectors = question.query.expr.selectors();
+    let mut names = selectors
+        .iter()
+        .filter(|of| span.contains(of.span))
+        .filter_map(|of| of.name.as_ref());
+    names.all(|name| {
+        Unit::of_name(&name.text) == Unit::Timestamp || {
+            let found = look.context.manifest.lookup(&name.text);
+            found.is_some_and(|found| found.metric.unit == Unit::Timestamp)
+        }
+    })
 }
 
 pub(super) fn rates(look: &mut Look<'_>) {
@@ -74,7 +112,9 @@ pub(super) fn rates(look: &mut Look<'_>) {
         question.query.expr.walk(&mut |expr| {
             let Expr::Call(call) = expr else { return };
             let argument = call.arguments.first().map(Expr::unparenthesised);
-            let Some(Expr::Selector(selector)) = argument else { return };
+            let Some(Expr::Selector(selector)) = argument else {
+                return;
+            };
             let Some(range) = &selector.range else { return };
             match &range.duration {
                 Duration::Literal(_) if over_time && matches!(call.name(), "rate" | "irate") => {
@@ -93,9 +133,51 @@ pub(super) fn rates(look: &mut Look<'_>) {
             let written = span.of(&question.query.text).to_owned();
             let fix = vec![edit(look, question, span, "[$__rate_interval]")];
             let document = look.board.document;
-            let span = document.inside(question.node, question.offset + span.range().start..question.offset + span.range().end);
+            let span = document.inside(
+                question.node,
+                question.offset + span.range().start..question.offset + span.range().end,
+            );
             let finding = look.find_in(panel, check, span, format!("`{name}` is taken over `{written}`."));
             finding.fix = Some(Fix::proposal("take it over what fits the zoom", fix));
+        }
+    }
+}
+
+/// Counters that reach a chart over time as they are: summed or filtered perhaps, but never as a rate.
+pub(super) fn counters(look: &mut Look<'_>) {
+    for question in look.questions {
+        let Asker::Panel(panel, target, _) = question.asker else {
+            continue;
+        };
+        if !matches!(panel.kind, "timeseries" | "graph") || target.instant || panel.transformed {
+            continue;
+        }
+        let mut expr = question.query.expr.unparenthesised();
+        while let Expr::Aggregation(aggregation) = expr {
+            if aggregation
+                .aggregator()
+                .is_none_or(|op| matches!(op, Aggregator::Count | Aggregator::Group))
+            {
+                break;
+            }
+            expr = aggregation.expr.unparenthesised();
+        }
+        let Expr::Selector(selector) = expr else { continue };
+        let Some(name) = selector
+            .name
+            .as_ref()
+            .filter(|name| !name.templated && selector.range.is_none())
+        else {
+            continue;
+        };
+        let found = look.context.manifest.lookup(&name.text);
+        if let Some(found) = found.filter(|found| found.metric.is_cumulative(found.part)) {
+            let document = look.board.document;
+            let span = name.span.range();
+            let span = document.inside(question.node, question.offset + span.start..question.offset + span.end);
+            let source = found.metric.source.to_string();
+            let what = format!("`{}` is a counter.", name.text);
+            look.find_in(panel, &COUNTER_SHOWN, span, what).according_to = Some(source);
         }
     }
 }
@@ -120,7 +202,12 @@ pub(super) fn legends(look: &mut Look<'_>) {
         for (at, label) in named(legend) {
             if flow.lost(label).is_some() {
                 let span = look.board.document.inside(node, at..at + label.len());
-                look.find_in(panel, &LEGEND_LABEL, span, format!("The answer has no label `{label}`."));
+                look.find_in(
+                    panel,
+                    &LEGEND_LABEL,
+                    span,
+                    format!("The answer has no label `{label}`."),
+                );
             }
         }
     }

@@ -47,7 +47,7 @@ pub(super) enum Asker<'a> {
     Variable(&'a str),
 }
 
-impl<'a> Asker<'a> {
+impl Asker<'_> {
     /// What it is called in findings.
     pub(super) fn name(self) -> String {
         match self {
@@ -66,7 +66,11 @@ impl<'a> Asker<'a> {
 const SIGNS: [(&str, &str); 3] = [("%(", ")s"), ("<%", "%>"), ("{{ .", "}}")];
 
 pub(super) fn all<'a>(board: &'a Board<'a>, context: Context<'_>) -> (Vec<Question<'a>>, Vec<Unread<'a>>) {
-    let mut reader = Reader { context, read: Vec::new(), unread: Vec::new() };
+    let mut reader = Reader {
+        context,
+        read: Vec::new(),
+        unread: Vec::new(),
+    };
     let mut row = None;
     for panel in &board.panels {
         let repeat = panel.repeat.and_then(Node::text);
@@ -87,14 +91,21 @@ pub(super) fn all<'a>(board: &'a Board<'a>, context: Context<'_>) -> (Vec<Questi
         }
     }
     for variable in &board.variables {
-        let language = variable.datasource.map(|source| source.language(&board.variables, &board.inputs));
+        let language = variable
+            .datasource
+            .map(|source| source.language(&board.variables, &board.inputs));
         let span = match variable.question() {
             Some(VariableQuery::LabelOf { series, .. }) => series.1,
             Some(VariableQuery::Result { expr }) => expr.1,
             _ => continue,
         };
         if let (Some(node), Some(language)) = (variable.query, language) {
-            reader.add(node, span, language, Asker::Variable(variable.name().unwrap_or("a variable")));
+            reader.add(
+                node,
+                span,
+                language,
+                Asker::Variable(variable.name().unwrap_or("a variable")),
+            );
         }
     }
     (reader.read, reader.unread)
@@ -117,18 +128,33 @@ impl<'a> Reader<'a, '_> {
             return;
         }
         let (offset, sure) = (span.start, language == Language::Prometheus);
-        let sign = SIGNS.iter().find(|(open, close)| text.split_once(open).is_some_and(|(_, rest)| rest.contains(close)));
+        let sign = SIGNS
+            .iter()
+            .find(|(open, close)| text.split_once(open).is_some_and(|(_, rest)| rest.contains(close)));
         let why = match (sign, Dialect::grafana().parse(text)) {
             (Some((open, _)), _) if sure => Why::Unfinished(open),
+            // An operator, a modifier: a variable may be anything, also where no expression can stand.
+            (_, Err(error)) if error.span.of(text).starts_with(['$', '[']) => return,
             (_, Err(error)) if sure && error.kind != ErrorKind::Limit => Why::Refused(error),
             (None, Ok(query)) => {
                 let query = Box::new(query);
                 let flows = Flows::new(&query, self.context.manifest, self.context.records);
-                self.read.push(Question { node, offset, query, flows, asker });
+                self.read.push(Question {
+                    node,
+                    offset,
+                    query,
+                    flows,
+                    asker,
+                });
                 return;
             }
             _ => return,
         };
-        self.unread.push(Unread { node, offset, why, asker });
+        self.unread.push(Unread {
+            node,
+            offset,
+            why,
+            asker,
+        });
     }
 }

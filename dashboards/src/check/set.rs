@@ -18,7 +18,12 @@ pub(super) fn across(boards: &[Board<'_>], findings: &mut Vec<Finding>) {
                 let other = first.document.file.name();
                 let is_v2 = |board: &Board<'_>| board.form == Form::V2;
                 let finding = if is_v2(first) == is_v2(board) {
-                    Finding::new(&DUPLICATE_UID, file, node.span.clone(), format!("{other} has the uid `{uid}` too."))
+                    Finding::new(
+                        &DUPLICATE_UID,
+                        file,
+                        node.span.clone(),
+                        format!("{other} has the uid `{uid}` too."),
+                    )
                 } else {
                     let what = format!("{other} has `{uid}` in the other model.");
                     Finding::new(&V1_OVER_V2, file, node.span.clone(), what)

@@ -1,5 +1,7 @@
 //! Checks of who is asked.
 
+use std::collections::BTreeSet;
+
 use lint::Fix;
 
 use super::table::{SOURCE_BARE, SOURCE_FIXED, SOURCE_UNKNOWN};
@@ -10,11 +12,10 @@ pub(super) fn all(look: &mut Look<'_>) {
     let board = look.board;
     for panel in look.panels() {
         // What a whole panel asks is said once, not once a query.
-        let mut said = Vec::new();
+        let mut said = BTreeSet::new();
         let of_targets = panel.targets.iter().filter_map(|target| target.datasource);
         for source in panel.datasource.into_iter().chain(of_targets) {
-            if !said.contains(&source.name) {
-                said.push(source.name);
+            if said.insert(source.name) {
                 one(look, source, &panel.name());
             }
         }
@@ -45,11 +46,16 @@ fn one(look: &mut Look<'_>, source: DataSource<'_>, subject: &str) {
             let finding = look.find(&SOURCE_UNKNOWN, span, what);
             subject.clone_into(&mut finding.subject);
         } else if source.bare {
-            let variable = board.variable(variable).filter(|variable| variable.kind == "datasource");
+            let variable = board
+                .variable(variable)
+                .filter(|variable| variable.kind == "datasource");
             let fix = variable.and_then(|variable| {
                 let (name, plugin) = (variable.name()?, variable.plugin?);
                 let object = serde_json::json!({ "type": plugin, "uid": format!("${{{name}}}") });
-                Some(Fix::safe("name plugin and uid", vec![fix::replace(source.node, object)]))
+                Some(Fix::safe(
+                    "name plugin and uid",
+                    vec![fix::replace(source.node, object)],
+                ))
             });
             let finding = look.find(&SOURCE_BARE, span, format!("`{name}` is a bare text."));
             subject.clone_into(&mut finding.subject);

@@ -8,6 +8,7 @@ lint::checks! {
     // The file.
     NOT_JSON, "not-json", Error, "The file cannot be read as JSON.", "Grafana cannot either.";
     NOT_A_BOARD, "not-a-board", Error, "The file is no board.", "Grafana would show nothing.";
+    MORE_FINDINGS, "more-findings", Note, "More is found in a file than is shown.", "Mend what is shown and look again.";
     DUPLICATE_FIELD, "duplicate-field", Warning, "An object has a field twice.", "The last one counts, and nobody sees the first.";
 
     // The board.
@@ -64,6 +65,7 @@ lint::checks! {
     QUERY_UNFINISHED, "query-unfinished", Error, "A question still has the signs of a template.", "Whatever made the board did not finish it.";
     RATE_INTERVAL, "rate-interval", Note, "A rate over time has a fixed range.", "Zoomed out it skips what lies between two points; with a longer scrape interval it is empty. `$__rate_interval` is always right.";
     INTERVAL_FOR_RATE, "interval-for-rate", Warning, "A rate is taken over `$__interval`.", "Zoomed in it is shorter than two scrapes, and the panel is empty. `$__rate_interval` never is.";
+    COUNTER_SHOWN, "counter-shown", Warning, "A counter is drawn over time as it is.", "It only rises and falls back to zero with each restart; what happens when is in its rate.";
     LEGEND_LABEL, "legend-label", Warning, "A legend names a label that the answer does not have.", "Its place stays empty, and lines look alike.";
     UNIT_MISMATCH, "unit-mismatch", Error, "The unit of a panel is not that of its values.", "The numbers are right and what they say is wrong, often by a thousand.";
 

@@ -20,8 +20,10 @@ struct Quantity {
     rate: bool,
 }
 
-const fn quantity(unit: Unit, factor: f64, rate: bool) -> Option<Quantity> {
-    Some(Quantity { unit, factor, rate })
+impl Quantity {
+    const fn new(unit: Unit, factor: f64, rate: bool) -> Self {
+        Self { unit, factor, rate }
+    }
 }
 
 /// What Grafana takes a number for.
@@ -49,12 +51,24 @@ fn of_panel(id: &str) -> Option<Quantity> {
         _ if id.starts_with("dateTime") => (Unit::Timestamp, 1e3, false),
         _ => return None,
     };
-    quantity(unit, factor, rate)
+    Some(Quantity::new(unit, factor, rate))
 }
 
 /// Units that would be right, by what a value is in.
 const RIGHT: [&str; 13] = [
-    "s", "ms", "µs", "ns", "bytes", "kbytes", "mbytes", "gbytes", "bits", "binBps", "bps", "percentunit", "percent",
+    "s",
+    "ms",
+    "µs",
+    "ns",
+    "bytes",
+    "kbytes",
+    "mbytes",
+    "gbytes",
+    "bits",
+    "binBps",
+    "bps",
+    "percentunit",
+    "percent",
 ];
 
 pub(super) fn of_panels(look: &mut Look<'_>) {
@@ -65,7 +79,9 @@ pub(super) fn of_panels(look: &mut Look<'_>) {
         let Some((node, id)) = panel.unit().and_then(|node| Some((node, node.text()?))) else {
             continue;
         };
-        if panel.has_overrides() || panel.transformed || target.hidden {
+        // A heat map's unit is that of its buckets' bounds, not of how many there are in each.
+        if matches!(panel.kind, "heatmap" | "histogram") || panel.has_overrides() || panel.transformed || target.hidden
+        {
             continue;
         }
         let (Some(shown), Some(value)) = (of_panel(id), of(&question.query.expr, look.context.manifest)) else {
@@ -97,13 +113,21 @@ fn differs(shown: Quantity, value: Quantity, id: &str) -> Option<(String, Severi
     if shown.unit != value.unit {
         // A count shown as a share may be an average of zeros and ones, and what is above 1 is above 100 %.
         let may_be = value.unit == Unit::One && shown.unit == Unit::Ratio;
-        let what = format!("The values are {}, and `{id}` shows {}.", words(value.unit), words(shown.unit));
+        let what = format!(
+            "The values are {}, and `{id}` shows {}.",
+            words(value.unit),
+            words(shown.unit)
+        );
         return (!may_be).then_some((what, Severity::Error));
     }
     let off = value.factor / shown.factor;
     // 1000 and 1024 are the same here.
     if !(0.89..1.12).contains(&off) {
-        let (large, how) = if off > 1.0 { (off, "large") } else { (1.0 / off, "small") };
+        let (large, how) = if off > 1.0 {
+            (off, "large")
+        } else {
+            (1.0 / off, "small")
+        };
         let what = format!("In `{id}` the values are shown {} times too {how}.", large.round());
         return Some((what, Severity::Error));
     }
@@ -117,14 +141,22 @@ fn differs(shown: Quantity, value: Quantity, id: &str) -> Option<(String, Severi
 /// What an expression is in. The parser limits how deep it goes.
 fn of(expr: &Expr, manifest: &Manifest) -> Option<Quantity> {
     match expr {
-        Expr::Selector(selector) => of_metric(selector.name.as_ref().filter(|name| !name.templated)?.text.as_ref(), manifest),
+        Expr::Selector(selector) => of_metric(
+            selector.name.as_ref().filter(|name| !name.templated)?.text.as_ref(),
+            manifest,
+        ),
         Expr::Paren(paren) => of(&paren.expr, manifest),
         Expr::Unary(unary) => of(&unary.expr, manifest),
         Expr::Subquery(subquery) => of(&subquery.expr, manifest),
         Expr::Aggregation(aggregation) => match aggregation.aggregator()? {
-            Aggregator::Sum | Aggregator::Avg | Aggregator::Min | Aggregator::Max | Aggregator::Topk
-            | Aggregator::Bottomk | Aggregator::Quantile => of(&aggregation.expr, manifest),
-            Aggregator::Count => quantity(Unit::One, 1.0, false),
+            Aggregator::Sum
+            | Aggregator::Avg
+            | Aggregator::Min
+            | Aggregator::Max
+            | Aggregator::Topk
+            | Aggregator::Bottomk
+            | Aggregator::Quantile => of(&aggregation.expr, manifest),
+            Aggregator::Count => Some(Quantity::new(Unit::One, 1.0, false)),
             _ => None,
         },
         Expr::Call(call) => of_call(call.name(), &call.arguments, manifest),
@@ -145,8 +177,8 @@ fn of_metric(name: &str, manifest: &Manifest) -> Option<Quantity> {
     };
     match unit {
         Unit::Unknown => None,
-        Unit::Milliseconds => quantity(Unit::Seconds, 1e3, false),
-        unit => quantity(unit, 1.0, false),
+        Unit::Milliseconds => Some(Quantity::new(Unit::Seconds, 1e3, false)),
+        unit => Some(Quantity::new(unit, 1.0, false)),
     }
 }
 
@@ -168,11 +200,13 @@ fn of_call(name: &str, arguments: &[Expr], manifest: &Manifest) -> Option<Quanti
                 let base = name.strip_suffix("_bucket")?;
                 of_metric(&format!("{base}_sum"), manifest)
             };
-            let mut units = buckets.iter().map(|selector| of_buckets(selector.name.as_ref()?.text.as_ref()));
+            let mut units = buckets
+                .iter()
+                .map(|selector| of_buckets(selector.name.as_ref()?.text.as_ref()));
             let first = units.next()??;
             units.all(|unit| unit == Some(first)).then_some(first)
         }
-        "time" | "timestamp" => quantity(Unit::Timestamp, 1.0, false),
+        "time" | "timestamp" => Some(Quantity::new(Unit::Timestamp, 1.0, false)),
         _ => None,
     }
 }
@@ -184,7 +218,10 @@ fn of_binary(binary: &promql::ast::Binary, manifest: &Manifest) -> Option<Quanti
         BinaryOp::Add | BinaryOp::Sub => match (left, right, numbers) {
             (Some(a), Some(b), _) if a.unit == Unit::Timestamp && b.unit == Unit::Timestamp => {
                 let same = a.factor.total_cmp(&b.factor).is_eq() && binary.op == BinaryOp::Sub;
-                same.then_some(Quantity { unit: Unit::Seconds, ..a })
+                same.then_some(Quantity {
+                    unit: Unit::Seconds,
+                    ..a
+                })
             }
             (Some(a), Some(b), _) => (a == b).then_some(a),
             (Some(a), None, (_, Some(_))) => (a.unit != Unit::Ratio).then_some(a),
@@ -193,20 +230,34 @@ fn of_binary(binary: &promql::ast::Binary, manifest: &Manifest) -> Option<Quanti
             _ => None,
         },
         BinaryOp::Mul => match (left, right, numbers) {
-            (Some(of), None, (_, Some(by))) | (None, Some(of), (Some(by), _)) if by > 0.0 => {
-                Some(Quantity { factor: of.factor * by, ..of })
-            }
+            (Some(of), None, (_, Some(by))) | (None, Some(of), (Some(by), _)) if by > 0.0 => Some(Quantity {
+                factor: of.factor * by,
+                ..of
+            }),
             _ => None,
         },
         BinaryOp::Div => match (left, right, numbers) {
-            (Some(of), None, (_, Some(by))) if by > 0.0 => Some(Quantity { factor: of.factor / by, ..of }),
+            (Some(of), None, (_, Some(by))) if by > 0.0 => Some(Quantity {
+                factor: of.factor / by,
+                ..of
+            }),
             (Some(a), Some(b), _) if a.unit == b.unit && a.rate == b.rate && a.unit != Unit::Timestamp => {
                 // How many there are of one thing for one of another is no share.
-                (a.unit != Unit::One).then_some(Quantity { unit: Unit::Ratio, factor: a.factor / b.factor, rate: false })
+                (a.unit != Unit::One).then_some(Quantity {
+                    unit: Unit::Ratio,
+                    factor: a.factor / b.factor,
+                    rate: false,
+                })
             }
             _ => None,
         },
-        op if op.is_comparison() => if binary.returns_bool.is_some() { None } else { left },
+        op if op.is_comparison() => {
+            if binary.returns_bool.is_some() {
+                None
+            } else {
+                left
+            }
+        }
         BinaryOp::And | BinaryOp::Unless => left,
         BinaryOp::Or => match (left, right) {
             (Some(a), Some(b)) => (a == b).then_some(a),

@@ -21,6 +21,7 @@ pub enum Variable {
 #[serde(rename_all = "camelCase")]
 pub struct SourceChoice {
     /// What is chosen at first: nothing, so that Grafana takes its default.
+    #[serde(skip_serializing_if = "Current::is_nothing")]
     pub current: Current,
     /// What it is for.
     pub description: String,
@@ -138,14 +139,17 @@ pub struct LabelQuery {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Current {
     /// As people read it.
-    #[serde(skip_serializing_if = "String::is_empty")]
     pub text: String,
     /// As queries get it.
-    #[serde(skip_serializing_if = "String::is_empty")]
     pub value: String,
 }
 
 impl Current {
+    /// Whether the choice is left to Grafana.
+    fn is_nothing(&self) -> bool {
+        self.value.is_empty()
+    }
+
     /// Everything there is.
     pub fn all() -> Self {
         Self {

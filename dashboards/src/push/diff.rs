@@ -74,7 +74,11 @@ fn compare(path: String, before: &Value, after: &Value, top: bool, changes: &mut
                 if top && VOLATILE.contains(&name.as_str()) {
                     continue;
                 }
-                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                let path = if path.is_empty() {
+                    name.clone()
+                } else {
+                    format!("{path}.{name}")
+                };
                 let of = |fields: &serde_json::Map<String, Value>| fields.get(name).cloned().unwrap_or_default();
                 compare(path, &of(old), &of(new), false, changes);
             }
@@ -87,7 +91,11 @@ fn compare(path: String, before: &Value, after: &Value, top: bool, changes: &mut
 
 fn change(path: String, before: &Value, after: &Value) -> Change {
     let some = |value: &Value| (!value.is_null()).then(|| value.clone());
-    Change { path, before: some(before), after: some(after) }
+    Change {
+        path,
+        before: some(before),
+        after: some(after),
+    }
 }
 
 /// Items that have names are compared by name, all others by place.
@@ -99,7 +107,10 @@ fn lists(path: &str, old: &[Value], new: &[Value], changes: &mut Vec<Change>) {
         && is_unique(&new_names)
     {
         for (name, item) in new_names.iter().zip(new) {
-            let there = old_names.iter().position(|other| other == name).map_or(&Value::Null, |at| &old[at]);
+            let there = old_names
+                .iter()
+                .position(|other| other == name)
+                .map_or(&Value::Null, |at| &old[at]);
             compare(format!("{path}[{name}]"), there, item, false, changes);
         }
         for (name, item) in old_names.iter().zip(old) {

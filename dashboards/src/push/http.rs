@@ -81,7 +81,13 @@ impl Http {
             .retry(reqwest::retry::never())
             .timeout(LIMIT)
             .no_proxy();
-        for certificate in authority.map(reqwest::Certificate::from_pem_bundle).transpose().map_err(PushError::Client)?.into_iter().flatten() {
+        for certificate in authority
+            .map(reqwest::Certificate::from_pem_bundle)
+            .transpose()
+            .map_err(PushError::Client)?
+            .into_iter()
+            .flatten()
+        {
             builder = builder.add_root_certificate(certificate);
         }
         Ok(Self {
@@ -117,9 +123,15 @@ impl Http {
     async fn send(&self, request: RequestBuilder) -> Result<Answer, PushError> {
         let failed = |error: reqwest::Error| {
             if error.is_timeout() {
-                PushError::TimedOut { at: self.at(), seconds: LIMIT.as_secs() }
+                PushError::TimedOut {
+                    at: self.at(),
+                    seconds: LIMIT.as_secs(),
+                }
             } else {
-                PushError::Unreachable { at: self.at(), source: error.without_url() }
+                PushError::Unreachable {
+                    at: self.at(),
+                    source: error.without_url(),
+                }
             }
         };
         let mut response = request.send().await.map_err(failed)?;
@@ -137,7 +149,10 @@ impl Http {
         match serde_json::from_slice(&bytes) {
             Ok(body) => Ok(Answer { status, body }),
             // An error page of a proxy, or a page that is not there.
-            Err(_) if status >= 400 => Ok(Answer { status, body: Value::Null }),
+            Err(_) if status >= 400 => Ok(Answer {
+                status,
+                body: Value::Null,
+            }),
             Err(_) => Err(self.foreign()),
         }
     }
@@ -150,7 +165,9 @@ impl Http {
             let group = groups.iter().find(|group| group["name"] == GROUP);
             let versions = group.and_then(|group| group["versions"].as_array());
             let offered = |name: &str| versions.is_some_and(|all| all.iter().any(|version| version["version"] == name));
-            Ok(["v1", "v1beta1"].into_iter().find(|name| answer.status == 200 && offered(name)))
+            Ok(["v1", "v1beta1"]
+                .into_iter()
+                .find(|name| answer.status == 200 && offered(name)))
         };
         self.version.get_or_try_init(ask).await.copied()
     }
@@ -169,7 +186,12 @@ impl Http {
             _ => return Err(refused(&answer)),
         }
         let metadata = &answer.body["metadata"];
-        let note = |name: &str| metadata["annotations"][name].as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+        let note = |name: &str| {
+            metadata["annotations"][name]
+                .as_str()
+                .filter(|text| !text.is_empty())
+                .map(str::to_owned)
+        };
         let revision = metadata["resourceVersion"].as_str().ok_or_else(|| self.foreign())?;
         // In which version it is kept, when that is another one than was asked for.
         let kept = answer.body["status"]["conversion"]["storedVersion"].as_str();
@@ -177,7 +199,9 @@ impl Http {
             spec: answer.body["spec"].clone(),
             revision: Revision(revision.to_owned()),
             folder: note(FOLDER),
-            model: kept.filter(|kept| !kept.starts_with("v0") && !kept.starts_with("v1")).map(str::to_owned),
+            model: kept
+                .filter(|kept| !kept.starts_with("v0") && !kept.starts_with("v1"))
+                .map(str::to_owned),
             managed_by: note(MANAGED),
         }))
     }
@@ -213,14 +237,20 @@ impl Http {
     }
 
     async fn read_dashboard(&self, uid: &str) -> Result<Option<Stored>, PushError> {
-        let answer = self.send(self.request(Method::GET, &["api", "dashboards", "uid", uid])).await?;
+        let answer = self
+            .send(self.request(Method::GET, &["api", "dashboards", "uid", uid]))
+            .await?;
         let found = match answer.status {
             404 => return Ok(None),
             200 => &answer.body,
             // Grafana 12 says over the older API that the board is one of the newer: `… use /apis/…/v2… instead`.
             406 => {
                 let words = answer.body["message"].as_str().unwrap_or("");
-                let model = words.split('/').find(|part| part.starts_with("v2")).unwrap_or("v2").to_owned();
+                let model = words
+                    .split('/')
+                    .find(|part| part.starts_with("v2"))
+                    .unwrap_or("v2")
+                    .to_owned();
                 let mut stored = Stored::classic(Value::Null, "");
                 stored.model = Some(model);
                 return Ok(Some(stored));
@@ -233,18 +263,32 @@ impl Http {
         Ok(Some(Stored {
             spec: spec.clone(),
             revision: Revision(version.to_string()),
-            folder: about["folderUid"].as_str().filter(|uid| !uid.is_empty()).map(str::to_owned),
+            folder: about["folderUid"]
+                .as_str()
+                .filter(|uid| !uid.is_empty())
+                .map(str::to_owned),
             model: None,
-            managed_by: (about["provisioned"] == true).then(|| format!("the file {}", file.unwrap_or("of a provisioning"))),
+            managed_by: (about["provisioned"] == true)
+                .then(|| format!("the file {}", file.unwrap_or("of a provisioning"))),
         }))
     }
 
-    async fn write_dashboard(&self, board: &Board, folder: &Folder, follows: Option<&Revision>) -> Result<(), PushError> {
+    async fn write_dashboard(
+        &self,
+        board: &Board,
+        folder: &Folder,
+        follows: Option<&Revision>,
+    ) -> Result<(), PushError> {
         let mut spec = board.spec.clone();
         spec["id"] = Value::Null;
-        spec["version"] = follows.and_then(|revision| revision.0.parse::<u64>().ok()).unwrap_or(0).into();
+        spec["version"] = follows
+            .and_then(|revision| revision.0.parse::<u64>().ok())
+            .unwrap_or(0)
+            .into();
         let body = json!({ "dashboard": spec, "folderUid": folder.uid, "overwrite": false, "message": WHY });
-        let answer = self.send(self.request(Method::POST, &["api", "dashboards", "db"]).json(&body)).await?;
+        let answer = self
+            .send(self.request(Method::POST, &["api", "dashboards", "db"]).json(&body))
+            .await?;
         match (answer.status, answer.body["status"].as_str()) {
             (200..=299, _) => Ok(()),
             (409, _) | (412, Some("version-mismatch") | None) => Err(PushError::Changed { uid: board.uid.clone() }),
@@ -256,7 +300,10 @@ impl Http {
 fn refused(answer: &Answer) -> PushError {
     let words = answer.body["message"].as_str().unwrap_or("it does not say why");
     let visible = words.chars().filter(|c| !c.is_control()).take(LONGEST_MESSAGE);
-    PushError::Refused { status: answer.status, message: visible.collect() }
+    PushError::Refused {
+        status: answer.status,
+        message: visible.collect(),
+    }
 }
 
 impl Grafana for Http {
@@ -270,7 +317,10 @@ impl Grafana for Http {
     async fn folder(&self, uid: &str) -> Result<Option<String>, PushError> {
         let answer = self.send(self.request(Method::GET, &["api", "folders", uid])).await?;
         match answer.status {
-            200 => answer.body["title"].as_str().map(|title| Some(title.to_owned())).ok_or_else(|| self.foreign()),
+            200 => answer.body["title"]
+                .as_str()
+                .map(|title| Some(title.to_owned()))
+                .ok_or_else(|| self.foreign()),
             404 => Ok(None),
             _ => Err(refused(&answer)),
         }
@@ -278,7 +328,9 @@ impl Grafana for Http {
 
     async fn make_folder(&self, folder: &Folder) -> Result<(), PushError> {
         let body = json!({ "uid": folder.uid, "title": folder.title });
-        let answer = self.send(self.request(Method::POST, &["api", "folders"]).json(&body)).await?;
+        let answer = self
+            .send(self.request(Method::POST, &["api", "folders"]).json(&body))
+            .await?;
         match answer.status {
             200..=299 => Ok(()),
             // There already, or made by somebody else at this moment.

@@ -62,7 +62,10 @@ impl Grafana for Memory {
     }
 
     async fn make_folder(&self, folder: &Folder) -> Result<(), PushError> {
-        self.lock().folders.entry(folder.uid.clone()).or_insert_with(|| folder.title.clone());
+        self.lock()
+            .folders
+            .entry(folder.uid.clone())
+            .or_insert_with(|| folder.title.clone());
         Ok(())
     }
 

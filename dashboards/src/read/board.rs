@@ -155,7 +155,9 @@ pub struct Link<'a> {
 /// The board of a file, in whichever form.
 pub(super) fn of(document: &Document) -> Option<Board<'_>> {
     let root = &document.root;
-    let is_resource = root.text_of("apiVersion").is_some_and(|version| version.starts_with("dashboard.grafana.app/"));
+    let is_resource = root
+        .text_of("apiVersion")
+        .is_some_and(|version| version.starts_with("dashboard.grafana.app/"));
     if is_resource {
         let spec = root.get("spec")?;
         let uid = root.at(&["metadata", "name"]);
@@ -169,7 +171,9 @@ pub(super) fn of(document: &Document) -> Option<Board<'_>> {
         return Some(resource::board(document, root, None));
     }
     // The answer of the older API, and what it is sent.
-    let node = root.get("dashboard").filter(|inner| !inner.fields().is_empty() && root.get("panels").is_none());
+    let node = root
+        .get("dashboard")
+        .filter(|inner| !inner.fields().is_empty() && root.get("panels").is_none());
     classic::board(document, node.unwrap_or(root), Form::Classic, None)
 }
 
@@ -182,7 +186,9 @@ impl<'a> Board<'a> {
     /// Its title, or the name of its file.
     pub fn name(&self) -> &str {
         let title = self.title.and_then(Node::text);
-        title.filter(|title| !title.is_empty()).unwrap_or_else(|| self.document.file.name())
+        title
+            .filter(|title| !title.is_empty())
+            .unwrap_or_else(|| self.document.file.name())
     }
 }
 
@@ -203,11 +209,15 @@ impl<'a> Panel<'a> {
 
     /// The unit of its values, where one holds for all.
     pub fn unit(&self) -> Option<&'a Node> {
-        self.fields?.at(&["defaults", "unit"]).filter(|unit| unit.text().is_some_and(|text| !text.is_empty()))
+        self.fields?
+            .at(&["defaults", "unit"])
+            .filter(|unit| unit.text().is_some_and(|text| !text.is_empty()))
     }
 
     /// Whether some of its values look different from the rest.
     pub fn has_overrides(&self) -> bool {
-        self.fields.and_then(|fields| fields.get("overrides")).is_some_and(|list| !list.items().is_empty())
+        self.fields
+            .and_then(|fields| fields.get("overrides"))
+            .is_some_and(|list| !list.items().is_empty())
     }
 }

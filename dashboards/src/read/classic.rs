@@ -1,10 +1,10 @@
 //! The classic form, of every age: `rows` with panels that have a span, `panels` on a grid, panels inside of folded rows.
 
+use super::Document;
 use super::board::{Annotation, Board, Form, Grid, Link, Panel, Target};
 use super::json::Node;
 use super::source::{DataSource, Language};
 use super::variable::Variable;
-use super::Document;
 
 pub(super) fn board<'a>(
     document: &'a Document,
@@ -12,8 +12,15 @@ pub(super) fn board<'a>(
     form: Form,
     uid: Option<&'a Node>,
 ) -> Option<Board<'a>> {
-    let is_board = ["panels", "rows", "templating", "schemaVersion"].iter().any(|field| node.get(field).is_some());
-    if !is_board || node.get("panels").or_else(|| node.get("rows")).is_some_and(|list| list.fields() != []) {
+    let is_board = ["panels", "rows", "templating", "schemaVersion"]
+        .iter()
+        .any(|field| node.get(field).is_some());
+    if !is_board
+        || node
+            .get("panels")
+            .or_else(|| node.get("rows"))
+            .is_some_and(|list| !list.fields().is_empty())
+    {
         return None;
     }
     let list = |path: &[&str]| node.at(path).map_or(&[][..], Node::items);
@@ -43,7 +50,10 @@ pub(super) fn board<'a>(
         links: list(&["links"]).iter().filter_map(link).collect(),
         inputs,
     };
-    let annotations = list(&["annotations", "list"]).iter().map(|node| annotation(node, &board)).collect();
+    let annotations = list(&["annotations", "list"])
+        .iter()
+        .map(|node| annotation(node, &board))
+        .collect();
     board.annotations = annotations;
     let mut containers = 0;
     for panel in list(&["panels"]) {
@@ -52,7 +62,10 @@ pub(super) fn board<'a>(
     for row in list(&["rows"]) {
         containers += 1;
         let container = containers;
-        let headline = Panel { kind: "row", ..panel(&board, row, 0) };
+        let headline = Panel {
+            kind: "row",
+            ..panel(&board, row, 0)
+        };
         board.panels.push(headline);
         for panel in row.get("panels").map_or(&[][..], Node::items) {
             add(&mut board, panel, container, &mut containers);
@@ -82,7 +95,9 @@ fn panel<'a>(board: &Board<'a>, node: &'a Node, container: usize) -> Panel<'a> {
     let datasource = node.get("datasource").and_then(DataSource::of);
     let list = |name: &str| node.get(name).map_or(&[][..], Node::items);
     let fields = node.get("fieldConfig");
-    let of_values = fields.and_then(|fields| fields.at(&["defaults", "links"])).map_or(&[][..], Node::items);
+    let of_values = fields
+        .and_then(|fields| fields.at(&["defaults", "links"]))
+        .map_or(&[][..], Node::items);
     Panel {
         node,
         kind: node.text_of("type").unwrap_or(""),
@@ -91,7 +106,10 @@ fn panel<'a>(board: &Board<'a>, node: &'a Node, container: usize) -> Panel<'a> {
         description: node.text_node("description"),
         grid: node.get("gridPos").and_then(grid),
         container,
-        targets: list("targets").iter().map(|target| self::target(board, target, datasource)).collect(),
+        targets: list("targets")
+            .iter()
+            .map(|target| self::target(board, target, datasource))
+            .collect(),
         datasource,
         fields,
         links: list("links").iter().chain(of_values).filter_map(link).collect(),
@@ -122,7 +140,9 @@ fn target<'a>(board: &Board<'a>, node: &'a Node, of_panel: Option<DataSource<'a>
         expr: node.text_node("expr"),
         legend: node.text_node("legendFormat"),
         datasource,
-        language: asked.map_or(Language::Unknown, |source| source.language(&board.variables, &board.inputs)),
+        language: asked.map_or(Language::Unknown, |source| {
+            source.language(&board.variables, &board.inputs)
+        }),
         hidden: node.get("hide").is_some_and(Node::is_true),
         instant: node.get("instant").is_some_and(Node::is_true) && !node.get("range").is_some_and(Node::is_true),
         format: node.text_of("format").unwrap_or("time_series"),
@@ -136,7 +156,9 @@ fn annotation<'a>(node: &'a Node, board: &Board<'a>) -> Annotation<'a> {
         name: node.text_of("name"),
         expr: node.text_node("expr").filter(|expr| expr.text() != Some("")),
         datasource,
-        language: datasource.map_or(Language::Unknown, |source| source.language(&board.variables, &board.inputs)),
+        language: datasource.map_or(Language::Unknown, |source| {
+            source.language(&board.variables, &board.inputs)
+        }),
     }
 }
 

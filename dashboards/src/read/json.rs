@@ -52,7 +52,9 @@ impl Node {
     /// A field of an object. Of several with that name the last one counts, as in browsers.
     pub fn get(&self, name: &str) -> Option<&Self> {
         let found = self.fields().iter().rev().find(|field| &*field.name == name);
-        found.map(|field| &field.value).filter(|value| value.value != Value::Null)
+        found
+            .map(|field| &field.value)
+            .filter(|value| value.value != Value::Null)
     }
 
     /// A field of a field and so on.
@@ -114,7 +116,11 @@ pub fn parse(text: &str) -> Result<Node, Unreadable> {
         return Err(Unreadable::TooLarge);
     }
     let at = text.len() - text.strip_prefix('\u{feff}').unwrap_or(text).len();
-    let mut reader = Reader { text, bytes: text.as_bytes(), at };
+    let mut reader = Reader {
+        text,
+        bytes: text.as_bytes(),
+        at,
+    };
     reader.skip();
     let root = reader.value(0)?;
     reader.skip();
@@ -133,7 +139,10 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn wrong(&self, what: &'static str, length: usize) -> Unreadable {
         let end = (self.at + length).min(self.text.len());
-        Unreadable::NotJson { what, span: self.at.min(end)..end }
+        Unreadable::NotJson {
+            what,
+            span: self.at.min(end)..end,
+        }
     }
 
     fn peek(&self) -> Option<u8> {
@@ -168,7 +177,10 @@ impl Reader<'_> {
             Some(_) => return Err(self.wrong("a value is expected here", 1)),
             None => return Err(self.wrong("it ends in the middle", 0)),
         };
-        Ok(Node { span: start..self.at, value })
+        Ok(Node {
+            span: start..self.at,
+            value,
+        })
     }
 
     fn word(&mut self, word: &'static str, value: Value) -> Result<Value, Unreadable> {
@@ -239,7 +251,8 @@ impl Reader<'_> {
         let text = &self.text[start..self.at];
         let digits = text.strip_prefix('-').unwrap_or(text);
         let zero_first = digits.len() > 1 && digits.starts_with('0') && digits.as_bytes()[1].is_ascii_digit();
-        let plain = digits.starts_with(|c: char| c.is_ascii_digit()) && !digits.ends_with('.') && !digits.contains(".e");
+        let plain =
+            digits.starts_with(|c: char| c.is_ascii_digit()) && !digits.ends_with('.') && !digits.contains(".e");
         match text.parse::<f64>() {
             Ok(number) if plain && !zero_first => Ok(Value::Number(number)),
             _ => {
@@ -290,7 +303,9 @@ fn unescape(raw: &str) -> Option<(char, usize)> {
         b'u' => {
             let high = hex(bytes.get(2..6)?)?;
             let low = bytes.get(6..12).filter(|rest| rest.starts_with(b"\\u"));
-            let low = low.and_then(|rest| hex(&rest[2..])).filter(|low| (0xdc00..0xe000).contains(low));
+            let low = low
+                .and_then(|rest| hex(&rest[2..]))
+                .filter(|low| (0xdc00..0xe000).contains(low));
             return match (high, low) {
                 (0xd800..=0xdbff, Some(low)) => {
                     let point = 0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00);
@@ -305,7 +320,9 @@ fn unescape(raw: &str) -> Option<(char, usize)> {
 }
 
 fn hex(digits: &[u8]) -> Option<u32> {
-    digits.iter().try_fold(0, |sum, digit| Some(sum * 16 + char::from(*digit).to_digit(16)?))
+    digits
+        .iter()
+        .try_fold(0, |sum, digit| Some(sum * 16 + char::from(*digit).to_digit(16)?))
 }
 
 fn decode(raw: &str) -> Cow<'_, str> {
@@ -345,7 +362,11 @@ pub fn inside(file: &str, text: &Node, range: Range<usize>) -> Range<usize> {
         let end = decoded + piece.len();
         // Inside of a plain piece bytes are bytes; an escape is one whole.
         let place = |offset: usize, whole: usize| {
-            if span.len() == piece.len() { span.start + (offset - decoded) } else { whole }
+            if span.len() == piece.len() {
+                span.start + (offset - decoded)
+            } else {
+                whole
+            }
         };
         if from.is_none() && range.start < end {
             from = Some(place(range.start.max(decoded), span.start));

@@ -30,13 +30,25 @@ pub enum Language {
 }
 
 /// Names that Grafana itself has for sources.
-const OWN: [&str; 6] = ["-- Grafana --", "-- Mixed --", "-- Dashboard --", "grafana", "__expr__", "default"];
+const OWN: [&str; 6] = [
+    "-- Grafana --",
+    "-- Mixed --",
+    "-- Dashboard --",
+    "grafana",
+    "__expr__",
+    "default",
+];
 
 impl<'a> DataSource<'a> {
     /// Reads a field `datasource`.
     pub fn of(node: &'a Node) -> Option<Self> {
         match &node.value {
-            Value::Text(name) => Some(Self { node, plugin: None, name: Some(name), bare: true }),
+            Value::Text(name) => Some(Self {
+                node,
+                plugin: None,
+                name: Some(name),
+                bare: true,
+            }),
             Value::Object(_) => Some(Self {
                 node,
                 plugin: node.text_of("type").filter(|plugin| !plugin.is_empty()),
@@ -77,16 +89,23 @@ impl<'a> DataSource<'a> {
         let Some(name) = self.variable() else {
             return Language::Unknown;
         };
-        let chosen = variables.iter().find(|variable| variable.name() == Some(name) && variable.kind == "datasource");
+        let chosen = variables
+            .iter()
+            .find(|variable| variable.name() == Some(name) && variable.kind == "datasource");
         let plugin = chosen.and_then(|variable| variable.plugin);
-        let input = inputs.iter().find(|(input, _)| *input == name).map(|(_, plugin)| *plugin);
+        let input = inputs
+            .iter()
+            .find(|(input, _)| *input == name)
+            .map(|(_, plugin)| *plugin);
         plugin.or(input).map_or(Language::Unknown, language)
     }
 }
 
 fn language(plugin: &str) -> Language {
     match plugin {
-        "prometheus" | "grafana-amazonprometheus-datasource" | "grafana-azureprometheus-datasource" => Language::Prometheus,
+        "prometheus" | "grafana-amazonprometheus-datasource" | "grafana-azureprometheus-datasource" => {
+            Language::Prometheus
+        }
         "loki" => Language::Loki,
         _ => Language::Other,
     }

@@ -100,12 +100,14 @@ impl<'a> Variable<'a> {
             _ => "unknown",
         };
         let asked = spec.get("query");
-        let query = asked.and_then(|asked| match &asked.value {
-            Value::Text(_) => Some(asked),
-            _ => {
-                let inner = asked.get("spec")?;
-                ["query", "expr", "__legacyStringValue"].iter().find_map(|name| inner.text_node(name))
+        let query = asked.and_then(|asked| {
+            if asked.text().is_some() {
+                return Some(asked);
             }
+            let inner = asked.get("spec")?;
+            ["query", "expr", "__legacyStringValue"]
+                .iter()
+                .find_map(|name| inner.text_node(name))
         });
         Some(Self {
             node,
@@ -123,7 +125,9 @@ impl<'a> Variable<'a> {
 
     /// What its question is, of a variable that a Prometheus fills.
     pub fn question(&self) -> Option<Query> {
-        (self.kind == "query").then(|| Query::of(self.query?.text()?.trim_end())).flatten()
+        (self.kind == "query")
+            .then(|| Query::of(self.query?.text()?.trim_end()))
+            .flatten()
     }
 }
 
@@ -149,11 +153,16 @@ impl Query {
                 // The label is a plain word, so the last comma is in front of it.
                 let comma = text[inner.clone()].rfind(',').map(|at| inner.start + at);
                 Some(match comma.filter(|comma| !text[*comma..].contains(['}', '"'])) {
-                    Some(comma) => Self::LabelOf { series: part(inner.start..comma), label: part(comma + 1..inner.end) },
+                    Some(comma) => Self::LabelOf {
+                        series: part(inner.start..comma),
+                        label: part(comma + 1..inner.end),
+                    },
                     None => Self::Label { label: part(inner) },
                 })
             }
-            "query_result" => Some(Self::Result { expr: part(inner.filter(|inner| inner.start <= inner.end)?) }),
+            "query_result" => Some(Self::Result {
+                expr: part(inner.filter(|inner| inner.start <= inner.end)?),
+            }),
             "metrics" | "label_names" => inner.map(|_| Self::Names),
             _ => Some(Self::Unknown),
         }

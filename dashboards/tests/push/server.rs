@@ -81,7 +81,10 @@ impl Server {
     /// Beside the question which API there is.
     pub fn assert_only_asked(&self, prefix: &str) {
         let inside = self.inside.lock().unwrap();
-        let other = inside.asked.iter().find(|path| !path.starts_with(prefix) && *path != "/apis");
+        let other = inside
+            .asked
+            .iter()
+            .find(|path| !path.starts_with(prefix) && *path != "/apis");
         assert_eq!(other, None);
     }
 
@@ -94,7 +97,13 @@ impl Server {
     }
 
     fn keep(&self, uid: &str, change: impl Fn(&mut Kept)) {
-        let mut kept = Kept { spec: json!({}), version: 1, folder: "opsctl".to_owned(), model: None, file: None };
+        let mut kept = Kept {
+            spec: json!({}),
+            version: 1,
+            folder: "opsctl".to_owned(),
+            model: None,
+            file: None,
+        };
         change(&mut kept);
         self.inside.lock().unwrap().boards.insert(uid.to_owned(), kept);
     }
@@ -117,7 +126,10 @@ async fn answer(
         _ => {}
     }
     let expected = format!("Bearer {}", inside.token);
-    if headers.get(header::AUTHORIZATION).is_none_or(|sent| sent != expected.as_str()) {
+    if headers
+        .get(header::AUTHORIZATION)
+        .is_none_or(|sent| sent != expected.as_str())
+    {
         return says(401, json!({ "message": "Invalid API key" }));
     }
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
@@ -126,13 +138,23 @@ async fn answer(
     match (inside.api, path.as_slice()) {
         (Api::Newer(version), ["apis"]) => {
             let of = json!([{ "groupVersion": format!("dashboard.grafana.app/{version}"), "version": version }]);
-            says(200, json!({ "kind": "APIGroupList", "groups": [{ "name": "dashboard.grafana.app", "versions": of }] }))
+            says(
+                200,
+                json!({ "kind": "APIGroupList", "groups": [{ "name": "dashboard.grafana.app", "versions": of }] }),
+            )
         }
-        (Api::Newer(own), ["apis", "dashboard.grafana.app", version, "namespaces", "default", "dashboards", uid @ ..])
-            if own == *version =>
-        {
-            inside.object(&method, version, uid.first().copied(), body)
-        }
+        (
+            Api::Newer(own),
+            [
+                "apis",
+                "dashboard.grafana.app",
+                version,
+                "namespaces",
+                "default",
+                "dashboards",
+                uid @ ..,
+            ],
+        ) if own == *version => inside.object(&method, version, uid.first().copied(), body),
         (_, ["api", "folders", uid]) => match inside.folders.get(*uid) {
             Some(title) => says(200, json!({ "uid": uid, "title": title })),
             None => says(404, json!({ "message": "folder not found" })),
@@ -190,13 +212,27 @@ impl Inside {
             return says(412, json!({ "message": message, "status": "version-mismatch" }));
         }
         let folder = body["folderUid"].as_str().unwrap().to_owned();
-        self.boards.insert(uid, Kept { spec, version: version + 1, folder, model: None, file: None });
+        self.boards.insert(
+            uid,
+            Kept {
+                spec,
+                version: version + 1,
+                folder,
+                model: None,
+                file: None,
+            },
+        );
         says(200, json!({ "status": "success", "version": version + 1 }))
     }
 
     fn object(&mut self, method: &Method, version: &str, uid: Option<&str>, body: Value) -> Response {
         let missing = || says(404, json!({ "kind": "Status", "message": "not found", "code": 404 }));
-        let conflict = || says(409, json!({ "kind": "Status", "message": "the object has been modified", "code": 409 }));
+        let conflict = || {
+            says(
+                409,
+                json!({ "kind": "Status", "message": "the object has been modified", "code": 409 }),
+            )
+        };
         if *method == Method::GET {
             let Some(kept) = self.boards.get(uid.unwrap()) else {
                 return missing();
@@ -224,8 +260,17 @@ impl Inside {
             return conflict();
         }
         self.version += 1;
-        let folder = body["metadata"]["annotations"]["grafana.app/folder"].as_str().unwrap().to_owned();
-        let kept = Kept { spec: body["spec"].clone(), version: self.version, folder, model: None, file: None };
+        let folder = body["metadata"]["annotations"]["grafana.app/folder"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        let kept = Kept {
+            spec: body["spec"].clone(),
+            version: self.version,
+            folder,
+            model: None,
+            file: None,
+        };
         self.boards.insert(name, kept);
         says(if sent.is_some() { 200 } else { 201 }, body)
     }
