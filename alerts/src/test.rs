@@ -45,6 +45,8 @@ pub struct Settings {
     pub limit: Duration,
     /// Takes what promtool takes: unknown alerts, patterns without files, times between evaluations.
     pub compatible: bool,
+    /// promtool's `--enable-feature`.
+    pub features: Vec<String>,
     /// Evaluates all rules of the files, needed or not.
     pub whole: bool,
     /// What every file must cover, beside what it says itself.
@@ -59,6 +61,7 @@ impl Settings {
             processes: std::thread::available_parallelism().map_or(1, usize::from),
             limit: Duration::from_mins(10),
             compatible: false,
+            features: Vec::new(),
             whole: false,
             coverage: Demand::default(),
         }

@@ -204,7 +204,7 @@ async fn states_and_partial_matches_are_read_from_what_promtool_says() {
   - {alertname: Errors, eval_time: 20m, match: partial, exp_alerts: [{exp_labels: {job: b}}]}
   - {alertname: Errors, eval_time: 20m, match: partial, exp_alerts: [{exp_labels: {job: b}}, {exp_labels: {job: b}}]}
   - {alertname: Errors, eval_time: 3m, state: pending, match: partial, exp_alerts: [{exp_labels: {job: b}}, {exp_labels: {job: a}}]}
-  - {alertname: Errors, eval_time: 3m, state: pending, exp_alerts: [{exp_labels: {job: a, severity: page}, exp_annotations: {summary: "a has 1 errors\na second", query: "1"}}, {exp_labels: {job: b, severity: page}, exp_annotations: {summary: "b has 1 errors\na second", query: "1"}}]}
+  - {alertname: Errors, eval_time: 6m, state: pending, exp_alerts: [{exp_labels: {job: a, severity: page}, exp_annotations: {summary: "a has 1 errors\na second", query: "1"}}, {exp_labels: {job: b, severity: page}, exp_annotations: {summary: "b has 1 errors\na second", query: "1"}}]}
   - {alertname: Errors, eval_time: 20m, state: pending, exp_alerts: []}
   - {alertname: Errors, eval_time: 20m, state: pending, match: partial, exp_alerts: [{exp_labels: {job: b}}]}
   - {alertname: Errors, eval_time: 0m, state: inactive}
@@ -238,7 +238,7 @@ async fn states_and_partial_matches_are_read_from_what_promtool_says() {
     let junit = report.junit();
     assert!(junit.contains("failures=\"8\" errors=\"1\""), "{junit}");
     assert!(
-        report.text().contains("test.yaml:19: failed: Down fires at 1m"),
+        report.text().contains("test.yaml:21: failed: Down fires at 1m"),
         "{}",
         report.text()
     );
@@ -309,6 +309,8 @@ async fn what_is_wrong_with_a_file_says_where() {
         ),
         ("evaluation_interval: soon\n", 1, "`soon`"),
         ("tests: &a [*a, *a]\n", 0, ""),
+        (&"[".repeat(100_000), 0, ""),
+        (&format!("tests: {}", "{a: ".repeat(100_000)), 0, ""),
     ] {
         let report = run(folder.path(), text, &settings).await;
         let found = problems(&report);

@@ -143,6 +143,12 @@ async fn process(
     let both = output.try_clone().map_err(TestError::Scratch)?;
     let mut child = Command::new(&settings.promtool)
         .args(["test", "rules"])
+        .args(
+            settings
+                .features
+                .iter()
+                .map(|feature| format!("--enable-feature={feature}")),
+        )
         .args(batch.iter().map(|job| name(*job)))
         .current_dir(folder)
         // Its databases are gone with the folder, also when it is killed.
