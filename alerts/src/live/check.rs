@@ -7,7 +7,7 @@ use lint::{Finding, Report, Severity, SourceFile};
 use serde::Serialize;
 
 use super::prometheus::{LoadedGroup, LoadedRule, seconds};
-use super::silence::{Hides, hides};
+use super::silence::{Hides, Matchers};
 use super::world::{Expected, Seen, World};
 use super::{expression, series};
 use crate::duration;
@@ -415,12 +415,18 @@ impl Checker<'_> {
                     format!("The silence {name} lacks an author or a reason."),
                 );
             }
+            let hidden = Matchers::new(&silence.matchers);
+            let mut vague = 0;
             for (source, file) in &expected.rules {
                 for (group, rule) in file.rules().filter(|(_, rule)| rule.kind == RuleKind::Alert) {
                     let mut labels = merged(&group.labels, &rule.labels);
                     labels.insert("alertname", &rule.name.value);
-                    let extent = match hides(&silence.matchers, &labels) {
+                    let extent = match hidden.hides(&labels) {
                         Hides::Nothing => continue,
+                        Hides::Unknown => {
+                            vague += 1;
+                            continue;
+                        }
                         Hides::All => "hides",
                         Hides::Some => "hides part of",
                     };
@@ -432,6 +438,13 @@ impl Checker<'_> {
                         finding = finding.graded(Severity::Error);
                     }
                     self.findings.push(finding);
+                }
+            }
+            if vague > 0 {
+                let what = format!("The silence {name} may hide part of {vague} rendered alerts, {until}.");
+                let finding = self.of_alertmanager(&SILENCE_HIDES, what);
+                if forever {
+                    finding.severity = Severity::Error;
                 }
             }
         }
