@@ -13,6 +13,7 @@ mod generate;
 mod glob;
 mod judge;
 mod needs;
+mod plain;
 mod promtool;
 mod report;
 mod rules;
@@ -27,6 +28,7 @@ pub use answer::Alert;
 pub use coverage::{Coverage, Covered};
 pub use file::{Case, Demand, Expected, Labels, Question, Sample, State, Test, TestFile};
 pub use judge::{Difference, Verdict};
+pub use plain::plain;
 pub(crate) use report::escaped;
 pub use report::{CaseReport, Count, FileReport, Problem, Report};
 

@@ -221,6 +221,23 @@ async fn states_and_partial_matches_are_read_from_what_promtool_says() {
   - {expr: 'count(up', eval_time: 10m}
 "#,
     );
+    // Without our keys it is promtool's.
+    let stripped = test::plain(
+        Path::new("test.yaml"),
+        &text.replace("  - {expr: 'count(up', eval_time: 10m}\n", ""),
+    )
+    .unwrap();
+    fs::write(folder.path().join("plain.yaml"), stripped).unwrap();
+    let output = Command::new(&settings.promtool)
+        .args(["test", "rules"])
+        .arg(folder.path().join("plain.yaml"))
+        .output();
+    let words = String::from_utf8_lossy(&output.await.unwrap().stderr).into_owned();
+    assert!(
+        words.contains("alertname: Down, time: 1m") && !words.contains("not found in type"),
+        "{words}"
+    );
+
     let report = run(folder.path(), &text, &settings).await;
     let words: Vec<&str> = verdicts(&report).into_iter().map(|(_, word)| word).collect();
     let expected = [
