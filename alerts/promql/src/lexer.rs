@@ -276,7 +276,7 @@ impl<'a> Lexer<'a> {
         let byte = self.bytes[start];
         if is(byte, ALPHA) {
             self.skip(ALPHA | DIGIT);
-            return self.template_from(start).unwrap_or(TokenKind::Identifier);
+            return self.template().unwrap_or(TokenKind::Identifier);
         }
         if let Some(kind) = self.template() {
             return kind;
@@ -307,7 +307,7 @@ impl<'a> Lexer<'a> {
             kind = TokenKind::MetricIdentifier;
             self.skip(ALPHA | DIGIT);
         }
-        if let Some(template) = self.template_from(start) {
+        if let Some(template) = self.template() {
             return template;
         }
         if kind == TokenKind::MetricIdentifier {
@@ -351,8 +351,10 @@ impl<'a> Lexer<'a> {
     fn number(&mut self) -> TokenKind {
         let start = self.at;
         if self.variables {
-            self.skip(ALPHA | DIGIT);
-            if let Some(template) = self.template_from(start) {
+            while self.peek().is_some_and(|byte| is(byte, ALPHA | DIGIT) || byte == b'.') {
+                self.at += 1;
+            }
+            if let Some(template) = self.template() {
                 return template;
             }
             self.at = start;
@@ -370,13 +372,8 @@ impl<'a> Lexer<'a> {
         self.refuse(start, format!("`{text}` is neither a number nor a duration"))
     }
 
-    /// A variable with what stands close to it, when one begins here.
+    /// A variable with what stands close to it, when one begins here. A word before it may be behind.
     fn template(&mut self) -> Option<TokenKind> {
-        self.template_from(self.at)
-    }
-
-    /// The same, when a word from `start` on is behind.
-    fn template_from(&mut self, start: usize) -> Option<TokenKind> {
         if !self.variables || !matches!(self.peek(), Some(b'$' | b'[')) {
             return None;
         }
@@ -395,12 +392,7 @@ impl<'a> Lexer<'a> {
                 _ => break,
             }
         }
-        if !found {
-            // A bracket after a name.
-            debug_assert!(start <= self.at);
-            return None;
-        }
-        Some(TokenKind::Template)
+        found.then_some(TokenKind::Template)
     }
 
     fn peek(&self) -> Option<u8> {

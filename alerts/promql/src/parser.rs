@@ -18,9 +18,9 @@ use crate::{
 /// No query is longer, in bytes.
 const LONGEST: usize = 4 << 20;
 /// Parentheses, calls and signs inside of each other: each is a call of the parser in itself.
-const DEEPEST: u32 = 200;
+const DEEPEST: u32 = 100;
 /// Nodes above each other, among them the operators of one long chain: whoever walks a tree calls itself so often.
-const HIGHEST: u32 = 1000;
+const HIGHEST: u32 = 500;
 
 type Parsed<T> = Result<T, ParseError>;
 

@@ -1,11 +1,15 @@
 //! What Prometheus says of the same text: whether it is a query, which tree it is, how it is printed.
 
+#[cfg(test)]
 #[path = "prometheus/corpus.rs"]
 mod corpus;
+#[cfg(test)]
 #[path = "prometheus/judge.rs"]
 mod judge;
+#[cfg(test)]
 #[path = "prometheus/mutate.rs"]
 mod mutate;
+#[cfg(test)]
 #[path = "prometheus/tree.rs"]
 mod tree;
 
@@ -42,4 +46,82 @@ async fn mutated_expressions_are_read_as_prometheus_reads_them() {
         taken * 10 > count,
         "only {taken} of {count} mutations are queries: nothing is tested"
     );
+}
+
+/// Queries of real boards: with something in the place of each variable they are queries to Prometheus, or refused by
+/// both; and what is then a query is the same tree to both.
+#[tokio::test]
+async fn queries_of_boards_are_read_with_their_variables() {
+    const TEST: &str = "queries_of_boards_are_read_with_their_variables";
+    let expressions = corpus::of_boards(TEST);
+    let Some(judge) = Judge::start(TEST).await else { return };
+    let (mut differences, mut replaced) = (Vec::new(), Vec::new());
+    for Expression { origin, text } in &expressions {
+        let mut takes = false;
+        for other in ["v", "1", "5m"] {
+            let text = corpus::substituted(text, other);
+            takes |= judge.takes(&text).await;
+            let origin = origin.clone();
+            replaced.push(Expression { origin, text });
+        }
+        let ours = Dialect::grafana().parse(text);
+        if ours.is_ok() != takes {
+            differences.push(format!("{origin}: {text:?}: Prometheus {takes}, ours {:?}", ours.err()));
+        }
+    }
+    println!("{} queries of boards", expressions.len());
+    assert!(
+        differences.is_empty(),
+        "{} of {}:\n{}",
+        differences.len(),
+        expressions.len(),
+        differences.join("\n")
+    );
+    judge.hold(&replaced).await;
+}
+
+/// Another parser of the same language, on what it is known to read: without the features that it lacks.
+#[test]
+fn another_parser_takes_what_ours_takes() {
+    const TEST: &str = "another_parser_takes_what_ours_takes";
+    const LACKS: [&str; 12] = [
+        "</", ">/", "anchored", "smoothed", "step()", "range()", "max_of", "min_of", "fill", "info(", "start()",
+        "end()",
+    ];
+    let expressions = corpus::all(TEST);
+    let (mut agreed, mut differences) = (0, Vec::new());
+    for Expression { origin, text } in &expressions {
+        let Ok(query) = promql::parse(text) else { continue };
+        if LACKS.iter().any(|lacking| text.contains(lacking)) || has_computed_durations(&query.expr) {
+            continue;
+        }
+        match promql_parser::parser::parse(text) {
+            Ok(_) => agreed += 1,
+            Err(error) => differences.push(format!("{origin}: {text:?}: {error}")),
+        }
+    }
+    let known = differences.len() * 100 <= expressions.len();
+    assert!(
+        known,
+        "{agreed} agree, {} differ:\n{}",
+        differences.len(),
+        differences.join("\n")
+    );
+}
+
+fn has_computed_durations(expr: &promql::ast::Expr) -> bool {
+    use promql::ast::{Duration, Expr};
+    let computed = |duration: &Duration| !matches!(duration, Duration::Literal(number) if number.duration);
+    let mut found = false;
+    expr.walk(&mut |expr| {
+        found |= match expr {
+            Expr::Selector(selector) => {
+                let offset = selector.modifiers.offset.as_ref();
+                selector.range.as_ref().is_some_and(|range| computed(&range.duration)) || offset.is_some()
+            }
+            Expr::Subquery(subquery) => computed(&subquery.range) || subquery.step.as_ref().is_some_and(computed),
+            _ => false,
+        };
+    });
+    found
 }

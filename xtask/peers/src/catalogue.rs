@@ -162,7 +162,7 @@ pub const PEERS: &[Peer] = &[
             folder: "promql",
         },
         programs: &["promql"],
-        size_mib: 4,
+        size_mib: 2,
         seconds: 10,
     },
     Peer {

@@ -44,7 +44,8 @@ pub fn duration(nanoseconds: i64) -> String {
     let mut text = if whole < 0 { "-".to_owned() } else { String::new() };
     for (unit, length, exactly) in UNITS {
         let count = rest / length;
-        if count > 0 && !(exactly && rest % length != 0) {
+        let fits = !exactly || rest.is_multiple_of(length);
+        if count > 0 && fits {
             // Writing to a string cannot fail.
             let _ = write!(text, "{count}{unit}");
             rest %= length;

@@ -92,6 +92,7 @@ fn of_source(file: &Path, expressions: &mut Vec<Expression>) {
 
 #[derive(Deserialize)]
 struct File {
+    #[serde(default)]
     groups: Vec<Group>,
 }
 
@@ -111,7 +112,8 @@ fn of_rules(file: &Path, expressions: &mut Vec<Expression>) {
     if text.trim().is_empty() {
         return;
     }
-    let read: File = serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    let read: Option<File> =
+        serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     let mixin = file
         .parent()
         .unwrap()
@@ -119,9 +121,94 @@ fn of_rules(file: &Path, expressions: &mut Vec<Expression>) {
         .unwrap()
         .to_string_lossy()
         .into_owned();
-    for rule in read.groups.into_iter().flat_map(|group| group.rules) {
+    for rule in read
+        .into_iter()
+        .flat_map(|file| file.groups)
+        .flat_map(|group| group.rules)
+    {
         let text = rule.expr.as_str().map_or_else(|| rule.expr.to_string(), str::to_owned);
         let origin = mixin.clone();
         expressions.push(Expression { origin, text });
+    }
+}
+
+/// Every query of a board that goes to Prometheus.
+pub fn of_boards(test: &str) -> Vec<Expression> {
+    let mut expressions = Vec::new();
+    for mixin in peers::shared_data("mixins", test)
+        .iter()
+        .flat_map(|folder| entries(folder))
+    {
+        let boards = mixin.join("dashboards");
+        for board in if boards.is_dir() { entries(&boards) } else { Vec::new() } {
+            let origin = board.file_name().unwrap().to_string_lossy().into_owned();
+            let read = serde_json::from_str(&fs::read_to_string(&board).unwrap()).unwrap();
+            collect(&read, false, &origin, &mut expressions);
+        }
+    }
+    expressions
+}
+
+fn collect(value: &serde_json::Value, loki: bool, origin: &str, expressions: &mut Vec<Expression>) {
+    match value {
+        serde_json::Value::Array(list) => list.iter().for_each(|item| collect(item, loki, origin, expressions)),
+        serde_json::Value::Object(fields) => {
+            let source = fields.get("datasource").map(ToString::to_string).unwrap_or_default();
+            let loki = loki || source.to_lowercase().contains("loki");
+            if let Some(text) = fields.get("expr").and_then(|expr| expr.as_str()).filter(|_| !loki) {
+                expressions.push(Expression {
+                    origin: origin.to_owned(),
+                    text: text.to_owned(),
+                });
+            }
+            fields
+                .values()
+                .for_each(|field| collect(field, loki, origin, expressions));
+        }
+        _ => {}
+    }
+}
+
+/// The text with something in the place of every variable: a word in quotes, five minutes in brackets and offsets, and
+/// `other`.
+pub fn substituted(text: &str, other: &str) -> String {
+    let (mut result, mut behind, mut place) = (String::new(), 0, Place::Plain);
+    for variable in promql::variables(text) {
+        for character in text[behind..variable.span.range().start].chars() {
+            place = place.after(character);
+            result.push(character);
+        }
+        behind = variable.span.range().end;
+        let unit = text[behind..].starts_with(|next: char| next.is_ascii_alphabetic());
+        let shifts = result.trim_end_matches([' ', '-']).ends_with("offset");
+        result.push_str(match place {
+            Place::Quotes(_) => "x",
+            Place::Brackets if unit => "5",
+            Place::Brackets => "5m",
+            Place::Plain | Place::Comment if shifts => "5m",
+            Place::Plain | Place::Comment => other,
+        });
+    }
+    result + &text[behind..]
+}
+
+#[derive(Clone, Copy)]
+enum Place {
+    Plain,
+    Brackets,
+    Quotes(char),
+    Comment,
+}
+
+impl Place {
+    fn after(self, character: char) -> Self {
+        match (self, character) {
+            (Self::Comment, '\n') | (Self::Brackets, ']') => Self::Plain,
+            (Self::Quotes(open), _) if open == character => Self::Plain,
+            (Self::Plain, '#') => Self::Comment,
+            (Self::Plain, '[') => Self::Brackets,
+            (Self::Plain, '"' | '\'' | '`') => Self::Quotes(character),
+            (place, _) => place,
+        }
     }
 }

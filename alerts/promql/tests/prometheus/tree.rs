@@ -1,7 +1,8 @@
 //! Our tree in the form in which Prometheus hands out its own, with what it folds away while it reads folded too.
 
 use promql::ast::{
-    Binary, Cardinality, Duration, Expr, Fill, FillValue, Instant, Modifiers, Operand, RangeEdge, Selector, Side, Sign,
+    Binary, Cardinality, Duration, DurationOp, Expr, Fill, FillValue, Instant, Modifiers, Operand, RangeEdge, Selector,
+    Side, Sign,
 };
 use serde_json::{Value, json};
 
@@ -96,7 +97,17 @@ fn selector_of(selector: &Selector) -> Value {
 fn modify(value: &mut Value, modifiers: &Modifiers) {
     let offset = modifiers.offset.as_ref().map(|offset| &offset.duration);
     value["offset"] = milliseconds(offset);
-    value["offsetExpr"] = computed(offset);
+    value["offsetExpr"] = match offset {
+        // Here alone a plus before a call stays.
+        Some(Duration::Signed {
+            sign: Sign::Plus,
+            duration,
+            ..
+        }) if is_call(duration) => {
+            json!({"type": "durationExpr", "op": "+", "lhs": null, "rhs": duration_of(duration), "wrapped": false})
+        }
+        offset => computed(offset),
+    };
     let (timestamp, edge) = match modifiers.at.as_ref().map(|at| &at.instant) {
         None => (Value::Null, Value::Null),
         Some(Instant::Milliseconds(at)) => ((*at).into(), Value::Null),
@@ -183,6 +194,15 @@ fn milliseconds(duration: Option<&Duration>) -> Value {
         i64::MIN
     };
     (nanoseconds / 1_000_000).into()
+}
+
+fn is_call(duration: &Duration) -> bool {
+    let calls = |op| matches!(op, DurationOp::MinOf | DurationOp::MaxOf);
+    match duration {
+        Duration::Step(_) | Duration::Range(_) => true,
+        Duration::Computed { op, .. } => calls(*op),
+        _ => false,
+    }
 }
 
 /// A duration that is no mere number.
