@@ -1,5 +1,6 @@
 //! Alert rules: derived from the catalogue, linted, tested, compared with what runs.
 
+pub mod check;
 pub mod live;
 pub mod programs;
 pub mod routing;

@@ -7,8 +7,10 @@
 
 mod check;
 pub mod document;
+pub mod expression;
 mod finding;
 mod fix;
+pub mod flow;
 pub mod output;
 mod report;
 mod source;

@@ -13,11 +13,12 @@
 //! assert!(manifest.lookup("grpc_server_handled").is_none());
 //! ```
 
+pub mod exporters;
 mod metric;
 mod names;
 mod of_catalogue;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub use metric::{Kind, Label, Metric, Part, Scope, Source, Unit, Values};
 pub use names::closest;
@@ -31,6 +32,8 @@ pub struct Manifest {
     owned: Vec<(String, Source)>,
     /// Labels that scraping puts on every series (`job`, `instance` and what the configuration adds).
     target_labels: Vec<String>,
+    /// The labels of all metrics that are declared completely.
+    vocabulary: BTreeSet<String>,
 }
 
 /// A series name, found.
@@ -51,6 +54,13 @@ impl Manifest {
     /// Adds a metric, or what another source knows of it: types and closed values of a declaration stand above what a
     /// capture has seen.
     pub fn add(&mut self, metric: Metric) {
+        if metric.complete {
+            let names = metric.labels.iter().map(|label| label.name.clone());
+            self.vocabulary.extend(names);
+            if metric.kind == Kind::Histogram {
+                self.vocabulary.insert("le".to_owned());
+            }
+        }
         match self.metrics.get_mut(&metric.name) {
             None => {
                 self.metrics.insert(metric.name.clone(), metric);
@@ -118,6 +128,11 @@ impl Manifest {
             .filter(|(prefix, _)| series.starts_with(prefix.as_str()))
             .max_by_key(|(prefix, _)| prefix.len())
             .map(|(_, source)| source)
+    }
+
+    /// The labels that any declared metric has, and `le`.
+    pub fn vocabulary(&self) -> impl Iterator<Item = &str> {
+        self.vocabulary.iter().map(String::as_str)
     }
 
     /// All metrics by name.

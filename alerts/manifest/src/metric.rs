@@ -121,6 +121,8 @@ pub struct Label {
     pub name: String,
     /// Values that it may take.
     pub values: Values,
+    /// Whether there are series without it, or with nothing in it.
+    pub optional: bool,
 }
 
 /// Which values a label may take.
@@ -266,7 +268,10 @@ impl Metric {
         for label in other.labels {
             match self.labels.iter_mut().find(|known| known.name == label.name) {
                 None => self.labels.push(label),
-                Some(known) => known.values.learn(label.values),
+                Some(known) => {
+                    known.values.learn(label.values);
+                    known.optional |= label.optional;
+                }
             }
         }
     }

@@ -16,6 +16,9 @@ impl Manifest {
     }
 }
 
+/// Labels that say nothing when there is nothing to say: no error, no collection.
+const MAY_BE_EMPTY: [&str; 3] = ["error_type", "db_collection_name", "db_operation_name"];
+
 fn of(entry: &catalogue::Metric) -> Metric {
     Metric {
         name: entry.name.to_owned(),
@@ -44,6 +47,7 @@ fn of(entry: &catalogue::Metric) -> Metric {
                     }
                     catalogue::Values::Bounded => Values::Bounded,
                 },
+                optional: MAY_BE_EMPTY.contains(&label.name),
             })
             .collect(),
         complete: true,

@@ -88,6 +88,11 @@ impl Offsets {
         }
     }
 
+    /// The first byte of the scalar: its quote, its block's header, or its text.
+    pub fn start(&self) -> usize {
+        self.span.start
+    }
+
     /// Whether places inside of the text are known.
     pub fn exact(&self) -> bool {
         self.exact

@@ -1,0 +1,167 @@
+//! What an alert tells whoever is called: its labels, its annotations, and the templates in them.
+
+use lint::expression::LABEL_DROPPED;
+use lint::flow::{How, Loss};
+use lint::{Edit, Finding, Fix};
+use manifest::closest;
+
+use super::table::{NO_RUNBOOK, NO_SEVERITY, NO_SUMMARY, TEMPLATE, TEMPLATE_QUERY, UNKNOWN_SEVERITY, VALUE_IN_LABEL};
+use super::template::{self, Template, Use};
+use super::{Options, Read};
+use crate::rules::Text;
+
+pub(super) fn check(read: &Read<'_>, options: &Options, findings: &mut Vec<Finding>) {
+    for (_, value) in &read.rule.annotations {
+        templates(read, value, findings);
+    }
+    for (key, value) in &read.rule.labels {
+        let Some(template) = templates(read, value, findings) else {
+            continue;
+        };
+        if let Some(span) = template.values.first() {
+            let what = format!("The label `{}` changes with the value.", key.value);
+            let span = value.offsets.range(span.clone());
+            findings.push(Finding::new(&VALUE_IN_LABEL, read.file, span, what).about(read.name()));
+        }
+    }
+    severity(read, options, findings);
+    annotations(read, findings);
+}
+
+fn templates(read: &Read<'_>, value: &Text, findings: &mut Vec<Finding>) -> Option<Template> {
+    if !value.value.contains("{{") {
+        return None;
+    }
+    let template = template::read(&value.value);
+    for fault in &template.faults {
+        let span = value.offsets.range(fault.span.clone());
+        let fix = fault.meant.as_ref().and_then(|(span, text)| {
+            let edit = Edit {
+                span: value.offsets.range(span.clone()),
+                text: text.clone(),
+            };
+            let fits = value.offsets.is_verbatim(span);
+            fits.then(|| Fix::proposal(format!("write `{text}`"), vec![edit]))
+        });
+        let finding = Finding::new(&TEMPLATE, read.file, span, fault.what.as_str());
+        findings.push(finding.about(read.name()).fixed_by(fix));
+    }
+    for label in &template.labels {
+        if !template.asked.contains(&label.text) {
+            findings.extend(dropped(read, value, label));
+        }
+    }
+    for query in &template.queries {
+        findings.extend(unreadable(read, value, query));
+    }
+    Some(template)
+}
+
+/// A label that the result of the expression does not have.
+fn dropped(read: &Read<'_>, value: &Text, label: &Use) -> Option<Finding> {
+    let loss = read.flows.of(&read.query.expr).lost(&label.text)?;
+    let name = &label.text;
+    let part = one_line(loss.span.of(&read.query.text));
+    let what = match loss.how {
+        How::By | How::Without | How::On | How::Ignoring => {
+            format!("`{part}` drops the label `{name}`, so it is empty here.")
+        }
+        How::Aggregated => format!("`{part}` without `by ({name})` drops all labels, so `{name}` is empty here."),
+        How::Absent => {
+            format!("`absent` has only the labels that its selector compares with `=`: `{name}` is empty here.")
+        }
+        How::Quantile => format!("`histogram_quantile` drops `{name}`, so it is empty here."),
+        How::Constant => format!("`{part}` has no labels, so `{name}` is empty here."),
+        How::NotExported => format!("`{part}` has no label `{name}`, so it is empty here."),
+        How::AskedEmpty => format!("`{part}` asks for series without `{name}`, so it is empty here."),
+        How::Recorded => format!("`{part}` is recorded without `{name}`, so it is empty here."),
+    };
+    let span = value.offsets.range(label.span.clone());
+    let finding = Finding::new(&LABEL_DROPPED, read.file, span, what)
+        .about(read.name())
+        .because("Whoever is called does not read which one it is.");
+    Some(finding.fixed_by(keep(read, name, loss)))
+}
+
+/// Naming the label where it was dropped.
+fn keep(read: &Read<'_>, label: &str, loss: Loss) -> Option<Fix> {
+    let text = loss.span.of(&read.query.text);
+    let (at, insert) = match loss.how {
+        How::By => {
+            let open = text.find('(')?;
+            let empty = text[open + 1..].trim_start().starts_with(')');
+            let comma = if empty { "" } else { ", " };
+            (loss.span.start as usize + open + 1, format!("{label}{comma}"))
+        }
+        How::Aggregated => (loss.span.end as usize, format!(" by ({label}) ")),
+        _ => return None,
+    };
+    let offsets = &read.rule.expr.offsets;
+    let place = offsets.range(at..at);
+    let edit = Edit {
+        span: place,
+        text: insert,
+    };
+    offsets
+        .exact()
+        .then(|| Fix::proposal(format!("keep `{label}`"), vec![edit]))
+}
+
+fn unreadable(read: &Read<'_>, value: &Text, query: &Use) -> Option<Finding> {
+    let text = match query.text.strip_prefix('`') {
+        Some(raw) => raw.strip_suffix('`')?.to_owned(),
+        // Go's quotes and JSON's agree on all that queries hold.
+        None => serde_json::from_str(&query.text).ok()?,
+    };
+    let error = promql::parse(&text).err()?;
+    let what = format!("The query in this template is not PromQL: {}.", error.message);
+    let span = value.offsets.range(query.span.clone());
+    Some(Finding::new(&TEMPLATE_QUERY, read.file, span, what).about(read.name()))
+}
+
+fn severity(read: &Read<'_>, options: &Options, findings: &mut Vec<Finding>) {
+    let name = &read.rule.name;
+    let Some(severity) = read.rule.label("severity").or_else(|| read.group.label("severity")) else {
+        let what = "This alert has no `severity`.";
+        findings.push(Finding::new(&NO_SEVERITY, read.file, name.span.clone(), what).about(&name.value));
+        return;
+    };
+    let known = &options.severities;
+    let value = &severity.value;
+    if value.contains("{{") || known.is_empty() || known.contains(value) {
+        return;
+    }
+    let near = closest(&value.to_lowercase(), known, 1).pop();
+    let what = match &near {
+        Some(near) => format!("No severity is called `{value}`; `{near}` is."),
+        None => format!("No severity is called `{value}`. There are {}.", known.join(", ")),
+    };
+    let fix = near.map(|near| {
+        let edit = Edit {
+            span: severity.span.clone(),
+            text: near.clone(),
+        };
+        Fix::proposal(format!("write `{near}`"), vec![edit])
+    });
+    let finding = Finding::new(&UNKNOWN_SEVERITY, read.file, severity.span.clone(), what);
+    findings.push(finding.about(&name.value).fixed_by(fix));
+}
+
+fn annotations(read: &Read<'_>, findings: &mut Vec<Finding>) {
+    const TELLING: &[&str] = &["summary", "description", "message", "title"];
+    let name = &read.rule.name;
+    let has = |wanted: &dyn Fn(&str) -> bool| read.rule.annotations.iter().any(|(key, _)| wanted(&key.value));
+    if !has(&|key| TELLING.contains(&key)) {
+        let what = "This alert has neither `summary` nor `description`.";
+        findings.push(Finding::new(&NO_SUMMARY, read.file, name.span.clone(), what).about(&name.value));
+    }
+    if !has(&|key| key.starts_with("runbook") || key == "playbook") {
+        let what = "This alert has no `runbook_url`.";
+        findings.push(Finding::new(&NO_RUNBOOK, read.file, name.span.clone(), what).about(&name.value));
+    }
+}
+
+/// Text with its white space as single blanks.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
