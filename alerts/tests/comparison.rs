@@ -176,7 +176,7 @@ const ROWS: &[Row] = &[
     ),
     (
         "another rule",
-        |told| rule(told).name = "Up".to_owned(),
+        |told| "Up".clone_into(&mut rule(told).name),
         &["rule-unknown", "rules-not-loaded"],
         Verdict::Bad,
     ),
@@ -191,13 +191,13 @@ const ROWS: &[Row] = &[
     ),
     (
         "threshold",
-        |told| rule(told).query = "up{job=\"shop\"} == 1".to_owned(),
+        |told| "up{job=\"shop\"} == 1".clone_into(&mut rule(told).query),
         &["rule-differs"],
         Verdict::Bad,
     ),
     (
         "layout",
-        |told| rule(told).query = "up{job='shop'}==0".to_owned(),
+        |told| "up{job='shop'}==0".clone_into(&mut rule(told).query),
         &[],
         Verdict::Good,
     ),
@@ -252,7 +252,7 @@ const ROWS: &[Row] = &[
     // Evaluation.
     (
         "health",
-        |told| rule(told).health = "err".to_owned(),
+        |told| "err".clone_into(&mut rule(told).health),
         &["rule-fails"],
         Verdict::Bad,
     ),
@@ -405,7 +405,7 @@ const ROWS: &[Row] = &[
     ),
     (
         "anonymous",
-        |told| first_silence(told).created_by = " ".to_owned(),
+        |told| " ".clone_into(&mut first_silence(told).created_by),
         &["silence-unexplained"],
         Verdict::Good,
     ),

@@ -61,7 +61,7 @@ fn names(outcome: &Outcome) -> Vec<&str> {
 }
 
 async fn eventually<T, F: Future<Output = Result<T, String>>>(look: impl Fn() -> F) -> T {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_mins(1);
     loop {
         match look().await {
             Ok(seen) => return seen,

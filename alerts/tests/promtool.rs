@@ -390,7 +390,7 @@ async fn a_promtool_that_hangs_or_is_not_there_is_told() {
     let report = run(folder.path(), &text, &settings).await;
     assert!(report.text().contains("promtool took longer than"), "{}", report.text());
     fs::write(&hanging, "#!/bin/sh\necho '  SUCCESS'; echo '  SUCCESS'\n").unwrap();
-    settings.limit = Duration::from_secs(60);
+    settings.limit = Duration::from_mins(1);
     let report = run(folder.path(), &text, &settings).await;
     assert!(!report.passed(), "more answers than questions: {}", report.text());
     let missing = Settings::new(folder.path().join("nowhere"));

@@ -54,7 +54,7 @@ async fn run(config: &str, tests: &str, test: &str) -> Option<Report> {
 
 #[tokio::test]
 async fn alerts_go_where_the_routes_lead() {
-    let tests = r#"
+    let tests = r"
 coverage: {min: 80}
 tests:
 - {name: nobody's, alert: {alertname: A}, receivers: [all]}
@@ -92,7 +92,7 @@ tests:
   receivers: [audit, desk]
   told: [audit]
   muted_by: [office]
-"#;
+";
     let Some(report) = run(CONFIG, tests, "alerts_go_where_the_routes_lead").await else {
         return;
     };
@@ -103,7 +103,7 @@ tests:
 
 #[tokio::test]
 async fn what_is_not_as_expected_is_said() {
-    let tests = r#"
+    let tests = r"
 coverage: {min: 100}
 tests:
 - {name: one, alert: {alertname: A, team: pay}, receivers: [pay]}
@@ -111,7 +111,7 @@ tests:
 - {name: three, alert: {alertname: A, severity: page}, receivers: [all], inhibited_by: [{alertname: ClusterDown}]}
 - {name: four, alert: {alertname: A}, at: 2026-03-02T23:30:00Z, receivers: [all], muted_by: [nights]}
 - {name: five, alert: {alertname: A}, receivers: [all]}
-"#;
+";
     let Some(report) = run(CONFIG, tests, "what_is_not_as_expected_is_said").await else {
         return;
     };
@@ -183,8 +183,8 @@ impl Dice {
 
     /// A range that lies near a value, and within bounds.
     fn range(&mut self, near: i64, least: i64, most: i64) -> (i64, i64) {
-        let from = (near - 2 + self.roll(5) as i64).clamp(least, most);
-        (from, (from + self.roll(3) as i64).min(most))
+        let from = (near - 2 + self.roll(5).cast_signed()).clamp(least, most);
+        (from, (from + self.roll(3).cast_signed()).min(most))
     }
 
     fn interval(&mut self, now: Timestamp) -> serde_json::Value {
