@@ -18,16 +18,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures::StreamExt;
+use jiff::Timestamp;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 pub use report::{Report, SuiteReport, TestReport};
 pub use suite::{Suite, Test};
 
-use crate::live::{LiveError, ReceivedAlert};
+use crate::live::{AlertGroup, LiveError, ReceivedAlert};
 use crate::test::Labels;
 use config::{Config, SENTINEL, TEST};
-use server::Running;
+use server::{Running, Told};
 
 /// How many Alertmanagers run at one time.
 const AT_ONCE: usize = 2;
@@ -86,7 +87,11 @@ pub enum RoutingError {
     #[error("Alertmanager did not answer")]
     Asked(#[source] LiveError),
     /// It did not become known in time what becomes of an alert.
-    #[error("Alertmanager did not say within {} s what becomes of {alert}", PATIENCE.as_secs())]
+    #[error(
+        "Alertmanager did not say within {} s what becomes of {alert}; before 0.28 it does not say what a time interval \
+         mutes",
+        PATIENCE.as_secs()
+    )]
     Undecided {
         /// Which alert.
         alert: String,
@@ -136,6 +141,23 @@ pub async fn run(suites: &[PathBuf], program: &Path) -> Result<Report, RoutingEr
         schema: "opsctl.xyz/v1",
         suites: reports,
     })
+}
+
+/// Which time intervals of an Alertmanager's configuration hold at an instant, by name.
+///
+/// # Errors
+/// [`RoutingError::Wrong`] where the configuration, called `path` in the error, cannot be read.
+pub fn holding(path: &Path, text: &str, at: Timestamp) -> Result<BTreeMap<String, bool>, RoutingError> {
+    let config = Config::read(text).map_err(|what| RoutingError::Wrong {
+        path: path.to_owned(),
+        line: 0,
+        what,
+    })?;
+    Ok(config
+        .holding(Some(at))
+        .into_iter()
+        .map(|(name, holds)| (name.to_owned(), holds))
+        .collect())
 }
 
 fn broken(path: &Path, problem: String) -> SuiteReport {
@@ -237,10 +259,12 @@ fn wrong(test: &Test, fate: &Fate, config: &Config) -> Vec<String> {
         .inhibited_by
         .iter()
         .any(|one| fate.inhibited_by.iter().any(|alert| fits(one, alert)));
-    if named != inhibited
-        || (inhibited && test.inhibited_by.is_empty())
-        || (!inhibited && !test.inhibited_by.is_empty())
-    {
+    let as_expected = if test.inhibited_by.is_empty() {
+        !inhibited
+    } else {
+        named
+    };
+    if !as_expected {
         let show = |all: &[Labels]| match all {
             [] => "nothing".to_owned(),
             all => all.iter().map(suite::show).collect::<Vec<_>>().join(", "),
@@ -276,83 +300,116 @@ async fn fates(running: &Running, suite: &Suite, numbers: &[usize]) -> Result<Ve
     let deadline = Instant::now() + PATIENCE;
     // It takes alerts in their order: when it has seen the last, it has seen all that may inhibit.
     let target = sentinel("target");
-    until(deadline, &target, async || {
+    loop {
         let alerts = running.client.alerts().await.map_err(RoutingError::Asked)?;
-        Ok(alerts
+        if alerts
             .iter()
             .any(|alert| alert.labels == target && !alert.status.inhibited_by.is_empty())
-            .then_some(()))
-    })
-    .await?;
-    let tested: Vec<(usize, Labels)> = numbers
+        {
+            break;
+        }
+        wait(deadline, &target).await?;
+    }
+    let mut tested: Vec<(usize, Labels)> = numbers
         .iter()
         .map(|number| (*number, tagged(&suite.tests[*number].alert, *number)))
         .collect();
     post(running, tested.iter().map(|(_, labels)| labels.clone()).collect()).await?;
     let mut fates = Vec::new();
-    for (number, labels) in tested {
-        let fate = until(deadline, &labels, async || fate(running, &labels).await).await?;
-        fates.push((number, fate));
+    loop {
+        let (alerts, groups) = tokio::join!(running.client.alerts(), running.client.groups());
+        let seen = Seen::new(
+            alerts.map_err(RoutingError::Asked)?,
+            groups.map_err(RoutingError::Asked)?,
+        );
+        tested.retain(|(number, labels)| match seen.fate(labels, &running.told) {
+            Some(fate) => {
+                fates.push((*number, fate));
+                false
+            }
+            None => true,
+        });
+        let Some((_, undecided)) = tested.first() else {
+            return Ok(fates);
+        };
+        wait(deadline, undecided).await?;
     }
-    Ok(fates)
 }
 
-/// What became of an alert; nothing as long as that is not known.
-async fn fate(running: &Running, labels: &Labels) -> Result<Option<Fate>, RoutingError> {
-    let (alerts, groups) = tokio::join!(running.client.alerts(), running.client.groups());
-    let (alerts, groups) = (
-        alerts.map_err(RoutingError::Asked)?,
-        groups.map_err(RoutingError::Asked)?,
-    );
-    let Some(alert) = alerts.iter().find(|alert| alert.labels == *labels) else {
-        return Ok(None);
-    };
-    let inhibitors = alerts
-        .iter()
-        .filter(|other| alert.status.inhibited_by.contains(&other.fingerprint));
-    let mut fate = Fate {
-        routes: BTreeMap::new(),
-        inhibited_by: inhibitors.map(untagged).collect(),
-    };
-    for receiver in &alert.receivers {
-        let Some(route) = config::route(&receiver.name) else {
-            continue;
-        };
-        let of_route = groups.iter().filter(|group| group.receiver.name == receiver.name);
-        let muted = of_route
-            .flat_map(|group| &group.alerts)
-            .find(|alert| alert.labels == *labels);
-        let muted = muted.map(|alert| alert.status.muted_by.clone()).unwrap_or_default();
-        if muted.is_empty() && fate.inhibited_by.is_empty() && !running.told.has(route, labels) {
-            return Ok(None);
-        }
-        fate.routes.insert(route, muted);
+async fn wait(deadline: Instant, alert: &Labels) -> Result<(), RoutingError> {
+    if Instant::now() > deadline {
+        return Err(RoutingError::Undecided {
+            alert: suite::show(alert),
+        });
     }
-    Ok(Some(fate))
+    sleep(LOOK_EVERY).await;
+    Ok(())
+}
+
+/// What Alertmanager says at one time.
+struct Seen {
+    alerts: BTreeMap<Labels, ReceivedAlert>,
+    /// By fingerprint.
+    names: BTreeMap<String, Labels>,
+    /// The time intervals that mute an alert on a route.
+    muted: BTreeMap<(usize, Labels), Vec<String>>,
+}
+
+impl Seen {
+    fn new(alerts: Vec<ReceivedAlert>, groups: Vec<AlertGroup>) -> Self {
+        let mut muted = BTreeMap::new();
+        for group in groups {
+            let Some(route) = config::route(&group.receiver.name) else {
+                continue;
+            };
+            muted.extend(
+                group
+                    .alerts
+                    .into_iter()
+                    .map(|alert| ((route, alert.labels), alert.status.muted_by)),
+            );
+        }
+        Self {
+            names: alerts
+                .iter()
+                .map(|alert| (alert.fingerprint.clone(), untagged(alert)))
+                .collect(),
+            alerts: alerts.into_iter().map(|alert| (alert.labels.clone(), alert)).collect(),
+            muted,
+        }
+    }
+
+    /// What became of an alert; nothing as long as that is not known.
+    fn fate(&self, labels: &Labels, told: &Told) -> Option<Fate> {
+        let alert = self.alerts.get(labels)?;
+        let inhibitors = alert
+            .status
+            .inhibited_by
+            .iter()
+            .filter_map(|fingerprint| self.names.get(fingerprint));
+        let mut fate = Fate {
+            routes: BTreeMap::new(),
+            inhibited_by: inhibitors.cloned().collect(),
+        };
+        for route in alert
+            .receivers
+            .iter()
+            .filter_map(|receiver| config::route(&receiver.name))
+        {
+            let muted = self.muted.get(&(route, labels.clone())).cloned().unwrap_or_default();
+            if muted.is_empty() && fate.inhibited_by.is_empty() && !told.has(route, labels) {
+                return None;
+            }
+            fate.routes.insert(route, muted);
+        }
+        Some(fate)
+    }
 }
 
 fn untagged(alert: &ReceivedAlert) -> Labels {
     let mut labels = alert.labels.clone();
     labels.remove(TEST);
     labels
-}
-
-async fn until<T>(
-    deadline: Instant,
-    alert: &Labels,
-    look: impl AsyncFn() -> Result<Option<T>, RoutingError>,
-) -> Result<T, RoutingError> {
-    loop {
-        if let Some(seen) = look().await? {
-            return Ok(seen);
-        }
-        if Instant::now() > deadline {
-            return Err(RoutingError::Undecided {
-                alert: suite::show(alert),
-            });
-        }
-        sleep(LOOK_EVERY).await;
-    }
 }
 
 async fn post(running: &Running, alerts: Vec<Labels>) -> Result<(), RoutingError> {

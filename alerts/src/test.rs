@@ -13,6 +13,7 @@ mod generate;
 mod glob;
 mod judge;
 mod needs;
+mod plain;
 mod promtool;
 mod report;
 mod rules;
@@ -27,6 +28,7 @@ pub use answer::Alert;
 pub use coverage::{Coverage, Covered};
 pub use file::{Case, Demand, Expected, Labels, Question, Sample, State, Test, TestFile};
 pub use judge::{Difference, Verdict};
+pub use plain::plain;
 pub(crate) use report::escaped;
 pub use report::{CaseReport, Count, FileReport, Problem, Report};
 
@@ -45,6 +47,8 @@ pub struct Settings {
     pub limit: Duration,
     /// Takes what promtool takes: unknown alerts, patterns without files, times between evaluations.
     pub compatible: bool,
+    /// promtool's `--enable-feature`.
+    pub features: Vec<String>,
     /// Evaluates all rules of the files, needed or not.
     pub whole: bool,
     /// What every file must cover, beside what it says itself.
@@ -59,6 +63,7 @@ impl Settings {
             processes: std::thread::available_parallelism().map_or(1, usize::from),
             limit: Duration::from_mins(10),
             compatible: false,
+            features: Vec::new(),
             whole: false,
             coverage: Demand::default(),
         }

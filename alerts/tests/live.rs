@@ -49,14 +49,19 @@ fn expected(text: &str) -> Expected {
 }
 
 fn names(outcome: &Outcome) -> Vec<&str> {
-    let mut names: Vec<&str> = outcome.report.findings.iter().map(|finding| finding.check.name).collect();
+    let mut names: Vec<&str> = outcome
+        .report
+        .findings
+        .iter()
+        .map(|finding| finding.check.name)
+        .collect();
     names.sort_unstable();
     names.dedup();
     names
 }
 
 async fn eventually<T, F: Future<Output = Result<T, String>>>(look: impl Fn() -> F) -> T {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_mins(1);
     loop {
         match look().await {
             Ok(seen) => return seen,
@@ -79,7 +84,10 @@ async fn environment(rules: &str, test: &str) -> Option<Environment> {
     fs::write(&file, rules).unwrap();
     let alertmanager = Server::start(servers::Alertmanager::default(), test).await?;
     let at = alertmanager.address("http");
-    let recipe = servers::Prometheus::default().rules(&file).alertmanager(at).scrape("alertmanager", at);
+    let recipe = servers::Prometheus::default()
+        .rules(&file)
+        .alertmanager(at)
+        .scrape("alertmanager", at);
     let prometheus = Server::start(recipe, test).await?;
     let url = |server: &Server| format!("http://{}", server.address("http"));
     Some(Environment {
@@ -101,8 +109,16 @@ impl Environment {
         eventually(async || {
             let world = self.look(&expected).await;
             let there = world.told.alerts.told().is_some_and(|alerts| !alerts.is_empty());
-            let known = !check(&world, &expected).report.findings.iter().any(|one| one.check.name == "never-evaluated");
-            if there && known { Ok(world) } else { Err(format!("{world:?}")) }
+            let known = !check(&world, &expected)
+                .report
+                .findings
+                .iter()
+                .any(|one| one.check.name == "never-evaluated");
+            if there && known {
+                Ok(world)
+            } else {
+                Err(format!("{world:?}"))
+            }
         })
         .await
     }
@@ -110,18 +126,22 @@ impl Environment {
 
 #[tokio::test]
 async fn an_environment_as_rendered_is_good() {
-    let Some(environment) = environment(RULES, "an_environment_as_rendered_is_good").await else { return };
+    let Some(environment) = environment(RULES, "an_environment_as_rendered_is_good").await else {
+        return;
+    };
     let world = environment.firing().await;
     let outcome = check(&world, &expected(RULES));
     assert_eq!(outcome.verdict, Verdict::Good, "{:#?}", outcome.report.findings);
     assert_eq!(names(&outcome), ["alert-fires"]);
     assert!(environment.prometheus.build_info().await.is_ok());
-    assert!(!environment.alertmanager.version().await.unwrap().is_empty());
+    assert!(environment.alertmanager.version().await.is_ok());
 }
 
 #[tokio::test]
 async fn what_differs_is_found() {
-    let Some(environment) = environment(RULES, "what_differs_is_found").await else { return };
+    let Some(environment) = environment(RULES, "what_differs_is_found").await else {
+        return;
+    };
     let world = environment.firing().await;
     let changed = RULES
         .replace(">= 0", ">= 1")
@@ -130,7 +150,11 @@ async fn what_differs_is_found() {
         .replace("record: job:up:sum", "record: job:up:total");
     let Outcome { verdict, report } = check(&world, &expected(&changed));
     assert_eq!(verdict, Verdict::Bad);
-    let all: Vec<String> = report.findings.iter().map(|one| format!("{} {}: {}", one.check.name, one.subject, one.what)).collect();
+    let all: Vec<String> = report
+        .findings
+        .iter()
+        .map(|one| format!("{} {}: {}", one.check.name, one.subject, one.what))
+        .collect();
     let text = all.join("\n");
     for line in [
         "rules-not-loaded job:up:total: `job:up:total` is not loaded, though its group is.",
@@ -145,7 +169,10 @@ async fn what_differs_is_found() {
     elsewhere.receivers.push("pay".to_owned());
     let outcome = check(&world, &elsewhere);
     let found = names(&outcome);
-    assert!(found.contains(&"rules-not-loaded") && found.contains(&"receiver-missing"), "{found:?}");
+    assert!(
+        found.contains(&"rules-not-loaded") && found.contains(&"receiver-missing"),
+        "{found:?}"
+    );
 }
 
 #[tokio::test]
@@ -156,16 +183,31 @@ async fn targets_series_and_rules_that_fail_are_found() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("rules.yaml");
     fs::write(&file, rules).unwrap();
-    let recipe = servers::Prometheus::default().rules(&file).scrape("one", "127.0.0.1:1").scrape("two", "127.0.0.1:2");
-    let Some(server) = Server::start(recipe, TEST).await else { return };
+    let recipe = servers::Prometheus::default()
+        .rules(&file)
+        .scrape("one", "127.0.0.1:1")
+        .scrape("two", "127.0.0.1:2");
+    let Some(server) = Server::start(recipe, TEST).await else {
+        return;
+    };
     let prometheus = Prometheus::new(&format!("http://{}", server.address("http")), Access::Open, None).unwrap();
     let expected = expected(rules);
     let outcome = eventually(async || {
         let world = World::look(&prometheus, None, &expected, now()).await;
         let outcome = check(&world, &expected);
         let found = names(&outcome);
-        let wanted = ["rule-fails", "target-down", "no-alertmanager", "metric-missing", "series-missing"];
-        if wanted.iter().all(|name| found.contains(name)) { Ok(outcome) } else { Err(format!("{found:?}")) }
+        let wanted = [
+            "rule-fails",
+            "target-down",
+            "no-alertmanager",
+            "metric-missing",
+            "series-missing",
+        ];
+        if wanted.iter().all(|name| found.contains(name)) {
+            Ok(outcome)
+        } else {
+            Err(format!("{found:?}"))
+        }
     })
     .await;
     assert_eq!(outcome.verdict, Verdict::Bad);
@@ -181,10 +223,15 @@ async fn targets_series_and_rules_that_fail_are_found() {
 
 #[tokio::test]
 async fn a_silence_is_planned_made_seen_and_ended() {
-    let Some(environment) = environment(RULES, "a_silence_is_planned_made_seen_and_ended").await else { return };
+    let Some(environment) = environment(RULES, "a_silence_is_planned_made_seen_and_ended").await else {
+        return;
+    };
     let world = environment.firing().await;
     let request = Request {
-        matchers: vec![silence::matcher("alertname=~\"Always.*\"").unwrap(), silence::matcher("team=pay").unwrap()],
+        matchers: vec![
+            silence::matcher("alertname=~\"Always.*\"").unwrap(),
+            silence::matcher("team=pay").unwrap(),
+        ],
         duration: SignedDuration::from_mins(10),
         author: "sam".to_owned(),
         comment: "disk is being replaced".to_owned(),
@@ -192,7 +239,9 @@ async fn a_silence_is_planned_made_seen_and_ended() {
     let alerts = world.told.alerts.told().unwrap();
     let silences = world.told.silences.told().unwrap();
     let plan = silence::plan(request, alerts, silences, now()).unwrap();
-    let Plan::Create { hides, .. } = &plan else { panic!("{plan:?}") };
+    let Plan::Create { hides, .. } = &plan else {
+        panic!("{plan:?}")
+    };
     assert_eq!(hides.len(), 1);
     let id = silence::apply(&plan, &environment.alertmanager).await.unwrap();
     let proofs = [Proof {
@@ -204,7 +253,11 @@ async fn a_silence_is_planned_made_seen_and_ended() {
         let world = environment.look(&Expected::default()).await;
         let status = Status::of(&world, &proofs);
         let hidden = status.alerts.iter().any(|alert| !alert.hidden.is_empty());
-        if hidden { Ok((world, status)) } else { Err(format!("{status:?}")) }
+        if hidden {
+            Ok((world, status))
+        } else {
+            Err(format!("{status:?}"))
+        }
     })
     .await;
     let (world, status) = silenced;
@@ -214,11 +267,18 @@ async fn a_silence_is_planned_made_seen_and_ended() {
     assert_eq!(alert.runbook.as_deref(), Some("https://runbooks.example/on"));
     assert_eq!(alert.receivers, ["nobody"]);
     assert_eq!(alert.proved.as_ref().map(|proof| proof.run.as_str()), Some("r1"));
-    let Hidden::Silence { author, id: by, .. } = &alert.hidden[0] else { panic!("{alert:?}") };
+    let Hidden::Silence { author, id: by, .. } = &alert.hidden[0] else {
+        panic!("{alert:?}")
+    };
     assert_eq!((author.as_str(), by), ("sam", &id));
     assert_eq!(status.verdict(&world), Verdict::Good, "what is hidden pages nobody");
     let outcome = check(&world, &expected(RULES));
-    let hiding: Vec<_> = outcome.report.findings.iter().filter(|one| one.check.name == "silence-hides").collect();
+    let hiding: Vec<_> = outcome
+        .report
+        .findings
+        .iter()
+        .filter(|one| one.check.name == "silence-hides")
+        .collect();
     assert_eq!(hiding.len(), 1, "{:?}", outcome.report.findings);
     assert_eq!(hiding[0].subject, "AlwaysOn");
 
@@ -228,7 +288,11 @@ async fn a_silence_is_planned_made_seen_and_ended() {
     eventually(async || {
         let silences = environment.alertmanager.silences().await.unwrap();
         let states: Vec<_> = silences.iter().map(|one| one.status.state.clone()).collect();
-        if states == ["expired"] { Ok(()) } else { Err(format!("{states:?}")) }
+        if states == ["expired"] {
+            Ok(())
+        } else {
+            Err(format!("{states:?}"))
+        }
     })
     .await;
     let silences = environment.alertmanager.silences().await.unwrap();
@@ -261,7 +325,11 @@ async fn scripted(answer: Vec<u8>, repeat: usize) -> String {
 }
 
 fn answer(status: &str, body: &str) -> Vec<u8> {
-    format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len()).into_bytes()
+    format!(
+        "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
 }
 
 /// Everything that an error says, with its causes.
@@ -282,7 +350,9 @@ async fn servers_that_lie_are_told_apart_and_told_nothing() {
     let deep = "[".repeat(200_000);
     type Is = fn(&LiveError) -> bool;
     let cases: Vec<(&str, Vec<u8>, usize, Is)> = vec![
-        ("nobody", answer("401 Unauthorized", "hunter2"), 1, |error| matches!(error, LiveError::Forbidden { .. })),
+        ("nobody", answer("401 Unauthorized", "hunter2"), 1, |error| {
+            matches!(error, LiveError::Forbidden { .. })
+        }),
         (
             "elsewhere",
             b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n".to_vec(),
@@ -295,20 +365,36 @@ async fn servers_that_lie_are_told_apart_and_told_nothing() {
             1,
             |error| matches!(error, LiveError::Refused { message, .. } if message == "you said …"),
         ),
-        ("html", answer("200 OK", "<html>"), 1, |error| matches!(error, LiveError::Foreign { .. })),
-        ("deep", answer("200 OK", &deep), 1, |error| matches!(error, LiveError::Foreign { .. })),
-        ("other", answer("200 OK", "{\"data\": {\"groups\": 5}}"), 1, |error| matches!(error, LiveError::Foreign { .. })),
-        ("cut", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{".to_vec(), 1, |error| {
-            matches!(error, LiveError::Unreachable { .. })
+        ("html", answer("200 OK", "<html>"), 1, |error| {
+            matches!(error, LiveError::Foreign { .. })
         }),
-        ("hangs", Vec::new(), 0, |error| matches!(error, LiveError::TimedOut { .. })),
+        ("deep", answer("200 OK", &deep), 1, |error| {
+            matches!(error, LiveError::Foreign { .. })
+        }),
+        ("other", answer("200 OK", "{\"data\": {\"groups\": 5}}"), 1, |error| {
+            matches!(error, LiveError::Foreign { .. })
+        }),
+        (
+            "cut",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{".to_vec(),
+            1,
+            |error| matches!(error, LiveError::Unreachable { .. }),
+        ),
+        ("hangs", Vec::new(), 0, |error| {
+            matches!(error, LiveError::TimedOut { .. })
+        }),
     ];
     for (name, body, repeat, is) in cases {
         let url = scripted(body, repeat).await;
-        let prometheus = Prometheus::new(&url, Access::Open, None).unwrap().limit(Duration::from_millis(500));
+        let prometheus = Prometheus::new(&url, Access::Open, None)
+            .unwrap()
+            .limit(Duration::from_millis(500));
         let error = prometheus.rules().await.unwrap_err();
         assert!(is(&error), "{name}: {error:?}");
-        assert!(!chain(&error).contains("hunter2") && !format!("{prometheus:?}").contains("hunter2"), "{name}: {error:?}");
+        assert!(
+            !chain(&error).contains("hunter2") && !format!("{prometheus:?}").contains("hunter2"),
+            "{name}: {error:?}"
+        );
     }
     // A first piece that is the head, then the same chunk over and over: more than a hundred megabytes.
     let mut first = huge.into_bytes();
@@ -333,6 +419,9 @@ async fn a_server_that_is_not_there_is_unreachable_and_one_that_lies_is_inconclu
     let world = World::look(&liar, None, &Expected::default(), now()).await;
     assert_eq!(check(&world, &Expected::default()).verdict, Verdict::Inconclusive);
     for wrong in ["ftp://x", "nonsense", "http://"] {
-        assert!(matches!(Prometheus::new(wrong, Access::Open, None), Err(LiveError::Address(_))), "{wrong}");
+        assert!(
+            matches!(Prometheus::new(wrong, Access::Open, None), Err(LiveError::Address(_))),
+            "{wrong}"
+        );
     }
 }

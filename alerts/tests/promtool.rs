@@ -204,7 +204,7 @@ async fn states_and_partial_matches_are_read_from_what_promtool_says() {
   - {alertname: Errors, eval_time: 20m, match: partial, exp_alerts: [{exp_labels: {job: b}}]}
   - {alertname: Errors, eval_time: 20m, match: partial, exp_alerts: [{exp_labels: {job: b}}, {exp_labels: {job: b}}]}
   - {alertname: Errors, eval_time: 3m, state: pending, match: partial, exp_alerts: [{exp_labels: {job: b}}, {exp_labels: {job: a}}]}
-  - {alertname: Errors, eval_time: 3m, state: pending, exp_alerts: [{exp_labels: {job: a, severity: page}, exp_annotations: {summary: "a has 1 errors\na second", query: "1"}}, {exp_labels: {job: b, severity: page}, exp_annotations: {summary: "b has 1 errors\na second", query: "1"}}]}
+  - {alertname: Errors, eval_time: 6m, state: pending, exp_alerts: [{exp_labels: {job: a, severity: page}, exp_annotations: {summary: "a has 1 errors\na second", query: "1"}}, {exp_labels: {job: b, severity: page}, exp_annotations: {summary: "b has 1 errors\na second", query: "1"}}]}
   - {alertname: Errors, eval_time: 20m, state: pending, exp_alerts: []}
   - {alertname: Errors, eval_time: 20m, state: pending, match: partial, exp_alerts: [{exp_labels: {job: b}}]}
   - {alertname: Errors, eval_time: 0m, state: inactive}
@@ -221,6 +221,23 @@ async fn states_and_partial_matches_are_read_from_what_promtool_says() {
   - {expr: 'count(up', eval_time: 10m}
 "#,
     );
+    // Without our keys it is promtool's.
+    let stripped = test::plain(
+        Path::new("test.yaml"),
+        &text.replace("  - {expr: 'count(up', eval_time: 10m}\n", ""),
+    )
+    .unwrap();
+    fs::write(folder.path().join("plain.yaml"), stripped).unwrap();
+    let output = Command::new(&settings.promtool)
+        .args(["test", "rules"])
+        .arg(folder.path().join("plain.yaml"))
+        .output();
+    let words = String::from_utf8_lossy(&output.await.unwrap().stderr).into_owned();
+    assert!(
+        words.contains("alertname: Down, time: 1m") && !words.contains("not found in type"),
+        "{words}"
+    );
+
     let report = run(folder.path(), &text, &settings).await;
     let words: Vec<&str> = verdicts(&report).into_iter().map(|(_, word)| word).collect();
     let expected = [
@@ -238,7 +255,7 @@ async fn states_and_partial_matches_are_read_from_what_promtool_says() {
     let junit = report.junit();
     assert!(junit.contains("failures=\"8\" errors=\"1\""), "{junit}");
     assert!(
-        report.text().contains("test.yaml:19: failed: Down fires at 1m"),
+        report.text().contains("test.yaml:21: failed: Down fires at 1m"),
         "{}",
         report.text()
     );
@@ -309,6 +326,8 @@ async fn what_is_wrong_with_a_file_says_where() {
         ),
         ("evaluation_interval: soon\n", 1, "`soon`"),
         ("tests: &a [*a, *a]\n", 0, ""),
+        (&"[".repeat(100_000), 0, ""),
+        (&format!("tests: {}", "{a: ".repeat(100_000)), 0, ""),
     ] {
         let report = run(folder.path(), text, &settings).await;
         let found = problems(&report);
@@ -371,7 +390,7 @@ async fn a_promtool_that_hangs_or_is_not_there_is_told() {
     let report = run(folder.path(), &text, &settings).await;
     assert!(report.text().contains("promtool took longer than"), "{}", report.text());
     fs::write(&hanging, "#!/bin/sh\necho '  SUCCESS'; echo '  SUCCESS'\n").unwrap();
-    settings.limit = Duration::from_secs(60);
+    settings.limit = Duration::from_mins(1);
     let report = run(folder.path(), &text, &settings).await;
     assert!(!report.passed(), "more answers than questions: {}", report.text());
     let missing = Settings::new(folder.path().join("nowhere"));

@@ -1,73 +1,27 @@
 //! What is seen against what should be there. Pure: a [`World`] in, findings and a verdict out.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod rule;
+mod table;
+
+use std::collections::BTreeSet;
 
 use jiff::SignedDuration;
 use lint::{Finding, Report, Severity, SourceFile};
 use serde::Serialize;
 
 use super::prometheus::{LoadedGroup, LoadedRule, seconds};
-use super::silence::{Hides, hides};
+use super::series;
+use super::silence::{Hides, Matchers};
 use super::world::{Expected, Seen, World};
-use super::{expression, series};
 use crate::duration;
-use crate::rules::{Group, Rule, RuleKind, Text};
-
-lint::checks! {
-    /// What is looked for in a running environment.
-    pub CHECKS;
-    NO_ANSWER, "no-answer", Error,
-        "A question was not answered.",
-        "What was not answered is not known.";
-    RULES_NOT_LOADED, "rules-not-loaded", Error,
-        "Rules are not loaded.",
-        "What is not evaluated never fires.";
-    RULE_DIFFERS, "rule-differs", Error,
-        "A loaded rule is not the rendered one.",
-        "What was reviewed and tested is not what runs.";
-    RULE_UNKNOWN, "rule-unknown", Warning,
-        "A loaded group has a rule that was not rendered.",
-        "Nobody keeps it, and the next change of the file removes it.";
-    RULE_FAILS, "rule-fails", Error,
-        "A rule cannot be evaluated.",
-        "An alert that cannot be evaluated never fires.";
-    EVALUATION_LATE, "evaluation-late", Error,
-        "A group has not been evaluated for three intervals.",
-        "Its alerts are late or never come.";
-    EVALUATION_SLOW, "evaluation-slow", Warning,
-        "A group takes more than half of its interval to evaluate.",
-        "Beyond its interval evaluations are left out, and `for` takes longer than it says.";
-    NEVER_EVALUATED, "never-evaluated", Note,
-        "A group has not been evaluated yet.",
-        "Whether its rules work is not known.";
-    TARGET_DOWN, "target-down", Error,
-        "A target is not scraped.",
-        "Rules see none of its series, and most are silent without them.";
-    NO_TARGETS, "no-targets", Error,
-        "Nothing is scraped.",
-        "No rule has anything to look at.";
-    METRIC_MISSING, "metric-missing", Error,
-        "A rule asks for a metric that has no series.",
-        "Without series an expression is empty, and an alert that is empty does not fire.";
-    SERIES_MISSING, "series-missing", Warning,
-        "A rule asks for series that are not there now, though their metric is.",
-        "Either nothing of the kind has happened yet, or a label is not what the rule takes it for.";
-    NO_ALERTMANAGER, "no-alertmanager", Error,
-        "Prometheus sends its alerts nowhere.",
-        "What fires reaches nobody.";
-    RECEIVER_MISSING, "receiver-missing", Error,
-        "A receiver that the rendered routes name is not loaded.",
-        "Another configuration runs, which sends elsewhere.";
-    SILENCE_HIDES, "silence-hides", Warning,
-        "A silence hides a rendered alert.",
-        "It fires and nobody is told.";
-    SILENCE_UNEXPLAINED, "silence-unexplained", Warning,
-        "A silence does not say who made it and why.",
-        "Nobody knows whether it may go.";
-    ALERT_FIRES, "alert-fires", Note,
-        "An alert fires now.",
-        "Somebody is told, or should be.";
-}
+use crate::rules::{Group, RuleKind};
+use rule::{differences, merged, named};
+pub use table::CHECKS;
+use table::{
+    ALERT_FIRES, EVALUATION_LATE, EVALUATION_SLOW, METRIC_MISSING, NEVER_EVALUATED, NO_ALERTMANAGER, NO_ANSWER,
+    NO_TARGETS, RECEIVER_MISSING, RULE_DIFFERS, RULE_FAILS, RULE_UNKNOWN, RULES_NOT_LOADED, SERIES_MISSING,
+    SILENCE_HIDES, SILENCE_UNEXPLAINED, TARGET_DOWN,
+};
 
 /// A silence that lasts longer than this is forever.
 const FOREVER: SignedDuration = SignedDuration::from_hours(30 * 24);
@@ -415,12 +369,18 @@ impl Checker<'_> {
                     format!("The silence {name} lacks an author or a reason."),
                 );
             }
+            let hidden = Matchers::new(&silence.matchers);
+            let mut vague = 0;
             for (source, file) in &expected.rules {
                 for (group, rule) in file.rules().filter(|(_, rule)| rule.kind == RuleKind::Alert) {
                     let mut labels = merged(&group.labels, &rule.labels);
                     labels.insert("alertname", &rule.name.value);
-                    let extent = match hides(&silence.matchers, &labels) {
+                    let extent = match hidden.hides(&labels) {
                         Hides::Nothing => continue,
+                        Hides::Unknown => {
+                            vague += 1;
+                            continue;
+                        }
                         Hides::All => "hides",
                         Hides::Some => "hides part of",
                     };
@@ -432,6 +392,13 @@ impl Checker<'_> {
                         finding = finding.graded(Severity::Error);
                     }
                     self.findings.push(finding);
+                }
+            }
+            if vague > 0 {
+                let what = format!("The silence {name} may hide part of {vague} rendered alerts, {until}.");
+                let finding = self.of_alertmanager(&SILENCE_HIDES, what);
+                if forever {
+                    finding.severity = Severity::Error;
                 }
             }
         }
@@ -455,59 +422,4 @@ impl Checker<'_> {
             self.findings.push(finding);
         }
     }
-}
-
-fn named(rule: &Rule, loaded: &LoadedRule) -> bool {
-    loaded.name == rule.name.value && loaded.alerts() == (rule.kind == RuleKind::Alert)
-}
-
-/// The labels of a rule in its group; the rule's own come first.
-fn merged<'a>(group: &'a [(Text, Text)], rule: &'a [(Text, Text)]) -> BTreeMap<&'a str, &'a str> {
-    let both = group.iter().chain(rule);
-    both.map(|(name, value)| (name.value.as_str(), value.value.as_str()))
-        .collect()
-}
-
-/// In what a loaded rule is not the rendered one.
-fn differences(group: &Group, rule: &Rule, loaded: &LoadedRule) -> Vec<String> {
-    let mut found = Vec::new();
-    if !expression::same(&rule.expr.value, &loaded.query) {
-        found.push(format!("its expression is `{}`", loaded.query));
-    }
-    let time = |span: &Option<crate::rules::Spanned<std::time::Duration>>| {
-        duration::show(span.as_ref().map_or(0, |span| span.value.as_millis() as u64))
-    };
-    for (field, ours, theirs) in [
-        ("for", time(&rule.hold), seconds(loaded.duration)),
-        (
-            "keep_firing_for",
-            time(&rule.keep_firing_for),
-            seconds(loaded.keep_firing_for),
-        ),
-    ] {
-        if ours != theirs {
-            found.push(format!("`{field}` is {theirs}, not {ours}"));
-        }
-    }
-    let none = Vec::new();
-    for (kind, ours, theirs) in [
-        ("label", merged(&group.labels, &rule.labels), &loaded.labels),
-        ("annotation", merged(&none, &rule.annotations), &loaded.annotations),
-    ] {
-        // An empty label is none.
-        let ours: BTreeMap<_, _> = ours
-            .into_iter()
-            .filter(|(_, value)| !value.is_empty() || kind != "label")
-            .collect();
-        let names: BTreeSet<&str> = ours.keys().copied().chain(theirs.keys().map(String::as_str)).collect();
-        for name in names {
-            match (ours.get(name), theirs.get(name)) {
-                (Some(ours), Some(theirs)) if ours == theirs => {}
-                (Some(ours), Some(theirs)) => found.push(format!("the {kind} `{name}` is {theirs:?}, not {ours:?}")),
-                (Some(_), None) => found.push(format!("the {kind} `{name}` is missing")),
-                (None, _) => found.push(format!("the {kind} `{name}` was not rendered")),
-            }
-        }
-    }
-    found
 }

@@ -1,36 +1,34 @@
 //! Whether two expressions say the same, whatever their layout: Prometheus prints a rule anew when it loads it.
 
-/// Whether both are the same query.
+use promql::Dialect;
+
+/// Whether both are the same query. Of what cannot be read the texts are compared.
 pub(super) fn same(one: &str, other: &str) -> bool {
-    normal(one) == normal(other)
+    let printed = |text: &str| {
+        Dialect::all_features()
+            .parse(text)
+            .ok()
+            .map(|query| query.expr.to_string())
+    };
+    one == other || matches!((printed(one), printed(other)), (Some(one), Some(other)) if one == other)
 }
 
-/// The query without white space and comments outside of strings, where it cannot be read.
-fn normal(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
-    let mut signs = text.chars();
-    let mut quote = None;
-    while let Some(sign) = signs.next() {
-        match (quote, sign) {
-            (None, '#') => {
-                // Up to the end of the line.
-                signs.by_ref().find(|sign| *sign == '\n');
-            }
-            (None, sign) if sign.is_whitespace() => {}
-            (None, '"' | '\'' | '`') => {
-                quote = Some(sign);
-                plain.push(sign);
-            }
-            (Some(_), '\\') => {
-                plain.push(sign);
-                plain.extend(signs.next());
-            }
-            (Some(open), sign) if sign == open => {
-                quote = None;
-                plain.push(sign);
-            }
-            _ => plain.push(sign),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layout_is_nothing_and_meaning_is_something() {
+        for (one, other) in [
+            ("sum(up) by (job)", "sum by (job) (up)"),
+            ("rate(a[300s])>1", "rate(a[5m]) > 1"),
+            ("a{x='y',b!=\"c\"} # why", "a{b!=\"c\", x=\"y\"}"),
+            ("not a query", "not a query"),
+        ] {
+            assert!(same(one, other), "{one} | {other}");
+        }
+        for (one, other) in [("a > 1", "a >= 1"), ("sum(a) by (b)", "sum(a)"), ("a (", "a  (")] {
+            assert!(!same(one, other), "{one} | {other}");
         }
     }
-    plain
 }

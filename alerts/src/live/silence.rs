@@ -15,7 +15,9 @@ use super::client::LiveError;
 pub enum Hides {
     /// It does not concern them.
     Nothing,
-    /// It may hide some: it asks for labels that are not known beforehand.
+    /// It asks only for labels that are not known beforehand.
+    Unknown,
+    /// It may hide some: what is known fits, and it asks for more.
     Some,
     /// It hides them all.
     All,
@@ -123,10 +125,11 @@ pub fn plan(
     if !request.matchers.iter().any(narrows) {
         return Err(SilenceError::Everything);
     }
-    let known = |alert: &&ReceivedAlert| request.matchers.iter().all(|matcher| fits(matcher, &alert.labels));
+    let matchers = Matchers::new(&request.matchers);
+    let hidden = alerts.iter().filter(|alert| matchers.fit(&alert.labels));
     let same = |silence: &&Silence| silence.status.state == "active" && silence.matchers == request.matchers;
     Ok(Plan::Create {
-        hides: alerts.iter().filter(known).map(|alert| alert.labels.clone()).collect(),
+        hides: hidden.map(|alert| alert.labels.clone()).collect(),
         of: alerts.len(),
         beside: silences.iter().filter(same).map(|silence| silence.id.clone()).collect(),
         matchers: request.matchers,
@@ -219,34 +222,51 @@ pub fn matcher(text: &str) -> Result<Matcher, SilenceError> {
     })
 }
 
-/// What a silence does to alerts of which these labels are known.
-pub(super) fn hides(matchers: &[Matcher], labels: &BTreeMap<&str, &str>) -> Hides {
-    let mut all = true;
-    for matcher in matchers {
-        match labels.get(matcher.name.as_str()) {
-            // A template's value is not known.
-            Some(value) if value.contains("{{") => all = false,
-            Some(value) => {
-                if !accepts(matcher, value) {
-                    return Hides::Nothing;
-                }
+/// The matchers of a silence, with their patterns made ready once. One whose pattern is none fits nothing.
+pub(super) struct Matchers<'a>(Vec<(&'a Matcher, Option<Regex>)>);
+
+impl<'a> Matchers<'a> {
+    pub fn new(matchers: &'a [Matcher]) -> Self {
+        let ready = |matcher: &'a Matcher| {
+            let pattern = matcher.is_regex.then(|| pattern(&matcher.value)).flatten();
+            (matcher, pattern)
+        };
+        Self(matchers.iter().map(ready).collect())
+    }
+
+    /// What the silence does to alerts of which these labels are known.
+    pub fn hides(&self, labels: &BTreeMap<&str, &str>) -> Hides {
+        let mut known = 0;
+        for (matcher, pattern) in &self.0 {
+            // What a template becomes, and what the expression's series have, is not known.
+            let value = labels.get(matcher.name.as_str()).filter(|value| !value.contains("{{"));
+            let Some(value) = value else { continue };
+            if !accepts(matcher, pattern.as_ref(), value) {
+                return Hides::Nothing;
             }
-            None => all = false,
+            known += 1;
+        }
+        match known {
+            all if all == self.0.len() => Hides::All,
+            0 => Hides::Unknown,
+            _ => Hides::Some,
         }
     }
-    if all { Hides::All } else { Hides::Some }
+
+    /// Whether an alert is hidden. A label that is not there is empty.
+    fn fit(&self, labels: &BTreeMap<String, String>) -> bool {
+        let value = |name: &str| labels.get(name).map_or("", String::as_str);
+        self.0
+            .iter()
+            .all(|(matcher, pattern)| accepts(matcher, pattern.as_ref(), value(&matcher.name)))
+    }
 }
 
-/// A label that is not there is empty.
-fn fits(matcher: &Matcher, labels: &BTreeMap<String, String>) -> bool {
-    accepts(matcher, labels.get(&matcher.name).map_or("", String::as_str))
-}
-
-fn accepts(matcher: &Matcher, value: &str) -> bool {
-    let fits = if matcher.is_regex {
-        pattern(&matcher.value).is_some_and(|pattern| pattern.is_match(value))
-    } else {
-        matcher.value == value
+fn accepts(matcher: &Matcher, pattern: Option<&Regex>, value: &str) -> bool {
+    let fits = match pattern {
+        Some(pattern) => pattern.is_match(value),
+        None if matcher.is_regex => return false,
+        None => matcher.value == value,
     };
     fits == matcher.is_equal
 }

@@ -1,10 +1,12 @@
 //! What is seen of an environment at one time: the answers of its Prometheus and its Alertmanager, or that there were
 //! none. Asks; judges nothing.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use lint::SourceFile;
 
-use super::alertmanager::{Alertmanager, ReceivedAlert, Silence};
+use super::alertmanager::{AlertGroup, Alertmanager, ReceivedAlert, Silence};
 use super::client::LiveError;
 use super::prometheus::{ActiveAlert, LoadedGroup, Prometheus, Target};
 use super::series::{self, Presence};
@@ -136,8 +138,13 @@ impl World {
             let Some(alertmanager) = alertmanager else {
                 return (Seen::NotAsked, Seen::NotAsked, Seen::NotAsked);
             };
-            let (receivers, alerts, silences) =
-                tokio::join!(alertmanager.receivers(), alertmanager.alerts(), alertmanager.silences());
+            let (receivers, alerts, groups, silences) = tokio::join!(
+                alertmanager.receivers(),
+                alertmanager.alerts(),
+                alertmanager.groups(),
+                alertmanager.silences()
+            );
+            let alerts = alerts.and_then(|alerts| Ok(with_mutes(alerts, &groups?)));
             (receivers.into(), alerts.into(), silences.into())
         };
         let (rules, targets, active, alertmanagers, series, (receivers, alerts, silences)) = tokio::join!(
@@ -164,4 +171,23 @@ impl World {
             },
         }
     }
+}
+
+/// What a time interval mutes is only told of groups; an alert that any receiver is told of is not muted.
+fn with_mutes(mut alerts: Vec<ReceivedAlert>, groups: &[AlertGroup]) -> Vec<ReceivedAlert> {
+    let mut muted: BTreeMap<&str, Vec<&[String]>> = BTreeMap::new();
+    for alert in groups.iter().flat_map(|group| &group.alerts) {
+        muted
+            .entry(&alert.fingerprint)
+            .or_default()
+            .push(&alert.status.muted_by);
+    }
+    for alert in &mut alerts {
+        if let Some(by) = muted.get(alert.fingerprint.as_str())
+            && by.iter().all(|intervals| !intervals.is_empty())
+        {
+            alert.status.muted_by = by.concat();
+        }
+    }
+    alerts
 }

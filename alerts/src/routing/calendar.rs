@@ -135,7 +135,11 @@ fn list<'a>(key: &str, value: &'a Value) -> Result<Option<&'a Vec<Value>>, Strin
 }
 
 fn word(text: &str, words: &[&str], first: i64) -> Option<i64> {
-    words.iter().position(|word| *word == text).map(|at| at as i64 + first)
+    words
+        .iter()
+        .zip(first..)
+        .find(|(word, _)| **word == text)
+        .map(|(_, number)| number)
 }
 
 fn month(text: &str) -> Option<i64> {

@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use lint::document::{LIMITS, Node, Style, Value as Yaml, read};
 use serde_json::{Map, Value, json};
 
 use super::calendar::Entry;
@@ -39,8 +40,11 @@ pub(super) struct Route {
 impl Config {
     /// Reads a configuration.
     pub fn read(text: &str) -> Result<Self, String> {
-        let document: Value = serde_saphyr::from_str(text).map_err(|error| error.without_snippet().to_string())?;
-        let Value::Object(document) = document else {
+        let documents = read(text, LIMITS).map_err(|error| error.to_string())?;
+        let [document] = documents.documents.as_slice() else {
+            return Err("an Alertmanager's configuration is one document".to_owned());
+        };
+        let Value::Object(document) = plain(document) else {
             return Err("an Alertmanager's configuration is a map".to_owned());
         };
         let mut routes = Vec::new();
@@ -109,6 +113,25 @@ impl Config {
             "time_intervals": intervals,
         })
         .to_string()
+    }
+}
+
+/// YAML as JSON. What is not in quotes stays text, as it is to Alertmanager, whose labels may be called `yes` and `010`.
+fn plain(node: &Node) -> Value {
+    match &node.value {
+        _ if node.is_null() => Value::Null,
+        Yaml::Scalar { text, style } => match text.as_str() {
+            "true" if *style == Style::Plain => true.into(),
+            "false" if *style == Style::Plain => false.into(),
+            text => text.into(),
+        },
+        Yaml::List(items) => items.iter().map(plain).collect(),
+        Yaml::Map(entries) => {
+            let entries = entries
+                .iter()
+                .filter_map(|(key, value)| Some((key.text()?.to_owned(), plain(value))));
+            Value::Object(entries.collect())
+        }
     }
 }
 
@@ -233,9 +256,10 @@ route:
   routes:
   - matchers: ['team="pay"']
     receiver: pay
+    continue: true
     mute_time_intervals: [nights]
     routes:
-    - match: {severity: page}
+    - match: {severity: page, on: yes, code: 010}
 receivers:
 - name: all
 - name: pay
@@ -259,7 +283,10 @@ time_intervals:
             [
                 ("{}", "all"),
                 ("{} / {team=\"pay\"}", "pay"),
-                ("{} / {team=\"pay\"} / {severity=\"page\"}", "pay")
+                (
+                    "{} / {team=\"pay\"} / {severity=\"page\", on=\"yes\", code=\"010\"}",
+                    "pay"
+                )
             ]
         );
         let holding = config.holding(Some("2026-03-01T03:00:00Z".parse().unwrap()));
@@ -271,6 +298,7 @@ time_intervals:
         let value: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value["route"]["routes"][0]["mute_time_intervals"], json!(["nights"]));
         assert_eq!(value["route"]["routes"][0]["routes"][0]["receiver"], "route-2");
+        assert_eq!(value["route"]["routes"][0]["continue"], true);
         assert_eq!(value["inhibit_rules"][0]["equal"], json!(["x", TEST]));
         assert_eq!(route("route-12"), Some(12));
         assert!(!config.rewritten("x", &holding, false).contains("mute_time_intervals"));

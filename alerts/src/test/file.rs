@@ -363,6 +363,13 @@ impl Reader<'_> {
                 annotations: one.exp_annotations,
             })
             .collect();
+        if raw.state == Some(State::Inactive) && expected.iter().any(|one| !one.annotations.is_empty()) {
+            return Err(TestError::Wrong {
+                path: self.path.to_owned(),
+                line,
+                what: "an alert that is not there has no annotations".to_owned(),
+            });
+        }
         // Promtool sets it itself, whatever is written.
         for one in &mut expected {
             one.labels.remove("alertname");
