@@ -174,10 +174,6 @@ fn what_is_no_recording_and_no_board_is_refused() {
     assert!(matches!(Fixture::read("no"), Err(FixtureError::Read(_))));
     assert!(matches!(Board::parse("[]"), Err(NotABoard::Shape)));
     assert!(matches!(Board::parse("{"), Err(NotABoard::Json(_))));
-    assert!(matches!(
-        Board::parse("{\"spec\":{\"elements\":{}}}"),
-        Err(NotABoard::Version2)
-    ));
     assert_eq!(
         Board::parse("{\"spec\":{\"title\":\"x\",\"panels\":[{}]}}")
             .unwrap()

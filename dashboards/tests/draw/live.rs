@@ -35,6 +35,7 @@ fn board() -> Board {
     Board::read(&board).unwrap()
 }
 
+#[expect(clippy::disallowed_methods, reason = "a real Prometheus goes by the real clock")]
 fn now() -> f64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -62,7 +63,7 @@ async fn a_real_prometheus_is_drawn_and_a_recording_of_it_looks_the_same() {
     let reload = client.post(format!("http://{address}/-/reload")).send().await.unwrap();
     assert!(reload.status().is_success());
     let data = Prometheus::new(&format!("http://{address}"), Duration::from_secs(10)).unwrap();
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_mins(1);
     loop {
         let span = Span {
             from: now() - 60.0,
@@ -84,7 +85,7 @@ async fn a_real_prometheus_is_drawn_and_a_recording_of_it_looks_the_same() {
     settings.scrape = 1.0;
     let told = std::sync::Mutex::new(Vec::new());
     let live = draw(&board(), &data, &settings, &|progress| {
-        told.lock().unwrap().push(progress)
+        told.lock().unwrap().push(progress);
     })
     .await;
     let words = judged(live.svg.as_str());
