@@ -26,7 +26,7 @@ async fn each_kind_of_panel_shows_what_was_recorded() {
     assert_eq!(drawing.failures, [("no answer was recorded".to_owned(), 1)]);
     for expected in [
         // The title, with the values of variables in it.
-        "Orders in eu and us",
+        "Orders in eu, us",
         "service: orders   region: eu, us",
         // Lines: the template of the legend, the unit, the threshold, the deploy.
         "Place",
@@ -52,7 +52,7 @@ async fn each_kind_of_panel_shows_what_was_recorded() {
         "without the transformations calculateField",
         // A folded row, and a panel that is repeated for each region.
         "Details",
-        "1 panels, folded",
+        "1 panel, folded",
         "Errors in eu",
         "Errors in us",
     ] {

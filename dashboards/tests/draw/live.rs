@@ -9,7 +9,7 @@ use peers::{Server, servers};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use crate::judged;
+use crate::{judged, provider};
 
 fn board() -> Board {
     let target = |expr: &str| json!({ "refId": "A", "expr": expr, "legendFormat": "{{handler}}" });
@@ -47,9 +47,79 @@ fn now() -> f64 {
 #[tokio::test]
 async fn a_real_prometheus_is_drawn_and_a_recording_of_it_looks_the_same() {
     let test = "a_real_prometheus_is_drawn_and_a_recording_of_it_looks_the_same";
+    provider();
     // It scrapes itself, as soon as it is known where it is.
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("prometheus.yaml");
+    std::fs::write(&file, "global: {scrape_interval: 1s}\n").unwrap();
+    let Some(server) = Server::start(servers::Prometheus::default().configuration(&file), test).await else {
+        return;
+    };
+    let address = server.address("http").to_string();
+    let own = format!(
+        "global: {{scrape_interval: 1s}}\nscrape_configs: [{{job_name: itself, static_configs: [{{targets: [\"{address}\"]}}]}}]\n"
+    );
+    std::fs::write(&file, own).unwrap();
+    let client = reqwest::Client::new();
+    let reload = client.post(format!("http://{address}/-/reload")).send().await.unwrap();
+    assert!(reload.status().is_success());
+    let data = Prometheus::new(&format!("http://{address}"), Duration::from_secs(10)).unwrap();
+    let deadline = Instant::now() + Duration::from_mins(1);
+    loop {
+        let span = Span {
+            from: now() - 60.0,
+            to: now(),
+            step: 1.0,
+        };
+        let series = data
+            .range("rate(prometheus_http_requests_total[4s])", span)
+            .await
+            .unwrap();
+        if series.iter().any(|series| series.points.len() > 5) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "nothing was scraped");
+        sleep(Duration::from_millis(200)).await;
+    }
+    let end = now();
+    let mut settings = Settings::new(end - 30.0, end);
+    settings.scrape = 1.0;
+    let told = std::sync::Mutex::new(Vec::new());
+    let live = draw(&board(), &data, &settings, &|progress| {
+        told.lock().unwrap().push(progress);
+    })
+    .await;
+    let words = judged(live.svg.as_str());
+    for expected in ["Prometheus of itself", "1", "/-/reload", "+Inf"] {
+        assert!(
+            words.iter().any(|word| word.contains(expected)),
+            "{expected} is not in {words:?}"
+        );
+    }
+    assert!(
+        words
+            .iter()
+            .any(|word| word.contains("req") || word.starts_with("last ")),
+        "{words:?}"
+    );
+    // The refused question is told with the words of Prometheus.
+    assert!(words.iter().any(|word| word.contains("parse error")), "{words:?}");
+    assert_eq!(live.failures.len(), 1);
+    let told = told.into_inner().unwrap();
+    assert_eq!(told.last().map(|last| (last.answered, last.questions)), Some((4, 4)));
+
+    let recording = record(&[board()], &data, &settings, &|_| {}).await;
+    let again = Fixture::read(&recording.write()).unwrap();
+    assert_eq!(again.span(), (end - 30.0, end));
+    let recorded = draw(&board(), &again, &settings, &|_| {}).await;
+    // Of the last panel a recording knows only that nobody has answered.
+    let told = |words: Vec<String>| {
+        words
+            .into_iter()
+            .take_while(|word| word != "Refused")
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(told(judged(recorded.svg.as_str())), told(words));
     std::fs::write(&file, "global: {scrape_interval: 1s}\n").unwrap();
     let Some(server) = Server::start(servers::Prometheus::default().configuration(&file), test).await else {
         return;
