@@ -96,7 +96,7 @@ async fn a_page_links_its_boards() {
     }
     let page = page("Boards", &boards, "drawn in a test");
     assert!(page.contains("href=\"#section-2\"") && page.contains("id=\"section-2\""));
-    assert!(page.contains("not answered: 1 times no answer was recorded"));
+    assert!(page.contains("not answered: no answer was recorded (1)"));
     assert!(!page.contains("<script"));
     let mut ids: Vec<&str> = page
         .split(" id=\"")
