@@ -310,7 +310,10 @@ impl<'a> Section<'a> {
         if row.folded && !settings.unfold {
             return Self {
                 title: Some(title.unwrap_or_default()),
-                aside: format!("{} panels, folded", row.panels.len()),
+                aside: match row.panels.len() {
+                    1 => "1 panel, folded".to_owned(),
+                    count => format!("{count} panels, folded"),
+                },
                 panels: Vec::new(),
                 rows: 0,
             };

@@ -19,7 +19,7 @@ pub fn page(title: &str, boards: &[Drawing], footer: &str) -> String {
                 let told: Vec<String> = failures
                     .iter()
                     .take(5)
-                    .map(|(what, count)| format!("{count} times {what}"))
+                    .map(|(what, count)| format!("{what} ({count})"))
                     .collect();
                 format!(
                     "{} panels, {} questions; not answered: {}.",

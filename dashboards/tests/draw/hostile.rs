@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use crate::{BEGIN, judged};
+use crate::{BEGIN, judged, provider};
 
 const SPAN: Span = Span {
     from: BEGIN,
@@ -31,6 +31,7 @@ enum Says {
 }
 
 async fn server(says: Says) -> String {
+    provider();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -123,6 +124,7 @@ async fn a_server_that_lies_is_not_believed() {
 
 #[test]
 fn only_web_addresses_are_addresses() {
+    provider();
     for wrong in ["", "prometheus:9090", "file:///etc/passwd", "http://", "ftp://x"] {
         let made = Prometheus::new(wrong, Duration::from_secs(1));
         assert!(matches!(made, Err(DataError::Address(_))), "{wrong}");

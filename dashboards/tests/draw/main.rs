@@ -29,3 +29,9 @@ fn judged(svg: &str) -> Vec<String> {
 
 /// 2026-11-23 00:00:00 UTC.
 const BEGIN: f64 = 1_795_392_000.0;
+
+/// Clients need a provider of cryptography, as the command line installs it.
+fn provider() {
+    // The second of several tests finds it installed.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}

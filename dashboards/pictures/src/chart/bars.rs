@@ -66,7 +66,7 @@ impl Chart for Bars {
         let step = (area.height / shown.len() as f64).clamp(THIN, THICK);
         let widest = |text: fn(&Bar) -> &str| shown.iter().map(|bar| width(text(bar), SIZE)).fold(0.0, f64::max);
         let left = (widest(|bar| &bar.label) + 10.0).min(area.width * 0.42);
-        let right = (widest(|bar| &bar.text) + 10.0).min(area.width * 0.35);
+        let right = (widest(|bar| &bar.text) + 10.0).min(area.width * 0.45);
         let room = (area.width - left - right).max(10.0);
         let length = |bar: &Bar| if bar.value.is_finite() { bar.value.max(0.0) } else { 0.0 };
         let longest = self.full.filter(|full| full.is_finite() && *full > 0.0);

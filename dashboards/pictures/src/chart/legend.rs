@@ -83,7 +83,8 @@ pub(super) fn draw(canvas: &mut Canvas, area: Area, entries: &[Entry], more: usi
         if entry.filled {
             canvas.rect(Area::new(left, y - 9.0, 16.0, 10.0), entry.colour, 2.0, "");
         } else {
-            canvas.line((left, y - 4.0), (left + 18.0, y - 4.0), Stroke::new(entry.colour, 2.0));
+            let sign = vec![(left, y - 4.0), (left + 18.0, y - 4.0)];
+            canvas.lines(&[sign], Stroke::new(entry.colour, 2.0), "");
         }
         let figures = width(&entry.figures, SMALL);
         let room = wide - SIGN - if figures > 0.0 { figures + 8.0 } else { 0.0 };

@@ -80,7 +80,8 @@ impl Chart for States {
                 }
                 column = to.floor();
                 let wide = (to - from - 0.6).max(0.8);
-                let place = Area::new(from, top + 2.0, wide, (high - 4.0).min(32.0));
+                let thick = (high - 4.0).min(32.0);
+                let place = Area::new(from, top + (high - thick) / 2.0, wide, thick);
                 let told = if wide > 3.0 { span.text.as_str() } else { "" };
                 canvas.rect(place, span.colour, 1.0, told);
                 if width(&span.text, SMALL) * 1.08 + 8.0 < wide {

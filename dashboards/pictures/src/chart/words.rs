@@ -27,15 +27,17 @@ enum Kind {
     Gap,
 }
 
-/// More is not read.
+/// More lines are not read.
 const MOST: usize = 200;
+/// Nor more letters of one: looking for the end of each mark takes a look at all that follows.
+const LONGEST: usize = 2000;
 
 impl Words {
     /// Text as it is, one paragraph a line.
     pub fn plain(text: &str) -> Self {
         let lines = text.lines().take(MOST).map(|line| Line {
             kind: if line.trim().is_empty() { Kind::Gap } else { Kind::Plain },
-            text: line.trim().to_owned(),
+            text: line.trim().chars().take(LONGEST).collect(),
         });
         Self { lines: lines.collect() }
     }
@@ -45,7 +47,8 @@ impl Words {
         let mut lines: Vec<Line> = Vec::new();
         let mut joined = false;
         for raw in text.lines().take(MOST) {
-            let trimmed = raw.trim();
+            let end = raw.char_indices().nth(LONGEST).map_or(raw.len(), |(at, _)| at);
+            let trimmed = raw[..end].trim();
             let (kind, rest) = if let Some(head) = trimmed.strip_prefix('#') {
                 (Kind::Head, head.trim_start_matches('#').trim())
             } else if let Some(item) = trimmed.strip_prefix("- ").or_else(|| trimmed.strip_prefix("* ")) {

@@ -85,7 +85,7 @@ struct KeptOne {
 
 impl Prometheus {
     /// A Prometheus at an address (`http://prometheus:9090`, with a path where it has one). No question takes longer than
-    /// `patience`.
+    /// `patience`. The process must have chosen its provider of cryptography for rustls before.
     pub fn new(address: &str, patience: Duration) -> Result<Self, DataError> {
         let wrong = || DataError::Address(address.to_owned());
         let mut url = Url::parse(address).map_err(|_| wrong())?;
