@@ -154,6 +154,18 @@ pub const PEERS: &[Peer] = &[
         seconds: 270,
     },
     Peer {
+        name: "promql-corpus",
+        purpose: "Prometheus' own tests of its language, which ours must read too",
+        origin: Origin::GoFiles {
+            version: "0.315.0",
+            module: "github.com/prometheus/prometheus",
+            folder: "promql",
+        },
+        programs: &["promql"],
+        size_mib: 4,
+        seconds: 10,
+    },
+    Peer {
         name: "alertmanager",
         purpose: "takes alerts and says to whom they go",
         origin: Origin::Go {
