@@ -1,6 +1,7 @@
 //! What an expression stands on: the ranges that it looks back over, the series that it reads, with recording rules looked
 //! through, and how much of a range must fill until its threshold is crossed. It predicts nothing by itself.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use opsctl_platform::prometheus::{AlertRule, Rules, Target};
@@ -9,6 +10,8 @@ use promql::{Dialect, Query};
 
 /// Recording rules below recording rules, and expressions in expressions, are followed so deep.
 const DEPTH: usize = 64;
+/// So many recording rules are looked through for a ramp: those that stand on each other can be many times many.
+const LOOKED_THROUGH: u32 = 1_000;
 
 /// What was read from an expression.
 #[derive(Debug, Default, PartialEq)]
@@ -32,7 +35,7 @@ pub(super) fn base(rule: &AlertRule, rules: &Rules, targets: &[Target]) -> Base 
         };
     };
     let mut base = Base {
-        ramp: Ramp { rules }.of(&query.expr, DEPTH),
+        ramp: Ramp::under(rules).of(&query.expr, DEPTH),
         ..Base::default()
     };
     let mut scraped = Vec::new();
@@ -100,9 +103,18 @@ fn fits(selector: &Selector, target: &Target) -> bool {
 /// How much of its range must fill until an expression gives something.
 struct Ramp<'a> {
     rules: &'a Rules,
+    /// How many more recording rules are looked through.
+    left: Cell<u32>,
 }
 
-impl Ramp<'_> {
+impl<'a> Ramp<'a> {
+    fn under(rules: &'a Rules) -> Self {
+        Self {
+            rules,
+            left: Cell::new(LOOKED_THROUGH),
+        }
+    }
+
     /// In seconds; 0 where that is not known.
     fn of(&self, expr: &Expr, depth: usize) -> f64 {
         let Expr::Binary(binary) = expr.unparenthesised() else {
@@ -187,6 +199,7 @@ impl Ramp<'_> {
     }
 
     fn recorded(&self, selector: &Selector) -> Option<Query> {
+        self.left.set(self.left.get().checked_sub(1)?);
         let name = selector.metric()?;
         let rule = self.rules.recordings.iter().find(|rule| rule.name == name)?;
         parse(&rule.query)
@@ -234,6 +247,8 @@ mod tests {
                 recording("requests:rate", "requests", "rate(requests_total[10m])", 15),
                 recording("a:ring", "a", "b:ring + rate(x[2m])", 1),
                 recording("b:ring", "b", "a:ring", 1),
+                recording("c:many", "c", "d:many + d:many + d:many", 1),
+                recording("d:many", "d", "c:many + c:many + c:many", 1),
             ],
             ..Rules::default()
         }
@@ -318,6 +333,8 @@ mod tests {
             (ring.range, ring.evaluations),
             (Duration::from_secs(120), Duration::from_secs(2))
         );
+        let many = read("c:many / c:many > 0.1");
+        assert_eq!(many.evaluations, Duration::from_secs(2));
     }
 
     #[test]
