@@ -182,6 +182,38 @@ fn what_this_machine_has_no_way_to_do_is_refused_with_the_reason() {
     sandbox.run(&["down"]).ended(0);
 }
 
+#[test]
+fn a_drill_that_a_file_describes_is_the_one_of_the_command_line() {
+    let sandbox = up();
+    let typed = [
+        "drill",
+        "latency",
+        "desk",
+        "--to",
+        "shop",
+        "--delay",
+        "200ms",
+        "--percent",
+        "20",
+        "--no-probe",
+        "-n",
+        "--json",
+    ];
+    sandbox.run(&typed).ended(5).says("nobody would see");
+    let planned = sandbox.run(&[&typed[..9], &["-n", "--json"]].concat()).ended(0).json();
+    let file = |more: &str| {
+        let text =
+            "version = 1\ndrill = \"latency\"\nservice = \"desk\"\nto = \"shop\"\ndelay = \"200ms\"\npercent = 20\n";
+        sandbox.write("drills/slow.toml", &format!("{text}{more}"));
+        sandbox.run(&["drill", "run", "drills/slow.toml", "--dry-run", "--json"])
+    };
+    assert_eq!(file("").ended(0).json()["spec"], planned["spec"]);
+    file("no_probe = true\n").ended(5).says("nobody would see");
+    file("jiter = \"1s\"\n").ended(2).says("did you mean `jitter`?");
+    file("jitter = \"soon\"\n").ended(2).says("invalid value 'soon'");
+    sandbox.run(&["down"]).ended(0);
+}
+
 /// A hop as it runs in a pod, before a PostgreSQL: sessions that went past it are ended when it is asked to.
 #[tokio::test]
 async fn a_hop_ends_the_sessions_that_were_open_before_it() {

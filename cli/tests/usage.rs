@@ -40,6 +40,7 @@ const COMMANDS: &[&str] = &[
     "drill db-down",
     "drill node-drain",
     "drill restore",
+    "drill run",
     "drill list",
     "load",
     "load run",

@@ -7,6 +7,7 @@
 
 pub mod judge;
 pub mod predict;
+pub mod proof;
 pub mod proved;
 mod query;
 pub mod route;
@@ -20,8 +21,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::course::seconds;
-pub use judge::{AlertReport, Judge, Look, Proof, Unexpected};
+pub use judge::{Judge, Look};
 pub use predict::{Predicted, predict};
+pub use proof::{AlertReport, Proof, Unexpected};
 pub use watch::{Servers, Watch};
 
 /// No fault is kept up longer than this for an alert.

@@ -417,7 +417,8 @@ impl Report {
             .badge(Badge::new(self.verdict.as_str(), tone))
             .lead(&self.lead());
         let (errors, requests) = (format!("Errors {}", self.since()), format!("Requests {}", self.since()));
-        let facts = vec![
+        let told = |alert: &AlertReport| alert.notified_seconds.map_or_else(|| "nobody".to_owned(), duration);
+        let mut facts = vec![
             ("Time to recovery", self.recovery_text()),
             (
                 errors.as_str(),
@@ -429,6 +430,9 @@ impl Report {
             ),
             ("Ready instances before", self.ready_before.to_string()),
         ];
+        if let Some(alert) = self.alerts.first() {
+            facts.insert(1, ("Somebody is told after", told(alert)));
+        }
         page = page
             .facts(&facts)
             .section("What happened")

@@ -224,7 +224,7 @@ fn moments_are_counted_from_the_first_effect() {
         report.resolved_seconds,
         report.cleared_seconds,
     ];
-    assert_eq!(moments.map(Option::unwrap), [2.0, 3.0, 4.5, 6.5, 11.0, 12.0]);
+    assert_eq!(moments, [2.0, 3.0, 4.5, 6.5, 11.0, 12.0].map(Some));
     assert_eq!(report.receivers, ["pay"]);
     // A scrape, an evaluation, and the longest time between two looks.
     assert!(

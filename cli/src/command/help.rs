@@ -139,7 +139,7 @@ fn config() -> String {
      platform = \"kubernetes\"\n  \
      clusters = [\"eu\"]                        # reads take all of them, changes the one of --cluster\n  \
      prometheus = \"http://prometheus:9090\"   # where canaries and drills count requests\n  \
-     alertmanager = \"http://am:9093\"         # which alerts must reach; by itself the one that Prometheus names\n\n  \
+     alertmanager = \"http://am:9093\"         # else the one that Prometheus sends alerts to\n\n  \
      [cluster.eu]\n  \
      context = \"prod-eu\"                      # of the kubeconfig; the current one is never used\n  \
      server = \"https://eu.internal\"           # the address that it must lead to\n  \

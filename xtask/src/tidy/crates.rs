@@ -131,7 +131,13 @@ const TABLE: &[Allowed] = &[
     Allowed {
         package: "opsctl-drills",
         folder: "cli/drills",
-        imports: &["opsctl-platform", "opsctl-proxy-control", "opsctl-load", "pictures"],
+        imports: &[
+            "opsctl-platform",
+            "opsctl-proxy-control",
+            "opsctl-load",
+            "pictures",
+            "promql",
+        ],
     },
     Allowed {
         package: "opsctl-rollouts",

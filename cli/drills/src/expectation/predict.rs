@@ -1,13 +1,10 @@
 //! How long an alert takes at the least, from the figures of its rule: scrape, evaluation, the ramp of the expression, `for`,
 //! Alertmanager's `group_wait`. Pure; who asks the servers is in [`watch`](super::watch).
 
-use std::collections::BTreeSet;
-use std::time::Duration;
-
-use opsctl_platform::prometheus::{AlertRule, Rules};
+use opsctl_platform::prometheus::{AlertRule, Rules, Target};
 use serde::{Deserialize, Serialize};
 
-use super::query::parts;
+use super::query::base;
 use super::route::GroupWait;
 
 /// The parts of the time from an effect until somebody is told, in seconds.
@@ -66,16 +63,16 @@ impl Predicted {
     }
 }
 
-/// Predicts for one rule. `scrape` is the time between two scrapes.
-pub fn predict(rule: &AlertRule, rules: &Rules, scrape: Duration, wait: GroupWait) -> Predicted {
-    let base = base(rule, rules);
+/// Predicts for one rule of those that are loaded, by what is scraped and how long its group waits.
+pub fn predict(rule: &AlertRule, rules: &Rules, targets: &[Target], wait: GroupWait) -> Predicted {
+    let base = base(rule, rules, targets);
     let interval = rule.interval.as_secs_f64();
     let hold = rule.hold.as_secs_f64();
     let mut predicted = Predicted {
-        scrape_seconds: scrape.as_secs_f64(),
+        scrape_seconds: base.scrape.as_secs_f64(),
         evaluation_seconds: interval + base.evaluations.as_secs_f64(),
         range_seconds: base.range.as_secs_f64(),
-        ramp_seconds: 0.0,
+        ramp_seconds: base.ramp,
         // It is looked at each evaluation, and holds long enough at one of them.
         for_seconds: if interval > 0.0 {
             (hold / interval - 1e-9).ceil().max(0.0) * interval
@@ -91,50 +88,9 @@ pub fn predict(rule: &AlertRule, rules: &Rules, scrape: Duration, wait: GroupWai
     predicted
 }
 
-/// What an expression stands on.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Base {
-    range: Duration,
-    /// What the recording rules under it add, one after the other.
-    evaluations: Duration,
-}
-
-/// Recording rules below recording rules are followed so deep.
-const DEPTH: usize = 8;
-
-fn base(rule: &AlertRule, rules: &Rules) -> Base {
-    let mut base = Base::default();
-    let mut known = BTreeSet::new();
-    let mut level = vec![(rule.query.as_str(), rule.group.as_str())];
-    for _ in 0..DEPTH {
-        let mut next = Vec::new();
-        let mut waits = Duration::ZERO;
-        for (query, group) in level {
-            let parts = parts(query);
-            base.range = base.range.max(parts.ranges.into_iter().max().unwrap_or_default());
-            let new = parts.words.into_iter().filter(|word| known.insert(word.clone()));
-            for word in new.collect::<Vec<_>>() {
-                for recorded in rules.recordings.iter().filter(|rule| rule.name == word) {
-                    // Rules of one group are evaluated one after the other.
-                    if recorded.group != group {
-                        waits = waits.max(recorded.interval);
-                    }
-                    next.push((recorded.query.as_str(), recorded.group.as_str()));
-                }
-            }
-        }
-        base.evaluations += waits;
-        level = next;
-        if level.is_empty() {
-            break;
-        }
-    }
-    base
-}
-
 #[cfg(test)]
 mod tests {
-    use opsctl_platform::prometheus::RecordingRule;
+    use std::time::Duration;
 
     use super::*;
 
@@ -156,6 +112,16 @@ mod tests {
         }
     }
 
+    fn scraped(seconds: u64) -> Vec<Target> {
+        vec![Target {
+            labels: std::collections::BTreeMap::new(),
+            up: true,
+            error: None,
+            scraped_at: None,
+            interval: Some(S(seconds)),
+        }]
+    }
+
     #[test]
     fn the_floor_is_the_sum_of_its_parts() {
         let none = Rules::default();
@@ -168,35 +134,14 @@ mod tests {
             ([15, 8, 10, 1], 15.0 + 8.0 + 16.0 + 1.0),
         ] {
             let [scrape, interval, hold, group_wait] = figures;
-            let predicted = predict(&rule("up == 0", interval, hold), &none, S(scrape), wait(group_wait));
+            let predicted = predict(
+                &rule("up == 0", interval, hold),
+                &none,
+                &scraped(scrape),
+                wait(group_wait),
+            );
             assert!((predicted.floor() - floor).abs() < 1e-9, "{figures:?}: {predicted:?}");
             assert!(predicted.least_seconds() <= predicted.floor() && predicted.floor() <= predicted.most_seconds());
         }
-    }
-
-    #[test]
-    fn recording_rules_are_looked_through_and_a_ring_of_them_ends() {
-        let recording = |name: &str, query: &str, interval| RecordingRule {
-            name: name.to_owned(),
-            group: "recorded".to_owned(),
-            query: query.to_owned(),
-            interval: S(interval),
-        };
-        let rules = Rules {
-            recordings: vec![
-                recording("job:errors:ratio", "job:errors:rate / job:requests:rate", 30),
-                recording("job:errors:rate", "rate(errors_total[10m])", 15),
-                recording("job:requests:rate", "rate(requests_total[1h])", 60),
-                recording("a:ring", "b:ring + rate(x[2m])", 1),
-                recording("b:ring", "a:ring", 1),
-            ],
-            ..Rules::default()
-        };
-        let predicted = predict(&rule("job:errors:ratio > 0.1", 5, 0), &rules, S(1), wait(0));
-        assert!((predicted.range_seconds - 3600.0).abs() < 1e-9);
-        // The rates are recorded in the group of the ratio, right before it.
-        assert!((predicted.evaluation_seconds - (5.0 + 30.0)).abs() < 1e-9);
-        let ring = predict(&rule("a:ring > 1", 1, 0), &rules, S(1), wait(0));
-        assert!((ring.range_seconds - 120.0).abs() < 1e-9);
     }
 }

@@ -51,8 +51,8 @@ pub(super) struct CourseArgs {
     #[arg(long, value_name = "CONDITION", hide_short_help = true)]
     steady: Vec<Condition>,
 
-    /// An alert that it must make fire, and how soon somebody must be told
-    #[arg(long, value_name = "NAME[,within=TIME]")]
+    /// An alert that it must make fire: NAME[,within=TIME]
+    #[arg(long, value_name = "ALERT")]
     expect_alert: Vec<Expectation>,
 
     /// Say what would be done, and do nothing

@@ -2,7 +2,6 @@
 //! whether it can be in time at all.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use opsctl_drills::expectation::route::{self, GroupWait};
 use opsctl_drills::expectation::{Expectation, Expected, Servers, predict};
@@ -41,17 +40,10 @@ pub(super) async fn find(context: &Context, opened: &Opened, asked: &[Expectatio
         .rules()
         .await
         .map_err(|error| unreachable("prometheus_unreachable", "Prometheus", &error))?;
-    let scrape = match prometheus.targets().await {
-        Ok(targets) => targets
-            .iter()
-            .filter_map(|target| target.interval)
-            .min()
-            .unwrap_or_default(),
-        Err(error) => {
-            context.out.warn(format!("how often is scraped is not known: {error}"));
-            Duration::ZERO
-        }
-    };
+    let targets = prometheus.targets().await.unwrap_or_else(|error| {
+        context.out.warn(format!("how often is scraped is not known: {error}"));
+        Vec::new()
+    });
     let configuration = alertmanager.configuration().await;
     let configuration =
         configuration.map_err(|error| unreachable("alertmanager_unreachable", "Alertmanager", &error))?;
@@ -72,7 +64,7 @@ pub(super) async fn find(context: &Context, opened: &Opened, asked: &[Expectatio
                 let mut labels = rule.labels.clone();
                 labels.extend(asked.labels.clone());
                 labels.insert("alertname".to_owned(), rule.name.clone());
-                predict(rule, &rules, scrape, wait(context, &configuration, &labels))
+                predict(rule, &rules, &targets, wait(context, &configuration, &labels))
             })
             .min_by(|a, b| a.floor_seconds.total_cmp(&b.floor_seconds))
             .ok_or_else(|| unknown(&asked.alert, loaded.collect()))?;

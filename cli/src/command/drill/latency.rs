@@ -45,7 +45,7 @@ pub(crate) struct Args {
     duration: Duration,
 
     /// How old callers let a connection become: on Kubernetes the delay meets new ones alone (60s there)
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, hide_short_help = true)]
     pool_age: Option<Duration>,
 
     /// With `--to`: the service must keep its latency objective, too
