@@ -136,14 +136,26 @@ fn a_delay_that_nobody_keeps_up_ends_where_it_acts() {
         .next();
     let record = std::fs::read(run.expect("a run").path().join("record.json")).expect("a record");
     let record: Value = serde_json::from_slice(&record).expect("a record");
-    for process in [&record["watchdog"], &record["worker"]["process"]] {
+    let signal = |process: &Value, signal| {
         let pid = Pid::from_raw(process["pid"].as_i64().expect("a pid") as i32).expect("a pid");
-        kill_process(pid, Signal::KILL).expect("a process of ours");
-    }
+        kill_process(pid, signal).expect("a process of ours");
+    };
+    let (watchdog, worker) = (&record["watchdog"], &record["worker"]["process"]);
+    // A worker that runs would start another watchdog, which undoes.
+    signal(worker, Signal::STOP);
+    signal(watchdog, Signal::KILL);
+    signal(worker, Signal::KILL);
+    eventually("their end", || {
+        [watchdog, worker].iter().all(|process| {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", process["pid"]));
+            stat.is_err() || stat.is_ok_and(|stat| stat.contains(") Z "))
+        })
+    });
     terminal.kill().expect("our own child");
     terminal.wait().expect("our own child");
     sandbox.run(&["drill", "latency", "shop"]).ended(8);
-    sandbox.run(&["recover"]).ended(0);
+    let recovered = sandbox.run(&["recover", "--json"]).ended(0).json();
+    assert_eq!(recovered["runs"][0]["state"], "undone", "{recovered}");
     assert_eq!(faults(&sandbox, "shop"), 0);
     sandbox.run(&["down"]).ended(0);
 }

@@ -177,11 +177,13 @@ fn a_run_whose_starter_and_worker_are_dead_is_recovered_at_once() {
         run,
         lock,
     } = Unclaimed::new();
+    eventually("the worker", || !workers(&run).is_empty());
     terminal.kill().expect("our own child");
     terminal.wait().expect("our own child");
-    for worker in workers(&run) {
-        kill(worker);
-    }
+    let workers = workers(&run);
+    workers.iter().copied().for_each(kill);
+    // Until then it is no lie that they live.
+    eventually("their end", || !workers.iter().copied().any(alive));
     lock.unlock().expect("our own lock");
     let recovered = sandbox.run(&["recover", "--json"]).ended(0).json();
     assert_eq!(recovered["runs"][0]["run"], run.as_str(), "{recovered}");

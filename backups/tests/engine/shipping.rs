@@ -168,7 +168,7 @@ async fn nothing_is_stored_where_nothing_changes_but_that() {
     )
     .await
     .unwrap();
-    assert_eq!(plan.reached, last.latest);
+    assert_eq!(plan.reached, last.until);
     let status = sqlite::status(&shop.repository, &datastore()).await.unwrap().unwrap();
     assert_eq!((status.latest, status.generations), (last.latest, 1));
 }

@@ -215,8 +215,8 @@ impl<'a> Lane<'a> {
             (Kind::Canary, _) => 0,
             // Nobody answers while it is down.
             (Kind::Drill, "service-down") => usize::MAX,
-            // One instance, with what it was answering.
-            (Kind::Drill, _) => 3,
+            // One instance, with what it was answering: a busy machine leaves a quarter of a second's requests open.
+            (Kind::Drill, _) => 10,
         };
         assert!(failures.len() <= allowed, "{told}: {failures:?}");
     }

@@ -163,7 +163,7 @@ impl FileLock {
             Err(fs::TryLockError::WouldBlock) => return Ok(None),
             Err(fs::TryLockError::Error(error)) => return Err(failed("lock", path)(error)),
         }
-        // Only for people and for the watchdog; a full disk must not keep anybody from the lock.
+        // For where the kernel does not tell; a full disk must not keep anybody from the lock.
         let _ = file
             .set_len(0)
             .and_then(|()| file.write_all(Process::current().uid().as_bytes()));
@@ -171,6 +171,33 @@ impl FileLock {
     }
 
     fn holder(path: &Path) -> Option<Process> {
+        Self::locker(path).or_else(|| Self::named(path))
+    }
+
+    /// Whom the kernel says (proc(5), `/proc/locks`): also one that was stopped before it could write its name. It
+    /// says nothing of processes of another PID namespace, nor where a file system's device numbers are its own affair.
+    fn locker(path: &Path) -> Option<Process> {
+        let meta = fs::metadata(path).ok()?;
+        let device = meta.dev();
+        let file = format!(
+            "{:02x}:{:02x}:{}",
+            rustix::fs::major(device),
+            rustix::fs::minor(device),
+            meta.ino()
+        );
+        let locks = fs::read_to_string("/proc/locks").ok()?;
+        locks.lines().find_map(|line| {
+            // Whoever waits for it is told with an arrow in the second place.
+            let words: Vec<&str> = line.split_whitespace().collect();
+            match words[..] {
+                [_, "FLOCK", _, "WRITE", pid, locked, ..] if locked == file => Process::find(pid.parse().ok()?),
+                _ => None,
+            }
+        })
+    }
+
+    /// Whom the file names.
+    fn named(path: &Path) -> Option<Process> {
         let text = fs::read_to_string(path).ok()?;
         let (pid, start) = text.trim().split_once(':')?;
         let process = Process {

@@ -1,6 +1,7 @@
 //! Runs whose worker, watchdog or supervisor is killed or stopped at any point: everything is as before afterwards, or
 //! the run says what is not.
 
+use std::os::unix::process::CommandExt as _;
 use std::time::Duration;
 
 use opsctl_platform::local::Role;
@@ -181,6 +182,31 @@ async fn a_stopped_worker_is_fenced_and_changes_nothing_when_it_wakes() {
         "{events:?}"
     );
     stage.down().await;
+}
+
+/// As one of ours is between the instant in which it has the lock and the one in which the file names it.
+#[tokio::test]
+async fn whoever_is_stopped_with_the_lock_and_without_a_name_holds_nobody_up() {
+    let stage = Stage::new();
+    let mut holder = std::process::Command::new("flock")
+        .args(["--close", "state.lock", "sleep", "60"])
+        .current_dir(stage.state().root())
+        .process_group(0)
+        .spawn()
+        .unwrap();
+    let process = Process::find(holder.id()).unwrap();
+    until("it has the lock", || async {
+        stage.state().lock_holder("state.lock") == Some(process)
+    })
+    .await;
+    process.signal(Signal::STOP).unwrap();
+    until("it is stopped", || async { process.stopped() }).await;
+    prepare(&stage, RUN, false, 15.0).await;
+    assert!(stage.platform.record(RUN).await.unwrap().is_some());
+    assert!(!process.alive(), "nobody else could have the lock");
+    let group = rustix::process::Pid::from_child(&holder);
+    rustix::process::kill_process_group(group, Signal::KILL).unwrap();
+    holder.wait().unwrap();
 }
 
 #[tokio::test]
