@@ -24,7 +24,7 @@ pub use words::Words;
 
 use crate::area::Area;
 use crate::canvas::{Anchor, Canvas, Look, Svg, Type};
-use crate::theme::Colour;
+use crate::theme::{Colour, Theme};
 
 /// Something that can be drawn.
 pub trait Chart: std::fmt::Debug + Send + Sync {
@@ -35,10 +35,14 @@ pub trait Chart: std::fmt::Debug + Send + Sync {
     fn draw(&self, canvas: &mut Canvas, area: Area);
 }
 
-/// One chart as a picture of its own.
+/// One chart as a picture of its own: on paper, unless it stands on that of a page.
 pub fn svg(chart: &dyn Chart, title: &str, look: &Look) -> Svg {
     let mut canvas = Canvas::new(look, "img", title, &chart.describe());
-    let area = canvas.bounds();
+    let mut area = canvas.bounds();
+    if look.theme != Theme::Page {
+        canvas.rect(area, Colour::Paper, 0.0, "");
+        area = area.inset(8.0, 6.0, 8.0, 6.0);
+    }
     chart.draw(&mut canvas, area);
     canvas.finish()
 }
