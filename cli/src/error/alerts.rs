@@ -28,7 +28,6 @@ impl From<RenderError> for Failure {
             }
             RenderError::Address { .. } => told("bad_address").help("`dashboards` and `runbooks` of `[env.NAME]`"),
             RenderError::Name { .. } | RenderError::Twice { .. } => told("bad_name"),
-            _ => told("unfit"),
         }
     }
 }

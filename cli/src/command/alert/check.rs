@@ -30,7 +30,7 @@ pub(crate) struct Args {
     #[arg(value_name = "FILE", required_unless_present = "live")]
     files: Vec<PathBuf>,
 
-    /// Write the fixes that change no meaning into the files
+    /// Write the safe fixes into the files
     #[arg(long, conflicts_with = "live")]
     fix: bool,
 
@@ -140,7 +140,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         .open()
         .any(|finding| finding.fix.as_ref().is_some_and(|fix| fix.safe));
     if safe && !args.fix {
-        context.out.note("`--fix` writes the fixes that change no meaning");
+        context.out.note("`--fix` writes the safe fixes into the files");
     }
     Ok(exit(args, &report))
 }
