@@ -2,7 +2,6 @@
 //! say; how it is judged is the business of `alerts`.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use alerts::kind::Kind;
 use alerts::programs::{Places, Program};
@@ -56,10 +55,6 @@ pub(crate) struct Args {
     /// The alertmanager to run, instead of the one on PATH
     #[arg(long, value_name = "FILE")]
     alertmanager: Option<PathBuf>,
-
-    /// How long one promtool may run
-    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = humantime::parse_duration)]
-    limit: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -166,7 +161,6 @@ fn settings(args: &Args, promtool: PathBuf) -> Settings {
         compatible: args.promtool_compat,
         features: args.feature.clone(),
         whole: args.whole,
-        limit: args.limit,
         coverage: Demand {
             min: args.coverage.unwrap_or_default(),
             min_silent: args.coverage_silent.unwrap_or_default(),
