@@ -20,7 +20,7 @@ mod rules;
 mod slice;
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -258,7 +258,7 @@ fn rule_files(
     let folder = file.path.parent().unwrap_or(Path::new(""));
     let mut files = Vec::new();
     for (line, pattern) in &file.rule_files {
-        let found = glob::glob(&folder.join(pattern));
+        let found: Vec<PathBuf> = glob::glob(&folder.join(pattern)).into_iter().map(short).collect();
         if found.is_empty() && !settings.compatible {
             problems.push(Problem {
                 line: *line,
@@ -273,6 +273,23 @@ fn rule_files(
         }
     }
     files
+}
+
+/// The path without `folder/..`, where that leads to the same file.
+fn short(path: PathBuf) -> PathBuf {
+    let mut short = PathBuf::new();
+    for part in path.components() {
+        let below = matches!(short.components().next_back(), Some(Component::Normal(_)));
+        if part == Component::ParentDir && below {
+            short.pop();
+        } else {
+            short.push(part);
+        }
+    }
+    match (short.canonicalize(), path.canonicalize()) {
+        (Ok(one), Ok(other)) if one == other => short,
+        _ => path,
+    }
 }
 
 /// Why a case would pass without having tested anything.

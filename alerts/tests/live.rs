@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use alerts::live::silence::{self, Plan, Request};
 use alerts::live::{
-    Access, Alertmanager, Expected, Hidden, LiveError, Outcome, Prometheus, Proof, Seen, Status, Verdict, World, check,
+    Access, ActiveAlert, Alertmanager, Expected, Hidden, LiveError, Outcome, Prometheus, Proof, Seen, Status, Told,
+    Verdict, World, check,
 };
 use jiff::{SignedDuration, Timestamp};
 use lint::SourceFile;
@@ -424,4 +425,43 @@ async fn a_server_that_is_not_there_is_unreachable_and_one_that_lies_is_inconclu
             "{wrong}"
         );
     }
+}
+
+#[test]
+fn what_only_shows_that_alerts_come_through_wakes_nobody() {
+    for (severity, verdict) in [("none", Verdict::Good), ("page", Verdict::Bad)] {
+        let labels = [("alertname", "Watchdog"), ("severity", severity)];
+        let alert = ActiveAlert {
+            labels: labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+            state: "firing".to_owned(),
+            ..ActiveAlert::default()
+        };
+        let world = World {
+            now: now(),
+            prometheus: String::new(),
+            alertmanager: None,
+            told: Told {
+                active: Seen::Told(vec![alert]),
+                ..Told::default()
+            },
+        };
+        assert_eq!(Status::of(&world, &[]).verdict(&world), verdict, "{severity}");
+    }
+}
+
+#[test]
+fn what_should_be_there_is_read_from_files() {
+    let routes = "route: {receiver: a}\nreceivers: [{name: a}, {name: b}]\n";
+    let files = [
+        ("rules.yaml", RULES),
+        ("routes.yaml", routes),
+        ("broken.yaml", "groups: ["),
+    ];
+    let files = files.map(|(name, text)| SourceFile::new(name, text));
+    let (expected, wrong) = Expected::read(files.to_vec());
+    let names: Vec<&str> = expected.rules.iter().map(|(file, _)| file.name()).collect();
+    assert_eq!(names, ["rules.yaml", "broken.yaml"]);
+    assert_eq!(expected.receivers, ["a", "b"]);
+    let wrong: Vec<&str> = wrong.iter().map(|finding| finding.file.as_str()).collect();
+    assert_eq!(wrong, ["broken.yaml"]);
 }

@@ -90,7 +90,7 @@ const GROUPS: [(&str, &[&str]); 6] = [
     ),
     ("Rehearse", &["drill", "load"]),
     ("Ship", &["deploy"]),
-    ("Observe", &["status", "logs", "trace", "health", "policy"]),
+    ("Observe", &["status", "logs", "trace", "health", "policy", "alert"]),
     ("Runs", &["run", "recover"]),
     (
         "Local",
@@ -105,15 +105,10 @@ const WIDTH: usize = 80;
 pub(crate) fn tree(width: Option<usize>) -> clap::Command {
     let (tree, width) = (Cli::command(), width.unwrap_or(WIDTH).min(WIDTH));
     let short = format!(
-        "{{about}}\n{{usage-heading}} {{usage}}\n\n{}\n{}\n{}",
+        "{{about}}\n{{usage-heading}} {{usage}}\n\n{}{}",
         overview(&tree, width),
         wrap(
-            "Options: -e/--env NAME, --json, -q, -v, --color, --no-input (see --help)",
-            width
-        )
-        .join("\n"),
-        wrap(
-            "Help: opsctl COMMAND -h, opsctl COMMAND --help, opsctl help TOPIC",
+            "Options: -e/--env NAME, --json, -q, -v … (--help). More: opsctl help TOPIC",
             width
         )
         .join("\n"),

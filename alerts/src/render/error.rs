@@ -7,7 +7,6 @@ use thiserror::Error;
 
 /// Why rules cannot be derived.
 #[derive(Debug, Clone, PartialEq, Error)]
-#[non_exhaustive]
 pub enum RenderError {
     /// A burn alert that pages would need more errors than there are requests.
     #[error(

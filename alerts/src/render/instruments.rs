@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use manifest::landscape::{Instrumentation, Service, string, window};
+use manifest::landscape::{Instrumentation, Selector, Service, string, window};
 
 use super::model::{Alert, Case, RuleFile, STEP, Severity};
 use super::subject::{Subject, Words};
@@ -258,15 +258,12 @@ fn saga_stuck(tried: &Tried<'_>, subject: &Subject<'_>, thresholds: &Thresholds)
         tried.case(&stands, "there is no data", &[], minutes, None),
     ];
 
-    let count = |outcome: &str| {
-        let which = selector.clone().matching("outcome", outcome).of(steps.name);
-        format!("sum by (step) (increase({which}[15m]))")
-    };
+    let count = |which: Selector| format!("sum by (step) (increase({}[15m]))", which.of(steps.name));
     let expr = format!(
         "{} >= {} unless {} > 0",
-        count("retry"),
+        count(selector.clone().equal("outcome", "retry")),
         thresholds.saga_retries,
-        count("ok|refused|failed")
+        count(selector.clone().matching("outcome", "ok|refused|failed"))
     );
     let words = Words {
         summary: format!("{service}: the step {{{{ $labels.step }}}} is only tried again"),
@@ -513,7 +510,7 @@ fn metrics_absent(tried: &Tried<'_>, subject: &Subject<'_>) -> Option<Built> {
         .map(|(_, metric, _)| metric.name)
         .collect();
     let each = told.iter().map(|metric| {
-        let missing = format!("sum({up}) > 0 unless sum({})", selector.of(metric));
+        let missing = format!("sum({up}) > 0 unless max({})", selector.of(metric));
         format!("label_replace({missing}, \"metric\", {}, \"\", \"\")", string(metric))
     });
     let expr = each.collect::<Vec<_>>().join(" or ");

@@ -375,14 +375,14 @@ fn traffic_stopped(service: &Service, subject: &Subject<'_>, thresholds: &Thresh
         alert: name,
         series: traffic.series(phases),
         at: STEP * phases.iter().map(|phase| phase.minutes as u32).sum(),
-        // A week of evaluations, each minute, would take as long as all other cases together.
+        // A week of evaluations, each minute, would take as long as all other cases together. All cases end on one.
         pace: Duration::from_hours(1),
         fires: fires.then(|| alert.firing(&[], "0")).into_iter().collect(),
     };
     let cases = vec![
         case(
             "asked for a week, then nobody asks",
-            &[phase(100, 0, 7 * DAY), phase(0, 0, 150)],
+            &[phase(100, 0, 7 * DAY), phase(0, 0, 180)],
             true,
         ),
         case(
@@ -392,7 +392,7 @@ fn traffic_stopped(service: &Service, subject: &Subject<'_>, thresholds: &Thresh
         ),
         case(
             "there is no week to compare with",
-            &[phase(100, 0, 2 * DAY), phase(0, 0, 150)],
+            &[phase(100, 0, 2 * DAY), phase(0, 0, 180)],
             false,
         ),
     ];

@@ -15,7 +15,7 @@ use super::section::Section;
 use super::sources::FilesKeys;
 use super::suggest::suggestion;
 use super::values::{Address, Label, Percent, Rate, Span};
-use super::{criteria, kubernetes, schedule, sources};
+use super::{criteria, kubernetes, schedule, sources, watching};
 
 /// `[env.NAME]`.
 pub(super) fn environment(name: &str, section: Section<'_>) -> Environment {
@@ -45,6 +45,7 @@ pub(super) fn environment(name: &str, section: Section<'_>) -> Environment {
         namespace: section.optional("namespace"),
         prometheus: prometheus(&section),
         alertmanager: alertmanager(&section),
+        watching: watching::watching(&section),
         protected: section.or("protected", false),
         default_service: section.optional("default_service"),
         repository: section.optional("repository"),
@@ -247,6 +248,7 @@ pub(super) fn datastore(name: &str, section: Section<'_>) -> Option<Datastore> {
         _ => None,
     };
     let proof = super::proof::proof(&section, kind);
+    let exporter = watching::exporter(&section, kind);
     let (mut keep, mut timed, mut ship) = (None, None, None);
     if let Some(backup) = section.section("backup") {
         timed = schedule::of_backup(name, &backup);
@@ -274,6 +276,7 @@ pub(super) fn datastore(name: &str, section: Section<'_>) -> Option<Datastore> {
         schedule: timed,
         proof,
         ship,
+        exporter,
     })
 }
 
@@ -356,6 +359,7 @@ pub(super) fn service(name: &str, section: Section<'_>) -> Service {
         kubernetes: kubernetes::service(&section),
         sli: kubernetes::sli(&section),
         criteria: criteria::criteria(&section),
+        exports: watching::exports(&section),
     };
     section.finish();
     service

@@ -92,6 +92,7 @@ fn received(body: &[u8]) -> serde_json::Result<Vec<Received>> {
     }
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
+    #[expect(clippy::struct_field_names, reason = "the names are Alertmanager's")]
     struct Status {
         #[serde(default)]
         silenced_by: Vec<String>,
