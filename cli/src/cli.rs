@@ -90,7 +90,7 @@ const GROUPS: [(&str, &[&str]); 6] = [
     ),
     ("Rehearse", &["drill", "load"]),
     ("Ship", &["deploy"]),
-    ("Observe", &["status", "logs", "trace", "health", "policy"]),
+    ("Observe", &["status", "logs", "trace", "health", "policy", "dashboard"]),
     ("Runs", &["run", "recover"]),
     (
         "Local",

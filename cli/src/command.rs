@@ -3,6 +3,7 @@
 mod backup;
 mod completions;
 mod config;
+mod dashboard;
 mod deploy;
 mod down;
 mod drill;
@@ -48,6 +49,7 @@ pub(crate) enum Command {
     Trace(trace::Args),
     Health(health::Args),
     Policy(policy::Args),
+    Dashboard(dashboard::Args),
     Run(run::Args),
     Recover(recover::Args),
     Init(init::Args),
@@ -78,6 +80,7 @@ impl Command {
             Self::Trace(args) => trace::run(&args, context),
             Self::Health(args) => health::run(args, context),
             Self::Policy(args) => policy::run(args, context),
+            Self::Dashboard(args) => dashboard::run(args, context),
             Self::Run(args) => run::run(args, context),
             Self::Recover(args) => recover::run(&args, context),
             Self::Init(args) => init::run(&args, context),

@@ -5,6 +5,7 @@
 pub(crate) mod admin;
 pub(crate) mod backups;
 mod config;
+pub(crate) mod dashboards;
 mod load;
 pub(crate) mod platform;
 pub(crate) mod runs;
