@@ -119,16 +119,16 @@ fn of(slo: Slo) -> Vec<Plot> {
                 ("Value #A", "Objective"),
                 ("Value #B", "Last hour"),
                 ("Value #C", "Last 3 days"),
-                ("Value #D", "Requests in 30 days"),
+                ("Value #D", "Broken in 3 days"),
             ],
         )
-        .about("The objective beside what was kept.")
+        .about("The objective beside what was kept, and how many requests broke it.")
         .size(12, 8)
-        .unit_of("Requests in 30 days", Unit::Count)
+        .unit_of("Broken in 3 days", Unit::Count)
         .ask(series(Recorded::Objective, slo), "__auto")
         .ask(format!("1 - {}", ratio(HOUR, slo)), "__auto")
         .ask(format!("1 - {}", ratio(3 * DAY, slo)), "__auto")
-        .ask(series(Recorded::RequestCount(Duration::from_secs(30 * DAY)), slo), "__auto"),
+        .ask(series(Recorded::ErrorCount(Duration::from_secs(3 * DAY)), slo), "__auto"),
         burns,
         Plot::lines(&format!("Budget left over time ({slo})"), Unit::Ratio)
             .about("A step down is an incident. The budget comes back as the incident leaves the 30 days.")
