@@ -1,6 +1,7 @@
 //! How a report tells of the alerts that were expected, and of those that were not.
 
-use super::html::Page;
+use pictures::Page;
+
 use crate::expectation::{AlertReport, Predicted, Unexpected};
 use crate::figures::duration;
 
