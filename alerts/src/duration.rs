@@ -69,6 +69,7 @@ mod tests {
             "1.5h",
             "300y",
             "m",
+            "5m ",
             "99999999999999999999s",
         ] {
             assert_eq!(parse(text), None, "{text}");

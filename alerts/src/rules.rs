@@ -10,7 +10,6 @@
 //! assert_eq!(rule.hold.as_ref().map(|hold| hold.value.as_secs()), Some(300));
 //! ```
 
-mod fields;
 mod reader;
 
 use std::ops::Range;

@@ -18,6 +18,7 @@ mod context;
 mod error;
 mod exit;
 mod internal;
+mod landscape;
 mod moment;
 mod output;
 mod platform;

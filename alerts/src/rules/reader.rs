@@ -7,8 +7,8 @@ use lint::document::{LIMITS, Node, Offsets, Value, read as read_document};
 use lint::{Edit, Finding, Fix, SourceFile};
 use manifest::closest;
 
-use super::fields::duration;
 use super::{Group, Rule, RuleFile, RuleKind, Spanned, Text};
+use crate::duration;
 
 lint::checks! {
     /// What is wrong with a file before any expression is looked at.
@@ -282,7 +282,7 @@ impl Reader<'_> {
 
     fn duration(&mut self, node: &Node, field: &str) -> Option<Spanned<std::time::Duration>> {
         let text = self.text(node, field).filter(|text| !text.value.is_empty())?;
-        let value = duration(&text.value);
+        let value = duration::parse(&text.value).map(std::time::Duration::from_millis);
         if value.is_none() {
             let what = format!("`{}` is no duration; one is written 30s, 5m or 1h30m.", text.value);
             self.find(&INVALID_VALUE, text.span.clone(), what);

@@ -51,6 +51,7 @@ pub use mark::Mark;
 pub use record::record_name;
 pub use settings::{Provider, Settings, Sli, Workload};
 pub use state::version_of_image;
+pub use traffic::traefik_services;
 
 /// Objects asked for at one time.
 const PAGE: u32 = 500;

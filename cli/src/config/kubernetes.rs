@@ -152,8 +152,8 @@ pub(super) fn sli(section: &Section<'_>) -> Sli {
     own.or(preset).unwrap_or_default()
 }
 
-/// One of a few words.
-fn word<T: Clone>(node: &Node, findings: &Findings, what: &str, known: &[(&'static str, T)]) -> Option<T> {
+/// One of a few words, for what is spelled as a word.
+pub(super) fn word<T: Clone>(node: &Node, findings: &Findings, what: &str, known: &[(&'static str, T)]) -> Option<T> {
     let text = String::from_node(node, findings)?;
     if let Some((_, value)) = known.iter().find(|(word, _)| *word == text) {
         return Some(value.clone());
@@ -167,7 +167,8 @@ fn word<T: Clone>(node: &Node, findings: &Findings, what: &str, known: &[(&'stat
     None
 }
 
-fn spelled<T: PartialEq>(value: &T, known: &[(&'static str, T)]) -> String {
+/// The word of a value.
+pub(super) fn spelled<T: PartialEq>(value: &T, known: &[(&'static str, T)]) -> String {
     quoted(
         known
             .iter()

@@ -1,10 +1,11 @@
 //! The configuration as types: what the commands work with after everything was read and checked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use backups::retention::Policy;
+use manifest::landscape::Instrumentation;
 use opsctl_platform::kube::Sli;
 use opsctl_rollouts::Criterion;
 
@@ -82,6 +83,8 @@ pub(crate) struct Environment {
     pub(crate) prometheus: Option<Prometheus>,
     /// Its Alertmanager, if that is not the one that Prometheus names.
     pub(crate) alertmanager: Option<Prometheus>,
+    /// What its rules and boards are written for.
+    pub(crate) watching: Watching,
     /// Whether dangerous jobs ask for the typed name.
     pub(crate) protected: bool,
     /// The service that a job means when none is named.
@@ -107,6 +110,19 @@ pub(crate) struct Grafana {
     pub(crate) token: Option<SecretSource>,
     /// Who signs its certificate, if that is nobody whom the system trusts.
     pub(crate) authority: Option<PathBuf>,
+}
+
+/// What the rules and boards of an environment are written for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Watching {
+    /// How often its Prometheus scrapes.
+    pub(crate) scrape_interval: Duration,
+    /// How often it evaluates rules.
+    pub(crate) evaluation_interval: Duration,
+    /// Address of the Grafana that has the boards.
+    pub(crate) dashboards: Option<String>,
+    /// Address of the folder of runbook pages.
+    pub(crate) runbooks: Option<String>,
 }
 
 /// A server that keeps what services tell.
@@ -202,6 +218,8 @@ pub(crate) struct Service {
     pub(crate) sli: Sli,
     /// What else must hold while it is shipped; queries with their placeholders.
     pub(crate) criteria: Vec<Criterion>,
+    /// What it tells of itself besides its requests.
+    pub(crate) exports: BTreeSet<Instrumentation>,
 }
 
 impl Service {
@@ -289,6 +307,8 @@ pub(crate) struct Datastore {
     pub(crate) proof: Proof,
     /// How often what changed in a `sqlite` store is shipped by `backup --continuous`.
     pub(crate) ship: Option<Duration>,
+    /// Labels of the series of the `postgres_exporter` that watches it.
+    pub(crate) exporter: Option<BTreeMap<String, String>>,
 }
 
 /// The kinds of datastore.

@@ -15,7 +15,7 @@ use super::section::Section;
 use super::sources::FilesKeys;
 use super::suggest::suggestion;
 use super::values::{Address, Label, Percent, Rate, Span};
-use super::{criteria, kubernetes, schedule, sources};
+use super::{criteria, kubernetes, schedule, sources, watching};
 
 /// `[env.NAME]`.
 pub(super) fn environment(name: &str, section: Section<'_>) -> Environment {
@@ -45,6 +45,7 @@ pub(super) fn environment(name: &str, section: Section<'_>) -> Environment {
         namespace: section.optional("namespace"),
         prometheus: prometheus(&section),
         alertmanager: alertmanager(&section),
+        watching: watching::watching(&section),
         protected: section.or("protected", false),
         default_service: section.optional("default_service"),
         repository: section.optional("repository"),
@@ -270,6 +271,7 @@ pub(super) fn datastore(name: &str, section: Section<'_>) -> Option<Datastore> {
         _ => None,
     };
     let proof = super::proof::proof(&section, kind);
+    let exporter = watching::exporter(&section, kind);
     let (mut keep, mut timed, mut ship) = (None, None, None);
     if let Some(backup) = section.section("backup") {
         timed = schedule::of_backup(name, &backup);
@@ -297,6 +299,7 @@ pub(super) fn datastore(name: &str, section: Section<'_>) -> Option<Datastore> {
         schedule: timed,
         proof,
         ship,
+        exporter,
     })
 }
 
@@ -379,6 +382,7 @@ pub(super) fn service(name: &str, section: Section<'_>) -> Service {
         kubernetes: kubernetes::service(&section),
         sli: kubernetes::sli(&section),
         criteria: criteria::criteria(&section),
+        exports: watching::exports(&section),
     };
     section.finish();
     service

@@ -302,11 +302,18 @@ impl FromNode for Address {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Label(pub(super) String);
 
+impl Label {
+    /// Whether a text is the name of a label.
+    pub(super) fn is_one(text: &str) -> bool {
+        let part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        !text.is_empty() && text.chars().all(part) && !text.starts_with(|c: char| c.is_ascii_digit())
+    }
+}
+
 impl FromNode for Label {
     fn from_node(node: &Node, findings: &Findings) -> Option<Self> {
         let text = String::from_node(node, findings)?;
-        let part = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        if text.is_empty() || !text.chars().all(part) || text.starts_with(|c: char| c.is_ascii_digit()) {
+        if !Self::is_one(&text) {
             findings.error(&node.origin, format!("`{text}` is no name of a label"));
             return None;
         }

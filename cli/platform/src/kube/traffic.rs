@@ -18,6 +18,7 @@ use crate::prometheus::{Access, Prometheus, PrometheusError, Series};
 use crate::run::message_of;
 use crate::{Counts, InstanceTraffic, PlatformError, Result, ServiceState, Traffic, Usage, VersionTraffic};
 pub(super) use source::escape;
+pub use source::traefik_services;
 
 use ledger::{Ledger, Owner, Reading, Scrapes};
 use source::{Backend, Question};

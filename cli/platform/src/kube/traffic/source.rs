@@ -289,14 +289,20 @@ fn of_pods(workload: &Workload) -> String {
 
 /// Both Services as Traefik's provider for the Gateway API names them: by namespace, name, protocol and port.
 fn of_backends(workload: &Workload) -> String {
-    let names = [&workload.service, &workload.canary_service()].map(|service| {
-        let name = escape(&backend_name(&workload.namespace, service));
-        format!("{name}(-http-[0-9]+|-[0-9]+-grpc)")
-    });
-    format!(
-        "service=~{}",
-        literal(&format!("({})@kubernetesgateway", names.join("|")))
-    )
+    let pattern = traefik_services(&workload.namespace, &[&workload.service, &workload.canary_service()]);
+    format!("service=~{}", literal(&pattern))
+}
+
+/// What the label `service` of Traefik's metrics matches for these Services of a namespace.
+pub fn traefik_services(namespace: &str, services: &[&str]) -> String {
+    let names: Vec<String> = services
+        .iter()
+        .map(|service| {
+            let name = escape(&backend_name(namespace, service));
+            format!("{name}(-http-[0-9]+|-[0-9]+-grpc)")
+        })
+        .collect();
+    format!("({})@kubernetesgateway", names.join("|"))
 }
 
 /// Traefik joins what is letter or digit by one hyphen.
