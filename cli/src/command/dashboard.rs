@@ -89,11 +89,14 @@ fn names(all: &[Dashboard]) -> Vec<String> {
 /// The text of a file from outside, of bounded size.
 fn read(context: &Context, file: &Path) -> Result<String, Failure> {
     let shown = context.shown(file);
-    let failed = |error: &std::io::Error| Failure::usage("unreadable", format!("could not read `{shown}`")).because(error);
+    let failed =
+        |error: &std::io::Error| Failure::usage("unreadable", format!("could not read `{shown}`")).because(error);
     let file = std::fs::File::open(context.absolute(file)).map_err(|error| failed(&error))?;
     let mut bytes = Vec::new();
     let most = LARGEST as u64 + 1;
-    file.take(most).read_to_end(&mut bytes).map_err(|error| failed(&error))?;
+    file.take(most)
+        .read_to_end(&mut bytes)
+        .map_err(|error| failed(&error))?;
     if bytes.len() > LARGEST {
         let told = format!("`{shown}` has more than {} MB", LARGEST >> 20);
         return Err(Failure::usage("too_large", told));

@@ -7,8 +7,8 @@ use super::document::{Node, Origin, Value};
 use super::finding::Findings;
 use super::kubernetes::Name;
 use super::model::{
-    Backend, Datastore, DatastoreKind, Environment, Grafana, Key, LatencyObjective, Local, Loki, Notify, PlatformKind, Probe,
-    Prometheus, Repository, Service, StoreUse,
+    Backend, Datastore, DatastoreKind, Environment, Grafana, Key, LatencyObjective, Local, Loki, Notify, PlatformKind,
+    Probe, Prometheus, Repository, Service, StoreUse,
 };
 use super::secret::SecretSource;
 use super::section::Section;

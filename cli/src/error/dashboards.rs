@@ -15,16 +15,18 @@ pub(crate) fn push(what: impl Into<String>, error: &PushError) -> Failure {
     let told = |exit, code| Failure::new(exit, code, what.into()).because(error);
     match error {
         PushError::Address => told(Exit::Usage, "invalid_address").help("for example https://grafana.internal"),
-        PushError::Client(_) => told(Exit::Usage, "client").help("is `ca_file` of `grafana` in opsctl.toml a certificate?"),
+        PushError::Client(_) => {
+            told(Exit::Usage, "client").help("is `ca_file` of `grafana` in opsctl.toml a certificate?")
+        }
         PushError::Unreachable { .. } => {
             told(Exit::Unreachable, "unreachable").help("is it up, and is its address in opsctl.toml right?")
         }
         PushError::TimedOut { .. } => told(Exit::Unreachable, "timed_out").help("try again; what was written stays"),
-        PushError::Forbidden { .. } => told(Exit::Refused, "forbidden")
-            .help("`token` of `grafana` in opsctl.toml has to be that of a service account that may edit boards and folders"),
-        PushError::Changed { .. } => {
-            told(Exit::Failed, "changed").help("somebody saved it meanwhile; run the same command again and look at the plan")
-        }
+        PushError::Forbidden { .. } => told(Exit::Refused, "forbidden").help(
+            "`token` of `grafana` in opsctl.toml has to be that of a service account that may edit boards and folders",
+        ),
+        PushError::Changed { .. } => told(Exit::Failed, "changed")
+            .help("somebody saved it meanwhile; run the same command again and look at the plan"),
         PushError::Refused { .. } => told(Exit::Failed, "refused_by_grafana").help("nothing of this board was changed"),
         PushError::TooLarge { .. } | PushError::Foreign { .. } => {
             told(Exit::Failed, "bad_answer").help("is it the address of a Grafana, with the path below which it is?")
@@ -38,13 +40,17 @@ pub(crate) fn data(what: impl Into<String>, error: &DataError) -> Failure {
     match error {
         DataError::Unreachable(_) => told(Exit::Unreachable, "unreachable")
             .help("is it up? `--fixture FILE` draws what `--record FILE` has kept"),
-        DataError::TimeOut => told(Exit::Unreachable, "timed_out").help("a shorter stretch of time is asked for with `--from -15m`"),
+        DataError::TimeOut => {
+            told(Exit::Unreachable, "timed_out").help("a shorter stretch of time is asked for with `--from -15m`")
+        }
         DataError::Refused(_) => told(Exit::Failed, "refused_by_prometheus"),
         DataError::TooLarge(_) | DataError::Garbled(_) => {
             told(Exit::Failed, "bad_answer").help("is `prometheus` in opsctl.toml the address of one?")
         }
         DataError::NotRecorded => told(Exit::Inconclusive, "not_recorded"),
-        DataError::Client(_) => told(Exit::Usage, "client").help("is `ca_file` of `prometheus` in opsctl.toml a certificate?"),
+        DataError::Client(_) => {
+            told(Exit::Usage, "client").help("is `ca_file` of `prometheus` in opsctl.toml a certificate?")
+        }
         DataError::Address(_) => told(Exit::Usage, "invalid_address").help("for example https://prometheus.internal"),
     }
 }

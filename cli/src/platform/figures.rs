@@ -34,7 +34,11 @@ pub(crate) fn prometheus_of<'a>(context: &Context, config: &'a Config) -> Result
 }
 
 /// A client for it; no question takes longer than `patience`.
-pub(crate) fn figures(context: &Context, known: &config::Prometheus, patience: Duration) -> Result<Prometheus, Failure> {
+pub(crate) fn figures(
+    context: &Context,
+    known: &config::Prometheus,
+    patience: Duration,
+) -> Result<Prometheus, Failure> {
     let (access, authority) = access(context, known)?;
     let client = Prometheus::new(&known.url, patience, authority.as_deref())
         .map_err(|error| error::dashboards::data("Prometheus cannot be asked", &error))?;

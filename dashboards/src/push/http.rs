@@ -145,7 +145,10 @@ impl Http {
             bytes.extend_from_slice(&chunk);
         }
         if matches!(status, 401 | 403) {
-            return Err(PushError::Forbidden { at: self.address(), status });
+            return Err(PushError::Forbidden {
+                at: self.address(),
+                status,
+            });
         }
         match serde_json::from_slice(&bytes) {
             Ok(body) => Ok(Answer { status, body }),

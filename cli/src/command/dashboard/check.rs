@@ -102,7 +102,12 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         (None, false) => Format::Text,
         (None | Some(Format::Json), _) => Format::Json,
         (Some(format), false) => format,
-        (Some(_), true) => return Err(Failure::usage("usage", "`--json` and another `--format` exclude each other")),
+        (Some(_), true) => {
+            return Err(Failure::usage(
+                "usage",
+                "`--json` and another `--format` exclude each other",
+            ));
+        }
     };
     let mut known = Known {
         manifest: manifest(args, context)?,

@@ -99,7 +99,10 @@ struct Changed<'a> {
 /// Runs the command.
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     let config = config::load(context)?;
-    let boards: Vec<Board> = ours(&landscape::of(&config), &args.boards)?.iter().map(Board::from).collect();
+    let boards: Vec<Board> = ours(&landscape::of(&config), &args.boards)?
+        .iter()
+        .map(Board::from)
+        .collect();
     let (url, client) = client(args, context, &config)?;
     let line = context.out.progress("asking Grafana what it has");
     let plan = context.interruptible(push::plan(&client, boards, folder(&args.folder)))?;
@@ -122,7 +125,11 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         if context.out.json {
             context.out.document(&document(None))?;
         }
-        context.out.note(if plan.is_empty() { "there is nothing to change" } else { "nothing was changed" });
+        context.out.note(if plan.is_empty() {
+            "there is nothing to change"
+        } else {
+            "nothing was changed"
+        });
         return Ok(left_alone(&plan));
     }
     let plan_to_apply = approve(context, &args.consent, &plan, &stake(&plan, &config, &url))?.into_plan();
@@ -141,7 +148,10 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
 fn client(args: &Args, context: &Context, config: &Config) -> Result<(String, Http), Failure> {
     let typed = args.url.as_ref().map(|url| Grafana {
         url: url.clone(),
-        token: args.token_file.as_ref().map(|file| SecretSource::File(context.absolute(file))),
+        token: args
+            .token_file
+            .as_ref()
+            .map(|file| SecretSource::File(context.absolute(file))),
         authority: None,
     });
     let environment = &config.environment;
@@ -151,7 +161,11 @@ fn client(args: &Args, context: &Context, config: &Config) -> Result<(String, Ht
             environment.name
         ))
     })?;
-    let token = known.token.as_ref().map(|source| source.fetch(context, "the token of Grafana")).transpose()?;
+    let token = known
+        .token
+        .as_ref()
+        .map(|source| source.fetch(context, "the token of Grafana"))
+        .transpose()?;
     let authority = known.authority.as_ref().map(std::fs::read).transpose();
     let authority = authority.map_err(|error| Failure::io("could not read the `ca_file` of Grafana", &error))?;
     let token = token.map(|token| token.expose().to_owned());
@@ -162,7 +176,13 @@ fn client(args: &Args, context: &Context, config: &Config) -> Result<(String, Ht
 
 /// A folder whose uid is made of its name, so that the same name is the same folder.
 fn folder(title: &str) -> Folder {
-    let letter = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+    let letter = |c: char| {
+        if c.is_ascii_alphanumeric() {
+            c.to_ascii_lowercase()
+        } else {
+            '-'
+        }
+    };
     let uid: String = title.chars().map(letter).take(40).collect();
     Folder {
         uid,
@@ -181,7 +201,11 @@ fn stake<'a>(plan: &Plan, config: &'a Config, url: &str) -> Stake<'a> {
             plural(updates, "board", "boards")
         ),
         name: &config.environment.name,
-        consequence: if updates > 0 { Consequence::ReplacesData } else { Consequence::UndoneByItself },
+        consequence: if updates > 0 {
+            Consequence::ReplacesData
+        } else {
+            Consequence::UndoneByItself
+        },
         protected: config.protected(),
     }
 }
@@ -204,7 +228,9 @@ fn shown(plan: &Plan, paint: Paint) -> String {
         let word = paint.apply(style, &format!("{:<9}", action.as_str()));
         text.push_str(&format!("{word}  {}  {}\n", board.uid, board.title));
         match action {
-            Action::Update { changes, moves_from, .. } => {
+            Action::Update {
+                changes, moves_from, ..
+            } => {
                 if let Some(from) = moves_from {
                     let from = if from.is_empty() { "the top" } else { from };
                     text.push_str(&format!("    from the folder {}\n", printable(from)));
@@ -229,7 +255,9 @@ fn lines<'a>(plan: &'a Plan, outcomes: Option<&[Pushed]>) -> Vec<Line<'a>> {
     let line = |(index, Step { board, action }): (usize, &'a Step)| {
         let result = outcomes.and_then(|all| all.get(index)?.result.as_ref());
         let (changes, moves_from) = match action {
-            Action::Update { changes, moves_from, .. } => (changes.as_slice(), moves_from.as_deref()),
+            Action::Update {
+                changes, moves_from, ..
+            } => (changes.as_slice(), moves_from.as_deref()),
             _ => (&[][..], None),
         };
         let why = match (action, result) {
@@ -258,7 +286,11 @@ fn lines<'a>(plan: &'a Plan, outcomes: Option<&[Pushed]>) -> Vec<Line<'a>> {
 }
 
 fn left_alone(plan: &Plan) -> Exit {
-    if plan.refused().next().is_some() { Exit::Refused } else { Exit::Done }
+    if plan.refused().next().is_some() {
+        Exit::Refused
+    } else {
+        Exit::Done
+    }
 }
 
 /// All that was to be written is, or which is not and why.
@@ -282,6 +314,8 @@ fn verdict(plan: &Plan, outcomes: Vec<Pushed>, context: &Context) -> Outcome {
         }
         return Err(failure);
     }
-    context.out.done(format!("{} written", plural(written, "board", "boards")));
+    context
+        .out
+        .done(format!("{} written", plural(written, "board", "boards")));
     Ok(left_alone(plan))
 }

@@ -25,7 +25,13 @@ pub(crate) struct Args {
     boards: Vec<String>,
 
     /// What is written
-    #[arg(long, value_name = "FORMAT", value_enum, default_value = "json", hide_possible_values = true)]
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        value_enum,
+        default_value = "json",
+        hide_possible_values = true
+    )]
     format: Format,
 
     /// Into this folder, or one picture into a file; else to stdout
@@ -168,7 +174,8 @@ fn show(args: &Args, context: &Context, rendered: &Rendered) -> Result<(), Failu
     if context.out.json {
         let file = |(path, bytes): (&'_ String, &'_ Vec<u8>)| {
             let text = std::str::from_utf8(bytes).map_err(|_| {
-                Failure::usage("not_text", "a PNG is no text: it cannot stand in a document").help("write it with `--out`")
+                Failure::usage("not_text", "a PNG is no text: it cannot stand in a document")
+                    .help("write it with `--out`")
             })?;
             Ok::<_, Failure>((path.clone(), text.to_owned()))
         };
@@ -191,11 +198,15 @@ fn show(args: &Args, context: &Context, rendered: &Rendered) -> Result<(), Failu
             Err(Failure::usage("terminal", "a terminal cannot show a PNG").help("write it with `--out`"))
         }
         (Some(only), None) => context.out.raw(only),
-        _ => Err(
-            Failure::usage("several_files", "several files do not go to stdout: name one, or say where they go")
-                .details(rendered.files.keys().cloned())
-                .help(format!("opsctl dashboard render --format {} --out grafana", args.format.word())),
-        ),
+        _ => Err(Failure::usage(
+            "several_files",
+            "several files do not go to stdout: name one, or say where they go",
+        )
+        .details(rendered.files.keys().cloned())
+        .help(format!(
+            "opsctl dashboard render --format {} --out grafana",
+            args.format.word()
+        ))),
     }
 }
 
@@ -213,7 +224,8 @@ fn document<'a>(args: &Args, pictures: &'a [picture::Told]) -> Document<'a> {
 
 impl Format {
     fn word(self) -> String {
-        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+        self.to_possible_value()
+            .map_or_else(String::new, |value| value.get_name().to_owned())
     }
 }
 
@@ -254,11 +266,15 @@ fn write(args: &Args, context: &Context, mut rendered: Rendered, out: &Path) -> 
         return Ok(Exit::Done);
     }
     if args.check {
-        context.out.note(format!("{differing} of {count} files differ from what the catalogue says"));
+        context.out.note(format!(
+            "{differing} of {count} files differ from what the catalogue says"
+        ));
         return Ok(Exit::No);
     }
     if dry {
-        context.out.note(format!("nothing was written: {differing} of {count} files would change"));
+        context.out.note(format!(
+            "nothing was written: {differing} of {count} files would change"
+        ));
     } else {
         context.out.done(format!("{differing} of {count} files changed"));
     }
@@ -266,11 +282,7 @@ fn write(args: &Args, context: &Context, mut rendered: Rendered, out: &Path) -> 
 }
 
 /// Where files go: one picture may be given the name of its file.
-fn destination(
-    format: Format,
-    files: BTreeMap<String, Vec<u8>>,
-    out: &Path,
-) -> (PathBuf, BTreeMap<String, Vec<u8>>) {
+fn destination(format: Format, files: BTreeMap<String, Vec<u8>>, out: &Path) -> (PathBuf, BTreeMap<String, Vec<u8>>) {
     let named = out.extension().is_some_and(|ending| ending == format.ending()) && files.len() == 1;
     match (out.parent(), out.file_name()) {
         (Some(folder), Some(name)) if named => {

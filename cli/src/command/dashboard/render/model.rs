@@ -58,7 +58,10 @@ pub(super) fn render(args: &super::Args, context: &Context) -> Result<Rendered, 
             (files, format!("dashboards/{folder}"))
         }
         Format::Configmaps => {
-            let file = ("dashboards.yaml".to_owned(), config_maps(args, context, &config, &boards)?);
+            let file = (
+                "dashboards.yaml".to_owned(),
+                config_maps(args, context, &config, &boards)?,
+            );
             (BTreeMap::from([file]), String::new())
         }
         Format::V1 => (each(&boards, Form::V1), String::new()),
@@ -68,7 +71,10 @@ pub(super) fn render(args: &super::Args, context: &Context) -> Result<Rendered, 
     // Some boards say nothing about the others.
     let whole = args.boards.is_empty() && args.format != Format::Configmaps;
     Ok(Rendered {
-        files: files.into_iter().map(|(path, text)| (path, text.into_bytes())).collect(),
+        files: files
+            .into_iter()
+            .map(|(path, text)| (path, text.into_bytes()))
+            .collect(),
         sweep: whole.then_some(below),
         pictures: Vec::new(),
         exit: Exit::Done,
@@ -80,13 +86,24 @@ fn each(boards: &[Dashboard], form: Form) -> BTreeMap<String, String> {
     boards.iter().map(file).collect()
 }
 
-fn config_maps(args: &super::Args, context: &Context, config: &Config, boards: &[Dashboard]) -> Result<String, Failure> {
+fn config_maps(
+    args: &super::Args,
+    context: &Context,
+    config: &Config,
+    boards: &[Dashboard],
+) -> Result<String, Failure> {
     let landscape = landscape::of(config);
     let sources = sources(args, context, config, landscape.scrape_interval.as_secs());
     if let Err(failure) = &sources {
-        context.out.warn(format!("the data sources are left out: {}", failure.message));
+        context
+            .out
+            .warn(format!("the data sources are left out: {}", failure.message));
     }
-    let namespace = args.model.namespace.as_deref().or(config.environment.namespace.as_deref());
+    let namespace = args
+        .model
+        .namespace
+        .as_deref()
+        .or(config.environment.namespace.as_deref());
     let namespace = namespace.unwrap_or("default");
     provision::config_maps(boards, &args.model.folder, namespace, sources.ok().as_ref())
         .map_err(|error| unwritable(&error))
@@ -100,7 +117,11 @@ fn sources(args: &super::Args, context: &Context, config: &Config, scrape_interv
         scrape_interval: scrape_interval.max(1),
         loki: environment.loki.as_ref().map(|loki| loki.server.url.clone()),
         traces: environment.traces.as_ref().map(|traces| Traces {
-            kind: if args.model.tempo { TraceStore::Tempo } else { TraceStore::Jaeger },
+            kind: if args.model.tempo {
+                TraceStore::Tempo
+            } else {
+                TraceStore::Jaeger
+            },
             url: traces.url.clone(),
         }),
     })

@@ -110,7 +110,8 @@ const HOUR: f64 = 3600.0;
 /// Draws the boards that are meant.
 pub(super) fn render(args: &super::Args, context: &Context) -> Result<Rendered, Failure> {
     let wants = &args.picture;
-    let is_file = |name: &String| name.contains('/') || Path::new(name).extension().is_some_and(|ending| ending == "json");
+    let is_file =
+        |name: &String| name.contains('/') || Path::new(name).extension().is_some_and(|ending| ending == "json");
     let of_catalogue = args.boards.is_empty() || !args.boards.iter().all(is_file);
     // A board in a file with a recording needs no catalogue.
     let config = if of_catalogue || wants.fixture.is_none() {
@@ -129,7 +130,11 @@ pub(super) fn render(args: &super::Args, context: &Context) -> Result<Rendered, 
             boards.append(&mut drawable(config.as_ref(), std::slice::from_ref(name))?);
         }
     }
-    let fixture = wants.fixture.as_deref().map(|file| recording(context, file)).transpose()?;
+    let fixture = wants
+        .fixture
+        .as_deref()
+        .map(|file| recording(context, file))
+        .transpose()?;
     let mut settings = settings(args, context, config.as_ref());
     let drawings = match (fixture, &config) {
         (Some(fixture), _) => {
@@ -217,14 +222,17 @@ async fn live(
         return Err(Failure::usage("usage", "`--from` has to be before `--to`"));
     }
     // One that nobody answers would be drawn as a board without data.
-    data.instant("vector(1)", settings.to)
-        .await
-        .map_err(|error| error::dashboards::data(format!("the Prometheus at {} gives no figures", known.url), &error))?;
+    data.instant("vector(1)", settings.to).await.map_err(|error| {
+        error::dashboards::data(format!("the Prometheus at {} gives no figures", known.url), &error)
+    })?;
     let Some(file) = &wants.record else {
         return Ok(all(context, args, boards, &data, settings, from).await);
     };
     // A recording is of one stretch: the longest that a board asks for.
-    let longest = boards.iter().map(|shown| shown.board.back().unwrap_or(HOUR)).fold(0.0, f64::max);
+    let longest = boards
+        .iter()
+        .map(|shown| shown.board.back().unwrap_or(HOUR))
+        .fold(0.0, f64::max);
     let settings = Settings {
         from: from.unwrap_or(settings.to - longest),
         ..settings.clone()
@@ -295,14 +303,19 @@ fn verdict(context: &Context, told: &[Told]) -> Result<Exit, Failure> {
     }
     if missing >= asked {
         let whys = unanswered.map(|one| one.why.clone());
-        return Err(
-            Failure::new(Exit::Inconclusive, "no_data", "nothing was drawn: no question was answered").details(whys),
-        );
+        return Err(Failure::new(
+            Exit::Inconclusive,
+            "no_data",
+            "nothing was drawn: no question was answered",
+        )
+        .details(whys));
     }
     for one in told {
         for Unanswered { why, questions } in &one.unanswered {
             let count = plural(*questions as u64, "question", "questions");
-            context.out.warn(format!("{}: {count} without an answer: {why}", one.board));
+            context
+                .out
+                .warn(format!("{}: {count} without an answer: {why}", one.board));
         }
     }
     Ok(Exit::Partial)

@@ -61,7 +61,11 @@ pub(super) fn plan(folder: &Path, files: BTreeMap<String, Vec<u8>>, sweep: Optio
     if let Some(sweep) = sweep {
         let below = folder.join(sweep);
         for name in boards_in(&below)? {
-            let path = if sweep.is_empty() { name } else { format!("{sweep}/{name}") };
+            let path = if sweep.is_empty() {
+                name
+            } else {
+                format!("{sweep}/{name}")
+            };
             if !files.contains_key(&path) {
                 steps.push(Step {
                     path,
@@ -76,7 +80,12 @@ pub(super) fn plan(folder: &Path, files: BTreeMap<String, Vec<u8>>, sweep: Optio
             Ok(there) if there == bytes => Action::Keep,
             Ok(_) => Action::Update,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Action::Create,
-            Err(error) => return Err(Failure::io(format!("could not read `{path}` in `{}`", folder.display()), &error)),
+            Err(error) => {
+                return Err(Failure::io(
+                    format!("could not read `{path}` in `{}`", folder.display()),
+                    &error,
+                ));
+            }
         };
         steps.push(Step { path, action, bytes });
     }
@@ -95,7 +104,9 @@ fn boards_in(folder: &Path) -> Result<Vec<String>, Failure> {
         Err(error) => return Err(Failure::io(format!("could not read `{}`", folder.display()), &error)),
     };
     let beginning = format!("{TAG}-");
-    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let names = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok());
     Ok(names
         .filter(|name| name.starts_with(&beginning) && name.ends_with(".json"))
         .collect())
