@@ -47,10 +47,10 @@ pub(crate) struct Args {
     dry_run: bool,
 
     #[command(flatten)]
-    model: model::Args,
+    model: model::ModelArgs,
 
     #[command(flatten)]
-    picture: picture::Args,
+    picture: picture::PictureArgs,
 }
 
 /// What is written.

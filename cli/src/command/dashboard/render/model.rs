@@ -16,7 +16,7 @@ use crate::{landscape, platform};
 
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "For Grafana")]
-pub(super) struct Args {
+pub(super) struct ModelArgs {
     /// Folder of the boards in Grafana
     #[arg(long, value_name = "NAME", default_value = "opsctl", value_parser = folder)]
     folder: String,

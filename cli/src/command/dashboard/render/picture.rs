@@ -23,7 +23,7 @@ use crate::{landscape, platform};
 
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Pictures")]
-pub(super) struct Args {
+pub(super) struct PictureArgs {
     /// From when: -1h, now-7d, a time [default: as the board has it]
     #[arg(long, value_name = "TIME", value_parser = moment::parse, allow_hyphen_values = true)]
     from: Option<Moment>,
@@ -57,7 +57,7 @@ pub(super) struct Args {
     unfold: bool,
 }
 
-impl Args {
+impl PictureArgs {
     /// Whether anything was said.
     pub(super) fn any(&self) -> bool {
         let times = self.from.is_some() || self.to.is_some();
