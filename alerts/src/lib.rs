@@ -1,6 +1,7 @@
 //! Alert rules: derived from the catalogue, linted, tested, compared with what runs.
 
 pub mod check;
+pub mod kind;
 pub mod live;
 pub mod programs;
 pub mod render;

@@ -68,7 +68,8 @@ pub struct File {
     pub text: String,
 }
 
-const WRITTEN: &str = "Written by `opsctl alert render`; edit the catalogue instead.";
+/// Stands in the first line of every file of rules and routes that was derived, behind a `#`.
+pub const WRITTEN: &str = "Written by `opsctl alert render`; edit the catalogue instead.";
 
 /// Derives everything.
 pub fn render(landscape: &Landscape, settings: &Settings) -> Result<Rendered, RenderError> {

@@ -1,5 +1,6 @@
 //! The commands: one file each, its path is what is typed. This file lists them and hands over.
 
+mod alert;
 mod backup;
 mod completions;
 mod config;
@@ -49,6 +50,7 @@ pub(crate) enum Command {
     Trace(trace::Args),
     Health(health::Args),
     Policy(policy::Args),
+    Alert(alert::Args),
     Dashboard(dashboard::Args),
     Run(run::Args),
     Recover(recover::Args),
@@ -80,6 +82,7 @@ impl Command {
             Self::Trace(args) => trace::run(&args, context),
             Self::Health(args) => health::run(args, context),
             Self::Policy(args) => policy::run(args, context),
+            Self::Alert(args) => alert::run(args, context),
             Self::Dashboard(args) => dashboard::run(args, context),
             Self::Run(args) => run::run(args, context),
             Self::Recover(args) => recover::run(&args, context),

@@ -3,6 +3,7 @@
 //! turns an error into words or a number.
 
 pub(crate) mod admin;
+mod alerts;
 pub(crate) mod backups;
 mod config;
 pub(crate) mod dashboards;

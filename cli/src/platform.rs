@@ -16,7 +16,7 @@ use opsctl_platform::Platform;
 use opsctl_platform::local::{Launcher, LocalPlatform, StateDir};
 use opsctl_platform::run::{Notifier, Notify, RunRecord, orphans};
 
-pub(crate) use alerting::{alerting, alertmanager_at, alertmanager_of};
+pub(crate) use alerting::{alerting, alertmanager_at, alertmanager_of, teller, watchers};
 pub(crate) use cluster::{OnCluster, described, prometheus};
 pub(crate) use datastores::Content;
 pub(crate) use figures::{figures, prometheus_of};
@@ -157,6 +157,30 @@ pub(crate) fn open_for(context: &Context, config: Config) -> Result<Opened, Fail
             open_there(context, config, there)
         }
     }
+}
+
+/// The records of runs on every cluster that is meant, oldest first on each. What cannot be read is told as missing of
+/// `what`, and is no failure of what else is.
+pub(crate) async fn records(context: &Context, config: &Config, what: &str) -> Vec<Vec<RunRecord>> {
+    if config.environment.platform == PlatformKind::Local && !config.state().exists() {
+        return Vec::new();
+    }
+    let told = |failure: Failure| context.out.warn(format!("{what}: {}", failure.message));
+    let opened = match all_for(context, config).await {
+        Ok(opened) => opened,
+        Err(failure) => {
+            told(failure);
+            return Vec::new();
+        }
+    };
+    let mut all = Vec::new();
+    for one in opened {
+        match one.platform.records().await {
+            Ok(records) => all.push(records),
+            Err(error) => told(error::platform::failure("could not read the runs", &error)),
+        }
+    }
+    all
 }
 
 /// As [`open_for`], on every cluster that is meant.

@@ -172,6 +172,7 @@ fn a_broken_board_is_found_with_its_place_and_mended_where_that_is_safe() {
         "boards/bad.json",
         &BASE
             .replace("\"base\"", "\"bad\"")
+            .replace("\"Base\"", "\"Bad\"")
             .replace("sum by (le) (rate(", "sum by (job) (rate("),
     );
     let line = BASE.lines().position(|line| line.contains("sum by (le)")).expect("it") + 1;

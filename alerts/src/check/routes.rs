@@ -38,6 +38,21 @@ lint::checks! {
         "Alertmanager refuses the whole file: the root takes all alerts.";
 }
 
+/// The receivers of an Alertmanager's configuration; `None` when `file` is none.
+pub fn receivers(file: &SourceFile) -> Option<Vec<String>> {
+    if !file.text().contains("route") {
+        return None;
+    }
+    let documents = read_document(file.text(), LIMITS).ok()?;
+    let root = documents.documents.first()?;
+    root.get("route").filter(|_| root.get("groups").is_none())?;
+    let items = root.get("receivers").map(Node::items).unwrap_or_default();
+    let names = items
+        .iter()
+        .filter_map(|item| item.get("name")?.text().map(str::to_owned));
+    Some(names.collect())
+}
+
 /// What is wrong with the routes of `file`; `None` when it has none, and so is no such configuration.
 pub fn read(file: &SourceFile) -> Option<Vec<Finding>> {
     // A cheap look first: files of rules are many and long.

@@ -189,7 +189,7 @@ impl Prometheus {
         Ok(alerts)
     }
 
-    /// The addresses of the Alertmanagers that it sends to.
+    /// The addresses of the Alertmanagers that it sends to, without the path of their API.
     ///
     /// # Errors
     /// [`LiveError`].
@@ -205,7 +205,8 @@ impl Prometheus {
             url: String,
         }
         let Alertmanagers { active_alertmanagers } = self.data("api/v1/alertmanagers").await?;
-        Ok(active_alertmanagers.into_iter().map(|one| one.url).collect())
+        let address = |one: Alertmanager| one.url.trim_end_matches("/api/v2/alerts").to_owned();
+        Ok(active_alertmanagers.into_iter().map(address).collect())
     }
 
     /// Evaluates a query now.

@@ -155,7 +155,9 @@ impl Status {
         match &world.told.active {
             Seen::Told(_) if !self.unknown.is_empty() => Verdict::Inconclusive,
             Seen::Told(_) => {
-                let open = |alert: &Standing| alert.state == "firing" && alert.hidden.is_empty();
+                // What only shows that alerts come through has the severity `none`.
+                let none = |alert: &Standing| alert.severity.as_deref() == Some("none");
+                let open = |alert: &Standing| alert.state == "firing" && alert.hidden.is_empty() && !none(alert);
                 if self.alerts.iter().any(open) {
                     Verdict::Bad
                 } else {

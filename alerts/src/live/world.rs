@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use lint::SourceFile;
+use lint::{Finding, SourceFile};
 
 use super::alertmanager::{AlertGroup, Alertmanager, ReceivedAlert, Silence};
 use super::client::LiveError;
 use super::prometheus::{ActiveAlert, LoadedGroup, Prometheus, Target};
 use super::series::{self, Presence};
-use crate::rules::RuleFile;
+use crate::check::routes;
+use crate::rules::{self, RuleFile};
 
 /// What should be there.
 #[derive(Debug, Default)]
@@ -19,6 +20,23 @@ pub struct Expected {
     pub rules: Vec<(SourceFile, RuleFile)>,
     /// Receivers that the rendered routes name.
     pub receivers: Vec<String>,
+}
+
+impl Expected {
+    /// Of files as they were written, rules and an Alertmanager's configuration; and what is wrong with them.
+    pub fn read(files: Vec<SourceFile>) -> (Self, Vec<Finding>) {
+        let (mut expected, mut wrong) = (Self::default(), Vec::new());
+        for file in files {
+            if let Some(receivers) = routes::receivers(&file) {
+                expected.receivers.extend(receivers);
+            } else {
+                let (rules, found) = rules::read(&file);
+                wrong.extend(found);
+                expected.rules.push((file, rules));
+            }
+        }
+        (expected, wrong)
+    }
 }
 
 /// An answer, or why there is none.

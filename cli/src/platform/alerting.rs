@@ -1,10 +1,11 @@
 //! Who evaluates the alerts of an environment and who is told of them: its Prometheus, and its Alertmanager. The catalogue
 //! says where they are; without a word the Alertmanager is the one that Prometheus names. It asks about no alert.
 
+use alerts::live;
 use opsctl_drills::expectation::Servers;
 use opsctl_platform::prometheus::{Access, Alertmanager, Prometheus};
 
-use super::cluster::{access, asked, prometheus};
+use super::cluster::{access, asked, meant, one, prometheus};
 use crate::config::{self, Cluster, Config};
 use crate::context::Context;
 use crate::error::Failure;
@@ -39,10 +40,7 @@ pub(crate) async fn alerting(
         None => config.environment.prometheus.as_ref(),
     };
     let name = &config.environment.name;
-    let server = server.ok_or_else(|| {
-        Failure::usage("no_prometheus", "no Prometheus is known that evaluates the alerts")
-            .help(format!("`prometheus = \"http://…\"` in `[env.{name}]` of opsctl.toml"))
-    })?;
+    let server = server.ok_or_else(|| no_prometheus(config))?;
     let prometheus = asked(context, server)?;
     let alertmanager = match (alertmanager_of(config, cluster), known) {
         (Some(declared), _) => {
@@ -78,4 +76,90 @@ async fn found(prometheus: &Prometheus, environment: &str) -> Result<String, Fai
             "`alertmanager = \"http://…\"` in `[env.{environment}]` of opsctl.toml, if it is told by others"
         ))
     })
+}
+
+/// Who is asked what is loaded and what fires.
+#[derive(Debug)]
+pub(crate) struct Watchers {
+    /// Evaluates the rules.
+    pub(crate) prometheus: live::Prometheus,
+    /// Tells people; absent where nobody says where it is.
+    pub(crate) alertmanager: Option<live::Alertmanager>,
+}
+
+/// The Prometheus and the Alertmanager of what is meant. That Prometheus does not answer is no failure here: whoever asks
+/// it says so.
+pub(crate) async fn watchers(context: &Context, config: &Config) -> Result<Watchers, Failure> {
+    let cluster = watched(context, config)?;
+    let server = match cluster {
+        Some(cluster) => prometheus(config, cluster),
+        None => config.environment.prometheus.as_ref(),
+    };
+    let server = server.ok_or_else(|| no_prometheus(config))?;
+    let prometheus = client(context, server, live::Prometheus::new)?;
+    let alertmanager = match alertmanager_of(config, cluster) {
+        Some(declared) => Some(client(context, declared, live::Alertmanager::new)?),
+        None => match prometheus.alertmanagers().await {
+            Ok(found) => found
+                .first()
+                .map(|url| live::Alertmanager::new(url, live::Access::Open, None))
+                .transpose()?,
+            Err(_) => None,
+        },
+    };
+    Ok(Watchers {
+        prometheus,
+        alertmanager,
+    })
+}
+
+/// The Alertmanager alone.
+pub(crate) async fn teller(context: &Context, config: &Config) -> Result<live::Alertmanager, Failure> {
+    if let Some(declared) = alertmanager_of(config, watched(context, config)?) {
+        return client(context, declared, live::Alertmanager::new);
+    }
+    let watchers = watchers(context, config).await?;
+    match watchers.alertmanager {
+        Some(alertmanager) => Ok(alertmanager),
+        None => {
+            watchers.prometheus.alertmanagers().await?;
+            Err(
+                Failure::usage("no_alertmanager", "Prometheus sends alerts to no Alertmanager").help(format!(
+                    "`alertmanager = \"http://…\"` in `[env.{}]` of opsctl.toml, if it is told by others",
+                    config.environment.name
+                )),
+            )
+        }
+    }
+}
+
+/// The cluster whose servers are meant: of several, none where all share the environment's.
+fn watched<'a>(context: &Context, config: &'a Config) -> Result<Option<&'a Cluster>, Failure> {
+    let clusters = meant(context, config)?;
+    let own = |cluster: &&Cluster| cluster.prometheus.is_some() || cluster.alertmanager.is_some();
+    match clusters.as_slice() {
+        [only] => Ok(Some(only)),
+        several if several.iter().any(own) => one(context, config).map(Some),
+        _ => Ok(None),
+    }
+}
+
+fn no_prometheus(config: &Config) -> Failure {
+    let name = &config.environment.name;
+    Failure::usage("no_prometheus", "no Prometheus is known that evaluates the alerts")
+        .help(format!("`prometheus = \"http://…\"` in `[env.{name}]` of opsctl.toml"))
+}
+
+fn client<T>(
+    context: &Context,
+    server: &config::Prometheus,
+    make: impl Fn(&str, live::Access, Option<&[u8]>) -> Result<T, live::LiveError>,
+) -> Result<T, Failure> {
+    let (access, authority) = access(context, server)?;
+    let access = match access {
+        Access::Open => live::Access::Open,
+        Access::Bearer(token) => live::Access::Bearer(token),
+        Access::Basic { username, password } => live::Access::Basic { username, password },
+    };
+    Ok(make(&server.url, access, authority.as_deref())?)
 }

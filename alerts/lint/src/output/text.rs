@@ -28,8 +28,13 @@ fn one(out: &mut String, finding: &Finding, file: Option<&SourceFile>) {
     );
     let (start, end) = (finding.start, finding.end);
     let width = start.line.to_string().len();
-    let _ = writeln!(out, "{:width$}--> {}:{}:{}", "", finding.file, start.line, start.column);
-    if let Some(file) = file {
+    // A server has no lines.
+    let place = file.filter(|file| !file.text().is_empty());
+    let _ = match place {
+        Some(_) => writeln!(out, "{:width$}--> {}:{}:{}", "", finding.file, start.line, start.column),
+        None => writeln!(out, "{:width$}--> {}", "", finding.file),
+    };
+    if let Some(file) = place {
         let line = file.line(start.line);
         let length = line.chars().count();
         let last = if end.line == start.line { end.column } else { length + 1 };

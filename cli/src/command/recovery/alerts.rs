@@ -6,39 +6,19 @@ use jiff::Timestamp;
 use opsctl_drills::expectation::Proof;
 use opsctl_drills::expectation::proved::{Standing, standings};
 
-use crate::config::{Config, PlatformKind};
+use crate::config::Config;
 use crate::context::Context;
-use crate::error;
 use crate::output::{Style, Table};
 use crate::platform;
 
 /// How each alert stands that a drill has expected, of every cluster that is meant; of one service alone, if `target` says
-/// so. What cannot be read is told, and is no failure of what else is.
+/// so.
 pub(super) async fn read(context: &Context, config: &Config, target: Option<&str>) -> Vec<Standing> {
-    if config.environment.platform == PlatformKind::Local && !config.state().exists() {
-        return Vec::new();
-    }
-    let opened = match platform::all_for(context, config).await {
-        Ok(opened) => opened,
-        Err(failure) => {
-            context
-                .out
-                .warn(format!("what drills proved of alerts: {}", failure.message));
-            return Vec::new();
-        }
-    };
-    let mut all = Vec::new();
-    for one in opened {
-        match one.platform.records().await {
-            Ok(records) => all.extend(standings(&records, &config.environment.name)),
-            Err(error) => {
-                let failure = error::platform::failure("could not read the runs", &error);
-                context
-                    .out
-                    .warn(format!("what drills proved of alerts: {}", failure.message));
-            }
-        }
-    }
+    let records = platform::records(context, config, "what drills proved of alerts").await;
+    let mut all: Vec<Standing> = records
+        .iter()
+        .flat_map(|records| standings(records, &config.environment.name))
+        .collect();
     let wanted = target.map(|target| format!("service/{target}"));
     all.retain(|standing| wanted.as_ref().is_none_or(|wanted| standing.last.target == *wanted));
     all
