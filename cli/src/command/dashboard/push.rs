@@ -105,7 +105,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         .collect();
     let (url, client) = client(args, context, &config)?;
     let line = context.out.progress("asking Grafana what it has");
-    let plan = context.interruptible(push::plan(&client, boards, folder(&args.folder)))?;
+    let plan = context.block_on(push::plan(&client, boards, folder(&args.folder)));
     drop(line);
     let plan = plan.map_err(|error| error::dashboards::push("could not find out what Grafana has", &error))?;
     let document = |written: Option<&[Pushed]>| Document {
