@@ -20,7 +20,7 @@ use crate::exit::Exit;
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = help())]
 pub(crate) struct Args {
-    /// Boards by name, or files to draw; without any, all of the catalogue
+    /// Boards by name, or files to draw; all of the catalogue without
     #[arg(value_name = "BOARD|FILE")]
     boards: Vec<String>,
 
@@ -34,7 +34,7 @@ pub(crate) struct Args {
     )]
     format: Format,
 
-    /// Into this folder, or one picture into a file; else to stdout
+    /// Into this folder, or one picture into this file
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
 

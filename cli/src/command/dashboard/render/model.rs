@@ -22,11 +22,11 @@ pub(super) struct ModelArgs {
     folder: String,
 
     /// Namespace of the ConfigMaps [default: the environment's]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", hide_short_help = true)]
     namespace: Option<String>,
 
     /// Traces are in Tempo, not in Jaeger
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     tempo: bool,
 }
 

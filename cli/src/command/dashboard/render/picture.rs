@@ -24,7 +24,7 @@ use crate::{landscape, platform};
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Pictures")]
 pub(super) struct PictureArgs {
-    /// From when: -1h, now-7d, a time [default: as the board has it]
+    /// From when: -1h, now-7d, a time [default: the board's]
     #[arg(long, value_name = "TIME", value_parser = moment::parse, allow_hyphen_values = true)]
     from: Option<Moment>,
 
