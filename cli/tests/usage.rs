@@ -92,8 +92,10 @@ fn short_help_of_every_command_fits_a_terminal() {
     for command in COMMANDS {
         let ran = sandbox.run(&words(command, &["-h"])).ended(0);
         assert_eq!(ran.stderr, "", "`opsctl {command} -h`");
+        // The root has a line for each command.
+        let most = if command.is_empty() { 32 } else { 30 };
         assert!(
-            ran.stdout.lines().count() <= 30,
+            ran.stdout.lines().count() <= most,
             "`opsctl {command} -h` has {} lines",
             ran.stdout.lines().count()
         );
