@@ -90,7 +90,10 @@ const GROUPS: [(&str, &[&str]); 6] = [
     ),
     ("Rehearse", &["drill", "load"]),
     ("Ship", &["deploy"]),
-    ("Observe", &["status", "logs", "trace", "health", "policy", "alert"]),
+    (
+        "Observe",
+        &["status", "logs", "trace", "health", "policy", "alert", "dashboard"],
+    ),
     ("Runs", &["run", "recover"]),
     (
         "Local",

@@ -4,6 +4,7 @@ mod alert;
 mod backup;
 mod completions;
 mod config;
+mod dashboard;
 mod deploy;
 mod down;
 mod drill;
@@ -50,6 +51,7 @@ pub(crate) enum Command {
     Health(health::Args),
     Policy(policy::Args),
     Alert(alert::Args),
+    Dashboard(dashboard::Args),
     Run(run::Args),
     Recover(recover::Args),
     Init(init::Args),
@@ -81,6 +83,7 @@ impl Command {
             Self::Health(args) => health::run(args, context),
             Self::Policy(args) => policy::run(args, context),
             Self::Alert(args) => alert::run(args, context),
+            Self::Dashboard(args) => dashboard::run(args, context),
             Self::Run(args) => run::run(args, context),
             Self::Recover(args) => recover::run(&args, context),
             Self::Init(args) => init::run(&args, context),

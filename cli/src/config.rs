@@ -27,8 +27,8 @@ pub(crate) use finding::{Diagnostic, Shown};
 pub(crate) use kubernetes::Cluster;
 pub(crate) use locate::check_trust;
 pub(crate) use model::{
-    Backend, Bucket, BucketCredentials, Config, Datastore, DatastoreKind, Key, Local, Loki, Notify, PlatformKind,
-    Prometheus, Repository, Service,
+    Backend, Bucket, BucketCredentials, Config, Datastore, DatastoreKind, Grafana, Key, Local, Loki, Notify,
+    PlatformKind, Prometheus, Repository, Service,
 };
 pub(crate) use schedule::{Call, CallTo, Cleanup, Cutoff, CutoffKind, Job, Ping, Schedule, What, columns_of, filled};
 pub(crate) use secret::{Secret, SecretSource};

@@ -6,6 +6,7 @@ pub(crate) mod admin;
 mod alerts;
 pub(crate) mod backups;
 mod config;
+pub(crate) mod dashboards;
 mod load;
 pub(crate) mod platform;
 pub(crate) mod runs;

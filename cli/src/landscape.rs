@@ -42,7 +42,10 @@ pub(crate) fn of(config: &Config) -> Landscape {
             .collect(),
         canary: Some(Canary { stuck_after: STUCK }),
         links: Links {
-            dashboards: watching.dashboards.clone(),
+            dashboards: {
+                let grafana = environment.grafana.as_ref().map(|grafana| grafana.url.clone());
+                watching.dashboards.clone().or(grafana)
+            },
             runbooks: watching.runbooks.clone(),
         },
     }

@@ -23,13 +23,22 @@ impl Moment {
     }
 }
 
-/// Reads `2026-03-01T12:00:05Z` (with any offset, never without) and `10m ago`.
+/// Reads `2026-03-01T12:00:05Z` (with any offset, never without), `10m ago`, and as Grafana writes it `now`, `now-10m`, `-10m`.
 pub(crate) fn parse(text: &str) -> Result<Moment, String> {
     let text = text.trim();
     if let Some(ago) = text.strip_suffix("ago") {
         return humantime::parse_duration(ago.trim())
             .map(Moment::Ago)
             .map_err(|error| error.to_string());
+    }
+    // As Grafana has them.
+    if let Some(ago) = text.strip_prefix("now").unwrap_or(text).strip_prefix('-') {
+        return humantime::parse_duration(ago)
+            .map(Moment::Ago)
+            .map_err(|error| error.to_string());
+    }
+    if text == "now" {
+        return Ok(Moment::Ago(Duration::ZERO));
     }
     let told = "expected a time with its zone such as 2026-03-01T12:00:05Z, or \"10m ago\"";
     text.parse().map(Moment::Time).map_err(|_| told.to_owned())
@@ -49,6 +58,9 @@ mod tests {
             ("10m ago", "2026-03-01T12:00:05Z"),
             (" 1h 30s ago", "2026-03-01T11:09:35Z"),
             ("1s ago", "2026-03-01T12:10:04Z"),
+            ("now", "2026-03-01T12:10:05Z"),
+            ("now-10m", "2026-03-01T12:00:05Z"),
+            ("-1h30s", "2026-03-01T11:09:35Z"),
         ];
         for (text, time) in cases {
             assert_eq!(

@@ -4,6 +4,7 @@
 mod alerting;
 mod cluster;
 mod datastores;
+mod figures;
 pub(crate) mod specs;
 mod story;
 pub(crate) mod words;
@@ -18,6 +19,7 @@ use opsctl_platform::run::{Notifier, Notify, RunRecord, orphans};
 pub(crate) use alerting::{alerting, alertmanager_at, alertmanager_of, teller, watchers};
 pub(crate) use cluster::{OnCluster, described, prometheus};
 pub(crate) use datastores::Content;
+pub(crate) use figures::{figures, prometheus_of};
 pub(crate) use story::EventTail;
 
 use crate::config::{self, Config, PlatformKind, SecretSource};

@@ -97,6 +97,19 @@ pub(crate) struct Environment {
     pub(crate) loki: Option<Loki>,
     /// Where their traces are, if not in files here: Jaeger or Tempo.
     pub(crate) traces: Option<Backend>,
+    /// Where its boards are shown.
+    pub(crate) grafana: Option<Grafana>,
+}
+
+/// A Grafana.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Grafana {
+    /// Its address, without a slash at the end.
+    pub(crate) url: String,
+    /// The token of a service account.
+    pub(crate) token: Option<SecretSource>,
+    /// Who signs its certificate, if that is nobody whom the system trusts.
+    pub(crate) authority: Option<PathBuf>,
 }
 
 /// What the rules and boards of an environment are written for.

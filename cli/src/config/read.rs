@@ -7,8 +7,8 @@ use super::document::{Node, Origin, Value};
 use super::finding::Findings;
 use super::kubernetes::Name;
 use super::model::{
-    Backend, Datastore, DatastoreKind, Environment, Key, LatencyObjective, Local, Loki, Notify, PlatformKind, Probe,
-    Prometheus, Repository, Service, StoreUse,
+    Backend, Datastore, DatastoreKind, Environment, Grafana, Key, LatencyObjective, Local, Loki, Notify, PlatformKind,
+    Probe, Prometheus, Repository, Service, StoreUse,
 };
 use super::secret::SecretSource;
 use super::section::Section;
@@ -60,6 +60,7 @@ pub(super) fn environment(name: &str, section: Section<'_>) -> Environment {
             Some(Err(_)) => section.optional("traces").map(at),
             None => None,
         },
+        grafana: grafana(&section),
     };
     section.finish();
     environment
@@ -159,6 +160,28 @@ fn asked(
             })
         }
         Err(_) => section.optional(name).map(open),
+    }
+}
+
+/// `grafana = "https://…"`, or a table with what lets us write there.
+fn grafana(section: &Section<'_>) -> Option<Grafana> {
+    let open = |Address(url)| Grafana {
+        url,
+        token: None,
+        authority: None,
+    };
+    match section.table_or_value("grafana")? {
+        Ok(table) => {
+            let url = table.required("url");
+            let (token, authority) = (table.optional("token"), table.optional("ca_file"));
+            table.finish();
+            Some(Grafana {
+                token,
+                authority,
+                ..open(url?)
+            })
+        }
+        Err(_) => section.optional("grafana").map(open),
     }
 }
 

@@ -66,6 +66,9 @@ pub enum DataError {
     /// Nobody has recorded an answer.
     #[error("no answer was recorded")]
     NotRecorded,
+    /// There is no TLS here, or the certificate authority is none.
+    #[error("a client for Prometheus cannot be made: {0}")]
+    Client(String),
     /// The address cannot be used.
     #[error("`{0}` is no address of a Prometheus")]
     Address(String),

@@ -99,12 +99,13 @@ impl Http {
         })
     }
 
-    fn at(&self) -> String {
+    /// Its address, without a slash at its end and without a password.
+    pub fn address(&self) -> String {
         self.base.as_str().trim_end_matches('/').to_owned()
     }
 
     fn foreign(&self) -> PushError {
-        PushError::Foreign { at: self.at() }
+        PushError::Foreign { at: self.address() }
     }
 
     /// Each piece is a segment of its own, whatever is in it.
@@ -124,12 +125,12 @@ impl Http {
         let failed = |error: reqwest::Error| {
             if error.is_timeout() {
                 PushError::TimedOut {
-                    at: self.at(),
+                    at: self.address(),
                     seconds: LIMIT.as_secs(),
                 }
             } else {
                 PushError::Unreachable {
-                    at: self.at(),
+                    at: self.address(),
                     source: error.without_url(),
                 }
             }
@@ -144,7 +145,10 @@ impl Http {
             bytes.extend_from_slice(&chunk);
         }
         if matches!(status, 401 | 403) {
-            return Err(PushError::Forbidden { at: self.at(), status });
+            return Err(PushError::Forbidden {
+                at: self.address(),
+                status,
+            });
         }
         match serde_json::from_slice(&bytes) {
             Ok(body) => Ok(Answer { status, body }),

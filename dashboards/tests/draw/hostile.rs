@@ -72,7 +72,7 @@ async fn server(says: Says) -> String {
 }
 
 async fn answer(says: Says) -> Result<Vec<dashboards::draw::data::Series>, DataError> {
-    let data = Prometheus::new(&server(says).await, Duration::from_secs(2)).unwrap();
+    let data = Prometheus::new(&server(says).await, Duration::from_secs(2), None).unwrap();
     data.range("up", SPAN).await
 }
 
@@ -86,7 +86,7 @@ async fn a_server_that_hangs_or_floods_is_left() {
     assert_eq!(answer(Says::Nothing).await, Err(DataError::TimeOut));
     assert_eq!(answer(Says::Drips).await, Err(DataError::TimeOut));
     assert_eq!(answer(Says::TooMuch).await, Err(DataError::TooLarge(32)));
-    let nobody = Prometheus::new("http://127.0.0.1:1", Duration::from_secs(2)).unwrap();
+    let nobody = Prometheus::new("http://127.0.0.1:1", Duration::from_secs(2), None).unwrap();
     assert!(matches!(
         nobody.instant("up", BEGIN).await,
         Err(DataError::Unreachable(_))
@@ -126,7 +126,7 @@ async fn a_server_that_lies_is_not_believed() {
 fn only_web_addresses_are_addresses() {
     provider();
     for wrong in ["", "prometheus:9090", "file:///etc/passwd", "http://", "ftp://x"] {
-        let made = Prometheus::new(wrong, Duration::from_secs(1));
+        let made = Prometheus::new(wrong, Duration::from_secs(1), None);
         assert!(matches!(made, Err(DataError::Address(_))), "{wrong}");
     }
 }
@@ -134,7 +134,7 @@ fn only_web_addresses_are_addresses() {
 /// However many questions hang, a board is drawn when its time is over.
 #[tokio::test]
 async fn a_board_is_drawn_when_its_time_is_over() {
-    let data = Prometheus::new(&server(Says::Nothing).await, Duration::from_secs(30)).unwrap();
+    let data = Prometheus::new(&server(Says::Nothing).await, Duration::from_secs(30), None).unwrap();
     let panels: Vec<Value> = (0..40)
         .map(|n| json!({ "type": "timeseries", "title": n.to_string(), "targets": [{ "refId": "A", "expr": format!("up{n}") }] }))
         .collect();

@@ -63,7 +63,7 @@ async fn a_real_prometheus_is_drawn_and_a_recording_of_it_looks_the_same() {
     let client = reqwest::Client::new();
     let reload = client.post(format!("http://{address}/-/reload")).send().await.unwrap();
     assert!(reload.status().is_success());
-    let data = Prometheus::new(&format!("http://{address}"), Duration::from_secs(10)).unwrap();
+    let data = Prometheus::new(&format!("http://{address}"), Duration::from_secs(10), None).unwrap();
     let deadline = Instant::now() + Duration::from_mins(1);
     loop {
         let span = Span {

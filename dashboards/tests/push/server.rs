@@ -1,6 +1,8 @@
 //! A server that speaks as much of Grafana's HTTP API as pushing needs: written after its documentation, with versions
 //! that go up, refusals that have its words, and a token.
 
+#![allow(dead_code, reason = "every test binary uses a part of it")]
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
@@ -72,6 +74,10 @@ impl Server {
         let router = Router::new().fallback(answer).with_state(inside.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         Self { address, inside }
+    }
+
+    pub fn address(&self) -> &str {
+        &self.address
     }
 
     pub fn client(&self, token: &str) -> Http {

@@ -85,8 +85,8 @@ struct KeptOne {
 
 impl Prometheus {
     /// A Prometheus at an address (`http://prometheus:9090`, with a path where it has one). No question takes longer than
-    /// `patience`. The process must have chosen its provider of cryptography for rustls before.
-    pub fn new(address: &str, patience: Duration) -> Result<Self, DataError> {
+    /// `patience`; `authority` is a PEM certificate that is trusted beside those of the system.
+    pub fn new(address: &str, patience: Duration, authority: Option<&[u8]>) -> Result<Self, DataError> {
         let wrong = || DataError::Address(address.to_owned());
         let mut url = Url::parse(address).map_err(|_| wrong())?;
         if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
@@ -96,12 +96,23 @@ impl Prometheus {
             url.set_path(&format!("{}/", url.path()));
         }
         url.set_query(None);
-        let client = Client::builder()
+        // An error says that one is installed already: as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut builder = Client::builder()
             .redirect(redirect::Policy::none())
             .connect_timeout(patience.min(Duration::from_secs(5)))
-            .timeout(patience)
-            .build()
-            .map_err(|_| wrong())?;
+            .timeout(patience);
+        let unfit = |error: reqwest::Error| DataError::Client(told(&error.to_string()));
+        for certificate in authority
+            .map(reqwest::Certificate::from_pem_bundle)
+            .transpose()
+            .map_err(unfit)?
+            .into_iter()
+            .flatten()
+        {
+            builder = builder.add_root_certificate(certificate);
+        }
+        let client = builder.build().map_err(unfit)?;
         Ok(Self {
             client,
             address: url,
