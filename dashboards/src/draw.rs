@@ -278,8 +278,10 @@ impl<'a> Plan<'a> {
                 let mut before = f64::NEG_INFINITY;
                 for (at, value) in &series.points {
                     if *value != 0.0 && value.is_finite() {
-                        // A sample that does not follow the one before begins anew.
-                        if at - before > self.span.step * 1.5 && marks.len() < MOST {
+                        // A sample that does not follow the one before begins anew; of several at once one is enough.
+                        let told = |mark: &Mark| mark.label == *name && (mark.x - at).abs() < self.span.step;
+                        let begins = at - before > self.span.step * 1.5 && !marks.iter().any(told);
+                        if begins && marks.len() < MOST {
                             marks.push(Mark::new(*at, name, Tone::Plain));
                         }
                         before = *at;

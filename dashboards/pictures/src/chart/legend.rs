@@ -71,10 +71,19 @@ pub(super) fn draw(canvas: &mut Canvas, area: Area, entries: &[Entry], more: usi
     let most = (area.height / ROW).floor() as usize;
     let places = place(entries, area.width);
     let fits = |(row, x): (usize, f64)| row < most && (row + 1 < most || x + 90.0 < area.width || x == 0.0);
-    let shown = places.iter().take_while(|place| fits(**place)).count();
-    let hidden = entries.len() - shown + more;
+    let mut shown = places.iter().take_while(|place| fits(**place)).count();
+    let words = |shown: usize| format!("and {} more", entries.len() - shown + more);
+    let hides = |shown: usize| entries.len() - shown + more > 0;
     // The last one gives its place to the words about the others.
-    let full = hidden > 0 && shown == entries.len().min(shown) && shown > 0;
+    let crowded = |shown: usize| {
+        let (row, x) = places[shown - 1];
+        let end = x + entries[shown - 1].width(area.width) + APART;
+        row + 1 >= most && end + width(&words(shown), SMALL) > area.width
+    };
+    while shown > 1 && hides(shown) && crowded(shown) {
+        shown -= 1;
+    }
+    let full = hides(shown) && shown > 0;
     let mut after = (0, 0.0);
     for (entry, (row, x)) in entries.iter().zip(&places).take(shown) {
         let wide = entry.width(area.width);
@@ -96,7 +105,7 @@ pub(super) fn draw(canvas: &mut Canvas, area: Area, entries: &[Entry], more: usi
         }
     }
     if full {
-        let words = format!("and {hidden} more");
+        let words = words(shown);
         let (row, x) = if after.1 + width(&words, SMALL) > area.width && after.0 + 1 < most {
             (after.0 + 1, 0.0)
         } else {

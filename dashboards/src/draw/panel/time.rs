@@ -167,9 +167,11 @@ pub(super) fn heat(scene: &Scene<'_>, named: &[Shown<'_>], whole: &Field) -> Hea
         });
         (name, cells.collect())
     });
+    // The unit of the fields is that of the bounds.
+    let cells = scene.panel.json["options"]["cellValues"]["unit"].as_str();
     Heat {
         rows: rows.collect(),
-        unit,
+        unit: pictures::Unit::named(cells.unwrap_or("short")),
         span,
     }
 }
