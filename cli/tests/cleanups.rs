@@ -317,7 +317,7 @@ async fn rows_of_postgres_go_and_nobody_waits() {
     run(&["sql"], &url).ended(8);
     transaction.rollback().await.expect("locks");
 
-    let gone = format!("postgres://shop:hunter2@127.0.0.1:{}/shop", sandbox::free_port());
+    let gone = format!("postgres://shop:hunter2@{}/shop", sandbox::NOBODY);
     let ran = run(&["carts"], &gone).ended(7);
     assert!(!ran.stderr.contains("hunter2"), "{}", ran.stderr);
     let ran = run(&["carts"], "postgres://shop:hunter2@localhost:what/shop").ended(2);
@@ -385,7 +385,7 @@ fn a_service_is_asked_until_nothing_is_left() {
     run(&server(&[(200, "{}")]), &[])
         .ended(1)
         .says("does not say what it deleted");
-    let nobody = format!("http://127.0.0.1:{}", sandbox::free_port());
+    let nobody = format!("http://{}", sandbox::NOBODY);
     run(&nobody, &[]).ended(7);
     let plan = run(&nobody, &["--dry-run"]).ended(0).json();
     assert_eq!(

@@ -141,7 +141,9 @@ fn a_delay_that_nobody_keeps_up_ends_where_it_acts() {
         kill_process(pid, signal).expect("a process of ours");
     };
     let (watchdog, worker) = (&record["watchdog"], &record["worker"]["process"]);
-    // A worker that runs would start another watchdog, which undoes.
+    // A terminal that looks on undoes when both are gone, and a worker that runs starts another watchdog, which does.
+    terminal.kill().expect("our own child");
+    terminal.wait().expect("our own child");
     signal(worker, Signal::STOP);
     signal(watchdog, Signal::KILL);
     signal(worker, Signal::KILL);
@@ -151,8 +153,6 @@ fn a_delay_that_nobody_keeps_up_ends_where_it_acts() {
             stat.is_err() || stat.is_ok_and(|stat| stat.contains(") Z "))
         })
     });
-    terminal.kill().expect("our own child");
-    terminal.wait().expect("our own child");
     sandbox.run(&["drill", "latency", "shop"]).ended(8);
     let recovered = sandbox.run(&["recover", "--json"]).ended(0).json();
     assert_eq!(recovered["runs"][0]["state"], "undone", "{recovered}");

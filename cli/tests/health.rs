@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use answers::{Answers, http};
 use fixtures::tls;
-use sandbox::{Ran, Sandbox, eventually, free_port, tiny_service};
+use sandbox::{NOBODY, Ran, Sandbox, eventually, tiny_service};
 use serde_json::Value;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
@@ -111,9 +111,9 @@ fn no_answer_is_unreachable_and_says_why() {
     let garbage = Answers::always("SSH-2.0-x\r\n");
     let half = Answers::always("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf");
     for (url, reason) in [
-        (format!("http://127.0.0.1:{}", free_port()), "refused"),
-        (format!("grpc://127.0.0.1:{}", free_port()), "refused"),
-        (format!("tcp://127.0.0.1:{}", free_port()), "refused"),
+        (format!("http://{NOBODY}"), "refused"),
+        (format!("grpc://{NOBODY}"), "refused"),
+        (format!("tcp://{NOBODY}"), "refused"),
         (hangs.url(""), "timeout"),
         (hangs.url("").replace("http", "grpc"), "timeout"),
         (garbage.url(""), "protocol"),
@@ -136,7 +136,7 @@ fn no_answer_is_unreachable_and_says_why() {
 fn of_several_the_worst_counts_and_quiet_tells_only_what_is_wrong() {
     let good = Answers::always(http("200 OK", "", "")).url("/a");
     let bad = Answers::always(http("503 Service Unavailable", "", "")).url("/b");
-    let gone = format!("http://127.0.0.1:{}/c", free_port());
+    let gone = format!("http://{NOBODY}/c");
     assert!(check(&[&good, &good]).ended(0).stdout.lines().count() == 3);
     assert_eq!(check(&["-q", &good, &good]).ended(0).stdout, "");
     let told = check(&["-q", &good, &bad]).ended(4).stdout;

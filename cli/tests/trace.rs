@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use answers::{Answers, http, json};
 use peers::{Server, servers};
-use sandbox::{Ran, Sandbox, eventually, free_port};
+use sandbox::{NOBODY, Ran, Sandbox, eventually};
 use serde_json::{Value, json};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -494,7 +494,7 @@ fn what_lets_us_in_is_sent_to_that_server_alone() {
 
 #[test]
 fn a_server_that_does_not_answer_as_it_should_is_told() {
-    let refused = format!("http://127.0.0.1:{}", free_port());
+    let refused = format!("http://{NOBODY}");
     let answers = [
         (
             http("503 Service Unavailable", "", "too \u{1b}[31mbusy"),

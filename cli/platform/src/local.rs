@@ -407,6 +407,19 @@ impl Platform for LocalPlatform {
         }
     }
 
+    async fn renew_fault(&self, by: &Fence, field: &Field, ttl: Duration) -> Result<()> {
+        let service = service_of(field)?;
+        let locked = self.locked().await?;
+        locked.admit(Some(by))?;
+        match self.fault(service).await? {
+            // The same fault again, with its time from now.
+            Some(fault) if fault.holder == by.run => self.put_fault(service, fault, ttl).await,
+            _ => Err(PlatformError::FaultLost {
+                object: field.object.clone(),
+            }),
+        }
+    }
+
     async fn kill(&self, by: &Fence, instance: &Instance, _mode: KillMode) -> Result<Timestamp> {
         let locked = self.locked().await?;
         locked.admit(Some(by))?;

@@ -213,6 +213,9 @@ pub fn content(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
+/// An address that refuses: a free port may be another test's the moment after.
+pub const NOBODY: &str = "127.0.0.1:1";
+
 /// A free loopback port.
 pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0")
