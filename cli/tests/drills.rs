@@ -9,7 +9,7 @@ use std::process::Stdio;
 
 use opsctl_proxy_control::{Client, HopClient};
 use rustix::process::{Pid, Signal, kill_process};
-use sandbox::{Sandbox, eventually, free_port, tiny_service};
+use sandbox::{Sandbox, alive, eventually, free_port, tiny_service};
 use serde_json::Value;
 
 /// Two services, `shop` and `desk`, which depends on it; each has two instances and is probed.
@@ -136,23 +136,16 @@ fn a_delay_that_nobody_keeps_up_ends_where_it_acts() {
         .next();
     let record = std::fs::read(run.expect("a run").path().join("record.json")).expect("a record");
     let record: Value = serde_json::from_slice(&record).expect("a record");
-    let signal = |process: &Value, signal| {
-        let pid = Pid::from_raw(process["pid"].as_i64().expect("a pid") as i32).expect("a pid");
-        kill_process(pid, signal).expect("a process of ours");
-    };
-    let (watchdog, worker) = (&record["watchdog"], &record["worker"]["process"]);
+    let pid = |process: &Value| process["pid"].as_i64().expect("a pid") as i32;
+    let (watchdog, worker) = (pid(&record["watchdog"]), pid(&record["worker"]["process"]));
+    let signal = |pid, signal| kill_process(Pid::from_raw(pid).expect("a pid"), signal).expect("a process of ours");
     // A terminal that looks on undoes when both are gone, and a worker that runs starts another watchdog, which does.
     terminal.kill().expect("our own child");
     terminal.wait().expect("our own child");
     signal(worker, Signal::STOP);
     signal(watchdog, Signal::KILL);
     signal(worker, Signal::KILL);
-    eventually("their end", || {
-        [watchdog, worker].iter().all(|process| {
-            let stat = std::fs::read_to_string(format!("/proc/{}/stat", process["pid"]));
-            stat.is_err() || stat.is_ok_and(|stat| stat.contains(") Z "))
-        })
-    });
+    eventually("their end", || !alive(watchdog) && !alive(worker));
     sandbox.run(&["drill", "latency", "shop"]).ended(8);
     let recovered = sandbox.run(&["recover", "--json"]).ended(0).json();
     assert_eq!(recovered["runs"][0]["state"], "undone", "{recovered}");

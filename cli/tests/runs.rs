@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::process::{Child, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
-use sandbox::{HELD, Sandbox, eventually};
+use sandbox::{HELD, Sandbox, alive, eventually};
 use serde_json::Value;
 
 /// A service with two instances, up.
@@ -86,10 +86,6 @@ fn pid(process: &Value) -> Option<i32> {
 
 fn kill(pid: i32) {
     kill_process(Pid::from_raw(pid).expect("a process id"), Signal::KILL).expect("a process of ours");
-}
-
-fn alive(pid: i32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
 
 /// The processes that are the worker of a run.

@@ -191,6 +191,18 @@ async fn a_look_reads_what_changed_and_no_more() {
     assert!(pages >= 1 && compared < 30, "{pages} of {compared} pages");
 }
 
+/// Whoever hears that a change is shipped and asks for the state of right now gets that change, however fast the store is.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_moment_of_what_was_shipped_is_over() {
+    let shop = Shop::new("WAL").await;
+    let mut shipper = shop.shipper(shop.options());
+    for _ in 0..50 {
+        shop.sell(1);
+        let shipped = step(&mut shipper).await;
+        assert!(shipped.latest <= jiff::Timestamp::now(), "{shipped:?}");
+    }
+}
+
 /// What others do to the file itself ends nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_database_is_replaced_deleted_and_made_anew() {

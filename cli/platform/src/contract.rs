@@ -37,6 +37,7 @@ where
     a_lost_worker_can_change_nothing(make().await).await;
     a_version_comes_and_goes(make().await).await;
     a_share_is_a_lease(make().await).await;
+    a_fault_ends_unless_its_run_prolongs_it(make().await).await;
     a_kill_hits_one_very_instance(make().await).await;
     a_hold_stops_and_ends(make().await).await;
     records_are_compared_and_set(make().await).await;
@@ -285,6 +286,53 @@ async fn a_share_is_a_lease(subject: Subject) {
             .applied()
     );
     assert_eq!(platform.get(&field).await.expect("readable"), None);
+}
+
+/// Where faults are played on a service.
+async fn a_fault_ends_unless_its_run_prolongs_it(subject: Subject) {
+    let platform = subject.platform.as_ref();
+    let field = Field::fault(&format!("service/{}", subject.service));
+    if matches!(platform.get(&field).await, Err(PlatformError::UnknownField { .. })) {
+        return;
+    }
+    let mut fences = Vec::new();
+    for id in ["contract-7", "contract-8"] {
+        let mut record = RunRecord::new(id, "test", "service/x", Value::Null, platform.now());
+        record.revision = platform.create_record(&record).await.expect("a new record");
+        fences.push(record.fence());
+    }
+    let (by, other) = (&fences[0], &fences[1]);
+    let long = Duration::from_mins(1);
+    let lost = async |by| {
+        matches!(
+            platform.renew_fault(by, &field, long).await,
+            Err(PlatformError::FaultLost { .. })
+        )
+    };
+    assert!(lost(by).await, "there is none yet");
+    let fault = json!({ "holder": by.run, "kind": "latency", "ms": 1, "percent": 100.0 });
+    assert!(
+        platform
+            .compare_and_set(Some(by), &field, None, Some(&fault))
+            .await
+            .expect("no fault yet")
+            .applied()
+    );
+    let shown = platform.get(&field).await.expect("readable");
+    assert!(lost(other).await, "it is not that run's");
+    platform.renew_fault(by, &field, long).await.expect("it is its own");
+    assert_eq!(platform.get(&field).await.expect("readable"), shown, "it is the same");
+    // Its time counts from now, so that it may be shorter, too.
+    let short = Duration::from_secs(1);
+    platform
+        .renew_fault(by, &field, short)
+        .await
+        .expect("it is still there");
+    wait("the fault has ended", async || {
+        platform.get(&field).await.expect("readable").is_none()
+    })
+    .await;
+    assert!(lost(by).await, "what has ended is not prolonged");
 }
 
 async fn a_kill_hits_one_very_instance(subject: Subject) {

@@ -132,10 +132,7 @@ pub trait Platform: Send + Sync + 'static {
 
     /// Prolongs a fault of the run `by` ([`Field::fault`]) for `ttl` from now. Errors: [`PlatformError::FaultLost`] when it
     /// has lapsed or is another one.
-    async fn renew_fault(&self, by: &Fence, field: &Field, ttl: Duration) -> Result<()> {
-        let _ = (by, ttl);
-        Err(PlatformError::UnknownField { field: field.clone() })
-    }
+    async fn renew_fault(&self, by: &Fence, field: &Field, ttl: Duration) -> Result<()>;
 
     /// Kills an instance. Returns when the kill was sent, on the platform's clock.
     ///

@@ -2,6 +2,7 @@
 //! call can be made to fail. For tests of what builds on [`Platform`]; it runs no process and serves no request.
 
 mod nodes;
+mod timed;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,6 +12,8 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::time::Instant;
+
+use timed::Timed;
 
 use crate::run::RunRecord;
 use crate::{
@@ -59,8 +62,8 @@ struct Service {
     stable: Option<String>,
     versions: BTreeMap<String, VersionSpec>,
     hold: Option<Hold>,
-    weight: Option<(Weight, Instant)>,
-    fault: Option<(Fault, Instant)>,
+    weight: Timed<Weight>,
+    fault: Timed<Fault>,
     instances: Vec<Slot>,
     objectives: Objectives,
     depends_on: Vec<String>,
@@ -124,8 +127,8 @@ impl MemoryPlatform {
                     stable: Some(version.to_owned()),
                     versions: BTreeMap::from([(version.to_owned(), spec)]),
                     hold: None,
-                    weight: None,
-                    fault: None,
+                    weight: Timed::default(),
+                    fault: Timed::default(),
                     instances: Vec::new(),
                     objectives: Objectives {
                         availability_ratio: Some(0.99),
@@ -333,22 +336,6 @@ fn instance(service: &str, number: u32, version: &str, pid: u32) -> Instance {
 }
 
 impl Service {
-    /// The share now: none once its lease is over.
-    fn weight(&self, now: Instant) -> Option<&Weight> {
-        self.weight
-            .as_ref()
-            .filter(|(_, until)| now < *until)
-            .map(|(weight, _)| weight)
-    }
-
-    /// The fault now: none once its time is over.
-    fn fault(&self, now: Instant) -> Option<&Fault> {
-        self.fault
-            .as_ref()
-            .filter(|(_, until)| now < *until)
-            .map(|(fault, _)| fault)
-    }
-
     fn kill(&mut self, id: &str, now: Instant, pid: u32) {
         let (restarts, delay) = (self.restarts, self.restart_delay);
         if let Some(slot) = self.instances.iter_mut().find(|slot| slot.instance.id == id) {
@@ -364,7 +351,7 @@ impl Service {
     fn view(&self, name: &str, origin: Instant, now: Instant) -> TrafficView {
         TrafficView {
             elapsed: now - origin,
-            fault: self.fault(now).cloned(),
+            fault: self.fault.at(now).cloned(),
             service: self.state(name, now, &|at| timestamp(origin, at)),
         }
     }
@@ -404,7 +391,7 @@ impl Service {
                     ready: ready(&spec.version),
                 })
                 .collect(),
-            canary: self.weight(now).cloned(),
+            canary: self.weight.at(now).cloned(),
             hold: self.hold.clone(),
             objectives: self.objectives.clone(),
             front: Addresses::default(),
@@ -427,10 +414,11 @@ impl Service {
             ["versions", version] => self.versions.get(*version).map(VersionSpec::value),
             ["versions", version, "replicas"] => self.versions.get(*version).map(|spec| spec.replicas.into()),
             ["canary"] => self
-                .weight(now)
+                .weight
+                .at(now)
                 .and_then(|w| Weight::value(&w.version, w.percent, &w.holder)),
             ["hold"] => self.hold.as_ref().map(Hold::value),
-            ["fault"] => self.fault(now).map(Fault::value),
+            ["fault"] => self.fault.at(now).map(Fault::value),
             _ => return Err(PlatformError::UnknownField { field: field.clone() }),
         })
     }
@@ -470,15 +458,15 @@ impl Service {
                     .replicas = replicas;
             }
             (["versions", _, "replicas"], None) => return Err(invalid("it cannot be absent")),
-            (["canary"], None) => self.weight = None,
+            (["canary"], None) => self.weight = Timed::default(),
             (["canary"], Some(value)) => {
                 let weight = serde_json::from_value(value.clone()).map_err(|error| invalid(&error.to_string()))?;
-                self.weight = Some((weight, until));
+                self.weight = Timed::until(until, weight);
             }
-            (["fault"], None) => self.fault = None,
+            (["fault"], None) => self.fault = Timed::default(),
             (["fault"], Some(value)) => {
                 let fault = serde_json::from_value(value.clone()).map_err(|error| invalid(&error.to_string()))?;
-                self.fault = Some((fault, until));
+                self.fault = Timed::until(until, fault);
             }
             (["hold"], None) => self.hold = None,
             (["hold"], Some(value)) => {
@@ -595,15 +583,25 @@ impl Platform for MemoryPlatform {
         let now = Instant::now();
         let mut inner = self.enter("renew_weight", true)?;
         inner.check(Some(by))?;
-        match &mut inner.service(service)?.weight {
-            Some((weight, until)) if weight.holder == by.run && now < *until => {
-                *until = now + lease;
-                Ok(())
-            }
-            _ => Err(PlatformError::WeightLost {
-                service: service.to_owned(),
-            }),
-        }
+        let weight = &mut inner.service(service)?.weight;
+        let lost = || PlatformError::WeightLost {
+            service: service.to_owned(),
+        };
+        weight
+            .prolong(now, lease, |weight| weight.holder == by.run)
+            .ok_or_else(lost)
+    }
+
+    async fn renew_fault(&self, by: &Fence, field: &Field, ttl: Duration) -> Result<()> {
+        let now = Instant::now();
+        let mut inner = self.enter("renew_fault", true)?;
+        inner.check(Some(by))?;
+        let name = field.service().ok_or_else(|| unknown_service(field))?;
+        let fault = &mut inner.service(name)?.fault;
+        let lost = || PlatformError::FaultLost {
+            object: field.object.clone(),
+        };
+        fault.prolong(now, ttl, |fault| fault.holder == by.run).ok_or_else(lost)
     }
 
     async fn kill(&self, by: &Fence, instance: &Instance, _mode: KillMode) -> Result<Timestamp> {

@@ -213,6 +213,11 @@ pub fn content(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
+/// Whether a process has not ended.
+pub fn alive(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+}
+
 /// An address that refuses: a free port may be another test's the moment after.
 pub const NOBODY: &str = "127.0.0.1:1";
 
