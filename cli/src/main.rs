@@ -15,6 +15,7 @@ mod command;
 mod config;
 mod consent;
 mod context;
+mod derived;
 mod error;
 mod exit;
 mod internal;

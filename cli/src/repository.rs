@@ -14,7 +14,7 @@ use backups::store::{LocalStore, S3Store};
 use backups::{InitOptions, Phase, Repository as Engine, Store};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{self, CommandKeys, Config, Datastore, DatastoreKind, Given};
+use crate::config::{self, CommandKeys, Config, Datastore, DatastoreKind, Given, Secret, SecretSource};
 use crate::context::{Context, Signals, Stop};
 use crate::error::{self, Failure};
 use crate::exit::Exit;
@@ -75,9 +75,7 @@ pub(crate) async fn open(
             return Err(error::backups::failure(what, &missing));
         }
     }
-    let password = declared
-        .password
-        .fetch(context, &format!("the password of repository `{}`", declared.name))?;
+    let password = password(context, declared)?;
     warn_same_disk(context, declared);
     match if_empty {
         IfEmpty::Fail => Engine::open(store, password.expose())
@@ -95,6 +93,19 @@ pub(crate) async fn open(
             Ok(engine)
         }
     }
+}
+
+/// Its password.
+pub(crate) fn password(context: &Context, declared: &config::Repository) -> Result<Secret, Failure> {
+    let source = &declared.password;
+    let fetched = source.fetch(context, &format!("the password of repository `{}`", declared.name));
+    fetched.map_err(|failure| match source {
+        SecretSource::File(path) if !path.exists() => failure.help(format!(
+            "a repository whose password is lost cannot be read: put the old one back into `{}`; only for a new repository let `opsctl init` make one",
+            context.shown(path)
+        )),
+        _ => failure,
+    })
 }
 
 /// The store that was declared. Nothing is asked, and no credentials are fetched, before it is used.

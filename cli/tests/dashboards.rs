@@ -42,7 +42,7 @@ fn actions(ran: &Ran) -> Vec<(String, String)> {
     let files = document["files"].as_array().expect("files");
     files
         .iter()
-        .map(|file| (text(&file["path"]), text(&file["action"])))
+        .map(|file| (text(&file["path"]), text(&file["change"])))
         .collect()
 }
 
@@ -71,7 +71,10 @@ fn boards_of_the_reference_services_are_written_and_compared_and_nothing_is_foun
     sandbox.write("boards/opsctl-requests.json", &text.replace("Requests", "Rquests"));
     sandbox.write("boards/opsctl-gone.json", "{}");
     sandbox.write("boards/own.json", "{}");
-    let different = [("opsctl-gone.json", "remove"), ("opsctl-requests.json", "update")];
+    let different = [
+        ("boards/opsctl-gone.json", "remove"),
+        ("boards/opsctl-requests.json", "update"),
+    ];
     let different = different.map(|(path, action)| (path.to_owned(), action.to_owned()));
     for (words, code) in [
         (compare.clone(), 4),
@@ -267,7 +270,7 @@ fn a_board_is_drawn_from_a_recording_without_a_catalogue() {
     );
 
     let told = draw(&["--format", "png", "--out", "board.png", "--json"]).json();
-    assert_eq!(told["files"][0], json!({ "path": "board.png", "action": "create" }));
+    assert_eq!(told["files"][0], json!({ "path": "board.png", "change": "create" }));
     assert_eq!(told["pictures"][0]["unanswered"][0]["questions"], 1);
     assert!(fs::read(sandbox.path("board.png")).expect("it").starts_with(b"\x89PNG"));
     draw(&["--format", "html", "--out", "pages"]);

@@ -218,7 +218,9 @@ impl<'a> Plan<'a> {
             pictures::moment(self.span.from),
             pictures::moment(self.span.to)
         );
-        sheet.title((MARGIN, 32.0), &self.title, &time);
+        // On a page the heading says it already.
+        let title = if settings.theme == Theme::Page { "" } else { &self.title };
+        sheet.title((MARGIN, 32.0), title, &time);
         sheet.line((MARGIN, 54.0), &self.told(board));
         let marks = self.marks(answers);
         let room = look.width - MARGIN * 2.0;

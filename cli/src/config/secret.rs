@@ -108,10 +108,12 @@ fn of_a_cluster(what: &str) -> Failure {
 fn read_file(context: Option<&Context>, path: &std::path::Path, what: &str) -> Result<Secret, Failure> {
     let shown = context.map_or_else(|| path.display().to_string(), |context| context.shown(path).clone());
     let mut file = std::fs::File::open(path).map_err(|error| {
-        let failure = Failure::usage("secret_missing", format!("{what} is not there")).cause(format!("could not open `{shown}`")).because(&error);
+        let failure = Failure::usage("secret_missing", format!("{what} is not there"))
+            .cause(format!("could not open `{shown}`"))
+            .because(&error);
         if error.kind() == std::io::ErrorKind::NotFound {
             failure.help(format!(
-                "a repository whose password is lost cannot be read: put the old password back into `{shown}`; only for a new repository let `opsctl init` make one"
+                "put it into `{shown}`, on one line that nobody else may read (chmod 600)"
             ))
         } else {
             failure

@@ -12,7 +12,9 @@ pub fn page(title: &str, boards: &[Drawing], footer: &str) -> String {
         page = page.contents();
     }
     for board in boards {
-        page = page.section(&board.title);
+        if boards.len() > 1 {
+            page = page.section(&board.title);
+        }
         let caption = match board.failures.as_slice() {
             [] => format!("{} panels, {} questions.", board.panels, board.questions),
             failures => {

@@ -98,6 +98,11 @@ async fn a_page_links_its_boards() {
     assert!(page.contains("href=\"#section-2\"") && page.contains("id=\"section-2\""));
     assert!(page.contains("not answered: no answer was recorded (1)"));
     assert!(!page.contains("<script"));
+    assert_eq!(
+        page.matches(&format!(">{}</text>", boards[0].title)).count(),
+        0,
+        "the headings say it"
+    );
     let mut ids: Vec<&str> = page
         .split(" id=\"")
         .skip(1)

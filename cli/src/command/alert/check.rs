@@ -17,6 +17,7 @@ use super::files::{self, Read};
 use super::render;
 use crate::config::{self, suggestion};
 use crate::context::Context;
+use crate::derived;
 use crate::error::{Failure, Outcome};
 use crate::exit::Exit;
 use crate::output::{Paint, Style, plural, printable};
@@ -250,7 +251,7 @@ fn fix(
     let changed: BTreeSet<&str> = fixed.iter().map(|one| one.file.as_str()).collect();
     if !args.dry_run {
         for file in read.iter().filter(|file| changed.contains(file.source.name())) {
-            files::replace(context, &file.path, file.source.text())?;
+            derived::replace(context, &file.path, file.source.text().as_bytes())?;
         }
     }
     Ok((report, fixed))

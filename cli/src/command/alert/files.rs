@@ -1,8 +1,6 @@
 //! Files of rules and tests as they are typed: one by one, or as folders. Nothing is judged here but what a file is.
 
 use std::fs;
-use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use alerts::kind::Kind;
@@ -101,20 +99,4 @@ fn below(context: &Context, folder: &Path, depth: usize, found: &mut Vec<PathBuf
         }
     }
     Ok(())
-}
-
-/// Replaces a file as a whole, and keeps who may read it.
-pub(super) fn replace(context: &Context, path: &Path, text: &str) -> Result<(), Failure> {
-    let write = || {
-        let folder = path.parent().unwrap_or(Path::new("/"));
-        fs::create_dir_all(folder)?;
-        let mode = fs::metadata(path).map_or(0o644, |metadata| metadata.permissions().mode());
-        let mut half = tempfile::NamedTempFile::new_in(folder)?;
-        half.write_all(text.as_bytes())?;
-        half.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
-        half.as_file().sync_all()?;
-        half.persist(path).map_err(|error| error.error)?;
-        Ok(())
-    };
-    write().map_err(|error: std::io::Error| Failure::io(format!("could not write `{}`", context.shown(path)), &error))
 }

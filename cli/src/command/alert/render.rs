@@ -12,10 +12,11 @@ use serde::Serialize;
 use super::files;
 use crate::config::{self, Config};
 use crate::context::Context;
+use crate::derived::{self, Derived};
 use crate::error::{Failure, Outcome};
 use crate::exit::Exit;
 use crate::landscape;
-use crate::output::{Style, plural};
+use crate::output::plural;
 
 /// Where everything goes when nobody says so, beside opsctl.toml.
 const FOLDER: &str = "deploy/alerts";
@@ -73,48 +74,6 @@ fn help() -> String {
     )
 }
 
-/// What happens to a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Change {
-    Create,
-    Update,
-    Remove,
-    Keep,
-}
-
-impl Change {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Create => "create",
-            Self::Update => "update",
-            Self::Remove => "remove",
-            Self::Keep => "keep",
-        }
-    }
-
-    fn style(self) -> Style {
-        match self {
-            Self::Create => Style::Done,
-            Self::Update => Style::Warning,
-            Self::Remove => Style::Error,
-            Self::Keep => Style::Faint,
-        }
-    }
-}
-
-/// A file, and what happens to it.
-#[derive(Debug, Serialize)]
-struct Planned {
-    #[serde(skip)]
-    file: PathBuf,
-    path: String,
-    change: Change,
-    /// Absent where it goes.
-    #[serde(skip)]
-    text: Option<String>,
-}
-
 /// A file that is printed.
 #[derive(Serialize)]
 struct Printed {
@@ -153,7 +112,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     let files = plan(context, args.format, &rendered, &folder, &root(&args.runbooks, PAGES))?;
     let write = !args.check && !args.dry_run;
     if write {
-        apply(context, &files)?;
+        files.iter().try_for_each(|file| file.apply(context))?;
     }
     let document = Document {
         schema: "opsctl.alert_render/v1",
@@ -164,18 +123,8 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         files: &files,
         notes: &rendered.notes,
     };
-    let changed = files.iter().filter(|file| file.change != Change::Keep);
-    context.out.answer(&document, |paint| {
-        let line = |file: &Planned| {
-            format!(
-                "{}  {}\n",
-                paint.apply(file.change.style(), file.change.word()),
-                file.path
-            )
-        };
-        changed.clone().map(line).collect()
-    })?;
-    let (changed, all) = (changed.count() as u64, files.len() as u64);
+    context.out.answer(&document, |paint| derived::lines(&files, paint))?;
+    let (changed, all) = (derived::differing(&files) as u64, files.len() as u64);
     let told = format!(
         "{} of {}",
         plural(changed, "change", "changes"),
@@ -264,7 +213,7 @@ fn plan(
     rendered: &Rendered,
     folder: &Path,
     pages: &Path,
-) -> Result<Vec<Planned>, Failure> {
+) -> Result<Vec<Derived>, Failure> {
     let mut planned = Vec::new();
     for file in below(format, rendered) {
         let path = folder.join(&file.path);
@@ -273,17 +222,17 @@ fn plan(
             let told = format!("`{}` was not written by opsctl", context.shown(&path));
             return Err(Failure::refused("not_ours", told).help("move it away, or write elsewhere with `--out FOLDER`"));
         }
-        planned.push(change(context, path, old.as_deref(), file.text));
+        planned.push(Derived::wanted(
+            context,
+            path,
+            old.as_deref().map(str::as_bytes),
+            file.text,
+        ));
     }
     for folder in [folder.join("rules"), folder.join("rules/tests")] {
         for path in left(context, &folder)? {
-            if planned.iter().all(|file: &Planned| file.file != path) {
-                planned.push(Planned {
-                    path: context.shown(&path),
-                    file: path,
-                    change: Change::Remove,
-                    text: None,
-                });
+            if planned.iter().all(|file: &Derived| file.file != path) {
+                planned.push(Derived::unwanted(context, path));
             }
         }
     }
@@ -298,7 +247,7 @@ fn plan(
             let failure = Failure::refused("damaged_page", told).because(&error);
             failure.help("put the two marks back, one before and one behind the steps, or move the page away")
         })?;
-        planned.push(change(context, path, old.as_deref(), text));
+        planned.push(Derived::wanted(context, path, old.as_deref().map(str::as_bytes), text));
     }
     Ok(planned)
 }
@@ -316,19 +265,6 @@ fn ours(text: &str) -> bool {
     text.lines().next().is_some_and(|line| line.contains(WRITTEN))
 }
 
-fn change(context: &Context, file: PathBuf, old: Option<&str>, text: String) -> Planned {
-    Planned {
-        path: context.shown(&file),
-        file,
-        change: match old {
-            None => Change::Create,
-            Some(old) if old == text => Change::Keep,
-            Some(_) => Change::Update,
-        },
-        text: Some(text),
-    }
-}
-
 /// Files of the folder that were derived once.
 fn left(context: &Context, folder: &Path) -> Result<Vec<PathBuf>, Failure> {
     let Ok(entries) = fs::read_dir(folder) else {
@@ -343,16 +279,4 @@ fn left(context: &Context, folder: &Path) -> Result<Vec<PathBuf>, Failure> {
     }
     left.sort();
     Ok(left)
-}
-
-fn apply(context: &Context, planned: &[Planned]) -> Result<(), Failure> {
-    for file in planned {
-        match (file.change, &file.text) {
-            (Change::Create | Change::Update, Some(text)) => files::replace(context, &file.file, text)?,
-            (Change::Remove, _) => fs::remove_file(&file.file)
-                .map_err(|error| Failure::io(format!("could not remove `{}`", file.path), &error))?,
-            _ => {}
-        }
-    }
-    Ok(())
 }

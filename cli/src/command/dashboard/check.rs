@@ -9,9 +9,9 @@ use lint::flow::Records;
 use lint::{Report, Severity, output};
 use manifest::{Manifest, capture};
 
-use super::render::replace;
 use super::{ours, read};
 use crate::context::Context;
+use crate::derived;
 use crate::error::{self, Failure, Outcome};
 use crate::exit::Exit;
 use crate::output::{one_line, plural, printable};
@@ -182,8 +182,7 @@ fn mend(
         let source = &mut sources[index];
         mended.push((source.name.clone(), count));
         match &source.path {
-            Some(path) if !dry_run => replace(path, source.text.as_bytes())
-                .map_err(|error| Failure::io(format!("could not write `{}`", source.name), &error))?,
+            Some(path) if !dry_run => derived::replace(context, path, source.text.as_bytes())?,
             _ => source.text = std::mem::take(&mut texts[index]),
         }
     }

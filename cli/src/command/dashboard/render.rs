@@ -2,17 +2,17 @@
 
 mod model;
 mod picture;
-mod place;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
+use dashboards::boards::TAG;
 use serde::Serialize;
 
-pub(super) use place::replace;
-
 use crate::context::Context;
+use crate::derived::{self, Derived};
 use crate::error::{Failure, Outcome};
 use crate::exit::Exit;
 
@@ -131,25 +131,23 @@ struct Rendered {
 }
 
 #[derive(Serialize)]
-struct Document<'a> {
+struct Document<'a, F> {
     schema: &'static str,
     r#type: &'static str,
     format: Format,
     /// Where the files lie; none when they are in here.
     folder: Option<String>,
     written: bool,
-    files: Vec<File<'a>>,
+    files: &'a [F],
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pictures: &'a [picture::Told],
 }
 
+/// A file that is shown.
 #[derive(Serialize)]
-struct File<'a> {
+struct Shown<'a> {
     path: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    action: Option<place::Action>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    content: Option<&'a str>,
+    content: &'a str,
 }
 
 /// Runs the command.
@@ -172,25 +170,9 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
 /// To stdout: everything in the document, or one file as it is.
 fn show(args: &Args, context: &Context, rendered: &Rendered) -> Result<(), Failure> {
     if context.out.json {
-        let file = |(path, bytes): (&'_ String, &'_ Vec<u8>)| {
-            let text = std::str::from_utf8(bytes).map_err(|_| {
-                Failure::usage("not_text", "a PNG is no text: it cannot stand in a document")
-                    .help("write it with `--out`")
-            })?;
-            Ok::<_, Failure>((path.clone(), text.to_owned()))
-        };
-        let files = rendered.files.iter().map(file).collect::<Result<Vec<_>, _>>()?;
-        return context.out.document(&Document {
-            files: files
-                .iter()
-                .map(|(path, content)| File {
-                    path,
-                    action: None,
-                    content: Some(content),
-                })
-                .collect(),
-            ..document(args, &rendered.pictures)
-        });
+        let shown = |(path, bytes)| shown(path, bytes);
+        let files = rendered.files.iter().map(shown).collect::<Result<Vec<_>, _>>()?;
+        return context.out.document(&document(args, &files, &rendered.pictures));
     }
     let mut files = rendered.files.values();
     match (files.next(), files.next()) {
@@ -210,14 +192,21 @@ fn show(args: &Args, context: &Context, rendered: &Rendered) -> Result<(), Failu
     }
 }
 
-fn document<'a>(args: &Args, pictures: &'a [picture::Told]) -> Document<'a> {
+fn shown<'a>(path: &'a str, bytes: &'a [u8]) -> Result<Shown<'a>, Failure> {
+    let content = std::str::from_utf8(bytes).map_err(|_| {
+        Failure::usage("not_text", "a PNG is no text: it cannot stand in a document").help("write it with `--out`")
+    })?;
+    Ok(Shown { path, content })
+}
+
+fn document<'a, F>(args: &Args, files: &'a [F], pictures: &'a [picture::Told]) -> Document<'a, F> {
     Document {
         schema: "opsctl.dashboard_render/v1",
         r#type: "dashboard_render",
         format: args.format,
         folder: None,
         written: false,
-        files: Vec::new(),
+        files,
         pictures,
     }
 }
@@ -232,35 +221,18 @@ impl Format {
 /// Into a folder: the plan first.
 fn write(args: &Args, context: &Context, mut rendered: Rendered, out: &Path) -> Outcome {
     let (folder, files) = destination(args.format, std::mem::take(&mut rendered.files), out);
-    let plan = place::plan(&folder, files, rendered.sweep.as_deref())?;
+    let files = plan(context, &folder, files, rendered.sweep.as_deref())?;
     let dry = args.check || args.dry_run;
     if !dry {
-        place::apply(&plan)?;
+        files.iter().try_for_each(|file| file.apply(context))?;
     }
-    let differing = plan.differing();
     let document = Document {
         folder: Some(folder.display().to_string()),
         written: !dry,
-        files: plan
-            .steps
-            .iter()
-            .map(|step| File {
-                path: &step.path,
-                action: Some(step.action),
-                content: None,
-            })
-            .collect(),
-        ..document(args, &rendered.pictures)
+        ..document(args, &files, &rendered.pictures)
     };
-    context.out.answer(&document, |_| {
-        let changed = plan.steps.iter().filter(|step| step.action != place::Action::Keep);
-        let line = |step: &place::Step| {
-            let path = context.shown(&folder.join(&step.path));
-            format!("{:<6}  {}\n", step.action.word(), crate::output::one_line(&path))
-        };
-        changed.map(line).collect()
-    })?;
-    let count = plan.steps.len();
+    context.out.answer(&document, |paint| derived::lines(&files, paint))?;
+    let (differing, count) = (derived::differing(&files), files.len());
     if differing == 0 {
         context.out.note(format!("all {count} files are as they should be"));
         return Ok(Exit::Done);
@@ -292,4 +264,46 @@ fn destination(format: Format, files: BTreeMap<String, Vec<u8>>, out: &Path) -> 
         }
         _ => (out.to_owned(), files),
     }
+}
+
+/// Compares the files with what lies in the folder. In `sweep`, a folder below it, boards of ours go that are not among
+/// the files; what is nobody's board stays.
+fn plan(
+    context: &Context,
+    folder: &Path,
+    files: BTreeMap<String, Vec<u8>>,
+    sweep: Option<&str>,
+) -> Result<Vec<Derived>, Failure> {
+    let mut planned = Vec::with_capacity(files.len());
+    let swept = sweep.map(|sweep| boards_in(context, &folder.join(sweep))).transpose()?;
+    for file in swept.unwrap_or_default() {
+        if !files.keys().any(|path| folder.join(path) == file) {
+            planned.push(Derived::unwanted(context, file));
+        }
+    }
+    for (path, bytes) in files {
+        let file = folder.join(path);
+        let old = derived::held(context, &file)?;
+        planned.push(Derived::wanted(context, file, old.as_deref(), bytes));
+    }
+    planned.sort_by(|a, b| a.file.cmp(&b.file));
+    Ok(planned)
+}
+
+/// The files in a folder that are called as our boards are.
+fn boards_in(context: &Context, folder: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => {
+            let told = format!("could not read `{}`", context.shown(folder));
+            return Err(Failure::io(told, &error));
+        }
+    };
+    let beginning = format!("{TAG}-");
+    let ours = |name: &str| name.starts_with(&beginning) && name.ends_with(".json");
+    let named = entries
+        .flatten()
+        .filter(|entry| entry.file_name().to_str().is_some_and(ours));
+    Ok(named.map(|entry| entry.path()).collect())
 }

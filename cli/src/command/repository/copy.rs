@@ -183,9 +183,7 @@ async fn destination(
         let stand_in = Engine::init_like(Arc::new(MemoryStore::new()), "", &cheap, source).await;
         return stand_in.map_err(failed);
     }
-    let password = to
-        .password
-        .fetch(context, &format!("the password of repository `{}`", to.name))?;
+    let password = repository::password(context, to)?;
     let made = Engine::init_like(store, password.expose(), &InitOptions::default(), source)
         .await
         .map_err(failed)?;

@@ -44,9 +44,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     let config = config::load(context)?;
     let declared = repository::declared(&config, args.name.as_deref())?;
     let store = repository::store(declared)?;
-    let password = declared
-        .password
-        .fetch(context, &format!("the password of repository `{}`", declared.name))?;
+    let password = repository::password(context, declared)?;
     context.block_on(async {
         let like = match &args.copy_chunker_params_from {
             Some(name) => {

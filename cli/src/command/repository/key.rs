@@ -249,8 +249,7 @@ where
     };
     repository::cancellable(context, async |cancel| {
         let engine = repository::open(context, declared, IfEmpty::Fail).await?;
-        let what = format!("the password of repository `{}`", declared.name);
-        let old = declared.password.fetch(context, &what)?;
+        let old = repository::password(context, declared)?;
         let changed = tokio::select! {
             biased;
             () = cancel.cancelled() => Err(Error::Cancelled),

@@ -15,6 +15,7 @@ use super::{Format, Rendered};
 use crate::command::dashboard::{ours, read};
 use crate::config::{self, Config};
 use crate::context::Context;
+use crate::derived;
 use crate::error::{self, Failure};
 use crate::exit::Exit;
 use crate::moment::{self, Moment};
@@ -242,8 +243,7 @@ async fn live(
     let fixture = draw::record(&each, &data, &settings, &|progress| line.amount(amount(progress))).await;
     drop(line);
     let path = context.absolute(file);
-    super::place::replace(&path, fixture.write().as_bytes())
-        .map_err(|error| Failure::io(format!("could not write `{}`", context.shown(&path)), &error))?;
+    derived::replace(context, &path, fixture.write().as_bytes())?;
     context.out.done(format!("recorded in {}", context.shown(&path)));
     Ok(all(context, args, boards, &fixture, &settings, Some(settings.from)).await)
 }
