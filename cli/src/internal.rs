@@ -332,7 +332,7 @@ pub(crate) fn work(bench: &Bench<'_>) -> Outcome {
         let record = run.record().clone();
         let publisher = bench.publish(&record);
         let notifier = bench.notifier(&record);
-        let done = carry_through(bench, run, notifier).await;
+        let done = Box::pin(carry_through(bench, run, notifier)).await;
         if let Some(publisher) = publisher {
             publisher.finish().await;
         }

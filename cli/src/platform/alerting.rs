@@ -119,18 +119,17 @@ pub(crate) async fn teller(context: &Context, config: &Config) -> Result<live::A
         return client(context, declared, live::Alertmanager::new);
     }
     let watchers = watchers(context, config).await?;
-    match watchers.alertmanager {
-        Some(alertmanager) => Ok(alertmanager),
-        None => {
-            watchers.prometheus.alertmanagers().await?;
-            Err(
-                Failure::usage("no_alertmanager", "Prometheus sends alerts to no Alertmanager").help(format!(
-                    "`alertmanager = \"http://…\"` in `[env.{}]` of opsctl.toml, if it is told by others",
-                    config.environment.name
-                )),
-            )
-        }
+    if let Some(alertmanager) = watchers.alertmanager {
+        return Ok(alertmanager);
     }
+    // One that does not answer is another fault than one that is not there.
+    watchers.prometheus.alertmanagers().await?;
+    Err(
+        Failure::usage("no_alertmanager", "Prometheus sends alerts to no Alertmanager").help(format!(
+            "`alertmanager = \"http://…\"` in `[env.{}]` of opsctl.toml, if it is told by others",
+            config.environment.name
+        )),
+    )
 }
 
 /// The cluster whose servers are meant: of several, none where all share the environment's.

@@ -5,8 +5,11 @@ use pictures::Page;
 use crate::expectation::{AlertReport, Predicted, Unexpected};
 use crate::figures::duration;
 
+/// Seconds from the effect to a moment of an alert; `None` when it never came.
+type Moment = fn(&AlertReport) -> Option<f64>;
+
 /// What is told of each: the moments, in order.
-const MOMENTS: [(&str, fn(&AlertReport) -> Option<f64>); 6] = [
+const MOMENTS: [(&str, Moment); 6] = [
     ("pending", |alert| alert.pending_seconds),
     ("firing", |alert| alert.firing_seconds),
     ("received", |alert| alert.received_seconds),

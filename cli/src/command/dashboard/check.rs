@@ -131,7 +131,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     let mut report = known.check(&sources);
     if args.fix {
         line.phase("mending");
-        let mended = mend(&known, &mut sources, &mut report, args.dry_run)?;
+        let mended = mend(context, &known, &mut sources, &mut report, args.dry_run)?;
         drop(line);
         for (name, count) in mended {
             let places = plural(count as u64, "place", "places");
@@ -152,6 +152,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
 /// Applies safe fixes until there are none; one that wants the bytes of another comes with the next round. Also how many
 /// places of which file.
 fn mend(
+    context: &Context,
     known: &Known,
     sources: &mut [Source],
     report: &mut Report,

@@ -170,8 +170,8 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
 /// To stdout: everything in the document, or one file as it is.
 fn show(args: &Args, context: &Context, rendered: &Rendered) -> Result<(), Failure> {
     if context.out.json {
-        let shown = |(path, bytes)| shown(path, bytes);
-        let files = rendered.files.iter().map(shown).collect::<Result<Vec<_>, _>>()?;
+        let files = rendered.files.iter().map(|(path, bytes)| shown(path, bytes));
+        let files = files.collect::<Result<Vec<_>, _>>()?;
         return context.out.document(&document(args, &files, &rendered.pictures));
     }
     let mut files = rendered.files.values();
@@ -301,9 +301,11 @@ fn boards_in(context: &Context, folder: &Path) -> Result<Vec<PathBuf>, Failure> 
         }
     };
     let beginning = format!("{TAG}-");
-    let ours = |name: &str| name.starts_with(&beginning) && name.ends_with(".json");
-    let named = entries
-        .flatten()
-        .filter(|entry| entry.file_name().to_str().is_some_and(ours));
-    Ok(named.map(|entry| entry.path()).collect())
+    let ours = |file: &PathBuf| {
+        let begins = file
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with(&beginning));
+        begins && file.extension().is_some_and(|end| end == "json")
+    };
+    Ok(entries.flatten().map(|entry| entry.path()).filter(ours).collect())
 }

@@ -109,13 +109,10 @@ fn words(file: &str, text: &str) -> Result<Vec<String>, Failure> {
             .map(clap::Command::get_name)
             .filter(|name| !NONE.contains(name))
     };
-    let kind = match table.remove("drill") {
-        Some(Value::String(kind)) => kind,
-        _ => {
-            return Err(wrong(
-                "`drill = \"…\"` is missing, such as `drill = \"latency\"`".to_owned(),
-            ));
-        }
+    let Some(Value::String(kind)) = table.remove("drill") else {
+        return Err(wrong(
+            "`drill = \"…\"` is missing, such as `drill = \"latency\"`".to_owned(),
+        ));
     };
     let unknown = |what: &str, word: &str, near: Option<&str>| {
         let failure = wrong(format!("{what} `{word}`"));
