@@ -42,7 +42,7 @@ fn help() -> String {
 
 /// An alert, and when drills made it fire.
 #[derive(Debug, Serialize)]
-struct Proof {
+struct Drilled {
     alert: String,
     /// The last drill that expected it.
     last: Option<FromRun>,
@@ -58,7 +58,7 @@ struct Document<'a> {
     at: Timestamp,
     alerts: &'a [Standing],
     /// Of every alert that is loaded or was drilled.
-    proofs: &'a [Proof],
+    proofs: &'a [Drilled],
     /// What was not answered.
     unknown: &'a [String],
 }
@@ -150,7 +150,7 @@ fn subject(alert: &Standing) -> Option<&str> {
 }
 
 /// Of every alert that is loaded or was drilled, the last drills.
-fn proved(world: &World, drilled: &[FromRun], about: Option<&str>) -> Vec<Proof> {
+fn proved(world: &World, drilled: &[FromRun], about: Option<&str>) -> Vec<Drilled> {
     let groups = world.told.rules.told().into_iter().flatten();
     let rules = groups.flat_map(|group| &group.rules).filter(|rule| rule.alerts());
     let loaded = rules.filter(|rule| {
@@ -175,7 +175,7 @@ fn proved(world: &World, drilled: &[FromRun], about: Option<&str>) -> Vec<Proof>
     );
     let of = |name: &str| {
         let (last, last_proved) = last.get(name).copied().unwrap_or_default();
-        Proof {
+        Drilled {
             alert: name.to_owned(),
             last: last.cloned(),
             last_proved: last_proved.cloned(),
@@ -270,7 +270,7 @@ fn told(alert: &Standing) -> String {
     hidden.collect::<Vec<_>>().join(", ")
 }
 
-fn proof_table(proofs: &[Proof], now: Timestamp) -> Table {
+fn proof_table(proofs: &[Drilled], now: Timestamp) -> Table {
     let mut table = Table::new(&["alert", "proved", "fired after", "last drill"]);
     for one in proofs {
         let proved = one.last_proved.as_ref();
