@@ -145,7 +145,7 @@ pub async fn lose_the_worker_everywhere<F: Future<Output = (Scene, RunRecord)>>(
         let platform = &scene.platform;
         let run = scene.begin(record).await;
         platform.crash_after(Some(changes));
-        let worked = work(run, None).await;
+        let worked = work(run, With::default()).await;
         platform.crash_after(None);
         if worked.is_ok() {
             return changes;
