@@ -13,7 +13,7 @@ use opsctl_drills::kinds::pod_kill::{Kill, Plan, plan};
 use opsctl_drills::kinds::work;
 use opsctl_drills::probe::ProbeSpec;
 use opsctl_drills::report::Status;
-use opsctl_drills::{PlanError, Report, Spec, Terms, Verdict, WorkError};
+use opsctl_drills::{PlanError, Report, Spec, Terms, Verdict, With, WorkError};
 use opsctl_platform::memory::MemoryPlatform;
 use opsctl_platform::run::{Cancel, Journal, Outcome, Phase, Reason, Recovered, Run, recover, request_cancel};
 use opsctl_platform::{Counts, LeaseHolder, Objectives, Platform, Traffic, VersionTraffic};
