@@ -142,7 +142,7 @@ impl Manifest {
     /// every series. One of them that a metric of the source lacks is not the target's: who scrapes it names its labels
     /// otherwise.
     pub fn vocabulary(&self, source: &Source) -> Arc<BTreeSet<String>> {
-        self.vocabularies.get(source).map(Arc::clone).unwrap_or_default()
+        self.vocabularies.get(source).cloned().unwrap_or_default()
     }
 
     /// All metrics by name.
