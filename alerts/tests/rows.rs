@@ -101,6 +101,27 @@ const ROWS: &[Row] = &[
         fix: "sum by (job, instance, server) (pg_settings_max_connections)",
     },
     Row {
+        name: "a name from before it had its unit",
+        rule: "alert: DiskFull\nexpr: node_filesystem_free{mountpoint=\"/\"} < 1e9\nfor: 5m",
+        errors: &["metric-unknown"],
+        others: &[],
+        fix: "node_filesystem_free_bytes{",
+    },
+    Row {
+        name: "a word that other programs have as well",
+        rule: "alert: ConsumerLag\nexpr: consumer_lag > 1000",
+        errors: &[],
+        others: &["metric-unknown"],
+        fix: "for: 5m",
+    },
+    Row {
+        name: "a metric that many programs export, with a label of one of them",
+        rule: "alert: Errors\nexpr: rate(http_server_request_duration_seconds_count{status=\"500\"}[5m]) > 1",
+        errors: &[],
+        others: &["label-unknown"],
+        fix: "",
+    },
+    Row {
         name: "many to one",
         rule: "alert: HighDBConnectionUsage\nexpr: pg_stat_activity_count / ignoring (datname, state) pg_settings_max_connections > 0.8\nfor: 5m",
         errors: &["many-to-one"],
@@ -108,6 +129,21 @@ const ROWS: &[Row] = &[
         fix: "group_left ()",
     },
 ];
+
+#[test]
+fn what_is_counted_is_not_changed_by_a_fix() {
+    let options = Options::new(Manifest::built_in(), "2026-11-23".parse().expect("a day"));
+    for (expr, is_fixed) in [
+        ("count(count by (version) (build_info)) > 1", false),
+        ("sum by (job) (rate(panics_total[5m])) > 0", true),
+    ] {
+        let rule = format!("alert: A\nexpr: {expr}\nfor: 5m\nannotations: {{summary: \"{{{{ $labels.instance }}}}\"}}");
+        let report = check(vec![file(&rule)], &options);
+        let mut dropped = report.open().filter(|finding| finding.check.name == "label-dropped");
+        let fix = dropped.next().expect("the label is dropped").fix.as_ref();
+        assert_eq!(fix.is_some(), is_fixed, "{expr}");
+    }
+}
 
 /// The rule in a file of its own.
 fn file(rule: &str) -> SourceFile {

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use manifest::Manifest;
-use promql::ast::Expr;
+use promql::ast::{Expr, Matching};
 use promql::{Query, Span};
 
 /// Labels that scraping puts on series in most installations, whatever exports them.
@@ -44,6 +44,12 @@ pub const TARGET_LABELS: &[&str] = &[
     "nodename",
     "metrics_path",
     "project",
+    "name",
+    "role",
+    "type",
+    "group",
+    "machine",
+    "domainname",
 ];
 
 /// Whether a label is there.
@@ -205,6 +211,16 @@ impl Flow {
         !matches!(self.others, Presence::Impossible(_))
     }
 
+    /// Labels that are compared, on every series here and on none of `other`: then no two series belong together.
+    pub fn unmatched<'a>(&'a self, other: &'a Self, matching: Option<&'a Matching>) -> impl Iterator<Item = &'a str> {
+        self.named()
+            .filter(move |(label, presence)| {
+                let compared = matching.is_none_or(|matching| matching.compares(label));
+                compared && presence.is_certain() && other.lost(label).is_some()
+            })
+            .map(|(label, _)| label)
+    }
+
     /// Labels that may be there, of those that are known by name.
     pub fn known_labels(&self) -> Vec<&str> {
         self.named()
@@ -268,7 +284,10 @@ impl Flow {
             named,
             declared: join(self.declared, other.declared),
             others: join(self.others, other.others),
-            vocabulary: self.vocabulary.as_ref().or(other.vocabulary.as_ref()).cloned(),
+            vocabulary: match (&self.vocabulary, &other.vocabulary) {
+                (Some(one), Some(two)) if one != two => Some(Arc::new(one.intersection(two).cloned().collect())),
+                (one, two) => one.as_ref().or(two.as_ref()).cloned(),
+            },
         }
     }
 }

@@ -82,6 +82,25 @@ fn aliases_and_merge_keys_are_unfolded() {
 }
 
 #[test]
+fn lines_of_quoted_text_need_no_indentation() {
+    for (text, words) in [
+        ("a:\n  b: \"one\n  two\nthree\"\n  c: d\n", "one two three"),
+        ("a:\n  b: 'one\r\n  two'\n  c: d\n", "one two"),
+    ] {
+        let root = one(text);
+        let a = root.get("a").expect("a");
+        assert_eq!(a.get("c").and_then(Node::text), Some("d"));
+        let b = a.get("b").expect("b");
+        let read: Vec<&str> = b.text().expect("text").split_whitespace().collect();
+        assert_eq!(read.join(" "), words);
+        let offsets = b.offsets(text);
+        let at = b.text().and_then(|text| text.find("two")).expect("the word");
+        assert_eq!(&text[offsets.range(at..at + 3)], "two");
+    }
+    assert!(read("a:\n  b: \"one\n  two\n", LIMITS).is_err());
+}
+
+#[test]
 fn json_is_read_as_well() {
     let root = one("{\"a\": [1, {\"b\": \"x\\ny\"}], \"c\": null}");
     assert_eq!(root.get("a").map(|a| a.items().len()), Some(2));

@@ -25,7 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub use metric::{Kind, Label, Metric, Part, Scope, Source, Unit, Values};
-pub use names::closest;
+pub use names::{closest, is_typo};
 
 /// Metrics by name, and for which names it can be said that there are no others.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -36,8 +36,8 @@ pub struct Manifest {
     owned: Vec<(String, Source)>,
     /// Labels that scraping puts on every series (`job`, `instance` and what the configuration adds).
     target_labels: Vec<String>,
-    /// The labels of all metrics that are declared completely, but those that scraping puts on every series.
-    vocabulary: Arc<BTreeSet<String>>,
+    /// The labels of all metrics that a source declares completely, but those that scraping puts on every series.
+    vocabularies: BTreeMap<Source, Arc<BTreeSet<String>>>,
 }
 
 /// A series name, found.
@@ -59,7 +59,7 @@ impl Manifest {
     /// capture has seen.
     pub fn add(&mut self, metric: Metric) {
         if metric.complete {
-            let vocabulary = Arc::make_mut(&mut self.vocabulary);
+            let vocabulary = Arc::make_mut(self.vocabularies.entry(metric.source.clone()).or_default());
             let names = metric.labels.iter().map(|label| &label.name);
             vocabulary.extend(names.filter(|name| !self.target_labels.contains(name)).cloned());
             if metric.kind == Kind::Histogram {
@@ -86,7 +86,9 @@ impl Manifest {
     pub fn target_label(&mut self, name: impl Into<String>) {
         let name = name.into();
         if !self.target_labels.contains(&name) {
-            Arc::make_mut(&mut self.vocabulary).remove(&name);
+            for vocabulary in self.vocabularies.values_mut() {
+                Arc::make_mut(vocabulary).remove(&name);
+            }
             self.target_labels.push(name);
         }
     }
@@ -136,14 +138,11 @@ impl Manifest {
             .map(|(_, source)| source)
     }
 
-    /// The labels that any declared metric has, and `le`, but those that scraping puts on every series.
-    pub fn vocabulary(&self) -> impl Iterator<Item = &str> {
-        self.vocabulary.iter().map(String::as_str)
-    }
-
-    /// The same, to be kept.
-    pub fn shared_vocabulary(&self) -> Arc<BTreeSet<String>> {
-        Arc::clone(&self.vocabulary)
+    /// The labels that a source puts on any of the metrics that it declares, and `le`, but those that scraping puts on
+    /// every series. One of them that a metric of the source lacks is not the target's: who scrapes it names its labels
+    /// otherwise.
+    pub fn vocabulary(&self, source: &Source) -> Arc<BTreeSet<String>> {
+        self.vocabularies.get(source).cloned().unwrap_or_default()
     }
 
     /// All metrics by name.

@@ -1,7 +1,7 @@
 //! Names like a name, for "did you mean".
 
 /// Those of `names` that are near `wanted`, nearest first, `limit` at most. Near means that less than a third of it was
-/// changed, or that one holds all words of the other.
+/// changed, or that one holds all words of the other; nothing is nearer than the same with its unit.
 pub fn closest<N: AsRef<str>>(wanted: &str, names: impl IntoIterator<Item = N>, limit: usize) -> Vec<String> {
     let wanted_chars: Vec<char> = wanted.chars().collect();
     let bound = (wanted_chars.len() / 3).max(1);
@@ -9,8 +9,12 @@ pub fn closest<N: AsRef<str>>(wanted: &str, names: impl IntoIterator<Item = N>, 
         .into_iter()
         .filter_map(|name| {
             let name = name.as_ref();
-            let distance = distance(&wanted_chars, name, bound)
-                .or_else(|| (name.len() > wanted.len() && holds_words(name, wanted)).then_some(bound))?;
+            let distance = if lacks_unit(name, wanted) {
+                1
+            } else {
+                distance(&wanted_chars, name, bound)
+                    .or_else(|| (name.len() > wanted.len() && holds_words(name, wanted)).then_some(bound))?
+            };
             Some((distance, name.to_owned()))
         })
         .collect();
@@ -18,6 +22,25 @@ pub fn closest<N: AsRef<str>>(wanted: &str, names: impl IntoIterator<Item = N>, 
     near.dedup();
     near.truncate(limit);
     near.into_iter().map(|(_, name)| name).collect()
+}
+
+/// Whether one of two names is the other with a slip of the pen: a letter or two, or a unit that is missing.
+pub fn is_typo(wanted: &str, name: &str) -> bool {
+    let chars: Vec<char> = wanted.chars().collect();
+    lacks_unit(name, wanted) || distance(&chars, name, 2).is_some()
+}
+
+/// Whether `name` is `wanted` with a unit or `_total` behind it, as exporters have renamed their metrics.
+fn lacks_unit(name: &str, wanted: &str) -> bool {
+    const UNITS: &[&str] = &[
+        "_bytes",
+        "_seconds",
+        "_ratio",
+        "_total",
+        "_bytes_total",
+        "_seconds_total",
+    ];
+    name.strip_prefix(wanted).is_some_and(|rest| UNITS.contains(&rest))
 }
 
 fn holds_words(name: &str, wanted: &str) -> bool {

@@ -28,6 +28,60 @@ pub enum Arity {
     Any,
 }
 
+/// Beginnings of functions that MetricsQL has and PromQL has not.
+const METRICSQL: &[&str] = &[
+    "any",
+    "bottomk_",
+    "default_rollup",
+    "distinct",
+    "histogram_avg_over_time",
+    "increase_pure",
+    "increase_prometheus",
+    "interpolate",
+    "keep_last_value",
+    "label_copy",
+    "label_del",
+    "label_keep",
+    "label_lowercase",
+    "label_map",
+    "label_match",
+    "label_mismatch",
+    "label_move",
+    "label_set",
+    "label_transform",
+    "label_uppercase",
+    "label_value",
+    "lag",
+    "lifetime",
+    "limit_offset",
+    "median",
+    "now",
+    "outliers_",
+    "outliersk",
+    "prometheus_buckets",
+    "quantiles",
+    "range_",
+    "rate_over_sum",
+    "remove_resets",
+    "rollup",
+    "running_",
+    "share_",
+    "smooth_exponential",
+    "topk_",
+    "union",
+    "zscore",
+    "WITH",
+];
+
+/// Whether a function that PromQL does not have is one of MetricsQL: who writes it asks another server.
+pub(crate) fn is_of_metricsql(name: &str) -> bool {
+    METRICSQL.iter().any(|known| {
+        let whole = !known.ends_with('_');
+        name.strip_prefix(known)
+            .is_some_and(|rest| !whole || rest.is_empty() || rest.starts_with('_'))
+    })
+}
+
 impl Function {
     /// The function called `name`. Case matters.
     pub fn named(name: &str) -> Option<&'static Self> {

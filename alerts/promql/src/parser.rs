@@ -10,7 +10,7 @@ use crate::{
     Dialect,
     ast::{Aggregation, Aggregator, Binary, Call, Callee, Expr, Grouping, Name, Paren, Sign, Unary},
     error::{ErrorKind, Feature, ParseError},
-    function::Function,
+    function::{Function, is_of_metricsql},
     lexer::{Keyword, Lexer, Token, TokenKind},
     span::Span,
 };
@@ -176,7 +176,13 @@ impl Parser<'_> {
     fn call(&mut self, name_span: Span) -> Parsed<Grown> {
         let name = name_span.of(self.text);
         let Some(function) = Function::named(name) else {
-            return self.fail(name_span, ErrorKind::Meaning, format!("there is no function `{name}`"));
+            let elsewhere = if is_of_metricsql(name) {
+                "; MetricsQL, the language of VictoriaMetrics, has it"
+            } else {
+                ""
+            };
+            let what = format!("there is no function `{name}`{elsewhere}");
+            return self.fail(name_span, ErrorKind::Meaning, what);
         };
         if function.experimental && !self.dialect.experimental_functions {
             return self.lacks(

@@ -32,6 +32,8 @@ fn faults_are_named_where_they_are() {
         ("sum by (a b) (c)", "1:11", Syntax, "expected `,` or `)`"),
         ("1e400", "1:1", Syntax, "too large"),
         ("rat(a[5m])", "1:1", Meaning, "no function `rat`"),
+        ("topk_max(5, a)", "1:1", Meaning, "MetricsQL"),
+        ("rollup_rate(a[5m])", "1:1", Meaning, "MetricsQL"),
         (
             "rate(a)",
             "1:6",

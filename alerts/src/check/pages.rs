@@ -4,9 +4,11 @@ use lint::expression::LABEL_DROPPED;
 use lint::flow::{How, Loss};
 use lint::{Edit, Finding, Fix};
 use manifest::closest;
-use promql::ast::{Aggregator, Expr};
+use promql::ast::{Aggregator, BinaryOp, Expr};
 
-use super::table::{NO_RUNBOOK, NO_SEVERITY, NO_SUMMARY, TEMPLATE, TEMPLATE_QUERY, UNKNOWN_SEVERITY, VALUE_IN_LABEL};
+use super::table::{
+    NO_RUNBOOK, NO_SEVERITY, NO_SUMMARY, PERCENT_TWICE, TEMPLATE, TEMPLATE_QUERY, UNKNOWN_SEVERITY, VALUE_IN_LABEL,
+};
 use super::template::{self, Template, Use};
 use super::{Options, Read};
 use crate::rules::Text;
@@ -55,7 +57,39 @@ fn templates(read: &Read<'_>, value: &Text, findings: &mut Vec<Finding>) -> Opti
     for query in &template.queries {
         findings.extend(unreadable(read, value, query));
     }
+    if in_percent(&read.query.expr) {
+        for span in &template.percentages {
+            let what = "The expression multiplies by 100, and `humanizePercentage` does so again.";
+            let span = value.offsets.range(span.clone());
+            findings.push(Finding::new(&PERCENT_TWICE, read.file, span, what).about(read.name()));
+        }
+    }
     Some(template)
+}
+
+/// Whether the value of an expression is a share in per cent: multiplied by 100, or what is left of 100.
+fn in_percent(expr: &Expr) -> bool {
+    const ALL: Option<f64> = Some(100.0);
+    match expr {
+        Expr::Paren(paren) => in_percent(&paren.expr),
+        Expr::Aggregation(aggregation) => {
+            let same = [Aggregator::Avg, Aggregator::Max, Aggregator::Min];
+            aggregation
+                .aggregator()
+                .is_some_and(|aggregator| same.contains(&aggregator))
+                && in_percent(&aggregation.expr)
+        }
+        Expr::Binary(binary) => match binary.op {
+            BinaryOp::Mul => binary.left.as_number() == ALL || binary.right.as_number() == ALL,
+            BinaryOp::Sub => binary.left.as_number() == ALL,
+            BinaryOp::Div => {
+                let multiplied = |left: &Expr| matches!(left, Expr::Binary(left) if left.op == BinaryOp::Mul);
+                multiplied(binary.left.unparenthesised()) && in_percent(&binary.left)
+            }
+            op => (op.is_comparison() || op.is_set()) && binary.returns_bool.is_none() && in_percent(&binary.left),
+        },
+        _ => false,
+    }
 }
 
 /// A label that the result of the expression does not have.
@@ -91,10 +125,16 @@ fn keep(read: &Read<'_>, label: &str, loss: Loss) -> Option<Fix> {
         return None;
     }
     let mut edits = Vec::new();
+    let mut counts = false;
     read.query.expr.walk(&mut |part| {
         let Expr::Aggregation(aggregation) = part else {
             return;
         };
+        // What is counted would be another thing.
+        counts |= matches!(
+            aggregation.aggregator(),
+            Some(Aggregator::Count | Aggregator::CountValues | Aggregator::Group)
+        );
         if aggregation.keeps(label) || aggregation.aggregator().is_none_or(Aggregator::is_selection) {
             return;
         }
@@ -110,7 +150,7 @@ fn keep(read: &Read<'_>, label: &str, loss: Loss) -> Option<Fix> {
         let place = offsets.range(at as usize..at as usize);
         edits.push(Edit { span: place, text });
     });
-    Some(Fix::proposal(format!("keep `{label}`"), edits))
+    (!counts).then(|| Fix::proposal(format!("keep `{label}`"), edits))
 }
 
 fn unreadable(read: &Read<'_>, value: &Text, query: &Use) -> Option<Finding> {

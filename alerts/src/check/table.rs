@@ -16,6 +16,9 @@ lint::checks! {
     TEMPLATE_QUERY, "template-query", Error,
         "A query in a template that cannot be read as PromQL.",
         "The alert is sent with an error message in the place of its text.";
+    PERCENT_TWICE, "percent-twice", Warning,
+        "A share in per cent is shown with `humanizePercentage`.",
+        "Whoever is called reads 500 % where it is 5 %.";
     VALUE_IN_LABEL, "value-in-label", Error,
         "A label that holds the value of the alert.",
         "With every other value it is another alert: it never waits long enough to fire, or notifies each time.";

@@ -14,6 +14,8 @@ pub struct Template {
     pub asked: Vec<String>,
     /// Places where it uses the value.
     pub values: Vec<Range<usize>>,
+    /// Places where it shows the value as a share, a hundred times what it is.
+    pub percentages: Vec<Range<usize>>,
     /// Queries that it makes, as they are written.
     pub queries: Vec<Use>,
     /// What is wrong with it.

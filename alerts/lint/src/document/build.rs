@@ -1,9 +1,10 @@
 //! The tree from the parser's events, with limits on what a file may unfold to.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
-use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle};
+use serde_saphyr::granit_parser::{ErrorKind, Event, Parser, ScalarStyle};
 
 use super::{Documents, Node, Style, Unreadable, Value};
 
@@ -35,6 +36,39 @@ pub fn read(text: &str, limits: Limits) -> Result<Documents, Unreadable> {
         );
         return Err(Unreadable { what, at: 0 });
     }
+    let mut text = Cow::Borrowed(text);
+    let mut rereads = REREADS / text.len().max(1);
+    loop {
+        match documents(&text, limits) {
+            Err(Refused::Unindented(unreadable)) => match joined(&text, unreadable.at) {
+                Some(whole) if rereads > 0 => text = Cow::Owned(whole),
+                _ => return Err(unreadable),
+            },
+            Err(Refused::Unreadable(unreadable)) => return Err(unreadable),
+            Ok(documents) => return Ok(documents),
+        }
+        rereads -= 1;
+    }
+}
+
+/// How many bytes are read again for lines of quoted text that are not indented.
+const REREADS: usize = 32 << 20;
+
+/// Why a text is refused.
+enum Refused {
+    /// A line of quoted text is not indented. Go's parser takes it, and so Prometheus does.
+    Unindented(Unreadable),
+    /// For anything else.
+    Unreadable(Unreadable),
+}
+
+impl From<Unreadable> for Refused {
+    fn from(unreadable: Unreadable) -> Self {
+        Self::Unreadable(unreadable)
+    }
+}
+
+fn documents(text: &str, limits: Limits) -> Result<Documents, Refused> {
     let mut builder = Builder::new(text, limits);
     for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|error| {
@@ -42,7 +76,11 @@ pub fn read(text: &str, limits: Limits) -> Result<Documents, Unreadable> {
             // The parser's sentence ends with the place, which is told apart from it.
             let whole = error.to_string();
             let what = whole.split(" at char ").next().unwrap_or(&whole).to_owned();
-            Unreadable { what, at }
+            let unreadable = Unreadable { what, at };
+            match error.kind() {
+                ErrorKind::InvalidQuotedScalarIndent => Refused::Unindented(unreadable),
+                _ => Refused::Unreadable(unreadable),
+            }
         })?;
         builder.event(event, span.byte_range().unwrap_or(0..0))?;
     }
@@ -50,6 +88,15 @@ pub fn read(text: &str, limits: Limits) -> Result<Documents, Unreadable> {
         documents: builder.documents,
         comments: builder.comments,
     })
+}
+
+/// The text with the line of `at` behind the one before, every byte where it was: a line's end in quoted text is a blank.
+fn joined(text: &str, at: usize) -> Option<String> {
+    let end = text.get(..at)?.rfind('\n')?;
+    let start = if text[..end].ends_with('\r') { end - 1 } else { end };
+    let mut whole = text.to_owned();
+    whole.replace_range(start..=end, &" ".repeat(end - start + 1));
+    Some(whole)
 }
 
 /// A map or list that is not closed yet.

@@ -23,9 +23,14 @@ pub(super) fn le(look: &mut Look<'_>, expr: &Expr, _: &[&Expr]) {
         .selectors()
         .iter()
         .any(|selector| selector.metric().is_some_and(|name| name.ends_with("_bucket")));
-    let Some(loss) = look.flows.of(vector).lost("le").filter(|_| classic) else {
+    let flow = look.flows.of(vector);
+    let Some(loss) = flow.lost("le").filter(|_| classic) else {
         return;
     };
+    // VictoriaMetrics' own histograms have ranges in the place of bounds.
+    if loss.how == How::By && flow.lost("vmrange").is_none() {
+        return;
+    }
     let by = one_line(look.text(loss.span));
     let what = match loss.how {
         How::By | How::Without => format!("`{by}` drops `le`, of which `histogram_quantile` computes."),

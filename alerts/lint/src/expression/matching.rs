@@ -122,12 +122,8 @@ fn no_match(look: &mut Look<'_>, binary: &Binary) -> bool {
     let (left, right) = (look.flows.of(&binary.left), look.flows.of(&binary.right));
     let matching = binary.matching.as_ref();
     let only = |one: &Flow, other: &Flow| -> Vec<String> {
-        one.named()
-            .filter(|(label, presence)| {
-                presence.is_certain() && other.lost(label).is_some() && compares(matching, label)
-            })
-            .map(|(label, _)| label.to_owned())
-            .collect()
+        let labels = one.unmatched(other, matching);
+        labels.map(str::to_owned).collect()
     };
     let (only_left, only_right) = (only(left, right), only(right, left));
     if only_left.is_empty() && only_right.is_empty() {
@@ -136,8 +132,9 @@ fn no_match(look: &mut Look<'_>, binary: &Binary) -> bool {
     let side = |labels: &[String], has: &str, lacks: &str| match labels {
         [] => String::new(),
         labels => format!(
-            "`{}` is on every series on the {has} and on none on the {lacks}. ",
-            labels.join("`, `")
+            "`{}` {} on every series on the {has} and on none on the {lacks}. ",
+            labels.join("`, `"),
+            if labels.len() == 1 { "is" } else { "are" }
         ),
     };
     let what = format!(

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use manifest::{Found as Known, Values, closest};
+use manifest::{Found as Known, Source, Values, closest, is_typo};
 use promql::ast::{Expr, MatchOp, MatcherView, Selector};
 
 use super::table::{CLIENT_ERRORS, LABEL_UNKNOWN, LABEL_VALUE, METRIC_UNKNOWN};
@@ -16,7 +16,9 @@ pub(super) fn metric(look: &mut Look<'_>, expr: &Expr, above: &[&Expr]) {
         return;
     };
     let manifest = look.context.manifest;
-    if manifest.lookup(name).is_some() || look.context.records.contains_key(name) || alternative(above) {
+    // Exporters have no colons in names: those are of rules, which may stand in other files.
+    let recorded = name.contains(':') || look.context.records.contains_key(name);
+    if recorded || manifest.lookup(name).is_some() || alternative(above) {
         return;
     }
     let Some(source) = manifest.owner(name) else {
@@ -29,7 +31,15 @@ pub(super) fn metric(look: &mut Look<'_>, expr: &Expr, above: &[&Expr]) {
         let _ = write!(what, " There is {}.", near.join(", "));
     }
     let place = selector.name.as_ref().map_or(selector.span, |name| name.span);
+    // Words of ours are words of others too: without a slip of the pen the metric may be theirs.
+    let slip = near.iter().any(|near| is_typo(name, near)) || name.starts_with("opsctl_");
+    let sure = slip || *source != Source::Catalogue;
     let found = look.find(&METRIC_UNKNOWN, place, what).according_to(source);
+    if !sure {
+        found
+            .graded(Severity::Warning)
+            .because("Unless another program exports it, the result is empty for ever.");
+    }
     if let [only, ..] = near.as_slice()
         && selector.name.is_some()
     {
@@ -83,13 +93,17 @@ fn unknown_label(look: &mut Look<'_>, known: Known<'_>, view: MatcherView<'_>) {
     let manifest = look.context.manifest;
     let of_target = TARGET_LABELS.contains(&view.label) || manifest.target_labels().iter().any(|l| l == view.label);
     let of_bucket = view.label == "le" && known.part == manifest::Part::Bucket;
-    if !metric.complete || !wants_it || of_target || of_bucket {
+    // A label that the target has too is scraped under this name.
+    let renamed = view.label.strip_prefix("exported_");
+    let is_renamed = renamed.is_some_and(|label| metric.label(label).is_some());
+    if !metric.complete || !wants_it || of_target || of_bucket || is_renamed {
         return;
     }
     let names: Vec<&str> = metric.labels.iter().map(|label| label.name.as_str()).collect();
-    // A label that others have, or that is nearly one of its own, is no label of the target.
+    // A label that others of its source have, or that is nearly one of its own, is no label of the target.
     let near = closest(view.label, &names, 1).pop();
-    let sure = near.is_some() || manifest.vocabulary().any(|label| label == view.label);
+    let others_have = manifest.vocabulary(&metric.source).contains(view.label) && !is_standard(&metric.name);
+    let sure = near.is_some() || others_have;
     let has = match names.as_slice() {
         [] => "no labels of its own".to_owned(),
         names => format!("the labels {}", names.join(", ")),
@@ -105,6 +119,12 @@ fn unknown_label(look: &mut Look<'_>, known: Known<'_>, view: MatcherView<'_>) {
         let end = promql::Span::new(view.span.start, view.span.start + view.label.len() as u32);
         found.propose(format!("write `{near}`"), vec![(end, near)]);
     }
+}
+
+/// Whether programs of all kinds export a metric of that name, some with labels of their own.
+fn is_standard(name: &str) -> bool {
+    const STANDARDS: &[&str] = &["http_", "rpc_", "grpc_", "db_client_", "process_", "build_info"];
+    STANDARDS.iter().any(|beginning| name.starts_with(beginning))
 }
 
 fn unknown_value(look: &mut Look<'_>, known: Known<'_>, view: MatcherView<'_>) {

@@ -58,7 +58,7 @@ pub(super) fn range(look: &mut Look<'_>, expr: &Expr, _: &[&Expr]) {
     found.propose(format!("look back over {text}"), vec![(range.duration.span(), text)]);
 }
 
-/// `a / b` where `b` is a rate: without traffic it is 0, and the result NaN.
+/// `a / b` where both are rates: without traffic they are 0, and the result NaN.
 pub(super) fn guard(look: &mut Look<'_>, expr: &Expr, above: &[&Expr]) {
     let Expr::Binary(binary) = expr else {
         return;
@@ -76,7 +76,9 @@ pub(super) fn guard(look: &mut Look<'_>, expr: &Expr, above: &[&Expr]) {
         }
         _ => false,
     };
-    let may_be_zero = holds_call(divisor, GROWTH);
+    let recorded = |part: &Expr| matches!(part, Expr::Selector(selector) if selector.metric().is_some_and(|name| name.contains(':')));
+    let may_be_zero =
+        holds_call(divisor, GROWTH) && (holds_call(&binary.left, GROWTH) || holds(&binary.left, recorded));
     if !may_be_zero || holds(divisor, guards) || holds_call(divisor, &["clamp_min", "clamp"]) {
         return;
     }

@@ -6,10 +6,10 @@ crate::checks! {
 
     METRIC_UNKNOWN, "metric-unknown", Error,
         "A metric that nobody exports.",
-        "The expression is empty for ever, and an alert on it never fires.";
+        "The result is empty for ever: an alert on it never fires, and a panel shows nothing.";
     LABEL_UNKNOWN, "label-unknown", Error,
         "A matcher on a label that the metric does not have.",
-        "The selector matches nothing, and an alert on it never fires.";
+        "The selector matches nothing: an alert on it never fires, and a panel shows nothing.";
     LABEL_VALUE, "label-value", Error,
         "A matcher on a value that the label never has.",
         "The selector matches nothing, or its condition excludes nothing.";
@@ -43,14 +43,14 @@ crate::checks! {
         "When one of the counters restarts the sum falls, and all that remains of it is taken for growth. First the rate, then the sum.";
     QUANTILE_AGGREGATED, "quantile-aggregated", Error,
         "Quantiles are summed or averaged.",
-        "The mean of quantiles is the quantile of nothing. Sum the buckets by `le`, then take the quantile.";
+        "What comes of several quantiles is the quantile of nothing. Sum the buckets by `le`, then take the quantile.";
     TIMESTAMP_RAW, "timestamp-raw", Error,
         "A moment is compared like a duration.",
         "Its value is the seconds since 1970. An age is `time() - …`.";
 
     NO_MATCH, "vector-matching", Error,
         "The two sides of an operator have no series in common.",
-        "The result is empty for ever, and an alert on it never fires.";
+        "The result is empty for ever: an alert on it never fires, and a panel shows nothing.";
     MANY_TO_ONE, "many-to-one", Error,
         "A series of one side belongs to several of the other.",
         "Prometheus refuses to evaluate that: the rule fails at each evaluation. `group_left` or `group_right` says which side has many, or an aggregation makes them one.";

@@ -1,6 +1,6 @@
 //! Labels of what a selector selects: what its metric is declared with, what its matchers ask for.
 
-use manifest::{Found, Manifest, Part, Values};
+use manifest::{Found, Manifest, Part, Source, Values};
 use promql::Span;
 use promql::ast::{MatchOp, Selector};
 
@@ -51,7 +51,13 @@ fn of_metric(found: Found<'_>, span: Span, manifest: &Manifest) -> Flow {
             span,
             how: How::NotExported,
         });
-        flow.vocabulary = Some(manifest.shared_vocabulary());
+        flow.vocabulary = Some(manifest.vocabulary(&found.metric.source));
+    }
+    // Of what another server has, nobody knows whether it was scraped or recorded there.
+    if !matches!(found.metric.source, Source::Live(_)) {
+        for label in ["job", "instance"] {
+            flow.set(label, Presence::Certain);
+        }
     }
     for label in &found.metric.labels {
         let may_be_empty = label.optional

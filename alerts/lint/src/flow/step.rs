@@ -123,8 +123,15 @@ fn combined(binary: &Binary, flows: &Flows) -> Flow {
         _ => {}
     }
     match (binary.op, binary.cardinality()) {
-        (BinaryOp::And | BinaryOp::Unless, _) => left.clone(),
         (BinaryOp::Or, _) => left.or(right),
+        (BinaryOp::Unless, _) => left.clone(),
+        // Nothing comes of it, and nothing more is said about that.
+        _ if left.unmatched(right, binary.matching.as_ref()).next().is_some()
+            || right.unmatched(left, binary.matching.as_ref()).next().is_some() =>
+        {
+            Flow::anything()
+        }
+        (BinaryOp::And, _) => left.clone(),
         (_, Cardinality::OneToMany) => grouped(binary.matching.as_ref(), right, left),
         (_, Cardinality::ManyToOne) => grouped(binary.matching.as_ref(), left, right),
         _ => matched(binary.matching.as_ref(), left, right),

@@ -185,6 +185,7 @@ impl Reader<'_> {
             self.fault(whole.clone(), "A parenthesis is not closed.".to_owned());
         }
         self.formatted(tokens);
+        self.shares(tokens);
         self.indexed(tokens, asks);
     }
 
@@ -296,6 +297,23 @@ impl Reader<'_> {
                 } else {
                     self.template.labels.push(Use { text: name, span });
                 }
+            }
+        }
+    }
+
+    /// `$value | humanizePercentage`.
+    fn shares(&mut self, tokens: &[Token]) {
+        let text = self.text;
+        let word = |token: &Token| &text[token.span.clone()];
+        let is_value = |token: &Token| matches!(word(token), "$value" | ".Value" | "$.Value");
+        for three in tokens.windows(3) {
+            if is_value(&three[0]) && word(&three[1]) == "|" && word(&three[2]) == "humanizePercentage" {
+                self.template.percentages.push(three[2].span.clone());
+            }
+        }
+        for two in tokens.windows(2) {
+            if word(&two[0]) == "humanizePercentage" && is_value(&two[1]) {
+                self.template.percentages.push(two[0].span.clone());
             }
         }
     }
