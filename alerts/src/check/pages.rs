@@ -60,7 +60,7 @@ fn templates(read: &Read<'_>, value: &Text, findings: &mut Vec<Finding>) -> Opti
 
 /// A label that the result of the expression does not have.
 fn dropped(read: &Read<'_>, value: &Text, label: &Use) -> Option<Finding> {
-    let loss = read.flows.of(&read.query.expr).lost(&label.text)?;
+    let loss = read.flow.lost(&label.text)?;
     let name = &label.text;
     let part = one_line(loss.span.of(&read.query.text));
     let what = match loss.how {
