@@ -7,9 +7,9 @@ use serde::Serialize;
 pub struct SourceFile {
     name: String,
     text: String,
-    lines: Vec<usize>,
+    lines: Box<[usize]>,
     /// How many characters begin before each block of bytes: a line may be as long as the file.
-    counts: Vec<usize>,
+    counts: Box<[usize]>,
 }
 
 /// Bytes of a block.

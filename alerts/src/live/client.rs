@@ -228,8 +228,8 @@ impl Client {
     }
 
     fn read<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, LiveError> {
-        let braces = body.iter().filter(|byte| **byte == b'{').count();
-        let read = if braces > BRACES {
+        let many = body.split(|byte| *byte == b'{').nth(BRACES + 1).is_some();
+        let read = if many {
             let what = format!("it holds more than {BRACES} objects");
             Err(serde_json::Error::custom(what))
         } else {
