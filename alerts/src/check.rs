@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use jiff::civil::Date;
 use lint::expression::{Context, Purpose};
-use lint::flow::Flows;
+use lint::flow::{Flow, Flows};
 use lint::{Check, Finding, Report, SourceFile, suppression};
 use manifest::Manifest;
 use promql::Query;
@@ -78,7 +78,8 @@ struct Read<'a> {
     group: &'a Group,
     rule: &'a Rule,
     query: Query,
-    flows: Flows,
+    /// The labels of its result. Those of its parts are not kept: in a long expression they are many times as much.
+    flow: Flow,
 }
 
 impl Read<'_> {
@@ -112,15 +113,13 @@ pub fn check(files: Vec<SourceFile>, options: &Options) -> Report {
     let mut all: Vec<Read<'_>> = Vec::with_capacity(queries.len());
     for (file, group, rule, query) in queries.drain(..) {
         let flows = Flows::new(&query, &options.manifest, &records);
-        all.push(Read {
+        let read = Read {
             file,
             group,
             rule,
+            flow: flows.of(&query.expr).clone(),
             query,
-            flows,
-        });
-    }
-    for read in &all {
+        };
         let context = Context {
             manifest: &options.manifest,
             records: &records,
@@ -132,12 +131,13 @@ pub fn check(files: Vec<SourceFile>, options: &Options) -> Report {
             scrape_interval: options.scrape_interval,
         };
         let place = |found: lint::expression::Found| found.place(read.file, &read.rule.expr.offsets).about(read.name());
-        let found = lint::expression::check_with(&read.query, context, &read.flows);
+        let found = lint::expression::check_with(&read.query, context, &flows);
         findings.extend(found.into_iter().map(place));
         if read.is_alert() {
-            alert::check(read, options, &mut findings);
-            pages::check(read, options, &mut findings);
+            alert::check(&read, options, &mut findings);
+            pages::check(&read, options, &mut findings);
         }
+        all.push(read);
     }
     across::check(&all, options, &mut findings);
     drop(all);

@@ -9,4 +9,5 @@ pub mod routing;
 pub mod rules;
 pub mod test;
 
+mod bounded;
 mod duration;

@@ -116,11 +116,7 @@ pub async fn run(suites: &[PathBuf], program: &Path) -> Result<Report, RoutingEr
     for path in suites {
         let read = Suite::read(path).and_then(|suite| {
             let text = suite::text(&suite.alertmanager)?;
-            let config = Config::read(&text).map_err(|what| RoutingError::Wrong {
-                path: suite.alertmanager.clone(),
-                line: 0,
-                what,
-            })?;
+            let config = config(&suite.alertmanager, &text)?;
             Ok((suite, config))
         });
         reports.push(match read {
@@ -148,16 +144,19 @@ pub async fn run(suites: &[PathBuf], program: &Path) -> Result<Report, RoutingEr
 /// # Errors
 /// [`RoutingError::Wrong`] where the configuration, called `path` in the error, cannot be read.
 pub fn holding(path: &Path, text: &str, at: Timestamp) -> Result<BTreeMap<String, bool>, RoutingError> {
-    let config = Config::read(text).map_err(|what| RoutingError::Wrong {
-        path: path.to_owned(),
-        line: 0,
-        what,
-    })?;
-    Ok(config
+    Ok(config(path, text)?
         .holding(Some(at))
         .into_iter()
         .map(|(name, holds)| (name.to_owned(), holds))
         .collect())
+}
+
+fn config(path: &Path, text: &str) -> Result<Config, RoutingError> {
+    Config::read(text).map_err(|unfit| RoutingError::Wrong {
+        path: path.to_owned(),
+        line: unfit.line,
+        what: unfit.what,
+    })
 }
 
 fn broken(path: &Path, problem: String) -> SuiteReport {

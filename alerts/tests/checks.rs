@@ -245,6 +245,43 @@ fn hostile_files_are_answered() {
     assert!(names(&one(&huge, &options())).contains("yaml"));
 }
 
+#[test]
+fn a_variable_without_a_name_is_none_that_was_meant() {
+    let read = alerts::check::template::read("{{ $ := $labels.job }}{{ $x }}");
+    assert!(read.faults.iter().any(|fault| fault.what.contains("`$x`")));
+    assert!(read.faults.iter().all(|fault| fault.meant.is_none()), "{read:?}");
+}
+
+/// What the parser just takes is also followed, checked and shown on a thread with little room.
+#[test]
+fn expressions_at_the_limits_are_checked_on_a_small_stack() {
+    let exprs = [
+        "(".repeat(95) + "up" + &")".repeat(95),
+        "abs(".repeat(95) + "up" + &")".repeat(95),
+        "-(".repeat(45) + "up" + &")".repeat(45),
+        "up+".repeat(495) + "up",
+        "up and ".repeat(495) + "up > 5",
+        "sum by (job) (".repeat(95) + &"up or ".repeat(400) + "up" + &")".repeat(95),
+        "label_replace(".repeat(90) + "up" + &", \"a\", \"$1\", \"b\", \"(.*)\")".repeat(90),
+        "max_over_time((".repeat(45) + "up" + &")[5m:])".repeat(45),
+        "up{job=~\"".to_owned() + &"(".repeat(900) + &")".repeat(900) + "\"}",
+        "rate(up[5m*".to_owned() + &"(".repeat(95) + "2" + &")".repeat(95) + "])",
+    ];
+    let check = move || {
+        for expr in exprs {
+            promql::parse(&expr).unwrap_or_else(|error| panic!("{expr}: {error}"));
+            let text = format!(
+                "groups:\n- name: a\n  rules:\n  - alert: A\n    expr: '{expr} > 1'\n  - {{record: a, expr: '{expr}'}}\n"
+            );
+            let report = one(&text, &options());
+            assert!(!report.findings.is_empty(), "{expr}");
+            let _ = (report.fixed(), lint::output::text(&report));
+        }
+    };
+    let thread = std::thread::Builder::new().stack_size(2 << 20).spawn(check);
+    thread.expect("a thread").join().expect("it returns");
+}
+
 /// Some rules of all kinds, a thousand of them, as a file.
 fn thousand() -> String {
     let mut text = String::from("groups:\n");

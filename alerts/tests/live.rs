@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use alerts::live::silence::{self, Plan, Request};
 use alerts::live::{
-    Access, ActiveAlert, Alertmanager, Expected, Hidden, LiveError, Outcome, Prometheus, Proof, Seen, Status, Told,
-    Verdict, World, check,
+    Access, ActiveAlert, Alertmanager, Expected, Hidden, LiveError, Outcome, Prometheus, Proof, ReceivedAlert, Seen,
+    Status, Told, Verdict, World, check,
 };
 use jiff::{SignedDuration, Timestamp};
 use lint::SourceFile;
@@ -404,6 +404,79 @@ async fn servers_that_lie_are_told_apart_and_told_nothing() {
     let prometheus = Prometheus::new(&url, Access::Open, None).unwrap();
     let error = prometheus.rules().await.unwrap_err();
     assert!(matches!(error, LiveError::TooLarge { .. }), "{error:?}");
+}
+
+/// Long, many or slow: it is left in time, and what is said of it is short.
+#[tokio::test]
+async fn answers_that_are_long_or_many_or_slow_are_refused_in_few_words() {
+    let long = format!("{{\"data\": {{\"groups\": \"{}\"}}}}", "x".repeat(10 << 20));
+    let many = format!(
+        "{{\"data\": {{\"groups\": [{{\"rules\": [{}{{}}]}}]}}}}",
+        "{},".repeat(5 << 20)
+    );
+    for body in [long, many] {
+        let url = scripted(answer("200 OK", &body), 1).await;
+        let prometheus = Prometheus::new(&url, Access::Open, None).unwrap();
+        let error = prometheus.rules().await.unwrap_err();
+        assert!(matches!(error, LiveError::Foreign { .. }), "{}", error);
+        assert!(chain(&error).len() < 1000, "{} bytes are said", chain(&error).len());
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let _ = stream.read(&mut [0; 4096]).await;
+        let head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n";
+        stream.write_all(head).await.unwrap();
+        let mut tick = tokio::time::interval(Duration::from_millis(20));
+        while stream.write_all(b" ").await.is_ok() {
+            tick.tick().await;
+        }
+    });
+    let slow = Prometheus::new(&format!("http://{address}"), Access::Open, None).unwrap();
+    let error = slow.limit(Duration::from_millis(300)).rules().await.unwrap_err();
+    assert!(matches!(error, LiveError::TimedOut { .. }), "{error:?}");
+}
+
+/// Thousands of alerts, as in a bad hour, or as a server says that wants to be waited for.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "what is measured is real time")]
+fn an_avalanche_of_alerts_is_told_in_time() {
+    for (count, same) in [(20_000, false), (4_000, true)] {
+        let labels = |n: usize| {
+            let pod = if same { 0 } else { n };
+            [("alertname", "A".to_owned()), ("pod", pod.to_string())]
+                .map(|(name, value)| (name.to_owned(), value))
+                .into()
+        };
+        let active = |n| ActiveAlert {
+            labels: labels(n),
+            state: "firing".to_owned(),
+            ..ActiveAlert::default()
+        };
+        let received = |n| ReceivedAlert {
+            labels: labels(n),
+            fingerprint: n.to_string(),
+            ..ReceivedAlert::default()
+        };
+        let told = Told {
+            active: Seen::Told((0..count).map(active).collect()),
+            alerts: Seen::Told((0..count).map(received).collect()),
+            ..Told::default()
+        };
+        let world = World {
+            now: now(),
+            prometheus: String::new(),
+            alertmanager: None,
+            told,
+        };
+        let start = std::time::Instant::now();
+        let status = Status::of(&world, &[]);
+        let took = start.elapsed();
+        assert!(status.alerts.iter().all(|alert| !alert.lost));
+        assert!(same || status.alerts.len() == count);
+        assert!(took < Duration::from_secs(30), "{count} alerts took {took:?}");
+    }
 }
 
 #[tokio::test]

@@ -549,6 +549,7 @@ fn what_is_no_board_is_said_with_its_place() {
         ("{ \"a\": 1,}", "not-json b.json:1:10 }"),
         ("{ \"a\": \"\\x\" }", "not-json b.json:1:9 \\x"),
         ("{} {}", "not-json b.json:1:4 {"),
+        ("{ \"a\": 1, é}", "not-json b.json:1:11 é"),
         ("[1, 2]", "not-a-board b.json:1:1 "),
         ("{ \"kind\": \"Pod\" }", "not-a-board b.json:1:1 "),
         ("{ \"panels\": { \"a\": 1 } }", "not-a-board b.json:1:1 "),

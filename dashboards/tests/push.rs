@@ -4,11 +4,14 @@
 #[path = "push/server.rs"]
 mod server;
 
+use std::time::Duration;
+
 use dashboards::push::http::Http;
 use dashboards::push::memory::Memory;
 use dashboards::push::{Action, Board, Folder, Grafana, PushError, Refusal, Stored, apply, plan};
 use serde_json::{Value, json};
 use server::{Api, Server};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const TOKEN: &str = "glsa_0123456789";
 
@@ -203,12 +206,16 @@ async fn a_wrong_token_is_said_and_never_shown() {
 
 #[tokio::test]
 async fn what_is_no_grafana_is_said() {
-    let cases: [(&str, fn(&PushError) -> bool); 4] = [
+    let cases: [(&str, fn(&PushError) -> bool); 5] = [
         ("page", |error| matches!(error, PushError::Foreign { .. })),
         ("large", |error| matches!(error, PushError::TooLarge { .. })),
         ("redirect", |error| {
             matches!(error, PushError::Foreign { .. } | PushError::Refused { .. })
         }),
+        (
+            "echo",
+            |error| matches!(error, PushError::Refused { message, .. } if message == "you said Bearer …"),
+        ),
         ("broken", |error| {
             matches!(error, PushError::Refused { status: 500, .. })
         }),
@@ -230,6 +237,45 @@ async fn what_is_no_grafana_is_said() {
             "{address}"
         );
     }
+}
+
+/// It never answers, or byte by byte: the clock that is waited for runs ahead.
+#[tokio::test(start_paused = true)]
+async fn a_grafana_that_hangs_or_trickles_is_left() {
+    for begins in [&b""[..], b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n"] {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 4096]).await;
+            stream.write_all(begins).await.unwrap();
+            let mut tick = tokio::time::interval(Duration::from_secs(1));
+            while begins.is_empty() || stream.write_all(b" ").await.is_ok() {
+                tick.tick().await;
+            }
+        });
+        let client = Http::new(&address, None, "default", None).unwrap();
+        let error = plan(&client, vec![], folder()).await.unwrap_err();
+        assert!(matches!(error, PushError::TimedOut { seconds: 10, .. }), "{error:?}");
+    }
+}
+
+/// What leads elsewhere in an address is no board that is there; that it is none that can be made is Grafana's to say.
+#[tokio::test]
+async fn a_uid_that_leads_elsewhere_is_never_part_of_an_address() {
+    let server = Server::start(Api::Older, TOKEN).await;
+    for uid in ["", ".", ".."] {
+        let elsewhere = Folder {
+            uid: uid.to_owned(),
+            title: "x".to_owned(),
+        };
+        let plan = plan(&server.client(TOKEN), vec![board(uid, "x")], elsewhere)
+            .await
+            .unwrap();
+        assert!(plan.makes_folder);
+        assert_eq!(plan.steps[0].action, Action::Create);
+    }
+    assert_eq!(server.asked(), [""; 0]);
 }
 
 #[test]

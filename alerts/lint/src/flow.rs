@@ -128,7 +128,15 @@ pub type Records = HashMap<String, Flow>;
 pub struct Flows {
     /// By place: no two parts of a query have the same one.
     by_span: HashMap<Span, Flow>,
+    /// How many labels are known of all parts together.
+    known: usize,
 }
+
+/// So many labels of one query are followed, those of each part counted; of what has more, anything is possible. A hundred
+/// labels in a chain of a hundred operators are ten thousand.
+const FOLLOWED: usize = 100_000;
+/// Of an operation that lists more labels than that, too.
+const LISTED: usize = 500;
 
 impl Flows {
     /// Follows the labels through `query`.
@@ -140,6 +148,7 @@ impl Flows {
     pub fn of_expr(expr: &Expr, manifest: &Manifest, records: &Records) -> Self {
         let mut flows = Self {
             by_span: HashMap::new(),
+            known: 0,
         };
         flows.follow(expr, manifest, records);
         flows
@@ -156,11 +165,33 @@ impl Flows {
         for child in expr.children() {
             self.follow(child, manifest, records);
         }
-        let flow = match expr {
+        let mut flow = match expr {
+            _ if listed(expr) > LISTED => Flow::anything(),
             Expr::Selector(selector) => leaf::flow(selector, manifest, records),
             _ => step::flow(expr, self),
         };
+        self.known += flow.named.len();
+        if self.known > FOLLOWED {
+            flow = Flow::anything();
+        }
         self.by_span.insert(expr.span(), flow);
+    }
+}
+
+/// How many labels or matchers an operation lists, each of which is looked up among the others.
+fn listed(expr: &Expr) -> usize {
+    match expr {
+        Expr::Selector(selector) => selector.matchers.len(),
+        Expr::Aggregation(aggregation) => aggregation.grouping.as_ref().map_or(0, |list| list.labels.len()),
+        Expr::Binary(binary) => binary.matching.as_ref().map_or(0, |list| list.labels.len()),
+        Expr::Call(call) => call
+            .arguments
+            .first()
+            .map_or(0, |argument| match argument.unparenthesised() {
+                Expr::Selector(selector) => selector.matchers.len(),
+                _ => 0,
+            }),
+        _ => 0,
     }
 }
 

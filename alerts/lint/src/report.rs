@@ -53,22 +53,29 @@ impl Report {
         self.files
             .iter()
             .filter_map(|file| {
-                let mut taken: Vec<Edit> = Vec::new();
+                // By their bytes. Those of two fixes never touch, so that one that touches any touches a neighbour.
+                let mut taken: BTreeMap<(usize, usize, usize), Edit> = BTreeMap::new();
                 let mut count = 0;
                 for finding in self.open().filter(|finding| finding.file == file.name()) {
                     let Some(fix) = finding.fix.as_ref().filter(|fix| fix.safe) else {
                         continue;
                     };
                     let fits = |edit: &Edit| {
-                        taken
-                            .iter()
-                            .all(|other| edit.span.end < other.span.start || other.span.end < edit.span.start)
+                        let before = taken.range(..=(edit.span.end, usize::MAX, usize::MAX)).next_back();
+                        before.is_none_or(|(_, other)| other.span.end < edit.span.start)
                     };
                     if fix.edits.iter().all(fits) {
-                        taken.extend(fix.edits.iter().cloned());
+                        let place = |edit: &Edit, number| (edit.span.start, edit.span.end, number);
+                        taken.extend(
+                            fix.edits
+                                .iter()
+                                .enumerate()
+                                .map(|(n, edit)| (place(edit, n), edit.clone())),
+                        );
                         count += 1;
                     }
                 }
+                let taken: Vec<Edit> = taken.into_values().collect();
                 let text = apply(file.text(), &taken).ok()?;
                 (count > 0).then_some((file, text, count))
             })

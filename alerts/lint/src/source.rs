@@ -7,7 +7,17 @@ use serde::Serialize;
 pub struct SourceFile {
     name: String,
     text: String,
-    lines: Vec<usize>,
+    lines: Box<[usize]>,
+    /// How many characters begin before each block of bytes: a line may be as long as the file.
+    counts: Box<[usize]>,
+}
+
+/// Bytes of a block.
+const BLOCK: usize = 4096;
+
+/// How many characters begin in these bytes of UTF-8.
+fn begun(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|byte| **byte & 0xc0 != 0x80).count()
 }
 
 /// A place in a file: line and column, both from 1, the column in characters.
@@ -26,8 +36,15 @@ impl SourceFile {
         let lines = std::iter::once(0)
             .chain(text.match_indices('\n').map(|(at, _)| at + 1))
             .collect();
+        let blocks = text.as_bytes().chunks(BLOCK);
+        let counts = blocks.scan(0, |count, block| {
+            let before = *count;
+            *count += begun(block);
+            Some(before)
+        });
         Self {
             name: name.into(),
+            counts: counts.collect(),
             text,
             lines,
         }
@@ -50,8 +67,25 @@ impl SourceFile {
         let start = self.lines.get(line - 1).copied().unwrap_or(0);
         Position {
             line,
-            column: self.text[start..offset].chars().count() + 1,
+            column: self.before(offset) - self.before(start) + 1,
         }
+    }
+
+    /// How many characters begin before a byte.
+    fn before(&self, offset: usize) -> usize {
+        let block = offset / BLOCK;
+        let counted = self.counts.get(block).copied();
+        // The end of the last block is the begin of none.
+        let (count, from) = counted.map_or_else(
+            || {
+                (
+                    self.counts.last().copied().unwrap_or(0),
+                    block.saturating_sub(1) * BLOCK,
+                )
+            },
+            |count| (count, block * BLOCK),
+        );
+        count + begun(&self.text.as_bytes()[from..offset])
     }
 
     /// How many lines there are.

@@ -3,6 +3,7 @@
 //! Both the date and the reason are required. `ignore` stands above, in or beside the rule that it is for, `ignore-file`
 //! is for the whole file. One that has expired suppresses nothing, and one that nothing needed is a finding of its own.
 
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
 use jiff::civil::Date;
@@ -102,7 +103,7 @@ fn read_rest(rest: &str, span: Range<usize>, known: &[&'static Check]) -> Result
 }
 
 /// Marks what `comments` of `file` suppress on the day `today`, and adds findings about the comments themselves.
-/// `subjects` are the bytes of every rule; a comment is for the one that it stands in, else for the next one.
+/// `subjects` are the bytes of every rule, in their order; a comment is for the one that it stands in, else for the next one.
 pub fn suppress(
     report: &mut Report,
     file: &SourceFile,
@@ -111,13 +112,14 @@ pub fn suppress(
     known: &[&'static Check],
     today: Date,
 ) {
+    let mut found = Suppressible::of(report, file);
     for (span, comment) in comments {
         let suppression = match read(comment, span.clone(), known) {
             None => continue,
             Some(Ok(suppression)) => suppression,
             Some(Err(unreadable)) => {
                 let what = format!("This suppression cannot be read: {unreadable}.");
-                report.findings.push(Finding::new(&INVALID, file, span.clone(), what));
+                found.add(report, Finding::new(&INVALID, file, span.clone(), what));
                 continue;
             }
         };
@@ -126,34 +128,82 @@ pub fn suppress(
                 "This suppression ended on {}: {}",
                 suppression.until, suppression.reason
             );
-            report.findings.push(Finding::new(&EXPIRED, file, span.clone(), what));
+            found.add(report, Finding::new(&EXPIRED, file, span.clone(), what));
             continue;
         }
         let reach = if suppression.whole_file {
             0..file.text().len()
         } else {
-            subjects
-                .iter()
-                .find(|subject| span.start < subject.end)
-                .map_or(span.start..span.start, |subject| {
-                    subject.start.min(span.start)..subject.end
-                })
+            // Those before it have ended; they stand in their order, one after the other.
+            let next = subjects.partition_point(|subject| subject.end <= span.start);
+            subjects.get(next).map_or(span.start..span.start, |subject| {
+                subject.start.min(span.start)..subject.end
+            })
         };
+        if !found.suppress(report, &suppression, &reach) {
+            let what = format!("Nothing here is found by {}.", suppression.checks.join(", "));
+            found.add(report, Finding::new(&UNUSED, file, span.clone(), what));
+        }
+    }
+}
+
+/// The findings of a file by their check, in the order of their places, to be looked up however many comments there are.
+struct Suppressible {
+    by_check: HashMap<&'static str, Places>,
+}
+
+#[derive(Default)]
+struct Places {
+    /// Where they begin.
+    all: BTreeSet<usize>,
+    /// Those that no comment suppresses yet, with their number in the report.
+    open: BTreeSet<(usize, usize)>,
+}
+
+impl Suppressible {
+    fn of(report: &Report, file: &SourceFile) -> Self {
+        let mut all = Self {
+            by_check: HashMap::new(),
+        };
+        for (number, finding) in report.findings.iter().enumerate() {
+            if finding.file == file.name() {
+                all.know(number, finding);
+            }
+        }
+        all
+    }
+
+    fn know(&mut self, number: usize, finding: &Finding) {
+        let places = self.by_check.entry(finding.check.name).or_default();
+        places.all.insert(finding.span.start);
+        if finding.suppressed.is_none() {
+            places.open.insert((finding.span.start, number));
+        }
+    }
+
+    /// A finding about a comment, which a later one may suppress.
+    fn add(&mut self, report: &mut Report, finding: Finding) {
+        self.know(report.findings.len(), &finding);
+        report.findings.push(finding);
+    }
+
+    /// Marks what a comment suppresses in its reach; whether there is anything.
+    fn suppress(&mut self, report: &mut Report, suppression: &Suppression, reach: &Range<usize>) -> bool {
         let mut used = false;
-        for finding in &mut report.findings {
-            let named = suppression.checks.iter().any(|name| name == finding.check.name);
-            let inside = finding.span.start >= reach.start && finding.span.start <= reach.end;
-            if named && inside && finding.file == file.name() {
-                used = true;
-                finding.suppressed.get_or_insert_with(|| Suppressed {
+        for name in &suppression.checks {
+            let Some(places) = self.by_check.get_mut(name.as_str()) else {
+                continue;
+            };
+            used |= places.all.range(reach.start..=reach.end).next().is_some();
+            let open = places.open.range((reach.start, 0)..(reach.end + 1, 0));
+            for place in open.copied().collect::<Vec<_>>() {
+                places.open.remove(&place);
+                report.findings[place.1].suppressed = Some(Suppressed {
                     reason: suppression.reason.clone(),
                     until: suppression.until,
                 });
             }
         }
-        if !used {
-            let what = format!("Nothing here is found by {}.", suppression.checks.join(", "));
-            report.findings.push(Finding::new(&UNUSED, file, span.clone(), what));
-        }
+        used
     }
 }

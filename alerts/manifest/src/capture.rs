@@ -5,7 +5,7 @@
 
 mod line;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use crate::{Kind, Label, Manifest, Metric, Source, Unit, Values};
 
@@ -57,7 +57,7 @@ pub fn read(text: &str, name: &str, limits: Limits) -> Result<Manifest, Unreadab
         source: Source::Capture(name.to_owned()),
         limits,
         by_name: BTreeMap::new(),
-        counters: Vec::new(),
+        counters: HashSet::new(),
     };
     for (index, text) in text.split('\n').enumerate() {
         let refused = |what: String| Unreadable { line: index + 1, what };
@@ -75,7 +75,7 @@ struct Families {
     limits: Limits,
     by_name: BTreeMap<String, Metric>,
     /// Counters that are declared as OpenMetrics does, without `_total`.
-    counters: Vec<String>,
+    counters: HashSet<String>,
 }
 
 impl Families {
@@ -107,7 +107,7 @@ impl Families {
             _ => {
                 metric.kind = kind(said);
                 if said == "counter" && !name.ends_with("_total") {
-                    self.counters.push(name);
+                    self.counters.insert(name);
                 }
             }
         }
@@ -145,7 +145,7 @@ impl Families {
         if let Some(declared) = sample
             .name
             .strip_suffix("_total")
-            .filter(|name| self.counters.iter().any(|c| c == name))
+            .filter(|name| self.counters.contains(*name))
         {
             let known = self.by_name.get(declared).cloned();
             let metric = self.family(&sample.name)?;

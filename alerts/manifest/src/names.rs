@@ -1,8 +1,14 @@
 //! Names like a name, for "did you mean".
 
+/// Nobody mistypes longer names, and to compare them takes the product of their lengths.
+const LONGEST: usize = 200;
+
 /// Those of `names` that are near `wanted`, nearest first, `limit` at most. Near means that less than a third of it was
 /// changed, or that one holds all words of the other; nothing is nearer than the same with its unit.
 pub fn closest<N: AsRef<str>>(wanted: &str, names: impl IntoIterator<Item = N>, limit: usize) -> Vec<String> {
+    if wanted.len() > LONGEST {
+        return Vec::new();
+    }
     let wanted_chars: Vec<char> = wanted.chars().collect();
     let bound = (wanted_chars.len() / 3).max(1);
     let mut near: Vec<(usize, String)> = names

@@ -116,6 +116,7 @@ fn what_is_no_capture_is_refused_with_its_line() {
         ("up{a=\"b} 1\n", 1),
         ("up{a=\"b\" c=\"d\"} 1\n", 1),
         ("{} 1\n", 1),
+        ("a 1\n# TYPE \"\" gauge\n", 2),
         ("a 1\nb 1\nc 1\n", 3),
         ("a{a=\"\",b=\"\",c=\"\"} 1\n", 1),
         ("a{label=\"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\"} 1\n", 1),

@@ -1,165 +1,14 @@
 //! What holds for every text: nothing makes the parser fall, places lie where they should, and what is printed is read
 //! as the same tree. Texts are made by a small grammar and by mutation, with a seed that is printed.
 
-use promql::{
-    Dialect, ErrorKind, Query, Span,
-    ast::{Duration, Expr, Matcher, Modifiers, Offset},
-};
+#[path = "../../fuzz/src/language.rs"]
+#[allow(dead_code, reason = "the targets are run with those of other readers")]
+mod language;
+
+use fixtures::fuzzing::seed;
+use language::{DIALECTS, ODD, SOUND, holds, holds_for_query};
+use promql::{Dialect, ErrorKind};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
-
-const DIALECTS: [Dialect; 3] = [Dialect::prometheus(), Dialect::all_features(), Dialect::grafana()];
-
-/// Sound texts of every shape.
-const SOUND: &[&str] = &[
-    "up",
-    "node:cpu:rate5m",
-    r#"{__name__=~"a|b", job!="x", "b.c"='d', `e f`!~"g.*",}"#,
-    r#"{"metric.name", "label.name"="value"}"#,
-    "sum by (job, instance) (rate(http_requests_total{code=~\"5..\"}[5m])) / ignoring (code) group_left (a) sum(b)",
-    "topk without (a,) (3, x) unless on () y or z and w",
-    "count_values(\"v\", x) == bool 3",
-    "quantile_over_time(0.9, x[1h:5m] @ end() offset -1d)",
-    "x[5m] smoothed @ start() offset 1h30m",
-    "x anchored offset (5m * 2 + step())",
-    "avg_over_time(x[max_of(5m, step() * 2)] offset -min_of(1m, range()))",
-    "-x ^ -2 ^ 0x1F + 1_000 * .5 % Inf atan2 NaN",
-    "a + on (b) group_right (c) fill_left (-1) fill_right (2m) d",
-    "a </ 5 >/ 3",
-    "sum(x) # why\n  + # because\n y # end",
-    "label_replace(x, \"a\", \"$1\", 'b', `(.*)\\d`) and \"\\xff\\u00e9\" == \"\"",
-    "vector(time()) - timestamp(x @ 1609746000.123)",
-    "sum + by + without + offset + start{a=\"b\"} + step[5m]",
-    "rate($metric{job=~\"$job\", $filters}[$__rate_interval]) > ${threshold}",
-    "sum by ($by, [[other:csv]]) (foo_${suffix}_total{instance=~\"${instance:regex}\"}[${n}m:$step] offset $off)",
-    "$agg by (a) (b) + $fn(c) + $whole + topk($k, d @ $__from)",
-    "histogram_quantile(0.95, sum by (le) (rate(latency_bucket[5m])))",
-];
-
-const ODD: &[&str] = &[
-    "(",
-    ")",
-    "[",
-    "]",
-    "{",
-    "}",
-    ",",
-    "[[",
-    "]]",
-    "${",
-    "$",
-    "\"",
-    "'",
-    "`",
-    "\\",
-    "#",
-    "\n",
-    "5m",
-    "0x",
-    "1e",
-    "é",
-    "\u{fffd}",
-    "\u{0}",
-    "offset",
-    "@",
-    "by (",
-    "[5m:",
-    "-",
-    "^",
-    "max_of(",
-    "{a=~\"[\"}",
-    "=~",
-    "😀",
-    ":",
-    "1_",
-    "fill(",
-    "$__interval",
-    "..",
-];
-
-fn seed() -> u64 {
-    let told = std::env::var("OPSCTL_SEED").ok().and_then(|seed| seed.parse().ok());
-    told.unwrap_or_else(rand::random)
-}
-
-/// What holds for a text in a dialect.
-fn holds(text: &str, dialect: Dialect) {
-    match dialect.parse(text) {
-        Ok(query) => holds_for_query(&query, dialect),
-        Err(error) => {
-            assert!(
-                text.get(error.span.range()).is_some(),
-                "{text:?}: {error:?} lies outside"
-            );
-            assert!(
-                error.line > 0 && error.column > 0 && !error.message.is_empty(),
-                "{error:?}"
-            );
-        }
-    }
-}
-
-fn holds_for_query(query: &Query, dialect: Dialect) {
-    let text = &*query.text;
-    query.expr.walk(&mut |expr| {
-        let span = expr.span();
-        assert!(
-            !span.is_empty() && text.get(span.range()).is_some(),
-            "{text:?}: {expr:?}"
-        );
-        for child in expr.children() {
-            assert!(span.contains(child.span()), "{text:?}: {child:?} is not in {expr:?}");
-        }
-        if let Expr::Selector(selector) = expr {
-            let ranges = selector.range.iter().map(|range| range.span);
-            let inner = selector.matchers.iter().map(Matcher::span).chain(ranges);
-            for inner in inner.chain(selector.braces) {
-                assert!(span.contains(inner), "{text:?}: {selector:?}");
-            }
-        }
-    });
-    let written = |span: &Span| span.of(text).trim_end().to_owned();
-    let comments: Vec<String> = query.comments.iter().map(written).collect();
-    assert!(
-        comments.iter().all(|comment| comment.starts_with('#')),
-        "{text:?}: {comments:?}"
-    );
-
-    let printed = query.expr.to_string();
-    // What Prometheus prints is not always what it reads, and this prints the same. A range of less than a millisecond
-    // becomes none, and `@` goes before an offset, which then takes the operators behind it.
-    let mut greedy = false;
-    query.expr.walk(&mut |expr| {
-        greedy |= match expr {
-            Expr::Selector(selector) => is_greedy(&selector.modifiers),
-            Expr::Subquery(subquery) => is_greedy(&subquery.modifiers),
-            _ => false,
-        };
-    });
-    if greedy || printed.contains("[0s") || printed.contains(":0s]") {
-        return;
-    }
-    let again = dialect
-        .parse(&printed)
-        .unwrap_or_else(|error| panic!("{text:?} is printed as {printed:?}: {error}"));
-    assert_eq!(again.expr.to_string(), printed, "{text:?}");
-    let pretty = query.pretty();
-    let again = dialect
-        .parse(&pretty)
-        .unwrap_or_else(|error| panic!("{text:?} is printed as {pretty:?}: {error}"));
-    assert_eq!(again.expr.to_string(), printed, "{text:?} is printed as {pretty:?}");
-    let kept: Vec<String> = again
-        .comments
-        .iter()
-        .map(|span| span.of(&pretty).trim_end().to_owned())
-        .collect();
-    assert_eq!(kept, comments, "{text:?} is printed as {pretty:?}");
-}
-
-/// Whether `@` follows an offset that is printed behind it and takes operators.
-fn is_greedy(modifiers: &Modifiers) -> bool {
-    let takes = |offset: &Offset| matches!(offset.duration, Duration::Paren { .. } | Duration::Computed { .. });
-    modifiers.at.is_some() && modifiers.offset.as_ref().is_some_and(takes)
-}
 
 #[test]
 fn sound_texts_are_read_and_printed() {
@@ -176,9 +25,7 @@ fn sound_texts_are_read_and_printed() {
 
 #[test]
 fn mutated_texts_hold_what_every_text_holds() {
-    let seed = seed();
-    println!("OPSCTL_SEED={seed}");
-    let random = &mut StdRng::seed_from_u64(seed);
+    let random = &mut StdRng::seed_from_u64(seed());
     for _ in 0..20_000 {
         let mut text: Vec<char> = SOUND.choose(random).unwrap().chars().collect();
         for _ in 0..random.random_range(1..5) {
@@ -202,9 +49,7 @@ fn mutated_texts_hold_what_every_text_holds() {
 /// Texts of a grammar that is part of PromQL's: nearly all of them are queries, however deep.
 #[test]
 fn made_up_queries_are_read_and_printed() {
-    let seed = seed();
-    println!("OPSCTL_SEED={seed}");
-    let random = &mut StdRng::seed_from_u64(seed);
+    let random = &mut StdRng::seed_from_u64(seed());
     let mut read = 0;
     for _ in 0..5000 {
         let text = vector(random, 5);

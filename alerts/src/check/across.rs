@@ -1,5 +1,6 @@
 //! What rules have to do with each other: the same twice, used before they are there, nothing left when all is gone.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use lint::{Edit, Finding, Fix};
@@ -27,17 +28,25 @@ fn labels<'a>(read: &'a Read<'_>) -> BTreeMap<&'a str, &'a str> {
 type Identity<'a> = (bool, &'a str, BTreeMap<&'a str, &'a str>);
 
 fn duplicates(all: &[Read<'_>], findings: &mut Vec<Finding>) {
-    let mut seen: HashMap<Identity<'_>, Vec<&Read<'_>>> = HashMap::new();
+    /// The first of them all, and the first with each expression.
+    type Before<'a> = (&'a Read<'a>, HashMap<String, &'a Read<'a>>);
+    let mut seen: HashMap<Identity<'_>, Before<'_>> = HashMap::new();
     for read in all {
-        let before = seen.entry((read.is_alert(), read.name(), labels(read))).or_default();
-        let written = |read: &Read<'_>| read.query.text.split_whitespace().collect::<Vec<_>>().join(" ");
-        let text = written(read);
+        let text = read.query.text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let identity = (read.is_alert(), read.name(), labels(read));
+        let (first, before) = match seen.entry(identity) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                entry.insert((read, HashMap::from([(text, read)])));
+                continue;
+            }
+        };
         let name = &read.rule.name;
         let place = |other: &Read<'_>| {
             let at = other.file.position(other.rule.span.start);
             format!("{}:{}", other.file.name(), at.line)
         };
-        if let Some(other) = before.iter().find(|other| written(other) == text) {
+        if let Some(other) = before.get(&text) {
             let what = format!("The same rule is at {}.", place(other));
             let finding = Finding::new(&DUPLICATE_RULE, read.file, name.span.clone(), what).about(&name.value);
             let finding = match (read.rule.hold == other.rule.hold, read.is_alert()) {
@@ -46,11 +55,13 @@ fn duplicates(all: &[Read<'_>], findings: &mut Vec<Finding>) {
                 _ => finding,
             };
             findings.push(finding);
-        } else if let (Some(other), true) = (before.first(), read.is_alert()) {
-            let what = format!("An alert with this name and these labels is at {} too.", place(other));
-            findings.push(Finding::new(&DUPLICATE_ALERT, read.file, name.span.clone(), what).about(&name.value));
+        } else {
+            if read.is_alert() {
+                let what = format!("An alert with this name and these labels is at {} too.", place(first));
+                findings.push(Finding::new(&DUPLICATE_ALERT, read.file, name.span.clone(), what).about(&name.value));
+            }
+            before.insert(text, read);
         }
-        before.push(read);
     }
 }
 

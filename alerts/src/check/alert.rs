@@ -186,7 +186,7 @@ fn one_for_all(read: &Read<'_>, findings: &mut Vec<Finding>) {
         || ratio.op != BinaryOp::Div
         || !whole(&ratio.left)
         || !whole(&ratio.right)
-        || read.flows.of(&read.query.expr).others_possible()
+        || read.flow.others_possible()
     {
         return;
     }

@@ -94,7 +94,7 @@ fn in_percent(expr: &Expr) -> bool {
 
 /// A label that the result of the expression does not have.
 fn dropped(read: &Read<'_>, value: &Text, label: &Use) -> Option<Finding> {
-    let loss = read.flows.of(&read.query.expr).lost(&label.text)?;
+    let loss = read.flow.lost(&label.text)?;
     let name = &label.text;
     let part = one_line(loss.span.of(&read.query.text));
     let what = match loss.how {

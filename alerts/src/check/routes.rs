@@ -81,6 +81,7 @@ pub fn read(file: &SourceFile) -> Option<Vec<Finding>> {
             .map(|(name, _)| name)
             .collect(),
         used: BTreeSet::new(),
+        meant: MEANT,
     };
     if let Some((key, _)) = MATCHING.iter().find_map(|field| entry(route, field)) {
         let what = "The root route takes all alerts and has no matchers.";
@@ -103,12 +104,20 @@ pub fn read(file: &SourceFile) -> Option<Vec<Finding>> {
 /// Fields in which matchers stand.
 const MATCHING: [&str; 3] = ["matchers", "match", "match_re"];
 
+/// So many matchers of a route are looked at, and so many routes before it; real ones have a few of both.
+const MATCHERS: usize = 50;
+const BEFORE: usize = 500;
+/// For so many unknown names it is said what was probably meant.
+const MEANT: usize = 50;
+
 struct Reader<'a> {
     file: &'a SourceFile,
     findings: Vec<Finding>,
-    receivers: Vec<String>,
-    times: Vec<String>,
+    receivers: BTreeSet<String>,
+    times: BTreeSet<String>,
     used: BTreeSet<String>,
+    /// How many more unknown names are compared with the known ones.
+    meant: usize,
 }
 
 impl Reader<'_> {
@@ -135,7 +144,7 @@ impl Reader<'_> {
             }
             self.route(child, &whole);
             let goes_on = child.get("continue").and_then(Node::text) == Some("true");
-            if !goes_on {
+            if !goes_on && before.len() < BEFORE {
                 before.push((matchers, self.file.position(child.span.start).line));
             }
         }
@@ -147,18 +156,18 @@ impl Reader<'_> {
             && let Some(name) = receiver.text()
         {
             self.used.insert(name.to_owned());
-            if !self.receivers.iter().any(|known| known == name) {
-                let what = unknown("receiver", name, &self.receivers);
+            if !self.receivers.contains(name) {
+                let what = unknown("receiver", name, &self.receivers, &mut self.meant);
                 let finding = Finding::new(&RECEIVER_UNKNOWN, self.file, receiver.span.clone(), what);
                 self.findings.push(finding);
             }
         }
         for field in ["mute_time_intervals", "active_time_intervals"] {
             for time in node.get(field).map(Node::items).unwrap_or_default() {
-                let Some(name) = time.text().filter(|name| !self.times.iter().any(|known| known == name)) else {
+                let Some(name) = time.text().filter(|name| !self.times.contains(*name)) else {
                     continue;
                 };
-                let what = unknown("time interval", name, &self.times);
+                let what = unknown("time interval", name, &self.times, &mut self.meant);
                 let finding = Finding::new(&TIMES_UNKNOWN, self.file, time.span.clone(), what);
                 self.findings.push(finding);
             }
@@ -183,12 +192,17 @@ impl Reader<'_> {
             };
             out.extend(matchers);
         }
+        out.truncate(MATCHERS);
         out
     }
 }
 
-fn unknown(kind: &str, name: &str, known: &[String]) -> String {
-    match closest(name, known, 1).pop() {
+fn unknown(kind: &str, name: &str, known: &BTreeSet<String>, meant: &mut usize) -> String {
+    let near = meant.checked_sub(1).and_then(|left| {
+        *meant = left;
+        closest(name, known, 1).pop()
+    });
+    match near {
         Some(near) => format!("There is no {kind} `{name}`; there is `{near}`."),
         None => format!("There is no {kind} `{name}`."),
     }

@@ -3,6 +3,7 @@
 
 mod action;
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 /// What a template uses, and what is wrong with it.
@@ -53,7 +54,7 @@ struct Reader<'a> {
     text: &'a str,
     template: Template,
     blocks: Vec<Block>,
-    variables: Vec<String>,
+    variables: BTreeSet<String>,
 }
 
 /// Reads a template.
@@ -64,7 +65,7 @@ pub fn read(text: &str) -> Template {
         blocks: Vec::new(),
         variables: ["labels", "externalLabels", "externalURL", "value"]
             .map(str::to_owned)
-            .to_vec(),
+            .into(),
     };
     let mut at = 0;
     while let Some(open) = text[at..].find("{{").map(|found| at + found) {

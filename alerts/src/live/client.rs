@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use reqwest::{Method, StatusCode, Url};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
 
 /// Longer answers are refused: more than ten thousand rules with their alerts.
 const LARGEST: usize = 32 << 20;
+/// Nor does any answer of that size hold more braces: an empty object takes two bytes there and hundreds here.
+const BRACES: usize = 500_000;
 /// What is shown of a server's words.
 const WORDS: usize = 300;
 /// One question with its answer, if nothing else is said.
@@ -226,10 +228,24 @@ impl Client {
     }
 
     fn read<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, LiveError> {
-        serde_json::from_slice(body).map_err(|source| LiveError::Foreign {
-            who: self.who,
-            at: self.address().to_owned(),
-            source,
+        let many = body.split(|byte| *byte == b'{').nth(BRACES + 1).is_some();
+        let read = if many {
+            let what = format!("it holds more than {BRACES} objects");
+            Err(serde_json::Error::custom(what))
+        } else {
+            serde_json::from_slice(body)
+        };
+        read.map_err(|source: serde_json::Error| {
+            // It repeats what stands where something else should, however long that is.
+            let source = match source.to_string() {
+                long if long.len() > WORDS => serde_json::Error::custom(self.visible(&long)),
+                _ => source,
+            };
+            LiveError::Foreign {
+                who: self.who,
+                at: self.address().to_owned(),
+                source,
+            }
         })
     }
 
@@ -296,10 +312,16 @@ impl Client {
             .map(|refusal| refusal.error)
             .or_else(|_| serde_json::from_slice::<String>(body))
             .unwrap_or_else(|_| String::from_utf8_lossy(body).into_owned());
+        self.visible(&text)
+    }
+
+    /// The beginning of foreign words, without the secrets that it may have been sent, and on one line.
+    fn visible(&self, text: &str) -> String {
         let text = match &self.access {
-            Access::Open => text,
-            Access::Bearer(secret) | Access::Basic { password: secret, .. } if secret.trim().is_empty() => text,
-            Access::Bearer(secret) | Access::Basic { password: secret, .. } => text.replace(secret.trim(), "…"),
+            Access::Bearer(secret) | Access::Basic { password: secret, .. } if !secret.trim().is_empty() => {
+                text.replace(secret.trim(), "…")
+            }
+            _ => text.to_owned(),
         };
         let plain = text.chars().map(|c| if c.is_control() { ' ' } else { c });
         plain.take(WORDS).collect::<String>().trim().to_owned()

@@ -1,12 +1,12 @@
 //! What fires now, for those on call: since when, whose it is, whether anybody is told, where to read on, and when the
 //! alert was last proved. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::alertmanager::ReceivedAlert;
+use super::alertmanager::{ReceivedAlert, Silence};
 use super::check::Verdict;
 use super::world::{Seen, World};
 
@@ -97,23 +97,16 @@ impl Status {
         let empty = Vec::new();
         let received = told.alerts.told().unwrap_or(&empty);
         let mut taken = vec![false; received.len()];
+        let known = Known::of(world, received);
         let mut alerts = Vec::new();
         for active in told.active.told().into_iter().flatten() {
             let mut standing = describe(&active.labels, &active.annotations, &active.state);
             standing.since = active.active_at;
-            // Alertmanager may have been sent more labels, those of the server.
-            let same = |alert: &&ReceivedAlert| {
-                active
-                    .labels
-                    .iter()
-                    .all(|(name, value)| alert.labels.get(name) == Some(value))
-            };
             if active.state == "firing" {
-                let near = received.iter().enumerate().filter(|(_, alert)| same(alert));
-                match near.min_by_key(|(_, alert)| alert.labels.len()) {
-                    Some((at, alert)) => {
+                match known.nearest(&active.labels) {
+                    Some(at) => {
                         taken[at] = true;
-                        complete(&mut standing, alert, world);
+                        known.complete(&mut standing, &received[at]);
                     }
                     None => standing.lost = matches!(told.alerts, Seen::Told(_)),
                 }
@@ -123,7 +116,7 @@ impl Status {
         // Of others than this Prometheus.
         for (alert, _) in received.iter().zip(taken).filter(|(_, taken)| !taken) {
             let mut standing = describe(&alert.labels, &alert.annotations, "firing");
-            complete(&mut standing, alert, world);
+            known.complete(&mut standing, alert);
             alerts.push(standing);
         }
         for alert in &mut alerts {
@@ -204,45 +197,83 @@ fn describe(labels: &BTreeMap<String, String>, annotations: &BTreeMap<String, St
     }
 }
 
-/// What Alertmanager knows of it.
-fn complete(standing: &mut Standing, alert: &ReceivedAlert, world: &World) {
-    let told = &world.told;
-    standing.since = alert.starts_at.or(standing.since);
-    standing.receivers = alert.receivers.iter().map(|receiver| receiver.name.clone()).collect();
-    let silences = told.silences.told().into_iter().flatten();
-    let silences: BTreeMap<&str, _> = silences.map(|silence| (silence.id.as_str(), silence)).collect();
-    let alerts = told.alerts.told().into_iter().flatten();
-    let names: BTreeMap<&str, _> = alerts
-        .map(|alert| (alert.fingerprint.as_str(), alert.labels.get("alertname")))
-        .collect();
-    let status = &alert.status;
-    standing.hidden = status
-        .silenced_by
-        .iter()
-        .map(|id| {
-            let silence = silences.get(id.as_str());
-            Hidden::Silence {
-                id: id.clone(),
-                author: silence.map(|silence| silence.created_by.clone()).unwrap_or_default(),
-                comment: silence.map(|silence| silence.comment.clone()).unwrap_or_default(),
-                until: silence.and_then(|silence| silence.ends_at),
+/// So many alerts are compared with one that has its rarest label: two servers that are honest have few of them in common.
+const COMPARED: usize = 1000;
+
+/// What Alertmanager knows, to be looked up.
+struct Known<'a> {
+    received: &'a [ReceivedAlert],
+    /// Which alerts have a label.
+    with: HashMap<(&'a str, &'a str), Vec<usize>>,
+    /// The alerts' names by fingerprint.
+    names: HashMap<&'a str, Option<&'a String>>,
+    /// By id.
+    silences: HashMap<&'a str, &'a Silence>,
+}
+
+impl<'a> Known<'a> {
+    fn of(world: &'a World, received: &'a [ReceivedAlert]) -> Self {
+        let mut with: HashMap<_, Vec<usize>> = HashMap::new();
+        for (at, alert) in received.iter().enumerate() {
+            for (name, value) in &alert.labels {
+                with.entry((name.as_str(), value.as_str())).or_default().push(at);
             }
-        })
-        .collect();
-    standing.hidden.extend(status.inhibited_by.iter().map(|fingerprint| {
-        Hidden::Alert {
-            name: names
-                .get(fingerprint.as_str())
-                .copied()
-                .flatten()
-                .unwrap_or(fingerprint)
-                .clone(),
         }
-    }));
-    standing.hidden.extend(
-        status
-            .muted_by
-            .iter()
-            .map(|name| Hidden::Interval { name: name.clone() }),
-    );
+        let names = received.iter();
+        let silences = world.told.silences.told().into_iter().flatten();
+        Self {
+            received,
+            with,
+            names: names
+                .map(|alert| (alert.fingerprint.as_str(), alert.labels.get("alertname")))
+                .collect(),
+            silences: silences.map(|silence| (silence.id.as_str(), silence)).collect(),
+        }
+    }
+
+    /// The alert that has all these labels and the fewest others: Alertmanager may have been sent more, those of the server.
+    fn nearest(&self, labels: &BTreeMap<String, String>) -> Option<usize> {
+        let lists = labels.iter().map(|(name, value)| {
+            let list = self.with.get(&(name.as_str(), value.as_str()));
+            list.map_or(&[][..], Vec::as_slice)
+        });
+        let rarest = lists.min_by_key(|list| list.len())?;
+        let has_all = |at: &&usize| {
+            labels
+                .iter()
+                .all(|label| self.received[**at].labels.get(label.0) == Some(label.1))
+        };
+        let near = rarest.iter().take(COMPARED).filter(has_all);
+        near.min_by_key(|at| self.received[**at].labels.len()).copied()
+    }
+
+    /// What Alertmanager knows of it.
+    fn complete(&self, standing: &mut Standing, alert: &ReceivedAlert) {
+        standing.since = alert.starts_at.or(standing.since);
+        standing.receivers = alert.receivers.iter().map(|receiver| receiver.name.clone()).collect();
+        let status = &alert.status;
+        standing.hidden = status.silenced_by.iter().map(|id| self.silence(id)).collect();
+        standing.hidden.extend(status.inhibited_by.iter().map(|fingerprint| {
+            let name = self.names.get(fingerprint.as_str()).copied().flatten();
+            Hidden::Alert {
+                name: name.unwrap_or(fingerprint).clone(),
+            }
+        }));
+        standing.hidden.extend(
+            status
+                .muted_by
+                .iter()
+                .map(|name| Hidden::Interval { name: name.clone() }),
+        );
+    }
+
+    fn silence(&self, id: &str) -> Hidden {
+        let silence = self.silences.get(id);
+        Hidden::Silence {
+            id: id.to_owned(),
+            author: silence.map(|silence| silence.created_by.clone()).unwrap_or_default(),
+            comment: silence.map(|silence| silence.comment.clone()).unwrap_or_default(),
+            until: silence.and_then(|silence| silence.ends_at),
+        }
+    }
 }

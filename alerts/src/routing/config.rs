@@ -19,6 +19,9 @@ pub(super) const TEST: &str = "opsctl_test";
 /// The label of two alerts of which one inhibits the other as soon as Alertmanager has seen all that came before.
 pub(super) const SENTINEL: &str = "opsctl_sentinel";
 
+/// So much is shown of a route's matchers and its parents'.
+const LONGEST_PATH: usize = 1000;
+
 /// A configuration, read.
 #[derive(Debug)]
 pub(super) struct Config {
@@ -37,15 +40,41 @@ pub(super) struct Route {
     pub receiver: String,
 }
 
+/// Why a text is no configuration.
+#[derive(Debug)]
+pub(super) struct Unfit {
+    /// Where, from 1; 0 where it is about the whole.
+    pub line: usize,
+    /// What is wrong.
+    pub what: String,
+}
+
+impl From<String> for Unfit {
+    fn from(what: String) -> Self {
+        Self { line: 0, what }
+    }
+}
+
+impl From<&str> for Unfit {
+    fn from(what: &str) -> Self {
+        what.to_owned().into()
+    }
+}
+
 impl Config {
     /// Reads a configuration.
-    pub fn read(text: &str) -> Result<Self, String> {
-        let documents = read(text, LIMITS).map_err(|error| error.to_string())?;
+    pub fn read(text: &str) -> Result<Self, Unfit> {
+        let documents = read(text, LIMITS).map_err(|error| Unfit {
+            line: text
+                .get(..error.at)
+                .map_or(0, |before| before.matches('\n').count() + 1),
+            what: error.what,
+        })?;
         let [document] = documents.documents.as_slice() else {
-            return Err("an Alertmanager's configuration is one document".to_owned());
+            return Err("an Alertmanager's configuration is one document".into());
         };
         let Value::Object(document) = plain(document) else {
-            return Err("an Alertmanager's configuration is a map".to_owned());
+            return Err("an Alertmanager's configuration is a map".into());
         };
         let mut routes = Vec::new();
         let route = document.get("route").ok_or("there is no `route`")?;
@@ -149,11 +178,16 @@ fn collect(
     if !names.contains(&receiver) {
         return Err(format!("there is no receiver `{receiver}`"));
     }
-    let path = if parent.is_empty() {
+    let mut path = if parent.is_empty() {
         "{}".to_owned()
     } else {
         format!("{parent} / {{{}}}", matchers(route))
     };
+    // It is there once for every route below.
+    if path.len() > LONGEST_PATH {
+        path.truncate(path.floor_char_boundary(LONGEST_PATH));
+        path.push('…');
+    }
     all.push(Route {
         path: path.clone(),
         receiver: receiver.to_owned(),
@@ -317,7 +351,22 @@ time_intervals:
             ),
         ] {
             let error = Config::read(text).unwrap_err();
-            assert!(error.contains(why), "{error}");
+            assert!(error.what.contains(why), "{error:?}");
         }
+        let error = Config::read("route:\n  receiver: a\n  routes: [\n").unwrap_err();
+        assert!(error.line >= 3 && error.what.contains('['), "{error:?}");
+    }
+
+    /// A path is shown with every route below it, so that a long one must not be.
+    #[test]
+    fn the_path_of_a_route_is_short() {
+        let long = "x".repeat(100_000);
+        let routes = "{match: {b: c}},".repeat(1000);
+        let text = format!(
+            "route: {{receiver: a, routes: [{{match: {{a: {long}}}, routes: [{routes}]}}]}}\nreceivers: [{{name: a}}]\n"
+        );
+        let config = Config::read(&text).unwrap();
+        assert_eq!(config.routes.len(), 1002);
+        assert!(config.routes.iter().all(|route| route.path.len() < 1100));
     }
 }

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_saphyr::Spanned;
 
 use super::RoutingError;
+use crate::bounded;
 use crate::test::Labels;
 
 /// Larger files are refused before they are read.
@@ -134,14 +135,12 @@ pub(super) fn text(path: &Path) -> Result<String, RoutingError> {
         path: path.to_owned(),
         source,
     };
-    if std::fs::metadata(path).map_err(unreadable)?.len() > LARGEST {
-        return Err(RoutingError::Wrong {
-            path: path.to_owned(),
-            line: 0,
-            what: format!("it is larger than {LARGEST} bytes"),
-        });
-    }
-    std::fs::read_to_string(path).map_err(unreadable)
+    let text = bounded::read(path, LARGEST).map_err(unreadable)?;
+    text.ok_or_else(|| RoutingError::Wrong {
+        path: path.to_owned(),
+        line: 0,
+        what: format!("it is larger than {LARGEST} bytes"),
+    })
 }
 
 /// Labels in PromQL's notation.

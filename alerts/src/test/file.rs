@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer};
 use serde_saphyr::Spanned;
 
 use super::TestError;
-use crate::duration;
+use crate::{bounded, duration};
 
 /// Larger files are refused before they are read.
 pub(super) const LARGEST: u64 = 16 << 20;
@@ -249,13 +249,12 @@ impl TestFile {
             path: path.to_owned(),
             source,
         };
-        if std::fs::metadata(path).map_err(unreadable)?.len() > LARGEST {
-            return Err(TestError::TooLarge {
-                path: path.to_owned(),
-                limit: LARGEST,
-            });
-        }
-        Self::parse(path, &std::fs::read_to_string(path).map_err(unreadable)?)
+        let text = bounded::read(path, LARGEST).map_err(unreadable)?;
+        let text = text.ok_or_else(|| TestError::TooLarge {
+            path: path.to_owned(),
+            limit: LARGEST,
+        })?;
+        Self::parse(path, &text)
     }
 
     /// Reads the text of the file at `path`, which is not opened.

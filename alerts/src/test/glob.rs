@@ -36,7 +36,8 @@ pub(super) fn glob(pattern: &Path) -> Vec<PathBuf> {
         }
         found = next;
     }
-    found.retain(|path| path.exists());
+    // Neither folders nor devices, which promtool would read for ever.
+    found.retain(|path| path.is_file());
     found
 }
 
@@ -127,9 +128,11 @@ mod tests {
         for name in ["b.yaml", "a.yaml", "c.txt"] {
             std::fs::write(folder.path().join(name), "").unwrap();
         }
+        std::fs::create_dir(folder.path().join("d.yaml")).unwrap();
         let found = glob(&folder.path().join("*.yaml"));
         assert_eq!(found, [folder.path().join("a.yaml"), folder.path().join("b.yaml")]);
         assert_eq!(glob(&folder.path().join("c.txt")), [folder.path().join("c.txt")]);
         assert!(glob(&folder.path().join("d.txt")).is_empty());
+        assert!(glob(Path::new("/dev/zero")).is_empty());
     }
 }

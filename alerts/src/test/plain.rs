@@ -106,6 +106,8 @@ mod tests {
             of(block),
             "rule_files: [a]\ntests:\n- interval: 1m\n  alert_rule_test:\n  - alertname: A\n  - alertname: C\n- interval: 2m\n"
         );
+        let empty = "tests:\n- interval: 1m\n  alert_rule_test:\n  - match: partial\n    exp_alerts:\n";
+        assert_eq!(of(empty), "tests:\n- interval: 1m\n");
         let flow = "{tests: [{alert_rule_test: [{alertname: A, match: partial}, {alertname: B, state: firing}, {alertname: C, state: inactive}]}], coverage: {min: 1}}";
         assert_eq!(of(flow), "{tests: [{alert_rule_test: [{alertname: B}]}]}");
     }

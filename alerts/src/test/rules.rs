@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 
 use super::file::LARGEST;
 use super::needs::{self, Needs};
-use crate::duration;
 use crate::rules::{Group as ReadGroup, Rule as ReadRule, RuleKind, Text};
+use crate::{bounded, duration};
 
 /// A rule file, read.
 #[derive(Debug)]
@@ -38,10 +38,7 @@ pub(super) struct Rule {
 
 /// Reads a file; `None` where anything is not as expected.
 pub(super) fn read(path: &Path) -> Option<RuleFile> {
-    if std::fs::metadata(path).ok()?.len() > LARGEST {
-        return None;
-    }
-    parse(path, std::fs::read_to_string(path).ok()?)
+    parse(path, bounded::read(path, LARGEST).ok()??)
 }
 
 fn parse(path: &Path, text: String) -> Option<RuleFile> {

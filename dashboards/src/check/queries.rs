@@ -49,7 +49,7 @@ pub(super) fn expressions(look: &mut Look<'_>) {
         scrape_interval: look.context.scrape_interval,
     };
     for question in look.questions {
-        for found in expression::check_with(&question.query, context, &question.flows) {
+        for found in expression::check(&question.query, context) {
             if matches!(question.asker, Asker::Variable(_)) && !OF_VARIABLES.contains(&found.check.name) {
                 continue;
             }
@@ -198,9 +198,8 @@ pub(super) fn legends(look: &mut Look<'_>) {
         if target.format == "table" {
             continue;
         }
-        let flow = question.flows.of(&question.query.expr);
         for (at, label) in named(legend) {
-            if flow.lost(label).is_some() {
+            if question.flow.lost(label).is_some() {
                 let span = look.board.document.inside(node, at..at + label.len());
                 look.find_in(
                     panel,
@@ -215,11 +214,16 @@ pub(super) fn legends(look: &mut Look<'_>) {
 
 /// The labels that a legend names, with their places.
 fn named(legend: &str) -> impl Iterator<Item = (usize, &str)> {
-    legend.match_indices("{{").filter_map(|(open, _)| {
-        let start = open + 2;
-        let inner = &legend[start..start + legend[start..].find("}}")?];
+    // Up to the next end, so that openings without one are not looked through again and again.
+    let parts = legend.match_indices("}}").scan(0, |after, (end, _)| {
+        let part = *after..end;
+        *after = end + 2;
+        Some(part)
+    });
+    parts.filter_map(|part| {
+        let (before, inner) = legend.get(part.clone())?.rsplit_once("{{")?;
         let label = inner.trim();
-        let at = start + (inner.len() - inner.trim_start().len());
+        let at = part.start + before.len() + 2 + (inner.len() - inner.trim_start().len());
         let is_label = !label.is_empty() && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
         is_label.then_some((at, label))
     })

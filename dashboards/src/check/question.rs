@@ -1,6 +1,6 @@
 //! The questions of a board that go to a Prometheus, read once for all checks.
 
-use lint::flow::Flows;
+use lint::flow::{Flow, Flows};
 use promql::{Dialect, ErrorKind, ParseError, Query};
 
 use super::Context;
@@ -12,10 +12,10 @@ pub(super) struct Question<'a> {
     pub(super) node: &'a Node,
     /// Where in that text the question begins: not at its start in the question of a variable.
     pub(super) offset: usize,
-    /// The question. Its flows know its parts by where they lie, so it must not move.
-    pub(super) query: Box<Query>,
-    /// Where labels go in it.
-    pub(super) flows: Flows,
+    /// The question.
+    pub(super) query: Query,
+    /// The labels of its answer. Those of its parts are not kept: in a long question they are many times as much.
+    pub(super) flow: Flow,
     /// Who asks.
     pub(super) asker: Asker<'a>,
 }
@@ -137,13 +137,12 @@ impl<'a> Reader<'a, '_> {
             (_, Err(error)) if error.span.of(text).starts_with(['$', '[']) => return,
             (_, Err(error)) if sure && error.kind != ErrorKind::Limit => Why::Refused(error),
             (None, Ok(query)) => {
-                let query = Box::new(query);
                 let flows = Flows::new(&query, self.context.manifest, self.context.records);
                 self.read.push(Question {
                     node,
                     offset,
+                    flow: flows.of(&query.expr).clone(),
                     query,
-                    flows,
                     asker,
                 });
                 return;

@@ -94,12 +94,11 @@ fn question(look: &mut Look<'_>, variable: &Variable<'_>, name: &str) {
         return;
     }
     let asked = look.questions.iter().find(|question| std::ptr::eq(question.node, node));
-    if let Some(question) = asked.filter(|_| !label.contains(['$', '['])) {
-        let flow = question.flows.of(&question.query.expr);
-        if flow.lost(&label).is_some() {
-            let what = format!("The series that are asked for have no label `{label}`.");
-            look.find(&VARIABLE_LABEL, document.inside(node, span), what).subject = name.into();
-        }
+    if let Some(question) = asked.filter(|_| !label.contains(['$', '[']))
+        && question.flow.lost(&label).is_some()
+    {
+        let what = format!("The series that are asked for have no label `{label}`.");
+        look.find(&VARIABLE_LABEL, document.inside(node, span), what).subject = name.into();
     }
 }
 

@@ -104,11 +104,31 @@ impl Http {
         self.base.as_str().trim_end_matches('/').to_owned()
     }
 
+    fn refused(&self, answer: &Answer) -> PushError {
+        PushError::Refused {
+            status: answer.status,
+            message: self.visible(answer.body["message"].as_str().unwrap_or("it does not say why")),
+        }
+    }
+
+    /// The begin of what Grafana says, without the token, which it may say again.
+    fn visible(&self, words: &str) -> String {
+        let words = match self.token.as_deref().map(str::trim) {
+            Some(token) if !token.is_empty() => words.replace(token, "…"),
+            _ => words.to_owned(),
+        };
+        words
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(LONGEST_MESSAGE)
+            .collect()
+    }
+
     fn foreign(&self) -> PushError {
         PushError::Foreign { at: self.address() }
     }
 
-    /// Each piece is a segment of its own, whatever is in it.
+    /// Each piece is a segment of its own, whatever is in it; see [`is_segment`].
     fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
@@ -187,7 +207,7 @@ impl Http {
         match answer.status {
             404 => return Ok(None),
             200 => {}
-            _ => return Err(refused(&answer)),
+            _ => return Err(self.refused(&answer)),
         }
         let metadata = &answer.body["metadata"];
         let note = |name: &str| {
@@ -205,8 +225,8 @@ impl Http {
             folder: note(FOLDER),
             model: kept
                 .filter(|kept| !kept.starts_with("v0") && !kept.starts_with("v1"))
-                .map(str::to_owned),
-            managed_by: note(MANAGED),
+                .map(|kept| self.visible(kept)),
+            managed_by: note(MANAGED).map(|by| self.visible(&by)),
         }))
     }
 
@@ -236,7 +256,7 @@ impl Http {
         match answer.status {
             200..=299 => Ok(()),
             409 | 412 => Err(PushError::Changed { uid: board.uid.clone() }),
-            _ => Err(refused(&answer)),
+            _ => Err(self.refused(&answer)),
         }
     }
 
@@ -250,16 +270,12 @@ impl Http {
             // Grafana 12 says over the older API that the board is one of the newer: `… use /apis/…/v2… instead`.
             406 => {
                 let words = answer.body["message"].as_str().unwrap_or("");
-                let model = words
-                    .split('/')
-                    .find(|part| part.starts_with("v2"))
-                    .unwrap_or("v2")
-                    .to_owned();
+                let model = words.split('/').find(|part| part.starts_with("v2")).unwrap_or("v2");
                 let mut stored = Stored::classic(Value::Null, "");
-                stored.model = Some(model);
+                stored.model = Some(self.visible(model));
                 return Ok(Some(stored));
             }
-            _ => return Err(refused(&answer)),
+            _ => return Err(self.refused(&answer)),
         };
         let (spec, about) = (&found["dashboard"], &found["meta"]);
         let version = spec["version"].as_u64().ok_or_else(|| self.foreign())?;
@@ -273,7 +289,7 @@ impl Http {
                 .map(str::to_owned),
             model: None,
             managed_by: (about["provisioned"] == true)
-                .then(|| format!("the file {}", file.unwrap_or("of a provisioning"))),
+                .then(|| format!("the file {}", self.visible(file.unwrap_or("of a provisioning")))),
         }))
     }
 
@@ -296,22 +312,21 @@ impl Http {
         match (answer.status, answer.body["status"].as_str()) {
             (200..=299, _) => Ok(()),
             (409, _) | (412, Some("version-mismatch") | None) => Err(PushError::Changed { uid: board.uid.clone() }),
-            _ => Err(refused(&answer)),
+            _ => Err(self.refused(&answer)),
         }
     }
 }
 
-fn refused(answer: &Answer) -> PushError {
-    let words = answer.body["message"].as_str().unwrap_or("it does not say why");
-    let visible = words.chars().filter(|c| !c.is_control()).take(LONGEST_MESSAGE);
-    PushError::Refused {
-        status: answer.status,
-        message: visible.collect(),
-    }
+/// Whether something stays a segment in an address. No Grafana has anything of another name.
+fn is_segment(uid: &str) -> bool {
+    !matches!(uid, "" | "." | "..")
 }
 
 impl Grafana for Http {
     async fn board(&self, uid: &str) -> Result<Option<Stored>, PushError> {
+        if !is_segment(uid) {
+            return Ok(None);
+        }
         match self.version().await? {
             Some(version) => self.read_object(version, uid).await,
             None => self.read_dashboard(uid).await,
@@ -319,6 +334,9 @@ impl Grafana for Http {
     }
 
     async fn folder(&self, uid: &str) -> Result<Option<String>, PushError> {
+        if !is_segment(uid) {
+            return Ok(None);
+        }
         let answer = self.send(self.request(Method::GET, &["api", "folders", uid])).await?;
         match answer.status {
             200 => answer.body["title"]
@@ -326,7 +344,7 @@ impl Grafana for Http {
                 .map(|title| Some(title.to_owned()))
                 .ok_or_else(|| self.foreign()),
             404 => Ok(None),
-            _ => Err(refused(&answer)),
+            _ => Err(self.refused(&answer)),
         }
     }
 
@@ -339,7 +357,7 @@ impl Grafana for Http {
             200..=299 => Ok(()),
             // There already, or made by somebody else at this moment.
             409 | 412 if self.folder(&folder.uid).await?.is_some() => Ok(()),
-            _ => Err(refused(&answer)),
+            _ => Err(self.refused(&answer)),
         }
     }
 

@@ -138,11 +138,10 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn wrong(&self, what: &'static str, length: usize) -> Unreadable {
-        let end = (self.at + length).min(self.text.len());
-        Unreadable::NotJson {
-            what,
-            span: self.at.min(end)..end,
-        }
+        // What is wrong may be one byte of a character.
+        let start = self.text.floor_char_boundary(self.at);
+        let end = self.text.ceil_char_boundary(self.at + length);
+        Unreadable::NotJson { what, span: start..end }
     }
 
     fn peek(&self) -> Option<u8> {

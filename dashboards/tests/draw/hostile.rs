@@ -122,6 +122,20 @@ async fn a_server_that_lies_is_not_believed() {
     assert_eq!(odd[0].points.len(), 3);
 }
 
+/// A server may say again what it was sent, and anything else that a terminal should not be told.
+#[tokio::test]
+async fn what_the_server_is_sent_is_shown_to_nobody() {
+    let echo = "{\"status\":\"error\",\"error\":\"no \\u001b[2J for hunter2 and hunter3\"}";
+    let address = server(body(echo)).await.replace("http://", "http://me:hunter3@");
+    let data = Prometheus::new(&address, Duration::from_secs(2), None).unwrap();
+    let data = data.authorization("Bearer hunter2");
+    let refused = data.instant("up", BEGIN).await;
+    assert_eq!(refused, Err(DataError::Refused("no  [2J for … and …".to_owned())));
+    assert!(!format!("{data:?}").contains("hunter"), "{data:?}");
+    let wrong = Prometheus::new("ftp://me:hunter3@host", Duration::from_secs(2), None).unwrap_err();
+    assert_eq!(wrong, DataError::Address("host".to_owned()));
+}
+
 #[test]
 fn only_web_addresses_are_addresses() {
     provider();
@@ -183,6 +197,20 @@ async fn a_board_that_means_harm_is_a_board() {
         &words[..5]
     );
     assert!(drawing.svg.as_str().len() < 4_000_000);
+}
+
+#[test]
+fn boards_that_are_deep_or_large_are_refused_or_read() {
+    for text in [
+        "[".repeat(1 << 20),
+        "{\"panels\":[".repeat(100_000),
+        "{\"a\":".repeat(1 << 20),
+    ] {
+        assert!(Board::parse(&text).is_err(), "{}", &text[..20]);
+    }
+    let panel = format!("{{\"type\":\"text\",\"title\":\"{}\"}}", "x".repeat(1000));
+    let text = format!("{{\"panels\":[{}]}}", vec![panel; (10 << 20) / 1000].join(","));
+    assert!(Board::parse(&text).is_ok());
 }
 
 /// Any JSON in the place of any part of a board.

@@ -94,6 +94,11 @@ impl Server {
         assert_eq!(other, None);
     }
 
+    /// Every path that was asked for.
+    pub fn asked(&self) -> Vec<String> {
+        self.inside.lock().unwrap().asked.clone()
+    }
+
     pub fn keep_in_second_model(&self, uid: &str, model: &str) {
         self.keep(uid, |kept| kept.model = Some(model.to_owned()));
     }
@@ -128,6 +133,12 @@ async fn answer(
         Some("page") => return "<html>welcome</html>".into_response(),
         Some("large") => return vec![b' '; 17 << 20].into_response(),
         Some("redirect") => return (StatusCode::FOUND, [(header::LOCATION, "/login")]).into_response(),
+        Some("echo") => {
+            return says(
+                500,
+                json!({ "message": format!("you said {}", headers["authorization"].to_str().unwrap()) }),
+            );
+        }
         Some("broken") => return (StatusCode::INTERNAL_SERVER_ERROR, "oh").into_response(),
         _ => {}
     }

@@ -141,7 +141,11 @@ impl<'a> Builder<'a> {
                 } else {
                     text.into_owned()
                 };
-                let span = self.trimmed(span);
+                let span = if span.is_empty() {
+                    self.left_out(span)
+                } else {
+                    self.trimmed(span)
+                };
                 let style = style_of(style);
                 self.count(1, span.start)?;
                 let value = Value::Scalar { text, style };
@@ -220,6 +224,22 @@ impl<'a> Builder<'a> {
             return Err(Unreadable { what, at });
         }
         Ok(())
+    }
+
+    /// Where a value is that is left out: behind the colon, so that it ends what it is the last of.
+    fn left_out(&self, span: Range<usize>) -> Range<usize> {
+        let of_map = self
+            .open
+            .last()
+            .filter(|open| open.is_map && open.children.len() % 2 == 1);
+        let key = of_map.and_then(|open| open.children.last());
+        let behind = key.and_then(|key| {
+            let rest = self.text.get(key.span.end..)?;
+            let after = rest.trim_start().strip_prefix(':')?;
+            Some(self.text.len() - after.len())
+        });
+        // The key may be an alias, and stand elsewhere.
+        behind.filter(|at| *at >= span.start).map_or(span, |at| at..at)
     }
 
     fn trimmed(&self, span: Range<usize>) -> Range<usize> {

@@ -10,7 +10,12 @@ pub(super) struct Sample {
 /// A name at the beginning of `text`, in quotes or not, and what follows it.
 pub(super) fn name(text: &str) -> Result<(String, &str), String> {
     if text.starts_with('"') {
-        return quoted(text);
+        let named = quoted(text)?;
+        return if named.0.is_empty() {
+            Err("a name is empty".to_owned())
+        } else {
+            Ok(named)
+        };
     }
     let end = text.find(|c: char| c.is_whitespace() || c == '{').unwrap_or(text.len());
     if end == 0 {

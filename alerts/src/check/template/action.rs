@@ -196,8 +196,10 @@ impl Reader<'_> {
             return;
         };
         for token in tokens[..at].iter().filter(|token| token.kind == Kind::Variable) {
-            self.variables
-                .push(self.text[token.span.start + 1..token.span.end].to_owned());
+            let name = &self.text[token.span.start + 1..token.span.end];
+            if !name.is_empty() {
+                self.variables.insert(name.to_owned());
+            }
         }
     }
 
@@ -208,7 +210,7 @@ impl Reader<'_> {
             return;
         }
         if !FUNCTIONS.contains(&written) {
-            let near = closest(written, FUNCTIONS, 1).pop();
+            let near = self.near(written, FUNCTIONS);
             let what = format!("There is no function `{written}`.");
             let fault = self.fault(token.span.clone(), what);
             fault.meant = near.map(|near| (token.span.clone(), near));
@@ -224,12 +226,20 @@ impl Reader<'_> {
         }
     }
 
+    /// What was probably meant; after many faults nobody means anything.
+    fn near<N: AsRef<str>>(&self, wanted: &str, names: impl IntoIterator<Item = N>) -> Option<String> {
+        const MEANT: usize = 50;
+        (self.template.faults.len() < MEANT)
+            .then(|| closest(wanted, names, 1).pop())
+            .flatten()
+    }
+
     fn variable(&mut self, token: &Token, asks: bool) {
         let written = &self.text[token.span.start + 1..token.span.end];
         let (name, field) = written.split_once('.').unwrap_or((written, ""));
         let name_span = token.span.start + 1..token.span.start + 1 + name.len();
-        if !name.is_empty() && !self.variables.iter().any(|known| known == name) {
-            let near = closest(name, &self.variables, 1).pop();
+        if !name.is_empty() && !self.variables.contains(name) {
+            let near = self.near(name, &self.variables);
             let fault = self.fault(token.span.clone(), format!("There is no variable `${name}`."));
             fault.meant = near.map(|near| (name_span, near));
             return;
@@ -259,7 +269,7 @@ impl Reader<'_> {
             "Value" if !asks => self.template.values.push(token.span.clone()),
             _ if FIELDS.contains(&field) => {}
             _ => {
-                let near = closest(field, FIELDS, 1).pop();
+                let near = self.near(field, FIELDS);
                 let at = token.span.end - path.len();
                 let fault = self.fault(token.span.clone(), format!("There is no field `.{field}`."));
                 fault.meant = near.map(|near| (at..at + field.len(), near));

@@ -1,6 +1,7 @@
 //! A live Prometheus, or what speaks its HTTP API. It is not trusted: answers are bounded in size and time, redirects are
-//! not followed, and what comes back is sorted and checked.
+//! not followed, what comes back is sorted and checked, and what it is sent to know us by is shown to nobody.
 
+use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,11 +19,20 @@ const MOST: usize = 10_000;
 const TOLD: usize = 300;
 
 /// A live Prometheus.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Prometheus {
     client: Client,
     address: Url,
     authorization: Option<String>,
+}
+
+impl fmt::Debug for Prometheus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Prometheus")
+            .field("address", &without_user(self.address.as_str()))
+            .field("authorization", &self.authorization.is_some())
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Deserialize)]
@@ -87,7 +97,7 @@ impl Prometheus {
     /// A Prometheus at an address (`http://prometheus:9090`, with a path where it has one). No question takes longer than
     /// `patience`; `authority` is a PEM certificate that is trusted beside those of the system.
     pub fn new(address: &str, patience: Duration, authority: Option<&[u8]>) -> Result<Self, DataError> {
-        let wrong = || DataError::Address(address.to_owned());
+        let wrong = || DataError::Address(told(without_user(address)));
         let mut url = Url::parse(address).map_err(|_| wrong())?;
         if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
             return Err(wrong());
@@ -100,6 +110,7 @@ impl Prometheus {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut builder = Client::builder()
             .redirect(redirect::Policy::none())
+            .no_proxy()
             .connect_timeout(patience.min(Duration::from_secs(5)))
             .timeout(patience);
         let unfit = |error: reqwest::Error| DataError::Client(told(&error.to_string()));
@@ -132,7 +143,7 @@ impl Prometheus {
         let mut url = self
             .address
             .join(path)
-            .map_err(|_| DataError::Address(self.address.to_string()))?;
+            .map_err(|_| DataError::Address(told(without_user(self.address.as_str()))))?;
         url.query_pairs_mut().extend_pairs(fields);
         let mut request = if post {
             let body = url.query().unwrap_or_default().to_owned();
@@ -170,19 +181,33 @@ impl Prometheus {
         let answer: Answer<T> = match serde_json::from_slice(&body) {
             Ok(answer) => answer,
             Err(_) if !status.is_success() => return Err(DataError::Refused(status.to_string())),
-            Err(error) => return Err(DataError::Garbled(told(&error.to_string()))),
+            Err(error) => return Err(DataError::Garbled(self.told(&error.to_string()))),
         };
         match answer.data {
             Some(data) if answer.status == "success" => Ok(data),
             _ if answer.error.is_empty() => Err(DataError::Refused(status.to_string())),
-            _ => Err(DataError::Refused(told(&answer.error))),
+            _ => Err(DataError::Refused(self.told(&answer.error))),
         }
+    }
+
+    /// The begin of what the server says, without what it was sent to know us by.
+    fn told(&self, text: &str) -> String {
+        let words = self.authorization.as_deref().map(str::split_whitespace);
+        let secrets = [words.and_then(Iterator::last), self.address.password()];
+        let hidden = secrets.into_iter().flatten().filter(|secret| !secret.is_empty());
+        told(&hidden.fold(text.to_owned(), |text, secret| text.replace(secret, "…")))
     }
 }
 
-/// The begin of what somebody else says.
+/// The begin of what somebody else says; nothing in it moves a cursor.
 fn told(text: &str) -> String {
-    text.chars().take(TOLD).collect()
+    let plain = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    plain.take(TOLD).collect()
+}
+
+/// An address without the user and the password that may stand in it.
+fn without_user(address: &str) -> &str {
+    address.rsplit_once('@').map_or(address, |(_, rest)| rest)
 }
 
 fn series(result: Found) -> Vec<Series> {

@@ -1,0 +1,11 @@
+//! Feeds the property `routing` of `alerts_fuzz`, which says what holds.
+#![no_main]
+
+use std::sync::LazyLock;
+
+use fixtures::fuzzing::{Target, write_seeds};
+use libfuzzer_sys::fuzz_target;
+
+static TARGET: LazyLock<Target> = LazyLock::new(|| alerts_fuzz::target("routing"));
+
+fuzz_target!(init: write_seeds(&TARGET), |input: &[u8]| (TARGET.property)(input));
