@@ -71,7 +71,7 @@ pub fn measure() -> Result<Section> {
         title: "Alert rules",
         method: format!(
             "opsctl {} beside promtool of Prometheus {}: whole processes in turn on the same files, another one first in each \
-             round, medians. pint is not beside them: no version of it could be had whose checksum is vouched for.\n\n\
+             round, medians. pint is not beside them: no version of it could be had that Go's checksum database vouches for.\n\n\
              - {}\n\n{}\n\nRequired:\n\n- {}",
             env!("CARGO_PKG_VERSION"),
             Peer::named("promtool").and_then(Peer::version).unwrap_or_default(),

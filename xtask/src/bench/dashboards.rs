@@ -39,6 +39,7 @@ pub fn measure() -> Result<Section> {
     let side = Side::new("opsctl dashboard check", 4, || {
         let mut command = Command::new(&opsctl);
         command.args(["dashboard", "check", "boards"]).current_dir(place);
+        command.stderr(Stdio::null());
         command
     });
     let cost = Runtime::new()?.block_on(medians(&[side], ROUNDS))?[0];

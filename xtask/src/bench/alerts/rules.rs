@@ -35,6 +35,7 @@ pub(super) async fn measure(tools: &Tools) -> Result<Part> {
     let ours = || {
         let mut command = Command::new(&tools.opsctl);
         command.args(["alert", "check", "rules"]).current_dir(place);
+        command.stderr(Stdio::null());
         command
     };
     let theirs = || {
@@ -50,7 +51,7 @@ pub(super) async fn measure(tools: &Tools) -> Result<Part> {
     let costs = medians(&sides, ROUNDS).await?;
     let mut part = Part {
         method: format!(
-            "{count} rules in {} files: all of {published} published mixins, and what `opsctl alert render` derives from the \
+            "{count} rules in {} files: those of {published} published mixins, and what `opsctl alert render` derives from the \
              catalogue of the reference services and one more service; {ROUNDS} rounds. Both read the YAML, the expressions \
              and the templates. promtool looks for rules that are there twice, and at nothing else. opsctl holds every \
              expression against the metrics that are known, runs all its checks, and prints what it finds with its place and \
