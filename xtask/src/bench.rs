@@ -1,15 +1,19 @@
 //! `cargo xtask bench`: ours beside its peers, in one run on one machine, written to docs/reference/benchmarks.md.
 
+mod alerts;
 mod backup;
 mod command_line;
+mod dashboards;
 mod kubernetes;
 mod machine;
+mod material;
 mod page;
 mod process;
 mod program;
 mod proxy;
 mod requirement;
 mod resilience;
+mod rounds;
 mod telemetry;
 
 use anyhow::Result;
@@ -25,10 +29,14 @@ pub struct Arguments {
 /// One area of measurement: one file below `bench/`, one section of the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Area {
+    /// Checks and tests of alert rules beside promtool, the parser of queries beside another
+    Alerts,
     /// Backup and restore beside restic and rustic
     Backup,
     /// How long a person waits for `--help` and `status`
     CommandLine,
+    /// Checks of boards
+    Dashboards,
     /// A cluster with a thousand services
     Kubernetes,
     /// The traffic proxy: requests per CPU second, latency added
@@ -49,8 +57,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             continue;
         }
         let section = match area {
+            Area::Alerts => alerts::measure()?,
             Area::Backup => backup::measure()?,
             Area::CommandLine => command_line::measure()?,
+            Area::Dashboards => dashboards::measure()?,
             Area::Kubernetes => kubernetes::measure()?,
             Area::Proxy => proxy::measure()?,
             Area::Resilience => resilience::measure()?,

@@ -9,9 +9,6 @@ mod one_file;
 mod small_files;
 mod tools;
 
-use std::fs;
-use std::path::Path;
-
 use anyhow::{Context as _, Result};
 use tokio::runtime::Runtime;
 
@@ -99,24 +96,4 @@ fn part(what: &str, measured: Result<Part>) -> Result<Part> {
         println!("{what}: {line}");
     }
     Ok(part)
-}
-
-/// The one in the middle.
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-/// How many bytes the files in a folder have.
-fn size_of(folder: &Path) -> Result<u64> {
-    let mut size = 0;
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        size += if entry.file_type()?.is_dir() {
-            size_of(&entry.path())?
-        } else {
-            entry.metadata()?.len()
-        };
-    }
-    Ok(size)
 }

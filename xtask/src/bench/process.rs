@@ -21,6 +21,11 @@ pub struct Cost {
 
 /// Runs `command` to its end, which must be a good one. No other child of this process may end meanwhile.
 pub async fn cost(command: Command) -> Result<Cost> {
+    cost_ending_in(0, command).await
+}
+
+/// The same of a command that ends with `code`: a linter that finds something says no.
+pub async fn cost_ending_in(code: i32, command: Command) -> Result<Cost> {
     let shown = command.get_program().to_string_lossy().into_owned();
     let mut command = tokio::process::Command::from(command);
     command.stdin(Stdio::null()).stdout(Stdio::null());
@@ -39,7 +44,7 @@ pub async fn cost(command: Command) -> Result<Cost> {
         }
     };
     let wall = begun.elapsed().as_secs_f64();
-    ensure!(ended.success(), "{shown} ended with {ended}");
+    ensure!(ended.code() == Some(code), "{shown} ended with {ended}");
     ensure!(mib > 0.0, "the memory of {shown} could not be read");
     let cpu = children_cpu()? - before;
     Ok(Cost { wall, cpu, mib })

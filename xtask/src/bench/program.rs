@@ -1,8 +1,9 @@
-//! The programs that are measured: built for release, found where cargo put them.
+//! The programs that are measured: ours, built for release, found where cargo put them, and the peers beside them.
 
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use peers::Peer;
 
 use crate::step;
 
@@ -25,4 +26,16 @@ pub fn release(name: &str) -> Result<PathBuf> {
     let file = folder().join(name);
     ensure!(file.is_file(), "{} was not built", file.display());
     Ok(file)
+}
+
+/// A peer's program by name.
+pub fn peer(name: &str) -> Result<PathBuf> {
+    let peer = Peer::named(name).with_context(|| format!("`{name}` is no peer"))?;
+    let found = peer.program(name);
+    found.with_context(|| {
+        format!(
+            "{name} is not installed; `cargo xtask peers build {}` does it",
+            peer.name
+        )
+    })
 }

@@ -7,9 +7,11 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 
 use super::tools::Store;
-use super::{MIB, Part, Tools, data, median, size_of};
+use super::{MIB, Part, Tools, data};
+use crate::bench::material::size_of;
 use crate::bench::process::{Cost, cost};
 use crate::bench::requirement::Requirement;
+use crate::bench::rounds::median;
 
 const SIZE_MIB: usize = 1024;
 const ROUNDS: usize = 3;

@@ -5,8 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, Result};
-use peers::Peer;
+use anyhow::Result;
 use peers::servers::MinIo;
 
 use crate::bench::program;
@@ -55,7 +54,7 @@ impl Opsctl {
 
 impl Restic {
     pub(super) fn installed() -> Result<Self> {
-        installed("restic").map(Self)
+        program::peer("restic").map(Self)
     }
 
     pub(super) fn version(&self) -> Result<String> {
@@ -80,7 +79,7 @@ impl Restic {
 
 impl Rustic {
     pub(super) fn installed() -> Result<Self> {
-        installed("rustic").map(Self)
+        program::peer("rustic").map(Self)
     }
 
     pub(super) fn version(&self) -> Result<String> {
@@ -97,11 +96,6 @@ impl Rustic {
             .args(["--no-progress", "--log-level", "error", "--no-cache"]);
         command
     }
-}
-
-fn installed(name: &str) -> Result<PathBuf> {
-    let found = Peer::named(name).and_then(Peer::locate);
-    found.with_context(|| format!("{name} is not installed; `cargo xtask peers build {name}` does it"))
 }
 
 impl Tool for Opsctl {
