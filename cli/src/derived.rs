@@ -118,12 +118,14 @@ pub(crate) fn held(context: &Context, file: &Path) -> Result<Option<Vec<u8>>, Fa
     }
 }
 
-/// Replaces a file as a whole, so that nobody reads half of one, and keeps who may read it.
+/// Replaces a file as a whole, so that nobody reads half of one, and keeps who may read it. A link stays one: what it leads
+/// to is replaced.
 pub(crate) fn replace(context: &Context, file: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let write = || {
+        let file = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
         let folder = file.parent().unwrap_or(Path::new("/"));
         fs::create_dir_all(folder)?;
-        let mode = fs::metadata(file).map_or(0o644, |metadata| metadata.permissions().mode());
+        let mode = fs::metadata(&file).map_or(0o644, |metadata| metadata.permissions().mode());
         let mut half = tempfile::NamedTempFile::new_in(folder)?;
         half.write_all(bytes)?;
         half.as_file().set_permissions(fs::Permissions::from_mode(mode))?;

@@ -1,6 +1,7 @@
 //! Boards through the real binary: written, compared, checked, mended, drawn from a recording and from a real Prometheus,
 //! and pushed to a server that speaks Grafana's API.
 
+#[cfg(test)]
 #[path = "../../dashboards/tests/push/server.rs"]
 mod grafana;
 #[path = "support/sandbox.rs"]

@@ -28,9 +28,9 @@ fn look(files: &[(&str, &str)]) -> Report {
 
 /// The base with other values at some places; a place that is not there is made, `null` takes it away.
 fn changed(changes: &[(&str, Value)]) -> String {
-    let mut board: Value = serde_json::from_str(BASE).unwrap();
+    let mut board: Value = serde_json::from_str(BASE).expect("the board is JSON");
     for (at, value) in changes {
-        let (parent, name) = at.rsplit_once('/').unwrap();
+        let (parent, name) = at.rsplit_once('/').expect("a place begins with a slash");
         let parent = board.pointer_mut(parent).unwrap_or_else(|| panic!("{at}"));
         match parent {
             Value::Array(items) => match name.parse::<usize>() {
@@ -463,7 +463,7 @@ fn every_check_has_a_case() {
 fn places(files: &[(&str, &str)]) -> Vec<String> {
     let report = look(files);
     let place = |finding: &lint::Finding| {
-        let text = &report.file(&finding.file).unwrap().text()[finding.span.clone()];
+        let text = &report.file(&finding.file).expect("a file that was checked").text()[finding.span.clone()];
         format!(
             "{} {}:{}:{} {text}",
             finding.check.name, finding.file, finding.start.line, finding.start.column

@@ -17,7 +17,7 @@ const LOCAL: &str = include_str!("ours/local.json");
 const KUBERNETES: &str = include_str!("ours/kubernetes.json");
 
 fn boards_of(landscape: &str) -> Vec<Dashboard> {
-    let landscape: Landscape = serde_json::from_str(landscape).unwrap();
+    let landscape: Landscape = serde_json::from_str(landscape).expect("the landscape is JSON");
     boards::of(&landscape)
 }
 

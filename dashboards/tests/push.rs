@@ -1,6 +1,7 @@
 //! Pushing, against the memory twin and against a server that speaks Grafana's HTTP API as its documentation and source
 //! say, the older one and the newer one. It was never tried on a Grafana.
 
+#[cfg(test)]
 #[path = "push/server.rs"]
 mod server;
 
@@ -35,7 +36,7 @@ fn folder() -> Folder {
 /// Everything that any Grafana has to do.
 async fn contract(grafana: &impl Grafana) {
     let boards = || vec![board("one", "One"), board("two/../ü", "Two")];
-    let first = plan(grafana, boards(), folder()).await.unwrap();
+    let first = plan(grafana, boards(), folder()).await.expect("Grafana does it");
     assert!(first.makes_folder && !first.is_empty());
     assert!(
         first.steps.iter().all(|step| step.action == Action::Create),
@@ -43,17 +44,17 @@ async fn contract(grafana: &impl Grafana) {
         first.steps
     );
     // A plan changes nothing.
-    assert_eq!(plan(grafana, boards(), folder()).await.unwrap(), first);
-    for outcome in apply(grafana, &first).await.unwrap() {
-        outcome.result.unwrap().unwrap();
+    assert_eq!(plan(grafana, boards(), folder()).await.expect("Grafana does it"), first);
+    for outcome in apply(grafana, &first).await.expect("Grafana does it") {
+        outcome.result.expect("Grafana does it").expect("Grafana does it");
     }
     // The same again does nothing.
-    let again = plan(grafana, boards(), folder()).await.unwrap();
+    let again = plan(grafana, boards(), folder()).await.expect("Grafana does it");
     assert!(again.is_empty(), "{again:?}");
     // One that differs is shown by the name of what differs, and written.
     let mut other = boards();
     other[0].spec["panels"][0]["targets"][0]["expr"] = "up == 0".into();
-    let changed = plan(grafana, other.clone(), folder()).await.unwrap();
+    let changed = plan(grafana, other.clone(), folder()).await.expect("Grafana does it");
     let Action::Update {
         changes, moves_from, ..
     } = &changed.steps[0].action
@@ -71,25 +72,30 @@ async fn contract(grafana: &impl Grafana) {
     let late = changed.clone();
     apply(grafana, &changed)
         .await
-        .unwrap()
+        .expect("Grafana does it")
         .remove(0)
         .result
-        .unwrap()
-        .unwrap();
-    let outcomes = apply(grafana, &late).await.unwrap();
+        .expect("Grafana does it")
+        .expect("Grafana does it");
+    let outcomes = apply(grafana, &late).await.expect("Grafana does it");
     assert!(
         matches!(&outcomes[0].result, Some(Err(PushError::Changed { uid })) if uid == "one"),
         "{outcomes:?}"
     );
     // So does one that takes a board for new that is there now.
-    let outcomes = apply(grafana, &first).await.unwrap();
+    let outcomes = apply(grafana, &first).await.expect("Grafana does it");
     assert!(
         outcomes
             .iter()
             .all(|outcome| matches!(outcome.result, Some(Err(PushError::Changed { .. })))),
         "{outcomes:?}"
     );
-    assert!(plan(grafana, other, folder()).await.unwrap().is_empty());
+    assert!(
+        plan(grafana, other, folder())
+            .await
+            .expect("Grafana does it")
+            .is_empty()
+    );
     // Into another folder it moves.
     let elsewhere = Folder {
         uid: "elsewhere".to_owned(),
@@ -97,7 +103,7 @@ async fn contract(grafana: &impl Grafana) {
     };
     let moved = plan(grafana, vec![boards().remove(1)], elsewhere.clone())
         .await
-        .unwrap();
+        .expect("Grafana does it");
     let Action::Update {
         changes, moves_from, ..
     } = &moved.steps[0].action
@@ -105,11 +111,17 @@ async fn contract(grafana: &impl Grafana) {
         panic!("{:?}", moved.steps[0].action);
     };
     assert_eq!((changes.len(), moves_from.as_deref()), (0, Some("opsctl")));
-    apply(grafana, &moved).await.unwrap().remove(0).result.unwrap().unwrap();
+    apply(grafana, &moved)
+        .await
+        .expect("Grafana does it")
+        .remove(0)
+        .result
+        .expect("Grafana does it")
+        .expect("Grafana does it");
     assert!(
         plan(grafana, vec![boards().remove(1)], elsewhere)
             .await
-            .unwrap()
+            .expect("Grafana does it")
             .is_empty()
     );
 }
@@ -206,7 +218,8 @@ async fn a_wrong_token_is_said_and_never_shown() {
 
 #[tokio::test]
 async fn what_is_no_grafana_is_said() {
-    let cases: [(&str, fn(&PushError) -> bool); 5] = [
+    type Is = fn(&PushError) -> bool;
+    let cases: [(&str, Is); 5] = [
         ("page", |error| matches!(error, PushError::Foreign { .. })),
         ("large", |error| matches!(error, PushError::TooLarge { .. })),
         ("redirect", |error| {

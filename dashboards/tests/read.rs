@@ -1,6 +1,8 @@
 //! The reader of JSON: it takes what `serde_json` takes, makes the same of it, and knows where everything stands. And the
 //! ways in which boards of all ages name panels, sources and questions.
 
+use std::fmt::Write as _;
+
 use dashboards::read::{Document, Form, Language, Node, Query, Value};
 use proptest::prelude::*;
 
@@ -44,7 +46,7 @@ fn escaped(text: &str, every: usize) -> String {
     for (at, character) in text.chars().enumerate() {
         if at % every == 0 {
             for unit in character.encode_utf16(&mut [0; 2]) {
-                out.push_str(&format!("\\u{unit:04x}"));
+                let _ = write!(out, "\\u{unit:04x}");
             }
         } else {
             let plain = serde_json::Value::from(character.to_string()).to_string();

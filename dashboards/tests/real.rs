@@ -19,21 +19,26 @@ fn boards(test: &str) -> Option<Vec<(String, String)>> {
     paths.sort();
     let name = |path: &Path| {
         path.strip_prefix(&root)
-            .unwrap()
+            .expect("below the folder")
             .to_string_lossy()
             .replace("/dashboards/", "/")
     };
     Some(
         paths
             .iter()
-            .map(|path| (name(path), std::fs::read_to_string(path).unwrap()))
+            .map(|path| {
+                (
+                    name(path),
+                    std::fs::read_to_string(path).expect("a board that lies there"),
+                )
+            })
             .collect(),
     )
 }
 
 fn collect(folder: &Path, paths: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
+    for entry in std::fs::read_dir(folder).expect("a folder that can be listed") {
+        let path = entry.expect("a folder that can be listed").path();
         if path.is_dir() {
             collect(&path, paths);
         } else if path.extension().is_some_and(|extension| extension == "json") {

@@ -62,7 +62,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         targets.retain(|target| target.to_string().contains(&arguments.target));
         any |= !targets.is_empty();
         if arguments.list || targets.is_empty() {
-            targets.iter().for_each(|target| println!("{target}"));
+            for target in &targets {
+                println!("{target}");
+            }
             continue;
         }
         let programs = build(in_crate, &targets)?;

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use manifest::landscape::{Landscape, Service, Sli};
+use promql::ast::{Expr, Modifiers};
 
 use super::error::RenderError;
 
@@ -79,38 +80,17 @@ fn queries(service: &Service) -> Result<(), RenderError> {
     Ok(())
 }
 
-/// Why a query is no selector.
-fn no_selector(query: &str) -> Option<&'static str> {
-    let query = query.trim();
-    let named = query
-        .find(|c: char| !(c.is_ascii_alphanumeric() || "_:".contains(c)))
-        .unwrap_or(query.len());
-    let (metric, rest) = query.split_at(named);
-    if metric.starts_with(|c: char| c.is_ascii_digit()) {
-        return Some("a metric's name does not begin with a digit");
-    }
-    let rest = rest.trim_start();
-    if rest.is_empty() {
-        return metric.is_empty().then_some("it is empty");
-    }
-    let Some(inner) = rest.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) else {
-        return Some(
-            "behind the metric's name there are only matchers in braces; ranges and functions are put around it",
-        );
+/// Why a query is no selector: a range and functions are put around it.
+fn no_selector(query: &str) -> Option<String> {
+    let read = match promql::parse(query) {
+        Ok(read) => read,
+        Err(error) => return Some(error.to_string()),
     };
-    let mut quote = None;
-    let mut escaped = false;
-    for c in inner.chars() {
-        match quote {
-            Some(_) if escaped => escaped = false,
-            Some(mark) if c == '\\' && mark != '`' => escaped = true,
-            Some(mark) if c == mark => quote = None,
-            None if matches!(c, '"' | '\'' | '`') => quote = Some(c),
-            None if matches!(c, '{' | '}' | '(' | ')' | '[' | ']' | '#') => {
-                return Some("its braces hold more than matchers");
-            }
-            _ => {}
-        }
-    }
-    quote.map(|_| "a string in it does not end")
+    let plain = match &read.expr {
+        Expr::Selector(selector) => selector.range.is_none() && selector.modifiers == Modifiers::default(),
+        _ => false,
+    };
+    // Behind a comment nothing else would count.
+    let why = "it is to be a metric's name and matchers in braces; ranges and functions are put around it";
+    (!plain || !read.comments.is_empty()).then(|| why.to_owned())
 }

@@ -78,7 +78,7 @@ pub enum RenderError {
         /// What was written.
         query: String,
         /// What is wrong with it.
-        why: &'static str,
+        why: String,
     },
 }
 

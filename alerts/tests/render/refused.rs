@@ -165,7 +165,13 @@ fn links_and_queries_cannot_carry_templates_or_functions() {
             };
         })
     };
-    for selector in ["a_total", "a_total{x=\"}[5m])\"}", "{__name__=~\"a|b\"}", "a:b:c{ }"] {
+    for selector in [
+        "a_total",
+        "a_total{x=\"}[5m])\"}",
+        "{__name__=~\"a|b\"}",
+        "a:b:c{ }",
+        " a",
+    ] {
         assert!(asked(selector).is_ok(), "{selector}");
     }
     for query in [
@@ -177,6 +183,10 @@ fn links_and_queries_cannot_carry_templates_or_functions() {
         "1a",
         "a # b",
         "a{x=\"1\"}[5m]",
+        "a offset 1d",
+        "(a)",
+        "{}",
+        "a{x=~\"[\"}",
     ] {
         assert!(matches!(asked(query), Err(RenderError::Query { .. })), "{query}");
     }

@@ -336,7 +336,7 @@ mod tests {
         let ring = read("a:ring / a:ring > 0.1");
         assert_eq!(
             (ring.range, ring.evaluations),
-            (Duration::from_secs(120), Duration::from_secs(2))
+            (Duration::from_mins(2), Duration::from_secs(2))
         );
         let many = read("c:many / c:many > 0.1");
         assert_eq!(many.evaluations, Duration::from_secs(2));

@@ -1,6 +1,7 @@
 //! Files of rules and tests as they are typed: one by one, or as folders. Nothing is judged here but what a file is.
 
 use std::fs;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use alerts::kind::Kind;
@@ -67,11 +68,15 @@ fn one(context: &Context, path: PathBuf) -> Result<Read, Failure> {
 /// The text of a file.
 pub(super) fn text(context: &Context, path: &Path) -> Result<String, Failure> {
     let unreadable = || Failure::usage("unreadable", format!("could not read `{}`", context.shown(path)));
-    let metadata = fs::metadata(path).map_err(|error| unreadable().because(&error))?;
-    if metadata.len() > LARGEST {
+    let file = fs::File::open(path).map_err(|error| unreadable().because(&error))?;
+    // Of something without end no more is read either.
+    let mut text = String::new();
+    let read = file.take(LARGEST + 1).read_to_string(&mut text);
+    if text.len() as u64 > LARGEST {
         return Err(unreadable().cause(format!("it is larger than {} MiB", LARGEST >> 20)));
     }
-    fs::read_to_string(path).map_err(|error| unreadable().because(&error))
+    read.map_err(|error| unreadable().because(&error))?;
+    Ok(text)
 }
 
 /// Every `.yaml` and `.yml`, without hidden folders and links to folders.
