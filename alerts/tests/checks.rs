@@ -6,11 +6,11 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use alerts::check::{Options, check, checks};
 use alerts::rules;
-use lint::{Finding, Report, Severity, SourceFile};
+use lint::{Finding, Report, SourceFile};
 use manifest::Manifest;
 
 fn options() -> Options {
@@ -280,44 +280,4 @@ fn expressions_at_the_limits_are_checked_on_a_small_stack() {
     };
     let thread = std::thread::Builder::new().stack_size(2 << 20).spawn(check);
     thread.expect("a thread").join().expect("it returns");
-}
-
-/// Some rules of all kinds, a thousand of them, as a file.
-fn thousand() -> String {
-    let mut text = String::from("groups:\n");
-    for group in 0..20 {
-        writeln!(text, "- name: group-{group}\n  rules:").expect("a group");
-        for (index, (_, path)) in fixtures().into_iter().cycle().take(25).enumerate() {
-            let (set, _) = rules::read(&SourceFile::new("x", fs::read_to_string(path).expect("a fixture")));
-            for (number, (_, rule)) in set.rules().take(2).enumerate() {
-                let expr = serde_json::to_string(&rule.expr.value).expect("text");
-                writeln!(
-                    text,
-                    "  - alert: Alert{group}x{index}x{number}\n    expr: {expr}\n    for: 10m\n    labels: {{severity: warning}}\n    annotations:\n      summary: '{{{{ $labels.job }}}} is at {{{{ $value | humanize }}}}'"
-                ).expect("a rule");
-            }
-        }
-    }
-    text
-}
-
-#[test]
-#[expect(clippy::disallowed_methods, reason = "what is measured is real time")]
-fn a_thousand_rules_take_no_time() {
-    let text = thousand();
-    let options = options();
-    let count = rules::read(&SourceFile::new("x", text.as_str())).0.rules().count();
-    assert_eq!(count, 1000);
-    let best = (0..3)
-        .map(|_| {
-            let start = Instant::now();
-            let report = one(&text, &options);
-            assert!(report.count(Severity::Error) > 0);
-            start.elapsed()
-        })
-        .min()
-        .expect("three runs");
-    // 200 ms when optimised; what is not optimised, on a machine with other work, only has to end.
-    let bound = if cfg!(debug_assertions) { 60_000 } else { 200 };
-    assert!(best < Duration::from_millis(bound), "1000 rules took {best:?}");
 }

@@ -112,27 +112,3 @@ fn every_published_board_is_read_whole() {
     }
     assert_eq!((panels, questions > 1500), (1012, true), "{questions}");
 }
-
-/// A hundred boards of usual size. Optimised it is held to a second, otherwise only to be finite.
-#[test]
-fn a_hundred_boards_take_no_second() {
-    let Some(files) = boards("a_hundred_boards_take_no_second") else {
-        return;
-    };
-    let hundred: Vec<(String, String)> = files.iter().cycle().take(100).cloned().collect();
-    let (manifest, records) = (Manifest::built_in(), Records::default());
-    let context = Context {
-        manifest: &manifest,
-        records: &records,
-        scrape_interval: None,
-    };
-    let started = tokio::time::Instant::now();
-    let report = check(hundred, context);
-    let took = started.elapsed();
-    assert!(!report.findings.is_empty());
-    println!("100 boards in {took:?}");
-    assert!(
-        took.as_secs_f64() < if cfg!(debug_assertions) { 30.0 } else { 1.0 },
-        "{took:?}"
-    );
-}
