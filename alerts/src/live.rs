@@ -8,6 +8,7 @@ pub mod silence;
 mod alertmanager;
 mod check;
 mod client;
+mod delivery;
 mod expression;
 mod prometheus;
 mod series;
@@ -19,6 +20,7 @@ pub use alertmanager::{
 };
 pub use check::{CHECKS, Outcome, Verdict, check};
 pub use client::{Access, LiveError};
+pub use delivery::Delivery;
 pub use prometheus::{ActiveAlert, BuildInfo, LoadedGroup, LoadedRule, Prometheus, Series, Target};
 pub use series::Presence;
 pub use standing::{Hidden, Proof, Standing, Status};

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use alerts::live::{
-    ActiveAlert, CHECKS, Expected, Hidden, LoadedGroup, LoadedRule, Matcher, Outcome, Presence, ReceivedAlert,
-    Receiver, Seen, Silence, Status, Target, Told, Verdict, World, check,
+    ActiveAlert, CHECKS, Delivery, Expected, Hidden, LoadedGroup, LoadedRule, Matcher, Outcome, Presence,
+    ReceivedAlert, Receiver, Seen, Silence, Status, Target, Told, Verdict, World, check,
 };
 use jiff::{SignedDuration, Timestamp};
 use lint::SourceFile;
@@ -94,6 +94,7 @@ fn told() -> Told {
         alertmanagers: Seen::Told(vec!["http://a/api/v2/alerts".to_owned()]),
         series: Seen::Told(Presence::default()),
         receivers: Seen::Told(vec!["pay".to_owned()]),
+        deliveries: Seen::Told(vec![Delivery::default()]),
         alerts: Seen::Told(Vec::new()),
         silences: Seen::Told(vec![silence("Other")]),
     }
@@ -155,6 +156,15 @@ fn silent<T>(unreachable: bool) -> Seen<T> {
         why: "no answer".to_owned(),
         unreachable,
     }
+}
+
+fn sent(requests: u64, failed: u64) -> Seen<Vec<Delivery>> {
+    Seen::Told(vec![Delivery {
+        integration: "webhook".to_owned(),
+        receiver: None,
+        requests,
+        failed,
+    }])
 }
 
 type Row = (&'static str, fn(&mut Told), &'static [&'static str], Verdict);
@@ -347,6 +357,30 @@ const ROWS: &[Row] = &[
         |told| told.receivers = Seen::Told(vec!["others".to_owned()]),
         &["receiver-missing"],
         Verdict::Bad,
+    ),
+    (
+        "nothing comes through",
+        |told| told.deliveries = sent(3, 3),
+        &["receiver-unreachable"],
+        Verdict::Bad,
+    ),
+    (
+        "some comes through",
+        |told| told.deliveries = sent(3, 2),
+        &["receiver-fails"],
+        Verdict::Good,
+    ),
+    (
+        "all comes through",
+        |told| told.deliveries = sent(3, 0),
+        &[],
+        Verdict::Good,
+    ),
+    (
+        "no metrics",
+        |told| told.deliveries = silent(true),
+        &["no-answer"],
+        Verdict::Unreachable,
     ),
     (
         "more receivers",

@@ -80,10 +80,14 @@ struct Environment {
 }
 
 async fn environment(rules: &str, test: &str) -> Option<Environment> {
+    told_by(servers::Alertmanager::default(), rules, test).await
+}
+
+async fn told_by(teller: servers::Alertmanager, rules: &str, test: &str) -> Option<Environment> {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("rules.yaml");
     fs::write(&file, rules).unwrap();
-    let alertmanager = Server::start(servers::Alertmanager::default(), test).await?;
+    let alertmanager = Server::start(teller, test).await?;
     let at = alertmanager.address("http");
     let recipe = servers::Prometheus::default()
         .rules(&file)
@@ -136,6 +140,28 @@ async fn an_environment_as_rendered_is_good() {
     assert_eq!(names(&outcome), ["alert-fires"]);
     assert!(environment.prometheus.build_info().await.is_ok());
     assert!(environment.alertmanager.version().await.is_ok());
+}
+
+/// The one receiver is where nobody listens.
+#[tokio::test]
+async fn a_receiver_that_nobody_reaches_is_found() {
+    let test = "a_receiver_that_nobody_reaches_is_found";
+    let routes = "route: {receiver: nobody, group_wait: 0s}\n\
+        receivers: [{name: nobody, webhook_configs: [{url: 'http://127.0.0.1:1/'}]}]\n";
+    let Some(environment) = told_by(servers::Alertmanager::new(routes), RULES, test).await else {
+        return;
+    };
+    let expected = expected(RULES);
+    let outcome = eventually(async || {
+        let outcome = check(&environment.look(&expected).await, &expected);
+        if names(&outcome).contains(&"receiver-unreachable") {
+            Ok(outcome)
+        } else {
+            Err(format!("{:#?}", outcome.report.findings))
+        }
+    })
+    .await;
+    assert_eq!(outcome.verdict, Verdict::Bad);
 }
 
 #[tokio::test]

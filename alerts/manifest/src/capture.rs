@@ -7,6 +7,8 @@ mod line;
 
 use std::collections::{BTreeMap, HashSet};
 
+pub use line::{Sample, sample};
+
 use crate::{Kind, Label, Manifest, Metric, Source, Unit, Values};
 
 /// What a capture may hold.

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::client::{Access, Client, LiveError};
+use super::delivery::{self, Delivery};
 
 /// An Alertmanager.
 #[derive(Debug, Clone)]
@@ -184,6 +185,17 @@ impl Alertmanager {
     pub async fn receivers(&self) -> Result<Vec<String>, LiveError> {
         let receivers: Vec<Receiver> = self.client.get("api/v2/receivers").await?;
         Ok(receivers.into_iter().map(|receiver| receiver.name).collect())
+    }
+
+    /// How many of its requests to receivers failed. `None`: it does not tell, as some that speak its API.
+    ///
+    /// # Errors
+    /// [`LiveError`].
+    pub async fn deliveries(&self) -> Result<Option<Vec<Delivery>>, LiveError> {
+        match self.client.text("metrics", delivery::read).await {
+            Err(LiveError::Refused { status: 404, .. }) => Ok(None),
+            told => told.map(Some),
+        }
     }
 
     /// The alerts that it has, hidden or not.

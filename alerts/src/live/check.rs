@@ -19,8 +19,8 @@ use rule::{differences, merged, named};
 pub use table::CHECKS;
 use table::{
     ALERT_FIRES, EVALUATION_LATE, EVALUATION_SLOW, METRIC_MISSING, NEVER_EVALUATED, NO_ALERTMANAGER, NO_ANSWER,
-    NO_TARGETS, RECEIVER_MISSING, RULE_DIFFERS, RULE_FAILS, RULE_UNKNOWN, RULES_NOT_LOADED, SERIES_MISSING,
-    SILENCE_HIDES, SILENCE_UNEXPLAINED, TARGET_DOWN,
+    NO_TARGETS, RECEIVER_FAILS, RECEIVER_MISSING, RECEIVER_UNREACHABLE, RULE_DIFFERS, RULE_FAILS, RULE_UNKNOWN,
+    RULES_NOT_LOADED, SERIES_MISSING, SILENCE_HIDES, SILENCE_UNEXPLAINED, TARGET_DOWN,
 };
 
 /// A silence that lasts longer than this is forever.
@@ -101,6 +101,7 @@ fn silences(world: &World) -> impl Iterator<Item = (&str, bool)> {
         told.alertmanagers.silence(),
         told.series.silence(),
         told.receivers.silence(),
+        told.deliveries.silence(),
         told.alerts.silence(),
         told.silences.silence(),
     ]
@@ -341,7 +342,18 @@ impl Checker<'_> {
         {
             self.of_prometheus(&NO_ALERTMANAGER, "Prometheus knows no Alertmanager.");
         }
-        let Seen::Told(receivers) = &self.world.told.receivers else {
+        let world = self.world;
+        for delivery in world.told.deliveries.told().into_iter().flatten() {
+            let (all, failed, to) = (delivery.requests, delivery.failed, delivery.to());
+            if failed > 0 && failed >= all {
+                let what = format!("None of {all} requests to {to} came through since Alertmanager started.");
+                self.of_alertmanager(&RECEIVER_UNREACHABLE, what);
+            } else if failed > 0 {
+                let what = format!("{failed} of {all} requests to {to} failed since Alertmanager started.");
+                self.of_alertmanager(&RECEIVER_FAILS, what);
+            }
+        }
+        let Seen::Told(receivers) = &world.told.receivers else {
             return;
         };
         for receiver in self.expected.receivers.iter().filter(|name| !receivers.contains(*name)) {

@@ -205,6 +205,16 @@ impl Client {
         self.read(&body)
     }
 
+    /// What is no JSON, as `take` reads it.
+    pub async fn text<T>(&self, path: &str, take: impl Fn(&str) -> Result<T, String>) -> Result<T, LiveError> {
+        let body = self.send(Method::GET, path, None).await?;
+        take(&String::from_utf8_lossy(&body)).map_err(|what| LiveError::Foreign {
+            who: self.who,
+            at: self.address().to_owned(),
+            source: serde_json::Error::custom(self.visible(&what)),
+        })
+    }
+
     /// What a form is answered with.
     pub async fn form<T: DeserializeOwned>(&self, path: &str, pairs: &[(&str, &str)]) -> Result<T, LiveError> {
         let mut form = self.base.clone();

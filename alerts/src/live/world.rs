@@ -8,6 +8,7 @@ use lint::{Finding, SourceFile};
 
 use super::alertmanager::{AlertGroup, Alertmanager, ReceivedAlert, Silence};
 use super::client::LiveError;
+use super::delivery::Delivery;
 use super::prometheus::{ActiveAlert, LoadedGroup, Prometheus, Target};
 use super::series::{self, Presence};
 use crate::check::routes;
@@ -83,6 +84,8 @@ pub struct Told {
     pub series: Seen<Presence>,
     /// Names of Alertmanager's receivers.
     pub receivers: Seen<Vec<String>>,
+    /// Whether its messages come through.
+    pub deliveries: Seen<Vec<Delivery>>,
     /// What Alertmanager has.
     pub alerts: Seen<Vec<ReceivedAlert>>,
     /// Its silences.
@@ -99,6 +102,7 @@ impl Default for Told {
             alertmanagers: Seen::NotAsked,
             series: Seen::NotAsked,
             receivers: Seen::NotAsked,
+            deliveries: Seen::NotAsked,
             alerts: Seen::NotAsked,
             silences: Seen::NotAsked,
         }
@@ -154,18 +158,20 @@ impl World {
     ) -> Self {
         let theirs = async {
             let Some(alertmanager) = alertmanager else {
-                return (Seen::NotAsked, Seen::NotAsked, Seen::NotAsked);
+                return (Seen::NotAsked, Seen::NotAsked, Seen::NotAsked, Seen::NotAsked);
             };
-            let (receivers, alerts, groups, silences) = tokio::join!(
+            let (receivers, deliveries, alerts, groups, silences) = tokio::join!(
                 alertmanager.receivers(),
+                alertmanager.deliveries(),
                 alertmanager.alerts(),
                 alertmanager.groups(),
                 alertmanager.silences()
             );
             let alerts = alerts.and_then(|alerts| Ok(with_mutes(alerts, &groups?)));
-            (receivers.into(), alerts.into(), silences.into())
+            let deliveries = deliveries.transpose().map_or(Seen::NotAsked, Seen::from);
+            (receivers.into(), deliveries, alerts.into(), silences.into())
         };
-        let (rules, targets, active, alertmanagers, series, (receivers, alerts, silences)) = tokio::join!(
+        let (rules, targets, active, alertmanagers, series, (receivers, deliveries, alerts, silences)) = tokio::join!(
             prometheus.rules(),
             prometheus.targets(),
             prometheus.alerts(),
@@ -184,6 +190,7 @@ impl World {
                 alertmanagers: alertmanagers.into(),
                 series: series.into(),
                 receivers,
+                deliveries,
                 alerts,
                 silences,
             },

@@ -1,10 +1,14 @@
 //! One line of a capture: a name, labels, a value. What lines mean together is said above.
 
-/// A sample; its value is only looked at to see that it is one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Sample {
+/// A sample.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    /// The name of its series.
     pub name: String,
+    /// Labels as they stand there.
     pub labels: Vec<(String, String)>,
+    /// The value.
+    pub value: f64,
 }
 
 /// A name at the beginning of `text`, in quotes or not, and what follows it.
@@ -24,8 +28,11 @@ pub(super) fn name(text: &str) -> Result<(String, &str), String> {
     Ok((text[..end].to_owned(), &text[end..]))
 }
 
-/// `name{label="value"} 1 1700000000 # {exemplar="…"} 1`.
-pub(super) fn sample(text: &str) -> Result<Sample, String> {
+/// Reads one line of a capture, `name{label="value"} 1 1700000000 # {exemplar="…"} 1`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn sample(text: &str) -> Result<Sample, String> {
     let text = text.trim_start();
     let (mut series, mut rest) = if text.starts_with('{') {
         (String::new(), text)
@@ -67,10 +74,14 @@ pub(super) fn sample(text: &str) -> Result<Sample, String> {
         return Err("a sample has no name".to_owned());
     }
     let value = rest.split_whitespace().next().unwrap_or_default();
-    if value.parse::<f64>().is_err() {
-        return Err(format!("`{value}` is no value of `{series}`"));
-    }
-    Ok(Sample { name: series, labels })
+    let value = value
+        .parse()
+        .map_err(|_| format!("`{value}` is no value of `{series}`"))?;
+    Ok(Sample {
+        name: series,
+        labels,
+        value,
+    })
 }
 
 fn label(text: &str) -> Result<(String, &str), String> {

@@ -45,6 +45,12 @@ lint::checks! {
     RECEIVER_MISSING, "receiver-missing", Error,
         "A receiver that the rendered routes name is not loaded.",
         "Another configuration runs, which sends elsewhere.";
+    RECEIVER_UNREACHABLE, "receiver-unreachable", Error,
+        "Nothing that Alertmanager sends to receivers of a kind comes through.",
+        "Whoever is told that way hears of nothing.";
+    RECEIVER_FAILS, "receiver-fails", Warning,
+        "Some of what Alertmanager sends to receivers of a kind fails.",
+        "It is sent again, so somebody hears of it late; when time is over, never.";
     SILENCE_HIDES, "silence-hides", Warning,
         "A silence hides a rendered alert.",
         "It fires and nobody is told.";
