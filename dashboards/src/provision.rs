@@ -77,8 +77,8 @@ pub struct Unwritable {
     source: serde_saphyr::ser::Error,
 }
 
-/// The whole tree by path: `provisioning/…` for Grafana's own folder of that name, `dashboards/<folder>/<uid>.json` for
-/// [`BOARDS_AT`].
+/// The whole tree by path: `provisioning/…` for Grafana's own folder of that name, `dashboards/<folder>/<uid>.json` for the
+/// folder of boards that `provisioning/` names.
 pub fn tree(boards: &[Dashboard], folder: &str, sources: &Sources) -> Result<BTreeMap<String, String>, Unwritable> {
     let mut files = BTreeMap::from([
         ("provisioning/datasources/opsctl.yaml".to_owned(), datasources(sources)?),

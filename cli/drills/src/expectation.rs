@@ -1,7 +1,7 @@
 //! Alerts that a drill must make fire: what is expected, how long that takes at the least, what was seen of each, and what
 //! that proves.
 //!
-//! [`predict`] is worked out before anything is done, from the rule's own figures; [`judge`] takes in what Prometheus and
+//! [`predict()`] is worked out before anything is done, from the rule's own figures; [`judge`] takes in what Prometheus and
 //! Alertmanager say again and again, and concludes; both are pure. [`watch`] asks the servers. Nobody is told anything here,
 //! and no silence is made.
 

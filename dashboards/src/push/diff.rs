@@ -44,7 +44,7 @@ impl fmt::Display for Change {
     }
 }
 
-/// Everything that differs, at most [`MOST`] of it. What is empty in one and absent in the other does not: Grafana drops
+/// Everything that differs, at most `MOST` of it. What is empty in one and absent in the other does not: Grafana drops
 /// such fields, or adds them.
 pub fn between(before: &Value, after: &Value) -> Vec<Change> {
     let mut changes = Vec::new();
