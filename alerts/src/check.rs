@@ -18,6 +18,8 @@ pub mod routes;
 mod table;
 pub mod template;
 
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::civil::Date;
@@ -28,6 +30,9 @@ use manifest::Manifest;
 use promql::Query;
 
 use crate::rules::{Group, Rule, RuleFile, RuleKind, read};
+
+/// Findings of a file that are shown. Once there are so many, the file's other rules are not looked at one by one.
+const MOST: usize = 1000;
 
 /// What is known when rules are checked.
 #[derive(Debug, Clone)]
@@ -111,6 +116,7 @@ pub fn check(files: Vec<SourceFile>, options: &Options) -> Report {
     let mut queries = expression::queries(&files, &sets, &mut findings);
     let records = expression::records(&queries, &options.manifest);
     let mut all: Vec<Read<'_>> = Vec::with_capacity(queries.len());
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for (file, group, rule, query) in queries.drain(..) {
         let flows = Flows::new(&query, &options.manifest, &records);
         let read = Read {
@@ -120,6 +126,11 @@ pub fn check(files: Vec<SourceFile>, options: &Options) -> Report {
             flow: flows.of(&query.expr).clone(),
             query,
         };
+        let (count, before) = (counts.entry(file.name()).or_default(), findings.len());
+        if *count >= MOST {
+            all.push(read);
+            continue;
+        }
         let context = Context {
             manifest: &options.manifest,
             records: &records,
@@ -137,15 +148,40 @@ pub fn check(files: Vec<SourceFile>, options: &Options) -> Report {
             alert::check(&read, options, &mut findings);
             pages::check(&read, options, &mut findings);
         }
+        *count += findings.len() - before;
         all.push(read);
     }
     across::check(&all, options, &mut findings);
     drop(all);
+    counts.retain(|_, count| *count >= MOST);
+    let cut = counts.into_keys().map(str::to_owned).collect();
 
     let mut report = Report { files, findings };
     suppress(&mut report, &sets, options);
     report.sort();
+    shorten(&mut report, &cut);
     report
+}
+
+/// Leaves [`MOST`] findings of each file, the worst, and says so. In the files that were `cut` more would have been found,
+/// by what their comments suppress, too.
+fn shorten(report: &mut Report, cut: &BTreeSet<String>) {
+    let mut by_file: BTreeMap<String, Vec<Finding>> = BTreeMap::new();
+    for finding in report.findings.drain(..) {
+        by_file.entry(finding.file.clone()).or_default().push(finding);
+    }
+    for (name, mut findings) in by_file {
+        let file = report.files.iter().find(|file| file.name() == name);
+        if let Some(file) = file.filter(|_| findings.len() > MOST || cut.contains(&name)) {
+            findings.retain(|finding| finding.check.name != suppression::UNUSED.name || !cut.contains(&name));
+            findings.sort_by_key(|finding| Reverse(finding.severity));
+            findings.truncate(MOST);
+            let what = format!("More was found than these {} places.", findings.len());
+            findings.push(Finding::new(&table::MORE_FINDINGS, file, 0..0, what));
+        }
+        report.findings.extend(findings);
+    }
+    report.sort();
 }
 
 /// What comments say of the findings of their file.

@@ -148,10 +148,39 @@ fn no_check_is_without_fixtures() {
     let mut covered: BTreeSet<String> = fixtures().into_iter().map(|(name, _)| name).collect();
     covered.extend(FILES.iter().map(|(name, _, _)| (*name).to_owned()));
     covered.extend(alerts::check::routes::CHECKS.iter().map(|check| check.name.to_owned()));
+    // `the_worst_of_very_many_findings_are_shown`.
+    covered.insert("more-findings".to_owned());
     let all: BTreeSet<String> = checks().iter().map(|check| check.name.to_owned()).collect();
     assert_eq!(all.len(), checks().len(), "two checks have one name");
     assert_eq!(covered, all);
     assert!(all.len() >= 30);
+}
+
+#[test]
+fn the_worst_of_very_many_findings_are_shown() {
+    let rule = |n: usize| format!("  - {{alert: A{n}, expr: up == {n}}}\n");
+    let many: String = (0..1000).map(rule).collect();
+    let few: String = (0..10).map(rule).collect();
+    let head = "groups:\n- name: a\n  rules:\n";
+    let wrong = "  - {alert: Wrong, expr: up ==}\n";
+    let comment = "# opsctl ignore-file(le-dropped) until 2027-01-01: to see that it is not called useless\n";
+    let files = [
+        ("many.yml", format!("{comment}{head}{many}{wrong}")),
+        ("few.yml", format!("{head}{few}")),
+    ];
+    let report = check(
+        files.map(|(name, text)| SourceFile::new(name, text)).to_vec(),
+        &options(),
+    );
+    let of = |name: &str| -> Vec<&str> {
+        let findings = report.findings.iter().filter(|finding| finding.file == name);
+        findings.map(|finding| finding.check.name).collect()
+    };
+    let (many, few) = (of("many.yml"), of("few.yml"));
+    assert_eq!(many.len(), 1001);
+    assert!(many.contains(&"more-findings") && many.contains(&"promql"));
+    assert!(!many.contains(&"suppression-unused"));
+    assert!(!few.contains(&"more-findings") && few.len() > 10);
 }
 
 #[test]

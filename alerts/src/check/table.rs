@@ -4,6 +4,9 @@ lint::checks! {
     /// All checks of rules.
     pub CHECKS;
 
+    MORE_FINDINGS, "more-findings", Note,
+        "More is found in a file than is shown.",
+        "Mend what is shown and look again.";
     SYNTAX, "promql", Error,
         "The expression cannot be read as PromQL.",
         "Prometheus refuses the whole file.";

@@ -95,7 +95,7 @@ impl Suite {
     /// # Errors
     /// [`RoutingError::Wrong`].
     pub fn parse(path: &Path, text: &str) -> Result<Self, RoutingError> {
-        let raw: RawSuite = serde_saphyr::from_str(text).map_err(|error| RoutingError::Wrong {
+        let raw: RawSuite = bounded::yaml(text).map_err(|error| RoutingError::Wrong {
             path: path.to_owned(),
             line: error.location().map_or(0, |location| location.line() as usize),
             what: error.without_snippet().to_string(),

@@ -262,7 +262,7 @@ impl TestFile {
     /// # Errors
     /// As [`TestFile::read`].
     pub fn parse(path: &Path, text: &str) -> Result<Self, TestError> {
-        let raw: RawFile = serde_saphyr::from_str(text).map_err(|error| TestError::yaml(path, error))?;
+        let raw: RawFile = bounded::yaml(text).map_err(|error| TestError::yaml(path, error))?;
         let reader = Reader { path };
         let interval = match &raw.evaluation_interval {
             Some(interval) => reader.duration(line(interval), &interval.value)?,
