@@ -21,6 +21,7 @@ async fn it_keeps_the_contract() {
                 replicas: 1,
             },
             keeps_names: true,
+            plays_faults: true,
         }
     })
     .await;

@@ -18,6 +18,7 @@ async fn it_keeps_the_contract() {
             second: second(),
             // A pod that is killed is replaced.
             keeps_names: false,
+            plays_faults: false,
         }
     })
     .await;

@@ -24,6 +24,7 @@ async fn it_keeps_the_contract() {
             service: "orders".to_owned(),
             second: second(),
             keeps_names: true,
+            plays_faults: true,
         }
     })
     .await;
