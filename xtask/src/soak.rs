@@ -18,7 +18,8 @@ pub struct Arguments {
     #[arg(long)]
     seed: Option<u64>,
     /// Run only soak tests whose name contains this; `services` are those of the services, `outages` those of servers
-    /// that are down, slow or hang for a minute, `cluster` those on real pods
+    /// that are down, slow or hang for a minute, `alerts` all changes of rules that their tests must notice and all that
+    /// promtool is asked, `cluster` those on real pods
     #[arg(default_value = "")]
     filter: String,
 }
@@ -32,6 +33,12 @@ const SERVICES: &str = "services";
 
 /// The filter for the tests of outages.
 const OUTAGES: &str = "outages";
+
+/// The filter for the tests of alerts.
+const ALERTS: &str = "alerts";
+
+/// The test binaries of which CI runs a slice, or leaves out what takes promtool long.
+const ALERT_TESTS: [&str; 2] = ["render", "promtool"];
 
 /// The filter for the tests on the cluster.
 const CLUSTER: &str = "cluster";
@@ -49,11 +56,14 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let filter = arguments.filter.as_str();
     let asked = |kind: &str| filter.is_empty() || filter == kind;
     let mut outcome = Ok(());
-    if ![OUTAGES, CLUSTER].contains(&filter) {
+    if ![OUTAGES, ALERTS, CLUSTER].contains(&filter) {
         outcome = kills(arguments);
     }
     if asked(OUTAGES) {
-        outcome = outcome.and(outages());
+        outcome = outcome.and(whole(&OUTAGE_TESTS));
+    }
+    if asked(ALERTS) {
+        outcome = outcome.and(whole(&ALERT_TESTS));
     }
     if asked(CLUSTER) {
         let everything = prove::Arguments::full(arguments.cluster_kills, arguments.seed);
@@ -83,10 +93,10 @@ fn kills(arguments: &Arguments) -> Result<()> {
     outcome
 }
 
-/// All of them, even after one has failed.
-fn outages() -> Result<()> {
+/// All of them in full length, even after one has failed.
+fn whole(targets: &[&str]) -> Result<()> {
     let mut outcome = Ok(());
-    for target in OUTAGE_TESTS {
+    for target in targets {
         let mut tests = step::cargo(["test", "--workspace", "--no-fail-fast", "--test", target]);
         tests.args(["--", "--nocapture", "--test-threads=1"]);
         tests.env("OPSCTL_SOAK", "1").env(peers::REQUIRE_PEERS, "1");

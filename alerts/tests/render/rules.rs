@@ -90,13 +90,18 @@ const MUTANTS: [Mutant; 25] = [
     ("CircuitBreakerOpen", SERVICE, "open|forced_open", "opened"),
 ];
 
+/// A third of them, which third is a matter of the seed; all with `OPSCTL_SOAK=1`.
 #[test]
 fn a_change_for_the_worse_fails_the_tests() {
     let Some(promtool) = Promtool::find("a_change_for_the_worse_fails_the_tests") else {
         return;
     };
     let rendered = render(&landscapes::cluster(), &Settings::default()).unwrap();
-    for (alert, about, right, wrong) in MUTANTS {
+    let (all, seed) = (std::env::var_os("OPSCTL_SOAK").is_some(), fixtures::fuzzing::seed());
+    for (number, (alert, about, right, wrong)) in (0..).zip(MUTANTS) {
+        if !all && (seed % 3 + number) % 3 != 0 {
+            continue;
+        }
         let mut one = rendered.clone();
         one.rules.retain(|rules| rules.name == about);
         one.rules[0].cases.retain(|case| case.alert == alert);
