@@ -77,6 +77,9 @@ pub(super) fn program() -> io::Result<Program> {
         "-c",
         "unix_socket_directories=",
         "-c",
+        // In its folder: what a killed server leaves of it elsewhere nobody removes.
+        "dynamic_shared_memory_type=mmap",
+        "-c",
         "max_connections=300",
     ]))
 }

@@ -98,6 +98,9 @@ impl Recipe for Postgres {
             "fsync=off",
             "-c",
             "unix_socket_directories=",
+            "-c",
+            // In its folder: what a killed server leaves of it elsewhere nobody removes.
+            "dynamic_shared_memory_type=mmap",
         ]);
         for setting in &self.settings {
             server = server.args(["-c", setting]);
