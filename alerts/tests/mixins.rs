@@ -54,3 +54,37 @@ fn errors_in_published_rules_are_faults() {
     );
     assert_eq!(alerts, 489);
 }
+
+/// What cannot be read of a file: its YAML, and the expressions in it.
+fn unreadable(file: &SourceFile) -> usize {
+    let (rules, refused) = read(file);
+    let broken = |rule: &alerts::rules::Rule| promql::parse(&rule.expr.value).is_err();
+    refused.len() + rules.rules().filter(|(_, rule)| broken(rule)).count()
+}
+
+#[test]
+fn what_is_proposed_can_be_read() {
+    let Some(mixins) = peers::shared_data("mixins", "what_is_proposed_can_be_read") else {
+        return;
+    };
+    let options = Options::new(manifest::Manifest::built_in(), "2026-11-23".parse().expect("a day"));
+    let mut proposed = 0;
+    for entry in fs::read_dir(&mixins).expect("the mixins") {
+        let path = entry.expect("an entry").path().join("alerts.yaml");
+        let Ok(text) = fs::read_to_string(&path) else {
+            continue;
+        };
+        let file = SourceFile::new(path.display().to_string(), text);
+        let before = unreadable(&file);
+        for finding in &check(vec![file.clone()], &options).findings {
+            let Some(fix) = &finding.fix else {
+                continue;
+            };
+            proposed += 1;
+            let mended = lint::apply(file.text(), &fix.edits).expect("edits of this file");
+            let after = unreadable(&SourceFile::new(file.name(), mended));
+            assert!(after <= before, "{}: {}", finding.file, fix.diff(&file));
+        }
+    }
+    assert!(proposed > 100, "{proposed}");
+}

@@ -22,6 +22,7 @@ pub use table::CHECKS;
 pub use table::LABEL_DROPPED;
 
 use crate::document::Offsets;
+use crate::fix::apply;
 use crate::flow::{Flows, Records};
 use crate::{Check, Edit, Finding, Fix, Severity, SourceFile};
 
@@ -79,6 +80,18 @@ pub struct Remedy {
     pub edits: Vec<(Span, String)>,
 }
 
+impl Remedy {
+    /// Whether what it makes of `query` can still be read.
+    fn leaves_a_query(&self, query: &Query) -> bool {
+        let edit = |(span, text): &(Span, String)| Edit {
+            span: span.range(),
+            text: text.clone(),
+        };
+        let edits: Vec<Edit> = self.edits.iter().map(edit).collect();
+        apply(&query.text, &edits).is_ok_and(|text| promql::parse(&text).is_ok())
+    }
+}
+
 /// Everything that is wrong with `query`.
 pub fn check(query: &Query, context: Context<'_>) -> Vec<Found> {
     let flows = Flows::new(query, context.manifest, context.records);
@@ -95,6 +108,9 @@ pub fn check_with(query: &Query, context: Context<'_>, flows: &Flows) -> Vec<Fou
     };
     let mut above = Vec::new();
     visit(&mut look, &query.expr, &mut above);
+    for found in &mut look.found {
+        found.fix = found.fix.take().filter(|fix| fix.leaves_a_query(query));
+    }
     look.found
 }
 
@@ -105,6 +121,7 @@ type Part = fn(&mut Look<'_>, &Expr, &[&Expr]);
 const PARTS: &[Part] = &[
     names::metric,
     names::labels,
+    names::instead_of_labels,
     regexes::matchers,
     types::counter,
     types::gauge,

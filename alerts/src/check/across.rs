@@ -2,6 +2,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
 
 use lint::{Edit, Finding, Fix};
 use promql::ast::Expr;
@@ -28,16 +29,19 @@ fn labels<'a>(read: &'a Read<'_>) -> BTreeMap<&'a str, &'a str> {
 type Identity<'a> = (bool, &'a str, BTreeMap<&'a str, &'a str>);
 
 fn duplicates(all: &[Read<'_>], findings: &mut Vec<Finding>) {
-    /// The first of them all, and the first with each expression.
-    type Before<'a> = (&'a Read<'a>, HashMap<String, &'a Read<'a>>);
+    /// An expression, and how long it has to hold.
+    type Condition = (String, Option<Duration>);
+    /// The first of them all, and the first with each condition.
+    type Before<'a> = (&'a Read<'a>, HashMap<Condition, &'a Read<'a>>);
     let mut seen: HashMap<Identity<'_>, Before<'_>> = HashMap::new();
     for read in all {
         let text = read.query.text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let condition = (text, read.rule.hold.as_ref().map(|hold| hold.value));
         let identity = (read.is_alert(), read.name(), labels(read));
         let (first, before) = match seen.entry(identity) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
-                entry.insert((read, HashMap::from([(text, read)])));
+                entry.insert((read, HashMap::from([(condition, read)])));
                 continue;
             }
         };
@@ -46,21 +50,15 @@ fn duplicates(all: &[Read<'_>], findings: &mut Vec<Finding>) {
             let at = other.file.position(other.rule.span.start);
             format!("{}:{}", other.file.name(), at.line)
         };
-        if let Some(other) = before.get(&text) {
+        if let Some(other) = before.get(&condition) {
             let what = format!("The same rule is at {}.", place(other));
-            let finding = Finding::new(&DUPLICATE_RULE, read.file, name.span.clone(), what).about(&name.value);
-            let finding = match (read.rule.hold == other.rule.hold, read.is_alert()) {
-                // With another `for` it is at least not the same.
-                (false, true) => finding.graded(lint::Severity::Warning),
-                _ => finding,
-            };
-            findings.push(finding);
+            findings.push(Finding::new(&DUPLICATE_RULE, read.file, name.span.clone(), what).about(&name.value));
         } else {
             if read.is_alert() {
                 let what = format!("An alert with this name and these labels is at {} too.", place(first));
                 findings.push(Finding::new(&DUPLICATE_ALERT, read.file, name.span.clone(), what).about(&name.value));
             }
-            before.insert(text, read);
+            before.insert(condition, read);
         }
     }
 }

@@ -101,15 +101,22 @@ fn events(expr: &Expr) -> Vec<(&'static str, Duration)> {
     found
 }
 
+fn calls(expr: &Expr, name: &str) -> bool {
+    let mut found = false;
+    expr.walk(&mut |part| found |= matches!(part, Expr::Call(call) if call.name() == name));
+    found
+}
+
 fn holding(read: &Read<'_>, options: &Options, findings: &mut Vec<Finding>) {
     const LONG: Duration = Duration::from_mins(5);
     let expr = &read.query.expr;
-    let hold = read.rule.hold.as_ref().filter(|hold| !hold.value.is_zero());
     let events = events(expr);
-    let Some(hold) = hold else {
+    let Some(hold) = read.rule.hold.as_ref() else {
         let smooth = events.iter().any(|(_, range)| *range >= LONG);
         let constant = expr.selectors().is_empty();
-        if !smooth && !constant {
+        // What is held against the clock grows by itself: no lost scrape and no spike makes it true.
+        let clocked = calls(expr, "time");
+        if !smooth && !constant && !clocked {
             let absent = matches!(expr.unparenthesised(), Expr::Call(call) if call.name().starts_with("absent"));
             let what = if absent {
                 "A restart or one lost scrape is enough for this to fire."
@@ -121,6 +128,10 @@ fn holding(read: &Read<'_>, options: &Options, findings: &mut Vec<Finding>) {
         }
         return;
     };
+    // Written as nothing it is meant so.
+    if hold.value.is_zero() {
+        return;
+    }
     let interval = read.group.interval.as_ref().map(|interval| interval.value);
     if let Some(interval) = interval.or(options.evaluation_interval)
         && hold.value < interval * 2

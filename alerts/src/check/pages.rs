@@ -7,7 +7,8 @@ use manifest::closest;
 use promql::ast::{Aggregator, BinaryOp, Expr};
 
 use super::table::{
-    NO_RUNBOOK, NO_SEVERITY, NO_SUMMARY, PERCENT_TWICE, TEMPLATE, TEMPLATE_QUERY, UNKNOWN_SEVERITY, VALUE_IN_LABEL,
+    NO_RUNBOOK, NO_SEVERITY, NO_SUMMARY, PERCENT_TWICE, TEMPLATE, TEMPLATE_QUERY, UNKNOWN_SEVERITY, VALUE_AS_LABEL,
+    VALUE_IN_LABEL,
 };
 use super::template::{self, Template, Use};
 use super::{Options, Read};
@@ -51,7 +52,7 @@ fn templates(read: &Read<'_>, value: &Text, findings: &mut Vec<Finding>) -> Opti
     }
     for label in &template.labels {
         if !template.asked.contains(&label.text) {
-            findings.extend(dropped(read, value, label));
+            findings.extend(dropped(read, value, label).or_else(|| number(read, value, label)));
         }
     }
     for query in &template.queries {
@@ -99,7 +100,7 @@ fn dropped(read: &Read<'_>, value: &Text, label: &Use) -> Option<Finding> {
     let part = one_line(loss.span.of(&read.query.text));
     let what = match loss.how {
         How::By | How::Without | How::On | How::Ignoring => {
-            format!("`{part}` drops the label `{name}`, so it is empty here.")
+            format!("`{part}` does not keep the label `{name}`, so it is empty here.")
         }
         How::Aggregated => format!("`{part}` without `by ({name})` drops all labels, so `{name}` is empty here."),
         How::Absent => {
@@ -116,6 +117,28 @@ fn dropped(read: &Read<'_>, value: &Text, label: &Use) -> Option<Finding> {
         .about(read.name())
         .because("Whoever is called does not read which one it is.");
     Some(finding.fixed_by(keep(read, name, loss)))
+}
+
+/// `$labels.value` where nothing in the expression speaks of such a label.
+fn number(read: &Read<'_>, value: &Text, label: &Use) -> Option<Finding> {
+    let of_result = &read.flow;
+    if label.text != "value" || of_result.named().any(|(name, _)| name == "value") {
+        return None;
+    }
+    let finding = Finding::new(
+        &VALUE_AS_LABEL,
+        read.file,
+        value.offsets.range(label.span.clone()),
+        "`$labels.value` is a label called `value`, of which the expression says nothing.",
+    );
+    let edit = Edit {
+        span: value.offsets.range(label.span.clone()),
+        text: "$value".to_owned(),
+    };
+    let written = &value.value[label.span.clone()];
+    let fits = written == "$labels.value" && value.offsets.is_verbatim(&label.span);
+    let fix = fits.then(|| Fix::proposal("write `$value`", vec![edit]));
+    Some(finding.about(read.name()).fixed_by(fix))
 }
 
 /// Naming the label in every aggregation, so that the sides of an operator still have the same labels.

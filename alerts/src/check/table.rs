@@ -22,6 +22,9 @@ lint::checks! {
     PERCENT_TWICE, "percent-twice", Warning,
         "A share in per cent is shown with `humanizePercentage`.",
         "Whoever is called reads 500 % where it is 5 %.";
+    VALUE_AS_LABEL, "value-as-label", Warning,
+        "The number is looked for among the labels.",
+        "Where no series has a label `value` the text has a gap. The number is `$value`.";
     VALUE_IN_LABEL, "value-in-label", Error,
         "A label that holds the value of the alert.",
         "With every other value it is another alert: it never waits long enough to fire, or notifies each time.";
@@ -61,7 +64,7 @@ lint::checks! {
         "An alert without a runbook.",
         "Whoever is called has to find out what to do.";
 
-    DUPLICATE_RULE, "duplicate-rule", Error,
+    DUPLICATE_RULE, "duplicate-rule", Warning,
         "Two rules are the same.",
         "The second costs an evaluation and adds nothing.";
     DUPLICATE_ALERT, "duplicate-alert", Warning,

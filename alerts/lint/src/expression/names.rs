@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use manifest::{Found as Known, Source, Values, closest, is_typo};
 use promql::ast::{Expr, MatchOp, MatcherView, Selector};
 
-use super::table::{CLIENT_ERRORS, LABEL_UNKNOWN, LABEL_VALUE, METRIC_UNKNOWN};
+use super::table::{CLIENT_ERRORS, LABEL_UNKNOWN, LABEL_VALUE, METRIC_AS_LABEL, METRIC_UNKNOWN};
 use super::{Look, Purpose};
 use crate::Severity;
 use crate::flow::TARGET_LABELS;
@@ -44,6 +44,33 @@ pub(super) fn metric(look: &mut Look<'_>, expr: &Expr, above: &[&Expr]) {
         && selector.name.is_some()
     {
         found.propose(format!("ask for `{only}`"), vec![(place, only.clone())]);
+    }
+}
+
+/// `on (x)` and `by (x)` where `x` is a metric of the same expression, and none of its labels as far as anybody knows.
+pub(super) fn instead_of_labels(look: &mut Look<'_>, expr: &Expr, _: &[&Expr]) {
+    let named = match expr {
+        Expr::Binary(binary) => binary.matching.as_ref().map(|matching| &matching.labels),
+        Expr::Aggregation(aggregation) => aggregation.grouping.as_ref().map(|grouping| &grouping.labels),
+        _ => None,
+    };
+    let Some(named) = named.filter(|labels| !labels.is_empty()) else {
+        return;
+    };
+    let selectors = look.query.expr.selectors();
+    for label in named.iter().filter(|label| !label.templated) {
+        let is_metric = selectors.iter().any(|selector| selector.metric() == Some(&label.text));
+        let is_label = selectors.iter().any(|selector| {
+            selector.views().any(|view| *view.label == *label.text)
+                || selector
+                    .metric()
+                    .and_then(|name| look.context.manifest.lookup(name))
+                    .is_some_and(|known| known.metric.label(&label.text).is_some())
+        });
+        if is_metric && !is_label {
+            let what = format!("`{}` is a metric here, and no label.", label.text);
+            look.find(&METRIC_AS_LABEL, label.span, what);
+        }
     }
 }
 

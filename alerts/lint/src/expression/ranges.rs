@@ -103,7 +103,11 @@ pub(super) fn guard(look: &mut Look<'_>, expr: &Expr, above: &[&Expr]) {
     let what = format!("`{}` is 0 when there is no traffic.", one_line(look.text(span)));
     let start = promql::Span::new(span.start, span.start);
     let end = promql::Span::new(span.end, span.end);
-    let edits = vec![(start, "(".to_owned()), (end, " > 0)".to_owned())];
+    let group = binary.matching.as_ref().and_then(|matching| matching.group.as_ref());
+    // A parenthesis right after `group_left` opens its list of labels.
+    let bare = group.is_some_and(|group| !look.text(group.span).contains('('));
+    let open = if bare { "() (" } else { "(" };
+    let edits = vec![(start, open.to_owned()), (end, " > 0)".to_owned())];
     look.find(&NO_ZERO_GUARD, span, what).propose(
         "divide by what is above zero, and alert on missing traffic apart",
         edits,

@@ -4,7 +4,7 @@ use promql::Span;
 use promql::ast::{Expr, MatchOp};
 
 use super::Look;
-use super::table::{REGEX_ANCHOR, REGEX_EMPTY, REGEX_LITERAL};
+use super::table::{REGEX_ANCHOR, REGEX_ANY, REGEX_LITERAL, REGEX_NONE};
 
 /// The alternatives of an expression that consists of nothing else.
 pub(super) fn literals(regex: &str) -> Option<Vec<&str>> {
@@ -38,11 +38,17 @@ pub(super) fn matchers(look: &mut Look<'_>, expr: &Expr, _: &[&Expr]) {
             let begin = last.saturating_sub((value.len() - start) as u32);
             Span::new(begin, begin + length as u32)
         };
-        if value == ".*" && view.op == MatchOp::Regex && label != "__name__" {
-            let what = format!("Everything matches `{written}`, a series without `{label}` too.");
-            look.find(&REGEX_EMPTY, view.span, what);
+        if value == ".*" && view.op == MatchOp::NotRegex {
+            let what = format!(
+                "Nothing matches {}, not even a series without `{label}`.",
+                code(written)
+            );
+            look.find(&REGEX_NONE, view.span, what);
+        } else if value == ".*" && label != "__name__" {
+            let what = format!("Everything matches {}, a series without `{label}` too.", code(written));
+            look.find(&REGEX_ANY, view.span, what);
         } else if value.starts_with('^') || (value.ends_with('$') && !value.ends_with("\\$")) {
-            let what = format!("The anchors in `{written}` are there without being written.");
+            let what = format!("The anchors in {} are there without being written.", code(written));
             let mut edits = Vec::new();
             if value.starts_with('^') {
                 edits.push((at(0, 1), String::new()));
@@ -57,7 +63,7 @@ pub(super) fn matchers(look: &mut Look<'_>, expr: &Expr, _: &[&Expr]) {
                 found.fix("leave them out", edits);
             }
         } else if !value.is_empty() && !value.contains(META) {
-            let what = format!("`{written}` is the same as `{label}{equality}\"{value}\"`.");
+            let what = format!("{} is the same as `{label}{equality}\"{value}\"`.", code(written));
             let text = format!("{label}{equality}");
             let found = look.find(&REGEX_LITERAL, view.span, what);
             let end = last.saturating_sub(value.len() as u32 + 1);
@@ -68,5 +74,14 @@ pub(super) fn matchers(look: &mut Look<'_>, expr: &Expr, _: &[&Expr]) {
                 );
             }
         }
+    }
+}
+
+/// A part of an expression in a sentence, in doubled marks where it has such marks itself.
+fn code(written: &str) -> String {
+    if written.contains('`') {
+        format!("`` {written} ``")
+    } else {
+        format!("`{written}`")
     }
 }

@@ -25,9 +25,12 @@ crate::checks! {
     REGEX_ANCHOR, "regex-anchor", Warning,
         "A regular expression with anchors.",
         "Prometheus anchors every expression at both ends.";
-    REGEX_EMPTY, "regex-any", Note,
+    REGEX_ANY, "regex-any", Note,
         "A matcher that everything matches.",
         "It selects nothing out and hides what the rule is about.";
+    REGEX_NONE, "regex-none", Error,
+        "A matcher that nothing matches.",
+        "The result is empty for ever: an alert on it never fires, and a panel shows nothing.";
 
     COUNTER_RAW, "counter-raw", Error,
         "The value of a counter is compared as it is.",
@@ -57,6 +60,10 @@ crate::checks! {
     SAME_SERIES, "same-series", Error,
         "Both sides of an operator are the same series.",
         "Every series is divided by itself: the result is always the same, whatever happens.";
+
+    METRIC_AS_LABEL, "metric-as-label", Warning,
+        "A metric stands where a label is named.",
+        "No series has such a label: matched `on` it every series meets every other, and grouped by it all are one.";
 
     NEVER_TRUE, "never-true", Error,
         "A condition that no value can meet.",
