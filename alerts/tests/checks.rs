@@ -119,6 +119,11 @@ const FILES: &[(&str, &str, &str)] = &[
         "groups:\n- name: a\n  rules:\n  - {alert: A, expr: up == 0, annotations: {summary: '{{ $labels.job }}'}}\n",
     ),
     (
+        "template",
+        "groups:\n- name: a\n  rules:\n  - {alert: A, expr: up == 0, annotations: {summary: '{{ $labels.job | $labels.instance }}'}}\n",
+        "groups:\n- name: a\n  rules:\n  - {alert: A, expr: up == 0, annotations: {summary: '{{ $labels.job | title }}'}}\n",
+    ),
+    (
         "suppression-invalid",
         "# opsctl ignore(no-for): because\n",
         "groups:\n# opsctl ignore(no-for) until 2026-12-31: pages at once on purpose\n- name: a\n  rules:\n  - {alert: A, expr: up == 0}\n",
@@ -219,6 +224,36 @@ fn safe_fixes_mend_what_they_are_for() {
     let again = one(mended, &options());
     assert!(!names(&again).contains("le-dropped") && !names(&again).contains("regex-literal"));
     assert!(again.fixed().is_empty());
+}
+
+#[test]
+fn a_dropped_label_is_kept_only_where_the_alert_stays_the_same() {
+    for (expr, label, title) in [
+        (
+            "sum by (job) (rate(x_total[5m])) > 1",
+            "instance",
+            Some("keep `instance`"),
+        ),
+        (
+            "sum by (job) (rate(x_total[5m])) > 1",
+            "instace",
+            Some("write `instance`"),
+        ),
+        ("max by (job) (queue_length) > 100", "instance", Some("keep `instance`")),
+        ("max by (job) (is_leader) < 1", "instance", None),
+        ("sum by (job) (up) == 0", "instance", None),
+        ("sum by (job) (build_info) < 3", "instance", None),
+        ("count by (job) (x) < 3", "instance", None),
+        ("(sum by (job) (x) or vector(0)) > 1", "instance", None),
+    ] {
+        let text = format!(
+            "groups:\n- name: a\n  rules:\n  - alert: A\n    expr: {expr}\n    annotations:\n      summary: '{{{{ $labels.{label} }}}}'\n"
+        );
+        let report = one(&text, &options());
+        let found = report.open().find(|finding| finding.check.name == "label-dropped");
+        let fix = found.expect(expr).fix.as_ref();
+        assert_eq!(fix.map(|fix| fix.title.as_str()), title, "{expr}");
+    }
 }
 
 #[test]

@@ -66,6 +66,8 @@ fn cases() -> Vec<Case> {
         json!({ "id": 8, "type": "timeseries", "title": title, "targets": [{ "refId": "A", "expr": expr,
             "datasource": { "type": "prometheus", "uid": "${datasource}" } }] })
     };
+    let shown = |expr: &str, unit: &str| vec![(DURATION, json!(expr)), (UNIT, json!(unit))];
+    let row = |y: u32| json!({ "id": 8, "type": "row", "title": "More", "gridPos": { "x": 0, "y": y, "w": 4, "h": 8 }, "panels": [] });
     let many = |count: usize| Value::Array(vec![asking("One of many", "up"); count]);
     vec![
         // The board.
@@ -131,6 +133,18 @@ fn cases() -> Vec<Case> {
             "panel-overlap",
             one("/panels/-", panel(json!({ "x": 11, "y": 8, "w": 2, "h": 2 }))),
             one("/panels/-", panel(json!({ "x": 11, "y": 9, "w": 2, "h": 2 }))),
+        ),
+        // Rows are one line high, whatever they say.
+        (
+            "panel-overlap",
+            vec![
+                ("/panels/-", row(31)),
+                ("/panels/-", panel(json!({ "x": 11, "y": 30, "w": 2, "h": 2 }))),
+            ],
+            vec![
+                ("/panels/-", row(30)),
+                ("/panels/-", panel(json!({ "x": 11, "y": 31, "w": 2, "h": 2 }))),
+            ],
         ),
         (
             "panel-off-grid",
@@ -239,6 +253,11 @@ fn cases() -> Vec<Case> {
             ),
         ),
         (
+            "variable-undefined",
+            one(RATE, json!("sum by (http_route) (up{topic!~\"SYSTEM.*|$SYS.*\"})")),
+            one(RATE, json!("sum by (http_route) (up{topic!~\"SYSTEM.*|\\\\$SYS.*\"})")),
+        ),
+        (
             "variable-unused",
             one("/templating/list/-", variable("custom", "size", "1,2")),
             vec![
@@ -315,6 +334,14 @@ fn cases() -> Vec<Case> {
             one(RATE, json!("max by (http_route) (max_over_time(up[$__interval]))")),
         ),
         (
+            "interval-for-rate",
+            one(RATE, json!("sum by (http_route) (increase(orders_total[$__interval]))")),
+            vec![
+                (RATE, json!("sum by (http_route) (increase(orders_total[$__interval]))")),
+                ("/panels/1/interval", json!("1m")),
+            ],
+        ),
+        (
             "counter-shown",
             one(
                 RATE,
@@ -333,8 +360,64 @@ fn cases() -> Vec<Case> {
             one(LEGEND, json!("{{http_route}} {{ job }}")),
             one(LEGEND, json!("of {{http_route}}")),
         ),
+        (
+            "legend-label",
+            one(LEGEND, json!("{{job}}")),
+            vec![(LEGEND, json!("{{job}}")), ("/panels/1/type", json!("heatmap"))],
+        ),
         ("unit-mismatch", one(UNIT, json!("ms")), one(UNIT, json!("dtdurations"))),
         ("unit-mismatch", one(UNIT, json!("bytes")), one(UNIT, json!("short"))),
+        (
+            "unit-mismatch",
+            shown("a_request_seconds", "bytes"),
+            shown("a_rate_kb_per_seconds", "KBs"),
+        ),
+        (
+            "unit-mismatch",
+            shown("a_hit_bytes", "kbytes"),
+            shown("a_hit_kbytes_out_bytes_total", "kbytes"),
+        ),
+        // Three replicas are no unit, a thousand is.
+        (
+            "unit-mismatch",
+            shown("a_kept_bytes / 1000", "bytes"),
+            shown("a_kept_bytes / 3", "bytes"),
+        ),
+        (
+            "unit-mismatch",
+            shown("a_hit_ratio * 100", "percentunit"),
+            shown("a_hit_ratio", "percent"),
+        ),
+        (
+            "unit-mismatch",
+            shown("a_kept_bytes", "dateTimeAsIso"),
+            shown("a_certificate_expiry_seconds * 1000", "dateTimeAsIso"),
+        ),
+        (
+            "unit-mismatch",
+            shown("increase(a_sent_bytes_total[5m])", "Bps"),
+            shown("rate(a_sent_bytes_total[5m])", "Bps"),
+        ),
+        // As axes were written until Grafana 7.
+        (
+            "unit-mismatch",
+            [
+                shown("a_request_seconds", "s"),
+                vec![
+                    ("/panels/2/type", json!("graph")),
+                    ("/panels/2/yaxes", json!([{ "format": "ms" }])),
+                ],
+            ]
+            .concat(),
+            [
+                shown("a_request_seconds", "ms"),
+                vec![
+                    ("/panels/2/type", json!("graph")),
+                    ("/panels/2/yaxes", json!([{ "format": "s" }])),
+                ],
+            ]
+            .concat(),
+        ),
         (
             "unit-mismatch",
             vec![

@@ -112,3 +112,46 @@ fn every_published_board_is_read_whole() {
     }
     assert_eq!((panels, questions > 1500), (1012, true), "{questions}");
 }
+
+/// The questions of a board that cannot be read; nothing when the board itself cannot.
+fn unreadable(name: &str, text: &str) -> Option<usize> {
+    let document = Document::new(name, text).ok()?;
+    let board = document.board().ok()?;
+    let targets = board.panels.iter().flat_map(|panel| &panel.targets);
+    let questions = targets.filter_map(|target| target.expr.and_then(Node::text));
+    Some(
+        questions
+            .filter(|question| promql::Dialect::grafana().parse(question).is_err())
+            .count(),
+    )
+}
+
+#[test]
+fn what_is_proposed_can_be_read() {
+    let Some(files) = boards("what_is_proposed_can_be_read") else {
+        return;
+    };
+    let (manifest, records) = (Manifest::built_in(), Records::default());
+    let context = Context {
+        manifest: &manifest,
+        records: &records,
+        scrape_interval: None,
+    };
+    // Those whose every finding is tried soon enough.
+    let small = files.into_iter().filter(|(_, text)| text.len() < 60_000);
+    let mut proposed = 0;
+    for (name, text) in small {
+        let before = unreadable(&name, &text).expect("a published board");
+        let report = check(vec![(name.clone(), text.clone())], context);
+        for finding in &report.findings {
+            let Some(fix) = &finding.fix else {
+                continue;
+            };
+            proposed += 1;
+            let mended = lint::apply(&text, &fix.edits).expect("edits of this file");
+            let after = unreadable(&name, &mended);
+            assert!(after.is_some_and(|after| after <= before), "{name}: {}", finding.what);
+        }
+    }
+    assert!(proposed > 100, "{proposed}");
+}

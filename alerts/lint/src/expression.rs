@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use manifest::Manifest;
 use promql::ast::Expr;
-use promql::{Query, Span};
+use promql::{Dialect, Query, Span};
 
 pub use table::CHECKS;
 pub use table::LABEL_DROPPED;
@@ -50,6 +50,17 @@ pub enum Purpose {
     Panel,
 }
 
+impl Purpose {
+    /// Whether that can be read for this purpose.
+    fn reads(self, text: &str) -> bool {
+        let dialect = match self {
+            Self::Alert | Self::Record => Dialect::all_features(),
+            Self::Panel => Dialect::grafana(),
+        };
+        dialect.parse(text).is_ok()
+    }
+}
+
 /// What a check found in an expression, in bytes of the expression.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Found {
@@ -81,14 +92,14 @@ pub struct Remedy {
 }
 
 impl Remedy {
-    /// Whether what it makes of `query` can still be read.
-    fn leaves_a_query(&self, query: &Query) -> bool {
+    /// What it makes of `query`.
+    fn applied(&self, query: &Query) -> Option<String> {
         let edit = |(span, text): &(Span, String)| Edit {
             span: span.range(),
             text: text.clone(),
         };
         let edits: Vec<Edit> = self.edits.iter().map(edit).collect();
-        apply(&query.text, &edits).is_ok_and(|text| promql::parse(&text).is_ok())
+        apply(&query.text, &edits).ok()
     }
 }
 
@@ -109,7 +120,8 @@ pub fn check_with(query: &Query, context: Context<'_>, flows: &Flows) -> Vec<Fou
     let mut above = Vec::new();
     visit(&mut look, &query.expr, &mut above);
     for found in &mut look.found {
-        found.fix = found.fix.take().filter(|fix| fix.leaves_a_query(query));
+        let leaves_a_query = |fix: &Remedy| fix.applied(query).is_some_and(|text| context.purpose.reads(&text));
+        found.fix = found.fix.take().filter(leaves_a_query);
     }
     look.found
 }

@@ -82,6 +82,35 @@ pub enum Unit {
     Unknown,
 }
 
+/// Words of names that make a unit at the end doubtful.
+const MEASURES: &[&str] = &[
+    "per",
+    "seconds",
+    "milliseconds",
+    "millis",
+    "ms",
+    "microseconds",
+    "usecs",
+    "us",
+    "nanoseconds",
+    "ns",
+    "bytes",
+    "kbytes",
+    "kb",
+    "kib",
+    "mbytes",
+    "mb",
+    "mib",
+    "gbytes",
+    "gb",
+    "gib",
+    "bits",
+    "pages",
+    "blocks",
+    "percent",
+    "ratio",
+];
+
 impl Unit {
     /// The unit that a name tells by its suffix.
     pub fn of_name(name: &str) -> Self {
@@ -89,14 +118,24 @@ impl Unit {
         let is_moment = stem.ends_with("timestamp_seconds")
             || stem.ends_with("_start_time_seconds")
             || stem.ends_with("_time_seconds") && stem.contains("boot")
+            || stem.ends_with("_seconds") && ["unix_time", "unixtime", "epoch"].iter().any(|of| stem.contains(of))
             || stem.ends_with("_created");
-        match stem {
-            _ if is_moment => Self::Timestamp,
-            _ if stem.ends_with("_seconds") => Self::Seconds,
-            _ if stem.ends_with("_milliseconds") => Self::Milliseconds,
-            _ if stem.ends_with("_bytes") => Self::Bytes,
-            _ if stem.ends_with("_ratio") => Self::Ratio,
+        if is_moment {
+            return Self::Timestamp;
+        }
+        let mut words = stem.split('_');
+        let unit = match words.next_back() {
+            Some("seconds") => Self::Seconds,
+            Some("milliseconds") => Self::Milliseconds,
+            Some("bytes") => Self::Bytes,
+            Some("ratio") => Self::Ratio,
             _ => Self::Unknown,
+        };
+        // `rate_kb_per_seconds`, `kbytes_out_bytes`: what another unit or `per` stands before is in neither of both.
+        if words.any(|word| MEASURES.contains(&word)) {
+            Self::Unknown
+        } else {
+            unit
         }
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lint::{Edit, Finding, Fix};
-use promql::ast::{BinaryOp, Expr};
+use promql::ast::{BinaryOp, Expr, MatchOp, Selector};
 
 use super::table::{BOOL_CONDITION, FOR_LONGER_THAN_RANGE, FOR_SHORT, NO_CONDITION, NO_FOR, PER_SERVICE};
 use super::{Options, Read};
@@ -114,8 +114,10 @@ fn holding(read: &Read<'_>, options: &Options, findings: &mut Vec<Finding>) {
     let Some(hold) = read.rule.hold.as_ref() else {
         let smooth = events.iter().any(|(_, range)| *range >= LONG);
         let constant = expr.selectors().is_empty();
-        // What is held against the clock grows by itself: no lost scrape and no spike makes it true.
-        let clocked = calls(expr, "time");
+        // What is held against the clock grows by itself: no lost scrape and no spike makes it true. No more is a trend of
+        // hours made by one.
+        let is_uptime = |selector: &&Selector| selector.metric().is_some_and(|name| name.contains("uptime"));
+        let clocked = calls(expr, "time") || calls(expr, "predict_linear") || expr.selectors().iter().any(is_uptime);
         if !smooth && !constant && !clocked {
             let absent = matches!(expr.unparenthesised(), Expr::Call(call) if call.name().starts_with("absent"));
             let what = if absent {
@@ -185,6 +187,15 @@ fn whole(side: &Expr) -> bool {
     }
 }
 
+/// Whether what is asked for is of one service anyway.
+fn names_one(expr: &Expr) -> bool {
+    let is_one = |selector: &Selector| {
+        let mut views = selector.views();
+        views.any(|view| matches!(view.label, "job" | "service" | "app") && view.op == MatchOp::Equal)
+    };
+    expr.selectors().into_iter().all(is_one)
+}
+
 /// A ratio of everything to everything: all labels are gone.
 fn one_for_all(read: &Read<'_>, findings: &mut Vec<Finding>) {
     let Expr::Binary(comparison) = read.query.expr.unparenthesised() else {
@@ -198,6 +209,7 @@ fn one_for_all(read: &Read<'_>, findings: &mut Vec<Finding>) {
         || !whole(&ratio.left)
         || !whole(&ratio.right)
         || read.flow.others_possible()
+        || names_one(&comparison.left)
     {
         return;
     }

@@ -1,9 +1,9 @@
 //! What an alert tells whoever is called: its labels, its annotations, and the templates in them.
 
 use lint::expression::LABEL_DROPPED;
-use lint::flow::{How, Loss};
+use lint::flow::{How, Loss, TARGET_LABELS};
 use lint::{Edit, Finding, Fix};
-use manifest::closest;
+use manifest::{closest, is_typo};
 use promql::ast::{Aggregator, BinaryOp, Expr};
 
 use super::table::{
@@ -116,7 +116,30 @@ fn dropped(read: &Read<'_>, value: &Text, label: &Use) -> Option<Finding> {
     let finding = Finding::new(&LABEL_DROPPED, read.file, span, what)
         .about(read.name())
         .because("Whoever is called does not read which one it is.");
-    Some(finding.fixed_by(keep(read, name, loss)))
+    let fix = respell(read, value, label).or_else(|| keep(read, name, loss));
+    Some(finding.fixed_by(fix))
+}
+
+/// A label that the result has, and that is written almost like this one.
+fn respell(read: &Read<'_>, value: &Text, label: &Use) -> Option<Fix> {
+    let near = closest(
+        &label.text,
+        read.flow
+            .known_labels()
+            .into_iter()
+            .chain(TARGET_LABELS.iter().copied()),
+        1,
+    )
+    .pop()?;
+    let written = value.value.get(label.span.clone())?;
+    let meant = label.text.len() > 4 && is_typo(&label.text, &near) && !TARGET_LABELS.contains(&label.text.as_str());
+    let fits = meant && written.ends_with(&label.text) && value.offsets.is_verbatim(&label.span);
+    let start = label.span.end - label.text.len();
+    let edit = Edit {
+        span: value.offsets.range(start..label.span.end),
+        text: near.clone(),
+    };
+    fits.then(|| Fix::proposal(format!("write `{near}`"), vec![edit]))
 }
 
 /// `$labels.value` where nothing in the expression speaks of such a label.
@@ -150,14 +173,10 @@ fn keep(read: &Read<'_>, label: &str, loss: Loss) -> Option<Fix> {
     let mut edits = Vec::new();
     let mut counts = false;
     read.query.expr.walk(&mut |part| {
+        counts |= counts_targets(part);
         let Expr::Aggregation(aggregation) = part else {
             return;
         };
-        // What is counted would be another thing.
-        counts |= matches!(
-            aggregation.aggregator(),
-            Some(Aggregator::Count | Aggregator::CountValues | Aggregator::Group)
-        );
         if aggregation.keeps(label) || aggregation.aggregator().is_none_or(Aggregator::is_selection) {
             return;
         }
@@ -174,6 +193,33 @@ fn keep(read: &Read<'_>, label: &str, loss: Loss) -> Option<Fix> {
         edits.push(Edit { span: place, text });
     });
     (!counts).then(|| Fix::proposal(format!("keep `{label}`"), edits))
+}
+
+/// Whether an expression is about how many there are, or whether there is any: apart from each other they would say
+/// another thing.
+fn counts_targets(expr: &Expr) -> bool {
+    match expr {
+        Expr::Aggregation(aggregation) => match aggregation.aggregator() {
+            Some(Aggregator::Count | Aggregator::CountValues | Aggregator::Group) => true,
+            Some(Aggregator::Sum) => {
+                let selectors = aggregation.expr.selectors();
+                let mut names = selectors.iter().filter_map(|selector| selector.metric());
+                names.any(|name| name == "up" || name.ends_with("_info"))
+            }
+            _ => false,
+        },
+        // Of several states the best or the worst.
+        Expr::Binary(binary) if binary.op.is_comparison() => {
+            let extreme = |side: &Expr| match side.unparenthesised() {
+                Expr::Aggregation(of) => matches!(of.aggregator(), Some(Aggregator::Max | Aggregator::Min)),
+                _ => false,
+            };
+            let is_state = |side: &Expr| side.as_number().is_some_and(|number| (0.0..=1.0).contains(&number));
+            extreme(&binary.left) && is_state(&binary.right) || extreme(&binary.right) && is_state(&binary.left)
+        }
+        Expr::Call(call) => call.name() == "vector",
+        _ => false,
+    }
 }
 
 fn unreadable(read: &Read<'_>, value: &Text, query: &Use) -> Option<Finding> {

@@ -56,7 +56,7 @@ lint::checks! {
         "Routes cannot tell whom to wake.";
     UNKNOWN_SEVERITY, "severity-unknown", Warning,
         "A severity that nobody routes.",
-        "The alert goes to the default receiver.";
+        "Routes by severity pass it by, down to whoever gets the rest.";
     NO_SUMMARY, "no-summary", Warning,
         "An alert without a summary or description.",
         "Whoever is called sees a name and labels.";

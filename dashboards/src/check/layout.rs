@@ -14,11 +14,12 @@ pub(super) fn places(look: &mut Look<'_>) {
     let mut containers: BTreeMap<usize, Vec<(&Panel<'_>, Grid<'_>)>> = BTreeMap::new();
     for panel in look.panels() {
         let Some(grid) = panel.grid else { continue };
-        // Rows always take the whole width, whatever they say.
+        // Rows always take one line of the whole width, whatever they say.
         if panel.is_row() {
             let grid = Grid {
                 x: 0.0,
                 w: COLUMNS,
+                h: 1.0,
                 ..grid
             };
             containers.entry(panel.container).or_default().push((panel, grid));
@@ -43,7 +44,15 @@ pub(super) fn places(look: &mut Look<'_>) {
             if let Some((other, place)) = meets.next()
                 && said.insert(place.node.span.start)
             {
-                let what = format!("`{}` lies on `{}`.", other.name(), panel.name());
+                let (above, below) = (other.name(), panel.name());
+                let what = if above == below {
+                    format!(
+                        "Two of the name `{above}` lie on each other: {} on {}.",
+                        other.kind, panel.kind
+                    )
+                } else {
+                    format!("`{above}` lies on `{below}`.")
+                };
                 look.find_in(other, &PANEL_OVERLAP, place.node.span.clone(), what);
             }
         }

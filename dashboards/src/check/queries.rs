@@ -107,6 +107,10 @@ pub(super) fn rates(look: &mut Look<'_>) {
         let Asker::Panel(panel, target, _) = question.asker else {
             continue;
         };
+        // With an interval of its own `$__interval` is never shorter than that.
+        let has_least = [target.node, panel.node]
+            .iter()
+            .any(|of| of.text_of("interval").is_some_and(|of| !of.is_empty()));
         let over_time = matches!(panel.kind, "timeseries" | "graph" | "heatmap") && !target.instant;
         let mut found = Vec::new();
         question.query.expr.walk(&mut |expr| {
@@ -121,7 +125,8 @@ pub(super) fn rates(look: &mut Look<'_>) {
                     found.push((&RATE_INTERVAL, range.span, call.name()));
                 }
                 Duration::Variable(name)
-                    if matches!(call.name(), "rate" | "irate" | "increase")
+                    if !has_least
+                        && matches!(call.name(), "rate" | "irate" | "increase")
                         && matches!(&*name.text, "$__interval" | "${__interval}" | "[[__interval]]") =>
                 {
                     found.push((&INTERVAL_FOR_RATE, range.span, call.name()));
@@ -138,7 +143,8 @@ pub(super) fn rates(look: &mut Look<'_>) {
                 question.offset + span.range().start..question.offset + span.range().end,
             );
             let finding = look.find_in(panel, check, span, format!("`{name}` is taken over `{written}`."));
-            finding.fix = Some(Fix::proposal("take it over what fits the zoom", fix));
+            // Increases over windows that overlap would count twice.
+            finding.fix = (name != "increase").then(|| Fix::proposal("take it over what fits the zoom", fix));
         }
     }
 }
@@ -195,7 +201,8 @@ pub(super) fn legends(look: &mut Look<'_>) {
         let Some((node, legend)) = target.legend.and_then(|node| Some((node, node.text()?))) else {
             continue;
         };
-        if target.format == "table" {
+        // A heat map shows no names.
+        if target.format == "table" || panel.kind == "heatmap" {
             continue;
         }
         for (at, label) in named(legend) {

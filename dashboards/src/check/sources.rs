@@ -6,7 +6,7 @@ use lint::Fix;
 
 use super::table::{SOURCE_BARE, SOURCE_FIXED, SOURCE_UNKNOWN};
 use super::{Look, fix};
-use crate::read::DataSource;
+use crate::read::{DataSource, Node};
 
 pub(super) fn all(look: &mut Look<'_>) {
     let board = look.board;
@@ -52,10 +52,17 @@ fn one(look: &mut Look<'_>, source: DataSource<'_>, subject: &str) {
             let fix = variable.and_then(|variable| {
                 let (name, plugin) = (variable.name()?, variable.plugin?);
                 let object = serde_json::json!({ "type": plugin, "uid": format!("${{{name}}}") });
-                Some(Fix::safe(
-                    "name plugin and uid",
-                    vec![fix::replace(source.node, object)],
-                ))
+                let edits = vec![fix::replace(source.node, object)];
+                // An older Grafana reads no object there.
+                let old = board
+                    .schema_version
+                    .and_then(Node::number)
+                    .is_some_and(|version| version < 33.0);
+                Some(Fix {
+                    title: "name plugin and uid".to_owned(),
+                    safe: !old,
+                    edits,
+                })
             });
             let finding = look.find(&SOURCE_BARE, span, format!("`{name}` is a bare text."));
             subject.clone_into(&mut finding.subject);

@@ -67,7 +67,7 @@ lint::checks! {
     INTERVAL_FOR_RATE, "interval-for-rate", Warning, "A rate is taken over `$__interval`.", "Zoomed in it is shorter than two scrapes, and the panel is empty. `$__rate_interval` never is.";
     COUNTER_SHOWN, "counter-shown", Warning, "A counter is drawn over time as it is.", "It only rises and falls back to zero with each restart; what happens when is in its rate.";
     LEGEND_LABEL, "legend-label", Warning, "A legend names a label that the answer does not have.", "Its place stays empty, and lines look alike.";
-    UNIT_MISMATCH, "unit-mismatch", Error, "The unit of a panel is not that of its values.", "The numbers are right and what they say is wrong, often by a thousand.";
+    UNIT_MISMATCH, "unit-mismatch", Error, "The unit of a panel is not that of its values.", "The numbers are right, and what they are read as is not.";
 
     // Links.
     LINK_EMPTY, "link-empty", Warning, "A link leads nowhere.", "A click does nothing.";

@@ -2,7 +2,7 @@
 //! done to them. Where that is not certain nothing is said.
 
 use lint::{Fix, Severity};
-use manifest::{Manifest, Part, Unit};
+use manifest::{Manifest, Part, Source, Unit};
 use promql::ast::{Aggregator, BinaryOp, Expr};
 
 use super::question::Asker;
@@ -18,11 +18,43 @@ struct Quantity {
     factor: f64,
     /// Whether it is per second.
     rate: bool,
+    /// Whether the name alone says so.
+    guessed: bool,
 }
 
 impl Quantity {
     const fn new(unit: Unit, factor: f64, rate: bool) -> Self {
-        Self { unit, factor, rate }
+        Self {
+            unit,
+            factor,
+            rate,
+            guessed: false,
+        }
+    }
+
+    /// The unit of both, when they have the same.
+    fn same(self, other: Self) -> Option<Self> {
+        let guessed = self.guessed || other.guessed;
+        (Self { guessed, ..self } == Self { guessed, ..other }).then_some(Self { guessed, ..self })
+    }
+
+    /// A number times as large, where that number turns units into each other; after any other, such as that of
+    /// replicas, nobody knows what it is.
+    fn times(self, by: f64) -> Option<Self> {
+        let powers = |base: f64| (1..=4).map(move |power| base.powi(power));
+        let factors: Vec<f64> = match self.unit {
+            Unit::Seconds if !self.rate => powers(1000.0).chain([60.0, 3600.0, 86_400.0, 604_800.0]).collect(),
+            Unit::Bytes => powers(1000.0).chain(powers(1024.0)).chain([8.0]).collect(),
+            Unit::Ratio => vec![100.0],
+            Unit::Timestamp => vec![1000.0],
+            _ => Vec::new(),
+        };
+        let near = |wanted: f64| (by / wanted - 1.0).abs() < 1e-9;
+        let known = by > 0.0 && (near(1.0) || factors.iter().any(|factor| near(*factor) || near(1.0 / factor)));
+        known.then_some(Self {
+            factor: self.factor * by,
+            ..self
+        })
     }
 }
 
@@ -108,17 +140,34 @@ fn words(unit: Unit) -> &'static str {
     }
 }
 
-/// What is wrong, and how gravely.
+/// What is wrong, and how gravely: names may lie.
 fn differs(shown: Quantity, value: Quantity, id: &str) -> Option<(String, Severity)> {
+    let (by, severity) = if value.guessed {
+        ("By the names the", Severity::Warning)
+    } else {
+        ("The", Severity::Error)
+    };
     if shown.unit != value.unit {
-        // A count shown as a share may be an average of zeros and ones, and what is above 1 is above 100 %.
-        let may_be = value.unit == Unit::One && shown.unit == Unit::Ratio;
+        let may_be = match (value.unit, shown.unit) {
+            // It may be an average of zeros and ones, and what is above 1 is above 100 %.
+            (Unit::One, Unit::Ratio) => true,
+            // A moment is in seconds too.
+            (Unit::Seconds, Unit::Timestamp) => value.guessed,
+            _ => false,
+        };
         let what = format!(
-            "The values are {}, and `{id}` shows {}.",
+            "{by} values are {}, and `{id}` shows {}.",
             words(value.unit),
             words(shown.unit)
         );
-        return (!may_be).then_some((what, Severity::Error));
+        return (!may_be).then_some((what, severity));
+    }
+    if shown.rate && !value.rate {
+        let what = format!(
+            "{by} values are {}, and `{id}` shows so much per second.",
+            words(value.unit)
+        );
+        return Some((what, Severity::Warning));
     }
     let off = value.factor / shown.factor;
     // 1000 and 1024 are the same here.
@@ -128,8 +177,10 @@ fn differs(shown: Quantity, value: Quantity, id: &str) -> Option<(String, Severi
         } else {
             (1.0 / off, "small")
         };
-        let what = format!("In `{id}` the values are shown {} times too {how}.", large.round());
-        return Some((what, Severity::Error));
+        // What is called a ratio is often in per cent.
+        let may_be = value.guessed && value.unit == Unit::Ratio && off < 1.0;
+        let what = format!("{by} values are shown {} times too {how} in `{id}`.", large.round());
+        return (!may_be).then_some((what, severity));
     }
     if value.rate && !shown.rate {
         let what = format!("The values are per second, and `{id}` does not say so.");
@@ -166,20 +217,24 @@ fn of(expr: &Expr, manifest: &Manifest) -> Option<Quantity> {
 }
 
 fn of_metric(name: &str, manifest: &Manifest) -> Option<Quantity> {
-    let found = manifest.lookup(name);
-    let unit = match found {
+    let (unit, guessed) = match manifest.lookup(name) {
         Some(found) => match found.part {
-            Part::Bucket | Part::Count => Unit::One,
-            Part::Sum | Part::Value => found.metric.unit,
+            Part::Bucket | Part::Count => (Unit::One, false),
+            // What was seen has a type and no unit.
+            Part::Sum | Part::Value => {
+                let seen = matches!(found.metric.source, Source::Capture(_) | Source::Live(_));
+                (found.metric.unit, seen)
+            }
         },
-        None if name.ends_with("_count") || name.ends_with("_bucket") => Unit::Unknown,
-        None => Unit::of_name(name.strip_suffix("_sum").unwrap_or(name)),
+        None if name.ends_with("_count") || name.ends_with("_bucket") => (Unit::Unknown, true),
+        None => (Unit::of_name(name.strip_suffix("_sum").unwrap_or(name)), true),
     };
-    match unit {
-        Unit::Unknown => None,
-        Unit::Milliseconds => Some(Quantity::new(Unit::Seconds, 1e3, false)),
-        unit => Some(Quantity::new(unit, 1.0, false)),
-    }
+    let quantity = match unit {
+        Unit::Unknown => return None,
+        Unit::Milliseconds => Quantity::new(Unit::Seconds, 1e3, false),
+        unit => Quantity::new(unit, 1.0, false),
+    };
+    Some(Quantity { guessed, ..quantity })
 }
 
 fn of_call(name: &str, arguments: &[Expr], manifest: &Manifest) -> Option<Quantity> {
@@ -217,36 +272,31 @@ fn of_binary(binary: &promql::ast::Binary, manifest: &Manifest) -> Option<Quanti
     match binary.op {
         BinaryOp::Add | BinaryOp::Sub => match (left, right, numbers) {
             (Some(a), Some(b), _) if a.unit == Unit::Timestamp && b.unit == Unit::Timestamp => {
-                let same = a.factor.total_cmp(&b.factor).is_eq() && binary.op == BinaryOp::Sub;
-                same.then_some(Quantity {
+                let passed = a.same(b).filter(|_| binary.op == BinaryOp::Sub);
+                passed.map(|of| Quantity {
                     unit: Unit::Seconds,
-                    ..a
+                    ..of
                 })
             }
-            (Some(a), Some(b), _) => (a == b).then_some(a),
+            (Some(a), Some(b), _) => a.same(b),
             (Some(a), None, (_, Some(_))) => (a.unit != Unit::Ratio).then_some(a),
             // One less a share is a share.
             (None, Some(b), (Some(_), _)) => Some(b),
             _ => None,
         },
         BinaryOp::Mul => match (left, right, numbers) {
-            (Some(of), None, (_, Some(by))) | (None, Some(of), (Some(by), _)) if by > 0.0 => Some(Quantity {
-                factor: of.factor * by,
-                ..of
-            }),
+            (Some(of), None, (_, Some(by))) | (None, Some(of), (Some(by), _)) => of.times(by),
             _ => None,
         },
         BinaryOp::Div => match (left, right, numbers) {
-            (Some(of), None, (_, Some(by))) if by > 0.0 => Some(Quantity {
-                factor: of.factor / by,
-                ..of
-            }),
+            (Some(of), None, (_, Some(by))) => of.times(1.0 / by),
             (Some(a), Some(b), _) if a.unit == b.unit && a.rate == b.rate && a.unit != Unit::Timestamp => {
                 // How many there are of one thing for one of another is no share.
                 (a.unit != Unit::One).then_some(Quantity {
                     unit: Unit::Ratio,
                     factor: a.factor / b.factor,
                     rate: false,
+                    guessed: a.guessed || b.guessed,
                 })
             }
             _ => None,
@@ -260,7 +310,7 @@ fn of_binary(binary: &promql::ast::Binary, manifest: &Manifest) -> Option<Quanti
         }
         BinaryOp::And | BinaryOp::Unless => left,
         BinaryOp::Or => match (left, right) {
-            (Some(a), Some(b)) => (a == b).then_some(a),
+            (Some(a), Some(b)) => a.same(b),
             (Some(of), None) | (None, Some(of)) if numbers != (None, None) => Some(of),
             _ => None,
         },

@@ -185,9 +185,12 @@ pub(super) fn uses(look: &mut Look<'_>) {
             .filter_map(|of| Some((of.expr?, of.name.unwrap_or("").to_owned()))),
     );
     for (node, subject) in asked {
-        for variable in promql::variables(node.text().unwrap_or("")) {
+        let text = node.text().unwrap_or("");
+        for variable in promql::variables(text) {
             let name = variable.name.strip_prefix("__auto_interval_").unwrap_or(variable.name);
-            if !known(name) {
+            // Grafana leaves what it does not know: the dollar of a regular expression.
+            let escaped = text[..variable.span.range().start].ends_with('\\');
+            if !known(name) && !escaped {
                 let span = board.document.inside(node, variable.span.range());
                 look.find(
                     &VARIABLE_UNDEFINED,

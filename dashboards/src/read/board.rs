@@ -209,15 +209,25 @@ impl<'a> Panel<'a> {
 
     /// The unit of its values, where one holds for all.
     pub fn unit(&self) -> Option<&'a Node> {
-        self.fields?
-            .at(&["defaults", "unit"])
-            .filter(|unit| unit.text().is_some_and(|text| !text.is_empty()))
+        let node = match self.kind {
+            // Until Grafana 7: the left axis, the figure.
+            "graph" => self
+                .node
+                .get("yaxes")
+                .and_then(|axes| axes.items().first()?.get("format")),
+            "singlestat" => self.node.get("format"),
+            _ => self.fields.and_then(|fields| fields.at(&["defaults", "unit"])),
+        };
+        node.filter(|unit| unit.text().is_some_and(|text| !text.is_empty()))
     }
 
     /// Whether some of its values look different from the rest.
     pub fn has_overrides(&self) -> bool {
-        self.fields
-            .and_then(|fields| fields.get("overrides"))
-            .is_some_and(|list| !list.items().is_empty())
+        let of_fields = self.fields.and_then(|fields| fields.get("overrides"));
+        let of_graph = self.node.get("seriesOverrides");
+        [of_fields, of_graph]
+            .into_iter()
+            .flatten()
+            .any(|list| !list.items().is_empty())
     }
 }

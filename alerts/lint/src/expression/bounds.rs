@@ -6,6 +6,7 @@ use promql::ast::{BinaryOp, Call, Expr, MatchOp};
 use super::interval::{Interval, interval};
 use super::table::{ABOVE_TOP_BUCKET, LE_OFF_BUCKET, NEVER_TRUE, OFF_BUCKET};
 use super::{Context, Look, Purpose};
+use crate::Severity;
 
 /// The histogram below `histogram_quantile` and its bounds, where they are known and there is only one.
 pub(super) fn buckets_below<'a>(call: &Call, context: Context<'a>) -> Option<(&'a str, &'a [f64])> {
@@ -18,7 +19,7 @@ pub(super) fn buckets_below<'a>(call: &Call, context: Context<'a>) -> Option<(&'
     (known.part == Part::Bucket && !metric.buckets.is_empty()).then_some((&metric.name, &metric.buckets))
 }
 
-pub(super) fn comparison(look: &mut Look<'_>, expr: &Expr, _: &[&Expr]) {
+pub(super) fn comparison(look: &mut Look<'_>, expr: &Expr, above: &[&Expr]) {
     let Expr::Binary(binary) = expr else {
         return;
     };
@@ -42,7 +43,13 @@ pub(super) fn comparison(look: &mut Look<'_>, expr: &Expr, _: &[&Expr]) {
         let Interval { why, top_bucket, .. } = if left.why.is_some() { left } else { right };
         let check = if top_bucket { &ABOVE_TOP_BUCKET } else { &NEVER_TRUE };
         let what = format!("This is never true: {}.", why.unwrap_or_default());
-        look.find(check, binary.span, what);
+        let is_or = |expr: &&Expr| matches!(expr, Expr::Binary(outer) if outer.op == BinaryOp::Or);
+        let found = look.find(check, binary.span, what);
+        if above.iter().any(is_or) {
+            found
+                .graded(Severity::Warning)
+                .because("This side of `or` adds nothing to the other.");
+        }
         return;
     }
     off_bucket(look, &binary.left, &binary.right);

@@ -76,8 +76,9 @@ fn same_series(look: &mut Look<'_>, binary: &Binary) -> bool {
             labels.join("` and `")
         ),
     };
+    let has_job = left.lost("job").is_none();
     let found = look.find(&SAME_SERIES, binary.span, what);
-    if !differing.is_empty() && matching.is_none() {
+    if !differing.is_empty() && matching.is_none() && has_job {
         let edits = around(binary, "sum by (job) ");
         found.propose("add up both sides before", edits);
     }

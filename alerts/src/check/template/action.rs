@@ -167,6 +167,12 @@ impl Reader<'_> {
         for (index, token) in tokens.iter().enumerate() {
             let text = self.text;
             let written = &text[token.span.clone()];
+            let piped = index > 0 && &text[tokens[index - 1].span.clone()] == "|";
+            if piped && matches!(token.kind, Kind::Variable | Kind::Field) {
+                let what = format!("`{written}` is no function, and only a function can follow `|`.");
+                self.fault(token.span.clone(), what);
+                continue;
+            }
             match token.kind {
                 Kind::Sign if written == "(" => depth += 1,
                 Kind::Sign if written == ")" => match depth.checked_sub(1) {
