@@ -19,8 +19,8 @@ pub use alertmanager::{
     AlertGroup, AlertStatus, Alertmanager, Matcher, ReceivedAlert, Receiver, Silence, SilenceStatus,
 };
 pub use check::{CHECKS, Outcome, Verdict, check};
-pub use client::{Access, LiveError};
 pub use delivery::Delivery;
+pub use endpoint::{Access, EndpointError};
 pub use prometheus::{ActiveAlert, BuildInfo, LoadedGroup, LoadedRule, Prometheus, Series, Target};
 pub use series::Presence;
 pub use standing::{Hidden, Proof, Standing, Status};

@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep};
 pub use report::{Report, SuiteReport, TestReport};
 pub use suite::{Suite, Test};
 
-use crate::live::{AlertGroup, LiveError, ReceivedAlert};
+use crate::live::{AlertGroup, EndpointError, ReceivedAlert};
 use crate::test::Labels;
 use config::{Config, SENTINEL, TEST};
 use server::{Running, Told};
@@ -85,7 +85,7 @@ pub enum RoutingError {
     },
     /// Alertmanager did not answer a question.
     #[error("Alertmanager did not answer")]
-    Asked(#[source] LiveError),
+    Asked(#[source] EndpointError),
     /// It did not become known in time what becomes of an alert.
     #[error(
         "Alertmanager did not say within {} s what becomes of {alert}; before 0.28 it does not say what a time interval \

@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use endpoint::Access;
 use opsctl_drills::expectation::Servers;
 use opsctl_drills::{With, kinds, report};
 use opsctl_platform::kube::{self, KubePlatform, Publisher, job};
 use opsctl_platform::local::{Launcher, LocalPlatform, Role, StateDir, supervisor};
 use opsctl_platform::process::detach;
-use opsctl_platform::prometheus::{Access, Prometheus};
+use opsctl_platform::prometheus::Prometheus;
 use opsctl_platform::run::{Journal, Notifier, Run, RunError, RunRecord, WatchOptions, Watched, this_process, watch};
 use opsctl_platform::{Platform, PlatformError};
 use opsctl_rollouts::{Options as CanaryOptions, rollback, worker};

@@ -11,6 +11,7 @@ pub mod memory;
 use std::fmt;
 use std::future::Future;
 
+use endpoint::EndpointError;
 use serde_json::Value;
 
 pub use diff::Change;
@@ -70,62 +71,14 @@ pub struct Revision(pub(crate) String);
 /// Why a Grafana did not do something. Tokens are never in it.
 #[derive(Debug, thiserror::Error)]
 pub enum PushError {
-    /// Not an `http://host…` or `https://host…` address.
-    #[error("the address of a Grafana must be an http:// or https:// URL with a host")]
-    Address,
-    /// There is no TLS here, or the certificate authority is none.
-    #[error("a client for Grafana cannot be made")]
-    Client(#[source] reqwest::Error),
-    /// Nobody answered, or the connection broke.
-    #[error("Grafana at {at} cannot be reached")]
-    Unreachable {
-        /// Its address.
-        at: String,
-        /// Why.
-        #[source]
-        source: reqwest::Error,
-    },
-    /// It took too long.
-    #[error("Grafana at {at} took longer than {seconds} s")]
-    TimedOut {
-        /// Its address.
-        at: String,
-        /// The limit.
-        seconds: u64,
-    },
-    /// It wants another token, or one that may do more.
-    #[error("Grafana at {at} refuses the token (HTTP {status})")]
-    Forbidden {
-        /// Its address.
-        at: String,
-        /// 401 or 403.
-        status: u16,
-    },
+    /// It cannot be asked, does not want what it was sent, or is no Grafana.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
     /// Somebody else has written the board since it was read.
     #[error("the board `{uid}` was changed since the plan was made")]
     Changed {
         /// Its uid.
         uid: String,
-    },
-    /// It does not want what it was sent.
-    #[error("Grafana refuses (HTTP {status}): {message}")]
-    Refused {
-        /// The status.
-        status: u16,
-        /// Its words, at most a few hundred bytes of them.
-        message: String,
-    },
-    /// The answer is larger than what is read.
-    #[error("the answer of Grafana is larger than {limit} bytes")]
-    TooLarge {
-        /// The limit.
-        limit: usize,
-    },
-    /// Something answered that is no Grafana.
-    #[error("{at} does not answer as a Grafana does")]
-    Foreign {
-        /// Its address.
-        at: String,
     },
 }
 

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use endpoint::{Access, Endpoint, EndpointError};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::client::{Access, Client, LiveError};
+use super::client::Client;
 use super::delivery::{self, Delivery};
 
 /// An Alertmanager.
@@ -142,9 +143,9 @@ impl Alertmanager {
     /// of the system.
     ///
     /// # Errors
-    /// [`LiveError::Address`], [`LiveError::Client`].
-    pub fn new(url: &str, access: Access, authority: Option<&[u8]>) -> Result<Self, LiveError> {
-        let client = Client::new("Alertmanager", url, access, authority)?;
+    /// [`EndpointError::Address`], [`EndpointError::Client`].
+    pub fn new(url: &str, access: Access, authority: Option<&[u8]>) -> Result<Self, EndpointError> {
+        let client = Client(Endpoint::new("Alertmanager", url, access, authority)?);
         Ok(Self { client })
     }
 
@@ -152,20 +153,20 @@ impl Alertmanager {
     #[must_use]
     pub fn limit(self, limit: Duration) -> Self {
         Self {
-            client: self.client.limit(limit),
+            client: Client(self.client.0.limit(limit)),
         }
     }
 
     /// The address, without credentials.
     pub fn address(&self) -> &str {
-        self.client.address()
+        self.client.0.address()
     }
 
     /// Its version.
     ///
     /// # Errors
-    /// [`LiveError`].
-    pub async fn version(&self) -> Result<String, LiveError> {
+    /// [`EndpointError`].
+    pub async fn version(&self) -> Result<String, EndpointError> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Status {
@@ -181,8 +182,8 @@ impl Alertmanager {
     /// The names of its receivers.
     ///
     /// # Errors
-    /// [`LiveError`].
-    pub async fn receivers(&self) -> Result<Vec<String>, LiveError> {
+    /// [`EndpointError`].
+    pub async fn receivers(&self) -> Result<Vec<String>, EndpointError> {
         let receivers: Vec<Receiver> = self.client.get("api/v2/receivers").await?;
         Ok(receivers.into_iter().map(|receiver| receiver.name).collect())
     }
@@ -190,10 +191,10 @@ impl Alertmanager {
     /// How many of its requests to receivers failed. `None`: it does not tell, as some that speak its API.
     ///
     /// # Errors
-    /// [`LiveError`].
-    pub async fn deliveries(&self) -> Result<Option<Vec<Delivery>>, LiveError> {
+    /// [`EndpointError`].
+    pub async fn deliveries(&self) -> Result<Option<Vec<Delivery>>, EndpointError> {
         match self.client.text("metrics", delivery::read).await {
-            Err(LiveError::Refused { status: 404, .. }) => Ok(None),
+            Err(EndpointError::Refused { status, .. }) if status.as_u16() == 404 => Ok(None),
             told => told.map(Some),
         }
     }
@@ -201,37 +202,33 @@ impl Alertmanager {
     /// The alerts that it has, hidden or not.
     ///
     /// # Errors
-    /// [`LiveError`].
-    pub async fn alerts(&self) -> Result<Vec<ReceivedAlert>, LiveError> {
+    /// [`EndpointError`].
+    pub async fn alerts(&self) -> Result<Vec<ReceivedAlert>, EndpointError> {
         self.client.get("api/v2/alerts").await
     }
 
     /// The same as they are told, which alone says what a time interval mutes.
     ///
     /// # Errors
-    /// [`LiveError`].
-    pub async fn groups(&self) -> Result<Vec<AlertGroup>, LiveError> {
+    /// [`EndpointError`].
+    pub async fn groups(&self) -> Result<Vec<AlertGroup>, EndpointError> {
         self.client.get("api/v2/alerts/groups").await
     }
 
     /// Its silences, those that are over among them.
     ///
     /// # Errors
-    /// [`LiveError`].
-    pub async fn silences(&self) -> Result<Vec<Silence>, LiveError> {
+    /// [`EndpointError`].
+    pub async fn silences(&self) -> Result<Vec<Silence>, EndpointError> {
         self.client.get("api/v2/silences").await
     }
 
     /// Gives it alerts.
-    pub(crate) async fn post_alerts(&self, alerts: &impl Serialize) -> Result<(), LiveError> {
-        // It answers with nothing.
-        match self.client.post::<serde_json::Value>("api/v2/alerts", alerts).await {
-            Err(LiveError::Foreign { source, .. }) if source.is_eof() => Ok(()),
-            other => other.map(drop),
-        }
+    pub(crate) async fn post_alerts(&self, alerts: &impl Serialize) -> Result<(), EndpointError> {
+        self.client.tell("api/v2/alerts", alerts).await
     }
 
-    pub(super) async fn post_silence(&self, silence: &PostableSilence<'_>) -> Result<String, LiveError> {
+    pub(super) async fn post_silence(&self, silence: &PostableSilence<'_>) -> Result<String, EndpointError> {
         #[derive(Deserialize)]
         struct Posted {
             #[serde(rename = "silenceID")]
@@ -240,7 +237,7 @@ impl Alertmanager {
         Ok(self.client.post::<Posted>("api/v2/silences", silence).await?.id)
     }
 
-    pub(super) async fn delete_silence(&self, id: &str) -> Result<(), LiveError> {
+    pub(super) async fn delete_silence(&self, id: &str) -> Result<(), EndpointError> {
         self.client.delete(&format!("api/v2/silence/{id}")).await
     }
 }

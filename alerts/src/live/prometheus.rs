@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use endpoint::{Access, Endpoint, EndpointError};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::client::{Access, Client, LiveError};
+use super::client::Client;
 use crate::duration;
 
 /// A Prometheus.
@@ -122,9 +123,9 @@ impl Prometheus {
     /// that is trusted beside those of the system.
     ///
     /// # Errors
-    /// [`LiveError::Address`], [`LiveError::Client`].
-    pub fn new(url: &str, access: Access, authority: Option<&[u8]>) -> Result<Self, LiveError> {
-        let client = Client::new("Prometheus", url, access, authority)?;
+    /// [`EndpointError::Address`], [`EndpointError::Client`].
+    pub fn new(url: &str, access: Access, authority: Option<&[u8]>) -> Result<Self, EndpointError> {
+        let client = Client(Endpoint::new("Prometheus", url, access, authority)?);
         Ok(Self { client })
     }
 
@@ -132,28 +133,28 @@ impl Prometheus {
     #[must_use]
     pub fn limit(self, limit: Duration) -> Self {
         Self {
-            client: self.client.limit(limit),
+            client: Client(self.client.0.limit(limit)),
         }
     }
 
     /// The address, without credentials.
     pub fn address(&self) -> &str {
-        self.client.address()
+        self.client.0.address()
     }
 
     /// Which version it is.
     ///
     /// # Errors
-    /// [`LiveError`].
-    pub async fn build_info(&self) -> Result<BuildInfo, LiveError> {
+    /// [`EndpointError`].
+    pub async fn build_info(&self) -> Result<BuildInfo, EndpointError> {
         self.data("api/v1/status/buildinfo").await
     }
 
     /// The groups of rules that it has loaded, without their alerts.
     ///
     /// # Errors
-    /// [`LiveError`].
-    pub async fn rules(&self) -> Result<Vec<LoadedGroup>, LiveError> {
+    /// [`EndpointError`].
+    pub async fn rules(&self) -> Result<Vec<LoadedGroup>, EndpointError> {
         #[derive(Deserialize)]
         struct Groups {
             groups: Vec<LoadedGroup>,
@@ -165,8 +166,8 @@ impl Prometheus {
     /// What it scrapes.
     ///
     /// # Errors
-    /// [`LiveError`].
-    pub async fn targets(&self) -> Result<Vec<Target>, LiveError> {
+    /// [`EndpointError`].
+    pub async fn targets(&self) -> Result<Vec<Target>, EndpointError> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Targets {
@@ -179,8 +180,8 @@ impl Prometheus {
     /// What is pending and what fires.
     ///
     /// # Errors
-    /// [`LiveError`].
-    pub async fn alerts(&self) -> Result<Vec<ActiveAlert>, LiveError> {
+    /// [`EndpointError`].
+    pub async fn alerts(&self) -> Result<Vec<ActiveAlert>, EndpointError> {
         #[derive(Deserialize)]
         struct Alerts {
             alerts: Vec<ActiveAlert>,
@@ -192,8 +193,8 @@ impl Prometheus {
     /// The addresses of the Alertmanagers that it sends to, without the path of their API.
     ///
     /// # Errors
-    /// [`LiveError`].
-    pub async fn alertmanagers(&self) -> Result<Vec<String>, LiveError> {
+    /// [`EndpointError`].
+    pub async fn alertmanagers(&self) -> Result<Vec<String>, EndpointError> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Alertmanagers {
@@ -212,8 +213,8 @@ impl Prometheus {
     /// Evaluates a query now.
     ///
     /// # Errors
-    /// [`LiveError`]; [`LiveError::Foreign`] also where the answer is no vector.
-    pub async fn query(&self, query: &str) -> Result<Vec<Series>, LiveError> {
+    /// [`EndpointError`]; [`EndpointError::Foreign`] also where the answer is no vector.
+    pub async fn query(&self, query: &str) -> Result<Vec<Series>, EndpointError> {
         #[derive(Deserialize)]
         struct Data {
             result: Vec<One>,
@@ -235,7 +236,7 @@ impl Prometheus {
         Ok(series.collect())
     }
 
-    async fn data<T: DeserializeOwned>(&self, path: &str) -> Result<T, LiveError> {
+    async fn data<T: DeserializeOwned>(&self, path: &str) -> Result<T, EndpointError> {
         Ok(self.client.get::<Envelope<T>>(path).await?.data)
     }
 }

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use endpoint::EndpointError;
 use futures::{StreamExt, TryStreamExt};
 
-use super::client::LiveError;
 use super::prometheus::Prometheus;
 use super::world::Expected;
 use promql::ast::{Expr, Selector};
@@ -66,7 +66,7 @@ fn text(query: &str, selector: &Selector) -> String {
 }
 
 /// Asks for every selector of `expected`, then for the metrics of those that have no series.
-pub(super) async fn look(prometheus: &Prometheus, expected: &Expected) -> Result<Presence, LiveError> {
+pub(super) async fn look(prometheus: &Prometheus, expected: &Expected) -> Result<Presence, EndpointError> {
     let rules = expected.rules.iter().flat_map(|(_, file)| file.rules());
     let mut all: BTreeMap<String, Option<String>> = rules.flat_map(|(_, rule)| wanted(&rule.expr.value)).collect();
     let left_out = all.len().saturating_sub(MOST);
@@ -90,7 +90,7 @@ pub(super) async fn look(prometheus: &Prometheus, expected: &Expected) -> Result
 }
 
 /// Those of the selectors that have no series.
-async fn empty(prometheus: &Prometheus, selectors: &[&str]) -> Result<BTreeSet<String>, LiveError> {
+async fn empty(prometheus: &Prometheus, selectors: &[&str]) -> Result<BTreeSet<String>, EndpointError> {
     let there: Vec<BTreeSet<String>> = futures::stream::iter(batches(selectors))
         .map(|batch| async move {
             let answer = prometheus.query(&query(batch)).await?;

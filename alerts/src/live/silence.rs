@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 
+use endpoint::EndpointError;
 use jiff::{SignedDuration, Timestamp};
 use regex::Regex;
 use serde::Serialize;
 
 use super::alertmanager::{Alertmanager, Matcher, PostableSilence, ReceivedAlert, Silence};
-use super::client::LiveError;
 
 /// What a silence does to alerts of which some labels are known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,8 +158,8 @@ pub fn plan_expire(id: &str, silences: &[Silence]) -> Result<Plan, SilenceError>
 /// Does what is planned; the silence's id.
 ///
 /// # Errors
-/// [`LiveError`].
-pub async fn apply(plan: &Plan, alertmanager: &Alertmanager) -> Result<String, LiveError> {
+/// [`EndpointError`].
+pub async fn apply(plan: &Plan, alertmanager: &Alertmanager) -> Result<String, EndpointError> {
     match plan {
         Plan::Create {
             matchers,

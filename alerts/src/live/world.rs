@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use endpoint::EndpointError;
 use jiff::Timestamp;
 use lint::{Finding, SourceFile};
 
 use super::alertmanager::{AlertGroup, Alertmanager, ReceivedAlert, Silence};
-use super::client::LiveError;
 use super::delivery::Delivery;
 use super::prometheus::{ActiveAlert, LoadedGroup, Prometheus, Target};
 use super::series::{self, Presence};
@@ -127,8 +127,8 @@ impl<T> Seen<T> {
     }
 }
 
-impl<T> From<Result<T, LiveError>> for Seen<T> {
-    fn from(result: Result<T, LiveError>) -> Self {
+impl<T> From<Result<T, EndpointError>> for Seen<T> {
+    fn from(result: Result<T, EndpointError>) -> Self {
         result.map_or_else(
             |error| {
                 let mut why = error.to_string();

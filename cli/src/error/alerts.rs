@@ -1,11 +1,11 @@
 //! What is told when rules cannot be derived or tested, or a Prometheus or an Alertmanager could not be asked.
 
-use alerts::live::LiveError;
 use alerts::live::silence::SilenceError;
 use alerts::programs::ProgramError;
 use alerts::render::RenderError;
 use alerts::routing::RoutingError;
 use alerts::test::TestError;
+use endpoint::EndpointError;
 
 use crate::error::Failure;
 use crate::exit::Exit;
@@ -76,21 +76,26 @@ impl From<RoutingError> for Failure {
     }
 }
 
-impl From<LiveError> for Failure {
-    fn from(error: LiveError) -> Self {
+impl From<EndpointError> for Failure {
+    fn from(error: EndpointError) -> Self {
         let told = |exit, code| {
             let failure = Self::new(exit, code, error.to_string());
             failure.maybe_because(std::error::Error::source(&error))
         };
         match &error {
-            LiveError::Address(_) | LiveError::Client(..) => told(Exit::Usage, "bad_address"),
-            LiveError::Unreachable { .. } | LiveError::TimedOut { .. } => told(Exit::Unreachable, "unreachable")
-                .help("`prometheus` and `alertmanager` of `[env.NAME]` in opsctl.toml say where they are"),
-            LiveError::Forbidden { .. } => told(Exit::Usage, "forbidden")
+            EndpointError::Address(_) => told(Exit::Usage, "bad_address"),
+            EndpointError::Client { .. } => {
+                told(Exit::Usage, "client").help("is the `ca_file` beside its `url` in opsctl.toml a certificate?")
+            }
+            EndpointError::Unreachable { .. } | EndpointError::TimedOut { .. } => {
+                told(Exit::Unreachable, "unreachable")
+                    .help("`prometheus` and `alertmanager` of `[env.NAME]` in opsctl.toml say where they are")
+            }
+            EndpointError::Forbidden { .. } => told(Exit::Usage, "forbidden")
                 .help("`token`, or `user` and `password`, beside its `url` in opsctl.toml"),
-            LiveError::Redirected { .. } => told(Exit::Usage, "redirected"),
-            LiveError::Refused { .. } => told(Exit::Failed, "refused_by_server"),
-            LiveError::TooLarge { .. } | LiveError::Foreign { .. } => told(Exit::Failed, "bad_answer"),
+            EndpointError::Redirected { .. } => told(Exit::Usage, "redirected"),
+            EndpointError::Refused { .. } => told(Exit::Failed, "refused_by_server"),
+            EndpointError::TooLarge { .. } | EndpointError::Foreign { .. } => told(Exit::Failed, "bad_answer"),
         }
     }
 }

@@ -4,6 +4,7 @@ use dashboards::draw::NotABoard;
 use dashboards::draw::data::{DataError, FixtureError};
 use dashboards::provision::Unwritable;
 use dashboards::push::PushError;
+use endpoint::EndpointError;
 use manifest::capture;
 use pictures::PngError;
 
@@ -13,22 +14,31 @@ use crate::exit::Exit;
 /// The failure of doing `what` on a Grafana.
 pub(crate) fn push(what: impl Into<String>, error: &PushError) -> Failure {
     let told = |exit, code| Failure::new(exit, code, what.into()).because(error);
+    let error = match error {
+        PushError::Endpoint(error) => error,
+        PushError::Changed { .. } => {
+            return told(Exit::Failed, "changed")
+                .help("somebody saved it meanwhile; run the same command again and look at the plan");
+        }
+    };
     match error {
-        PushError::Address => told(Exit::Usage, "invalid_address").help("for example https://grafana.internal"),
-        PushError::Client(_) => {
+        EndpointError::Address(_) => told(Exit::Usage, "invalid_address").help("for example https://grafana.internal"),
+        EndpointError::Client { .. } => {
             told(Exit::Usage, "client").help("is `ca_file` of `grafana` in opsctl.toml a certificate?")
         }
-        PushError::Unreachable { .. } => {
+        EndpointError::Unreachable { .. } => {
             told(Exit::Unreachable, "unreachable").help("is it up, and is its address in opsctl.toml right?")
         }
-        PushError::TimedOut { .. } => told(Exit::Unreachable, "timed_out").help("try again; what was written stays"),
-        PushError::Forbidden { .. } => told(Exit::Refused, "forbidden").help(
+        EndpointError::TimedOut { .. } => {
+            told(Exit::Unreachable, "timed_out").help("try again; what was written stays")
+        }
+        EndpointError::Forbidden { .. } => told(Exit::Refused, "forbidden").help(
             "`token` of `grafana` in opsctl.toml has to be that of a service account that may edit boards and folders",
         ),
-        PushError::Changed { .. } => told(Exit::Failed, "changed")
-            .help("somebody saved it meanwhile; run the same command again and look at the plan"),
-        PushError::Refused { .. } => told(Exit::Failed, "refused_by_grafana").help("nothing of this board was changed"),
-        PushError::TooLarge { .. } | PushError::Foreign { .. } => {
+        EndpointError::Refused { .. } => {
+            told(Exit::Failed, "refused_by_grafana").help("nothing of this board was changed")
+        }
+        EndpointError::Redirected { .. } | EndpointError::TooLarge { .. } | EndpointError::Foreign { .. } => {
             told(Exit::Failed, "bad_answer").help("is it the address of a Grafana, with the path below which it is?")
         }
     }
@@ -48,10 +58,6 @@ pub(crate) fn data(what: impl Into<String>, error: &DataError) -> Failure {
             told(Exit::Failed, "bad_answer").help("is `prometheus` in opsctl.toml the address of one?")
         }
         DataError::NotRecorded => told(Exit::Inconclusive, "not_recorded"),
-        DataError::Client(_) => {
-            told(Exit::Usage, "client").help("is `ca_file` of `prometheus` in opsctl.toml a certificate?")
-        }
-        DataError::Address(_) => told(Exit::Usage, "invalid_address").help("for example https://prometheus.internal"),
     }
 }
 

@@ -2,8 +2,9 @@
 //! says where they are; without a word the Alertmanager is the one that Prometheus names. It asks about no alert.
 
 use alerts::live;
+use endpoint::{Access, EndpointError};
 use opsctl_drills::expectation::Servers;
-use opsctl_platform::prometheus::{Access, Alertmanager, Prometheus};
+use opsctl_platform::prometheus::{Alertmanager, Prometheus};
 
 use super::cluster::{access, asked, meant, one, prometheus};
 use crate::config::{self, Cluster, Config};
@@ -102,7 +103,7 @@ pub(crate) async fn watchers(context: &Context, config: &Config) -> Result<Watch
         None => match prometheus.alertmanagers().await {
             Ok(found) => found
                 .first()
-                .map(|url| live::Alertmanager::new(url, live::Access::Open, None))
+                .map(|url| live::Alertmanager::new(url, Access::Open, None))
                 .transpose()?,
             Err(_) => None,
         },
@@ -152,13 +153,8 @@ fn no_prometheus(config: &Config) -> Failure {
 fn client<T>(
     context: &Context,
     server: &config::Prometheus,
-    make: impl Fn(&str, live::Access, Option<&[u8]>) -> Result<T, live::LiveError>,
+    make: impl Fn(&str, Access, Option<&[u8]>) -> Result<T, EndpointError>,
 ) -> Result<T, Failure> {
     let (access, authority) = access(context, server)?;
-    let access = match access {
-        Access::Open => live::Access::Open,
-        Access::Bearer(token) => live::Access::Bearer(token),
-        Access::Basic { username, password } => live::Access::Basic { username, password },
-    };
     Ok(make(&server.url, access, authority.as_deref())?)
 }

@@ -4,8 +4,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use endpoint::Access;
 use opsctl_platform::kube::{KubePlatform, Settings, Workload, config as kubeconfig};
-use opsctl_platform::prometheus::{Access, Prometheus};
+use opsctl_platform::prometheus::Prometheus;
 
 use super::specs;
 use crate::config::{self, Cluster, Config, Key, PlatformKind, SecretSource, suggestion};

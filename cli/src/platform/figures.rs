@@ -2,15 +2,12 @@
 
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use dashboards::draw::data::Prometheus;
-use opsctl_platform::prometheus::Access;
 
 use super::cluster::{access, one, prometheus};
 use crate::config::{self, Config, PlatformKind};
 use crate::context::Context;
-use crate::error::{self, Failure};
+use crate::error::Failure;
 
 /// The one of the cluster that is named, else the environment's, else that of its only cluster.
 pub(crate) fn prometheus_of<'a>(context: &Context, config: &'a Config) -> Result<&'a config::Prometheus, Failure> {
@@ -40,14 +37,5 @@ pub(crate) fn figures(
     patience: Duration,
 ) -> Result<Prometheus, Failure> {
     let (access, authority) = access(context, known)?;
-    let client = Prometheus::new(&known.url, patience, authority.as_deref())
-        .map_err(|error| error::dashboards::data("Prometheus cannot be asked", &error))?;
-    Ok(match access {
-        Access::Open => client,
-        Access::Bearer(token) => client.authorization(&format!("Bearer {token}")),
-        Access::Basic { username, password } => {
-            let both = STANDARD.encode(format!("{username}:{password}"));
-            client.authorization(&format!("Basic {both}"))
-        }
-    })
+    Ok(Prometheus::new(&known.url, access, patience, authority.as_deref())?)
 }

@@ -5,7 +5,7 @@ use std::error::Error;
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
-use dashboards::draw::data::Prometheus;
+use dashboards::draw::data::{Access, Prometheus};
 use dashboards::draw::{Board, Settings, draw};
 use dashboards::push::{self, Folder, Http, PushError};
 use fixtures::fuzzing::Target;
@@ -75,10 +75,10 @@ struct Asked {
 static ASKED: LazyLock<Mutex<Asked>> = LazyLock::new(|| {
     let liar = Liar::start();
     let board = include_str!("../../tests/draw/boards/kinds.json");
-    let prometheus = Prometheus::new(liar.address(), Duration::from_secs(5), None).expect("a client");
+    let access = Access::Bearer(SECRET.to_owned());
     Mutex::new(Asked {
         runtime: Builder::new_current_thread().enable_all().build().expect("a runtime"),
-        prometheus: prometheus.authorization(&format!("Bearer {SECRET}")),
+        prometheus: Prometheus::new(liar.address(), access, Duration::from_secs(5), None).expect("a client"),
         grafana: Http::new(liar.address(), Some(SECRET.to_owned()), "default", None).expect("a client"),
         board: Board::parse(board).expect("a board"),
         liar,

@@ -7,7 +7,9 @@ mod prometheus;
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
+use endpoint::{EndpointError, plain};
 
+pub use endpoint::Access;
 pub use fixture::{Fixture, FixtureError, Recorder};
 pub use prometheus::Prometheus;
 
@@ -66,12 +68,27 @@ pub enum DataError {
     /// Nobody has recorded an answer.
     #[error("no answer was recorded")]
     NotRecorded,
-    /// There is no TLS here, or the certificate authority is none.
-    #[error("a client for Prometheus cannot be made: {0}")]
-    Client(String),
-    /// The address cannot be used.
-    #[error("`{0}` is no address of a Prometheus")]
-    Address(String),
+}
+
+impl From<EndpointError> for DataError {
+    /// In words that are short enough for a panel, and without the address, which is nothing for a picture.
+    fn from(error: EndpointError) -> Self {
+        match error {
+            EndpointError::TimedOut { .. } => Self::TimeOut,
+            EndpointError::TooLarge { limit, .. } => Self::TooLarge(limit >> 20),
+            EndpointError::Forbidden { status, .. }
+            | EndpointError::Redirected { status, .. }
+            | EndpointError::Refused { status, .. } => Self::Refused(status.to_string()),
+            EndpointError::Foreign { source, .. } => Self::Garbled(source.to_string()),
+            EndpointError::Address(_) | EndpointError::Client { .. } | EndpointError::Unreachable { .. } => {
+                let mut cause: &dyn std::error::Error = &error;
+                while let Some(source) = cause.source() {
+                    cause = source;
+                }
+                Self::Unreachable(plain(&cause.to_string()))
+            }
+        }
+    }
 }
 
 /// Somebody who answers.

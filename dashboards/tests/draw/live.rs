@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dashboards::draw::data::{Data as _, DataError, Fixture, Prometheus, Span};
 use dashboards::draw::{Board, Settings, draw, record};
+use endpoint::Access;
 use peers::{Server, servers};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
@@ -63,7 +64,13 @@ async fn a_real_prometheus_is_drawn_and_a_recording_of_it_looks_the_same() {
     let client = reqwest::Client::new();
     let reload = client.post(format!("http://{address}/-/reload")).send().await.unwrap();
     assert!(reload.status().is_success());
-    let data = Prometheus::new(&format!("http://{address}"), Duration::from_secs(10), None).unwrap();
+    let data = Prometheus::new(
+        &format!("http://{address}"),
+        Access::Open,
+        Duration::from_secs(10),
+        None,
+    )
+    .unwrap();
     let deadline = Instant::now() + Duration::from_mins(1);
     loop {
         let span = Span {

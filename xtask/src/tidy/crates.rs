@@ -77,6 +77,12 @@ const TABLE: &[Allowed] = &[
         folder: "backups",
         imports: &["resilience", "telemetry"],
     },
+    // Asks the servers that all of them know: Prometheus, Alertmanager, Grafana.
+    Allowed {
+        package: "endpoint",
+        folder: "alerts/endpoint",
+        imports: &[],
+    },
     // Of rules and boards: the language, what there is to ask for, what is wrong with a question, the drawing.
     Allowed {
         package: "promql",
@@ -96,7 +102,7 @@ const TABLE: &[Allowed] = &[
     Allowed {
         package: "alerts",
         folder: "alerts",
-        imports: &["catalogue", "lint", "manifest", "promql"],
+        imports: &["catalogue", "endpoint", "lint", "manifest", "promql"],
     },
     Allowed {
         package: "pictures",
@@ -106,7 +112,7 @@ const TABLE: &[Allowed] = &[
     Allowed {
         package: "dashboards",
         folder: "dashboards",
-        imports: &["catalogue", "lint", "manifest", "pictures", "promql"],
+        imports: &["catalogue", "endpoint", "lint", "manifest", "pictures", "promql"],
     },
     Allowed {
         package: "opsctl-proxy-control",
@@ -126,7 +132,13 @@ const TABLE: &[Allowed] = &[
     Allowed {
         package: "opsctl-platform",
         folder: "cli/platform",
-        imports: &["catalogue", "resilience", "telemetry", "opsctl-proxy-control"],
+        imports: &[
+            "catalogue",
+            "endpoint",
+            "resilience",
+            "telemetry",
+            "opsctl-proxy-control",
+        ],
     },
     Allowed {
         package: "opsctl-drills",
@@ -152,6 +164,7 @@ const TABLE: &[Allowed] = &[
             "backups",
             "catalogue",
             "dashboards",
+            "endpoint",
             "health",
             "lint",
             "manifest",

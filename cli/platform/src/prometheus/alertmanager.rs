@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::server::Server;
-use super::{Access, PrometheusError};
+use super::{Access, EndpointError, PrometheusError};
 
 /// A client of one Alertmanager. Clones share connections and policy.
 #[derive(Debug, Clone)]
@@ -50,8 +50,8 @@ impl Alertmanager {
     /// A client for the Alertmanager below `url`: as [`Prometheus::new`](super::Prometheus::new).
     ///
     /// # Errors
-    /// [`PrometheusError::Address`], [`PrometheusError::Client`].
-    pub fn new(url: &str, access: Access, authority: Option<&[u8]>) -> Result<Self, PrometheusError> {
+    /// [`EndpointError::Address`], [`EndpointError::Client`].
+    pub fn new(url: &str, access: Access, authority: Option<&[u8]>) -> Result<Self, EndpointError> {
         let server = Server::new("Alertmanager", url, access, authority)?;
         Ok(Self { server })
     }
@@ -74,7 +74,7 @@ impl Alertmanager {
 
     /// The address, without credentials.
     pub fn address(&self) -> &str {
-        self.server.address()
+        self.server.endpoint.address()
     }
 }
 

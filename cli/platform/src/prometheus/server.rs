@@ -1,14 +1,12 @@
-//! One server that is read over HTTP: its address, who asks, and the policy under which reads are repeated. It knows no
-//! path and no format.
+//! The policy under which a server is read, again where an attempt failed, and what it means when it refuses. It knows no
+//! path and no format of an answer.
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, StatusCode};
-use reqwest::{Client, RequestBuilder, Url};
+use endpoint::{Access, Answer, Endpoint, EndpointError, Method, Question};
 use resilience::{Breaker, Pipeline, Retry, Safety, Verdict};
 
-use super::{Access, PrometheusError, answer};
+use super::{PrometheusError, answer};
 
 /// Longer answers are refused: a query that matches too much, or another server.
 const LARGEST: usize = 16 << 20;
@@ -20,11 +18,7 @@ const TOTAL: Duration = Duration::from_secs(12);
 /// A server. Clones share connections and policy.
 #[derive(Debug, Clone)]
 pub(super) struct Server {
-    /// What it is, for errors.
-    name: &'static str,
-    base: Url,
-    client: Client,
-    access: Access,
+    pub(super) endpoint: Endpoint,
     policy: Pipeline,
 }
 
@@ -33,40 +27,13 @@ impl Server {
     pub(super) fn new(
         name: &'static str,
         url: &str,
-        mut access: Access,
+        access: Access,
         authority: Option<&[u8]>,
-    ) -> Result<Self, PrometheusError> {
-        let mut base: Url = url.parse().map_err(|_| PrometheusError::Address)?;
-        if !matches!(base.scheme(), "http" | "https") || base.host_str().is_none_or(str::is_empty) {
-            return Err(PrometheusError::Address);
-        }
-        base.set_query(None);
-        base.set_fragment(None);
-        if matches!(access, Access::Open) && !base.username().is_empty() {
-            access = Access::Basic {
-                username: base.username().to_owned(),
-                password: base.password().unwrap_or_default().to_owned(),
-            };
-        }
-        // The address is shown in errors.
-        let _ = base.set_username("");
-        let _ = base.set_password(None);
-        // A prefix such as `/prometheus` is a folder to `Url::join`.
-        if !base.path().ends_with('/') {
-            base.set_path(&format!("{}/", base.path()));
-        }
-        // An error says that one is installed already: as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client_error = |error: reqwest::Error| PrometheusError::Client(error.into());
-        let mut builder = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .no_proxy();
-        if let Some(pem) = authority {
-            for certificate in reqwest::Certificate::from_pem_bundle(pem).map_err(client_error)? {
-                builder = builder.add_root_certificate(certificate);
-            }
-        }
+    ) -> Result<Self, EndpointError> {
+        // An attempt ends before the endpoint would end it: by the policy, which counts that.
+        let endpoint = Endpoint::new(name, url, access, authority)?
+            .largest(LARGEST)
+            .limit(TOTAL);
         let called = name.to_lowercase();
         let policy = Pipeline::builder(called.as_str())
             .total_timeout(TOTAL)
@@ -78,24 +45,11 @@ impl Server {
             )
             .breaker(Breaker::builder(called.as_str()).open(Duration::from_secs(1), Duration::from_secs(10)))
             .build()
-            .map_err(|error| PrometheusError::Client(error.into()))?;
-        Ok(Self {
-            name,
-            base,
-            client: builder.build().map_err(client_error)?,
-            access,
-            policy,
-        })
-    }
-
-    /// The address, without credentials.
-    pub(super) fn address(&self) -> &str {
-        self.base.as_str().trim_end_matches('/')
-    }
-
-    /// The address of a path of ours.
-    pub(super) fn url(&self, path: &str) -> Url {
-        self.base.join(path).expect("a path of ours joins any HTTP address")
+            .map_err(|error| EndpointError::Client {
+                who: name,
+                source: error.into(),
+            })?;
+        Ok(Self { endpoint, policy })
     }
 
     /// What `read` makes of the answer at a path.
@@ -104,123 +58,48 @@ impl Server {
         path: &str,
         read: impl FnOnce(&[u8]) -> serde_json::Result<T>,
     ) -> Result<T, PrometheusError> {
-        let url = self.url(path);
-        let reply = self.read(|client| client.get(url.clone()), "").await?;
-        read(&reply).map_err(|source| self.foreign(source))
-    }
-
-    /// It answered something else than what it is would.
-    pub(super) fn foreign(&self, source: serde_json::Error) -> PrometheusError {
-        PrometheusError::Foreign {
-            server: self.name,
-            at: self.address().to_owned(),
-            source,
-        }
+        let make = || self.endpoint.ask(Method::GET, self.endpoint.url(path));
+        let body = self.read(make, "").await?;
+        Ok(read(&body).map_err(|error| self.endpoint.foreign(error))?)
     }
 
     /// The body of a good answer; reads may always be repeated, whatever their method.
-    pub(super) async fn read(
-        &self,
-        make: impl Fn(&Client) -> RequestBuilder,
+    pub(super) async fn read<'a>(
+        &'a self,
+        make: impl Fn() -> Question<'a>,
         query: &str,
-    ) -> Result<Bytes, PrometheusError> {
-        let attempt = |_| async {
-            let request = make(&self.client);
-            fetch(match &self.access {
-                Access::Open => request,
-                Access::Bearer(token) => request.bearer_auth(token.trim()),
-                Access::Basic { username, password } => request.basic_auth(username, Some(password)),
-            })
-            .await
-        };
-        let reply = self.policy.call_with(Safety::Idempotent, &verdict, attempt).await;
-        let (server, at) = (self.name, self.address().to_owned());
-        let reply = match reply {
-            Ok(reply) => reply,
-            Err(resilience::Error::Timeout { limit, .. }) => {
-                return Err(PrometheusError::TimedOut { server, at, limit });
-            }
-            Err(resilience::Error::Inner(FetchError::TooLarge)) => {
-                return Err(PrometheusError::TooLarge {
-                    server,
-                    at,
-                    limit: LARGEST,
-                });
-            }
-            Err(resilience::Error::Inner(FetchError::Transport(error))) => {
-                return Err(PrometheusError::Unreachable {
-                    server,
-                    at,
-                    source: error.without_url().into(),
-                });
-            }
-            Err(error @ resilience::Error::Rejected(_)) => {
-                return Err(PrometheusError::Unreachable {
-                    server,
-                    at,
-                    source: error.to_string().into(),
-                });
-            }
-        };
-        if reply.status.is_success() {
-            return Ok(reply.body);
+    ) -> Result<Vec<u8>, PrometheusError> {
+        let attempt = |_| make().answer();
+        // Boxed, or every future of a drill would carry it.
+        let answer = Box::pin(self.policy.call_with(Safety::Idempotent, &verdict, attempt)).await;
+        let (who, at) = (self.endpoint.who(), || self.endpoint.address().to_owned());
+        let answer = answer.map_err(|error| match error {
+            resilience::Error::Inner(error) => error,
+            resilience::Error::Timeout { limit, .. } => EndpointError::TimedOut { who, at: at(), limit },
+            resilience::Error::Rejected(rejected) => EndpointError::Unreachable {
+                who,
+                at: at(),
+                source: rejected.into(),
+            },
+        })?;
+        if answer.status.is_success() {
+            return Ok(answer.body);
         }
-        let (kind, message) = answer::refusal(&reply.body);
-        Err(match (reply.status.as_u16(), kind.as_str()) {
-            (401 | 403, _) => PrometheusError::Forbidden {
-                server,
-                at,
-                status: reply.status,
-            },
-            (_, "bad_data" | "execution") => PrometheusError::BadQuery {
+        let (kind, message) = answer::refusal(&answer.body);
+        Err(match kind.as_str() {
+            "bad_data" | "execution" => PrometheusError::BadQuery {
                 query: query.to_owned(),
-                message,
+                message: self.endpoint.visible(&message),
             },
-            _ => PrometheusError::Failed {
-                server,
-                at,
-                status: reply.status,
-                message,
-            },
+            _ => self.endpoint.refused(answer.status, &message).into(),
         })
     }
 }
 
-/// What came back, read to its end.
-struct Reply {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Bytes,
-}
-
-#[derive(Debug, thiserror::Error)]
-enum FetchError {
-    #[error("the answer is too large")]
-    TooLarge,
-    #[error("no answer")]
-    Transport(#[source] reqwest::Error),
-}
-
-fn verdict(result: Result<&Reply, &FetchError>) -> Verdict {
+fn verdict(result: Result<&Answer, &EndpointError>) -> Verdict {
     match result {
-        Ok(reply) => resilience::http::verdict(reply.status, &reply.headers),
-        Err(FetchError::TooLarge) => Verdict::Ignore,
-        Err(FetchError::Transport(error)) => Verdict::Failure(resilience::http::error_kind(error)),
+        Ok(answer) => resilience::http::verdict(answer.status, &answer.headers),
+        Err(error) if error.is_unreachable() => Verdict::Failure(resilience::http::error_kind(error)),
+        Err(_) => Verdict::Ignore,
     }
-}
-
-async fn fetch(request: RequestBuilder) -> Result<Reply, FetchError> {
-    let mut response = request.send().await.map_err(FetchError::Transport)?;
-    let mut body = BytesMut::new();
-    while let Some(chunk) = response.chunk().await.map_err(FetchError::Transport)? {
-        if body.len() + chunk.len() > LARGEST {
-            return Err(FetchError::TooLarge);
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(Reply {
-        status: response.status(),
-        headers: std::mem::take(response.headers_mut()),
-        body: body.freeze(),
-    })
 }
