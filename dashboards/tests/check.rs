@@ -243,6 +243,18 @@ fn cases() -> Vec<Case> {
                 json!({ "type": "prometheus", "uid": "$datasource" }),
             ),
         ),
+        // Left from what the panel was; a text asks nobody.
+        (
+            "datasource-unknown",
+            one(
+                "/panels/-",
+                json!({ "id": 8, "type": "timeseries", "title": "More", "datasource": "${prom}" }),
+            ),
+            one(
+                "/panels/-",
+                json!({ "id": 8, "type": "text", "title": "More", "datasource": "${prom}" }),
+            ),
+        ),
         // Variables.
         (
             "variable-undefined",

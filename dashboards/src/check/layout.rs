@@ -51,7 +51,12 @@ pub(super) fn places(look: &mut Look<'_>) {
                         other.kind, panel.kind
                     )
                 } else {
-                    format!("`{above}` lies on `{below}`.")
+                    format!(
+                        "`{above}` begins at line {}, where `{below}` goes from {} to {}.",
+                        place.y,
+                        grid.y,
+                        grid.y + grid.h
+                    )
                 };
                 look.find_in(other, &PANEL_OVERLAP, place.node.span.clone(), what);
             }

@@ -10,7 +10,8 @@ use crate::read::{DataSource, Node};
 
 pub(super) fn all(look: &mut Look<'_>) {
     let board = look.board;
-    for panel in look.panels() {
+    let asking = look.panels().iter().filter(|panel| panel.asks());
+    for panel in asking {
         // What a whole panel asks is said once, not once a query.
         let mut said = BTreeSet::new();
         let of_targets = panel.targets.iter().filter_map(|target| target.datasource);

@@ -41,7 +41,7 @@ lint::checks! {
     INSTANT_OVER_TIME, "instant-over-time", Warning, "A panel over time asks for the last moment alone.", "It shows one dot.";
     TOO_MANY_PANELS, "too-many-panels", Warning, "A board has more panels than people can look at.", "All that are in view ask at one time; opening it is slow, and it answers no one question.";
     TOO_MANY_QUERIES, "too-many-queries", Warning, "A board asks more questions at one time than a Prometheus likes.", "Every viewer asks them all again at every refresh.";
-    THRESHOLD_ORDER, "threshold-order", Warning, "Thresholds do not ascend.", "Grafana takes the last one that is passed, which is not the highest.";
+    THRESHOLD_ORDER, "threshold-order", Warning, "Thresholds do not ascend.", "Grafana stops at the first that is not passed: what comes after a higher one is never reached below it.";
     THRESHOLD_RANGE, "threshold-range", Warning, "A threshold is outside of what the values can be.", "It is never passed.";
 
     // Sources.
@@ -50,13 +50,13 @@ lint::checks! {
     SOURCE_UNKNOWN, "datasource-unknown", Error, "A data source is a variable that the board does not have.", "The panel asks nobody.";
 
     // Variables.
-    VARIABLE_UNDEFINED, "variable-undefined", Error, "A question has a variable that the board does not define.", "It is sent as it stands, and matches nothing.";
+    VARIABLE_UNDEFINED, "variable-undefined", Error, "A question has a variable that the board does not define.", "It is sent as it stands, which hardly any series matches.";
     VARIABLE_UNUSED, "variable-unused", Note, "Nothing uses a variable.", "Its reader chooses and nothing changes.";
     VARIABLE_DUPLICATE, "variable-duplicate", Error, "Two variables have one name.", "Nobody knows which one counts.";
     VARIABLE_CYCLE, "variable-cycle", Error, "Variables need each other.", "None of them is ever filled.";
     VARIABLE_QUERY, "variable-query", Error, "The question of a variable cannot be read.", "It is never filled, and what uses it shows nothing.";
     VARIABLE_LABEL, "variable-label", Error, "The label that fills a variable is not on its metric.", "The variable is never filled, and what uses it shows nothing.";
-    VARIABLE_ALL, "variable-all", Warning, "\"All\" has no value of its own.", "While nothing is found it becomes an empty text that matches nothing, and with many values a question of many kilobytes.";
+    VARIABLE_ALL, "variable-all", Warning, "\"All\" has no value of its own.", "While nothing is found it becomes an empty text, which series that have the label do not match, and with many values a question of many kilobytes.";
     VARIABLE_EQUALITY, "variable-equality", Error, "A variable that may be several values is compared with `=`.", "Several become `(a|b)`, which no label is equal to.";
     VARIABLE_REPEAT, "variable-repeat", Error, "A panel is repeated for a variable that the board does not have.", "It is not shown as it is meant.";
 

@@ -207,6 +207,20 @@ impl<'a> Panel<'a> {
         self.kind == "row"
     }
 
+    /// Whether anything is asked for it. What does not may have a data source all the same, left from what it was.
+    pub fn asks(&self) -> bool {
+        const SILENT: &[&str] = &[
+            "row",
+            "text",
+            "dashlist",
+            "news",
+            "welcome",
+            "gettingstarted",
+            "alertlist",
+        ];
+        !SILENT.contains(&self.kind)
+    }
+
     /// The unit of its values, where one holds for all.
     pub fn unit(&self) -> Option<&'a Node> {
         let node = match self.kind {
