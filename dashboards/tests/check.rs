@@ -269,6 +269,19 @@ fn cases() -> Vec<Case> {
             one(RATE, json!("sum by (http_route) (up{topic!~\"SYSTEM.*|$SYS.*\"})")),
             one(RATE, json!("sum by (http_route) (up{topic!~\"SYSTEM.*|\\\\$SYS.*\"})")),
         ),
+        // What stands there still from when a Prometheus was asked.
+        (
+            "variable-undefined",
+            one(RATE, json!("sum by (http_route) (up{job=~\"$servise\"})")),
+            vec![
+                (RATE, json!("sum by (http_route) (up{job=~\"$servise\"})")),
+                ("/panels/1/datasource", json!({ "type": "influxdb", "uid": "abc" })),
+                (
+                    "/panels/1/targets/0/datasource",
+                    json!({ "type": "influxdb", "uid": "abc" }),
+                ),
+            ],
+        ),
         (
             "variable-unused",
             one("/templating/list/-", variable("custom", "size", "1,2")),
@@ -301,6 +314,15 @@ fn cases() -> Vec<Case> {
             "variable-all",
             one("/templating/list/1/allValue", json!(null)),
             one("/templating/list/1/includeAll", json!(false)),
+        ),
+        // A copy of a repeated panel that was saved with the board.
+        (
+            "variable-equality",
+            one(RATE, json!("sum by (http_route) (up{job=\"$service\"})")),
+            vec![
+                (RATE, json!("sum by (http_route) (up{job=\"$service\"})")),
+                ("/panels/1/repeatPanelId", json!(2)),
+            ],
         ),
         (
             "variable-equality",

@@ -163,6 +163,8 @@ pub(super) fn uses(look: &mut Look<'_>) {
         let of_panel = panel
             .targets
             .iter()
+            // Other plugins have fields of their own, and keep what stood there for Prometheus.
+            .filter(|target| target.language != Language::Other)
             .filter_map(|target| Some((target.expr?, panel.name())));
         asked.extend(of_panel);
         if let Some((node, name)) = panel.repeat.and_then(|node| Some((node, node.text()?)))

@@ -59,7 +59,7 @@ pub(super) fn board<'a>(
     for panel in list(&["panels"]) {
         add(&mut board, panel, 0, &mut containers);
     }
-    for row in list(&["rows"]) {
+    for row in list(&["rows"]).iter().filter(|row| !is_copy(row)) {
         containers += 1;
         let container = containers;
         let headline = Panel {
@@ -75,7 +75,7 @@ pub(super) fn board<'a>(
 }
 
 fn add<'a>(board: &mut Board<'a>, node: &'a Node, container: usize, containers: &mut usize) {
-    if node.fields().is_empty() {
+    if node.fields().is_empty() || is_copy(node) {
         return;
     }
     let panel = panel(board, node, container);
@@ -89,6 +89,15 @@ fn add<'a>(board: &mut Board<'a>, node: &'a Node, container: usize, containers: 
             add(board, inner, inside, containers);
         }
     }
+}
+
+/// Whether this is a copy of a repeated panel or row that was saved with the board. Grafana throws them away and makes
+/// them anew.
+fn is_copy(node: &Node) -> bool {
+    ["repeatPanelId", "repeatRowId"]
+        .iter()
+        .any(|of| node.get(of).and_then(Node::number).is_some())
+        || node.get("repeatedByRow").is_some_and(Node::is_true)
 }
 
 fn panel<'a>(board: &Board<'a>, node: &'a Node, container: usize) -> Panel<'a> {
