@@ -23,7 +23,7 @@ impl Machine {
             ("links", names("/sys/class/net")),
             ("rules", rules()),
             ("routes", lines("/proc/net/route", |line| Some(line))),
-            ("control groups", groups(Path::new("/sys/fs/cgroup"))),
+            ("control groups", groups_of_clusters()),
             ("kernel settings", settings()),
             ("the cluster's folder", own_folder(cache)),
             ("folders of the system", folders()),
@@ -107,6 +107,15 @@ fn rules() -> BTreeSet<String> {
         rules.extend(telling.map(|line| format!("{program}: {line}")));
     }
     rules
+}
+
+/// Only those that are called after a cluster, its programs or us: whatever else runs on the machine makes some and
+/// removes them as it likes.
+fn groups_of_clusters() -> BTreeSet<String> {
+    const WORDS: [&str; 5] = ["kube", "containerd", "runc", "opsctl", "cri-"];
+    let mut groups = groups(Path::new("/sys/fs/cgroup"));
+    groups.retain(|group| WORDS.iter().any(|word| group.contains(word)));
+    groups
 }
 
 fn groups(folder: &Path) -> BTreeSet<String> {
