@@ -18,6 +18,7 @@ use manifest::Manifest;
 use promql::ast::Expr;
 use promql::{Dialect, Query, Span};
 
+pub use shape::holds_call;
 pub use table::CHECKS;
 pub use table::LABEL_DROPPED;
 

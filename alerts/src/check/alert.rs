@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use lint::expression::holds_call;
 use lint::{Edit, Finding, Fix};
 use promql::ast::{BinaryOp, Expr, MatchOp, Selector};
 
@@ -101,12 +102,6 @@ fn events(expr: &Expr) -> Vec<(&'static str, Duration)> {
     found
 }
 
-fn calls(expr: &Expr, name: &str) -> bool {
-    let mut found = false;
-    expr.walk(&mut |part| found |= matches!(part, Expr::Call(call) if call.name() == name));
-    found
-}
-
 fn holding(read: &Read<'_>, options: &Options, findings: &mut Vec<Finding>) {
     const LONG: Duration = Duration::from_mins(5);
     let expr = &read.query.expr;
@@ -117,7 +112,7 @@ fn holding(read: &Read<'_>, options: &Options, findings: &mut Vec<Finding>) {
         // What is held against the clock grows by itself: no lost scrape and no spike makes it true. No more is a trend of
         // hours made by one.
         let is_uptime = |selector: &&Selector| selector.metric().is_some_and(|name| name.contains("uptime"));
-        let clocked = calls(expr, "time") || calls(expr, "predict_linear") || expr.selectors().iter().any(is_uptime);
+        let clocked = holds_call(expr, &["time", "predict_linear"]) || expr.selectors().iter().any(is_uptime);
         if !smooth && !constant && !clocked {
             let absent = matches!(expr.unparenthesised(), Expr::Call(call) if call.name().starts_with("absent"));
             let what = if absent {
