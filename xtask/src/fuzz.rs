@@ -27,7 +27,7 @@ pub struct Arguments {
 }
 
 /// The crates with a folder `fuzz`, which is a package and a workspace of its own.
-const CRATES: [&str; 3] = ["alerts", "backups", "dashboards"];
+const CRATES: [&str; 4] = ["alerts", "backups", "backups/replication", "dashboards"];
 
 /// A fuzz target: a program of the package in a crate's folder `fuzz`.
 struct Target {

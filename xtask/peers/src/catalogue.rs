@@ -55,6 +55,11 @@ pub enum Origin {
         /// The version of the main artifact.
         version: &'static str,
     },
+    /// Programs packed into one Java archive, which the `pom.xml` and `checksums` in `xtask/peers/maven/NAME` name.
+    MavenArchive {
+        /// The archive's version.
+        version: &'static str,
+    },
     /// Python packages with the `requirements.txt` in `xtask/peers/pypi/NAME`, which has their checksums.
     PyPi {
         /// The version of the main package.
@@ -219,6 +224,22 @@ pub const PEERS: &[Peer] = &[
         programs: &["postgres", "initdb", "psql"],
         size_mib: 60,
         seconds: 20,
+    },
+    Peer {
+        name: "postgres-14",
+        purpose: "the oldest PostgreSQL that backups are taken of: the server alone",
+        origin: Origin::MavenArchive { version: "14.20.0" },
+        programs: &["bin/postgres", "bin/initdb", "bin/pg_ctl"],
+        size_mib: 60,
+        seconds: 15,
+    },
+    Peer {
+        name: "postgres-18",
+        purpose: "the newest PostgreSQL that backups are taken of: the server alone",
+        origin: Origin::MavenArchive { version: "18.1.0" },
+        programs: &["bin/postgres", "bin/initdb", "bin/pg_ctl"],
+        size_mib: 60,
+        seconds: 15,
     },
     Peer {
         name: "redis",
@@ -503,6 +524,7 @@ impl Peer {
             Origin::Go { version, .. }
             | Origin::GoFiles { version, .. }
             | Origin::Maven { version }
+            | Origin::MavenArchive { version }
             | Origin::PyPi { version }
             | Origin::Cargo { version, .. } => Some(version),
         }
@@ -525,7 +547,7 @@ impl fmt::Display for Origin {
         match self {
             Self::Debian { package, .. } => write!(f, "Debian package {package}"),
             Self::Go { .. } | Self::GoFiles { .. } => write!(f, "Go module"),
-            Self::Maven { .. } => write!(f, "Maven artifact"),
+            Self::Maven { .. } | Self::MavenArchive { .. } => write!(f, "Maven artifact"),
             Self::PyPi { .. } => write!(f, "Python package"),
             Self::Cargo { package, .. } => write!(f, "crate {package}"),
         }

@@ -146,6 +146,7 @@ pub fn install(plan: &Plan, mut progress: impl FnMut(&str)) -> Result<(), Instal
                 go::files(&peer, module, folder, &workshop, &made)?;
             }
             Origin::Maven { .. } => maven::fetch(&peer, workshop.path(), &made)?,
+            Origin::MavenArchive { .. } => maven::unpack(&peer, workshop.path(), &made)?,
             Origin::PyPi { .. } => pypi::fetch(&peer, workshop.path(), &made)?,
             Origin::Cargo { package, version } => crates::build(&peer, package, version, workshop.path(), &made)?,
         }
@@ -243,6 +244,7 @@ mod tests {
                 }
                 Origin::GoFiles { .. } => ("go", &["go.mod", "go.sum"]),
                 Origin::Maven { .. } => ("maven", &["pom.xml", "checksums", peer.name]),
+                Origin::MavenArchive { .. } => ("maven", &["pom.xml", "checksums"]),
                 Origin::PyPi { .. } => ("pypi", &["requirements.txt"]),
             };
             let version = peer.version().unwrap();

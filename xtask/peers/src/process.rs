@@ -8,13 +8,19 @@ use std::{
     ffi::{OsStr, OsString},
     fs::{self, File},
     io::{self, Write},
-    os::unix::process::CommandExt,
+    os::{fd::OwnedFd, unix::process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     thread,
 };
 
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{
+        Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, pidfd_open,
+        pidfd_send_signal, waitid,
+    },
+};
 
 /// Waits until it is watched, then becomes the program. Without a watcher there is no program.
 const GATE: &str = r#"read -r go || exit 1; exec "$@" </dev/null"#;
@@ -24,8 +30,10 @@ const WATCH: &str = r#"read -r never
 kill -KILL "-$1"
 [ -z "$2" ] || for attempt in 1 2 3 4 5 6 7 8 9; do rm -rf -- "$2" && exit; sleep 0.2; done"#;
 
-/// How often it is looked whether processes have stopped or ended.
+/// How often it is looked whether processes have stopped.
 const LOOKS: u32 = 10_000;
+/// How long a killed process may take until it is gone: one that waits for a slow disk is not at once.
+const ENDS_WITHIN: Timespec = Timespec { tv_sec: 60, tv_nsec: 0 };
 
 /// A command line with what belongs to it.
 #[derive(Debug, Clone)]
@@ -198,15 +206,30 @@ impl Tree {
     /// Stops the program and every descendant, and returns when none of their threads runs any more: the signal alone is
     /// on its way until one of them gets its turn, which the others may use on a busy machine.
     pub(crate) fn pause(&self) {
-        self.signal_all(Signal::STOP);
-        let all = || std::iter::once(self.pid()).chain(descendants(self.pid()));
+        self.stop_all();
+    }
+
+    /// As [`pause`](Self::pause); the descendants that are stopped now. None of them has a child that is not among them: who is
+    /// stopped starts nobody.
+    fn stop_all(&self) -> Vec<Pid> {
+        let mut all = Vec::new();
         // A process that cannot be stopped must not hang its test.
         for _ in 0..LOOKS {
-            if all().all(is_stopped) {
-                return;
+            all = descendants(self.pid());
+            let leader = self.pid();
+            let mut running = std::iter::once(&leader)
+                .chain(&all)
+                .filter(|pid| !is_stopped(**pid))
+                .peekable();
+            if running.peek().is_none() {
+                break;
+            }
+            for pid in running {
+                let _ = kill_process(*pid, Signal::STOP);
             }
             thread::yield_now();
         }
+        all
     }
 
     fn pid(&self) -> Pid {
@@ -216,13 +239,18 @@ impl Tree {
 
 impl Drop for Tree {
     fn drop(&mut self) {
-        let descendants = descendants(self.pid());
-        self.signal_all(Signal::KILL);
-        // What they hold, such as ports and shared memory, is free when they have ended, and not when they are told to.
-        for pid in descendants {
-            (0..LOOKS)
-                .take_while(|_| !has_ended(pid))
-                .for_each(|_| thread::yield_now());
+        // Stopped first: a server that is killed while it starts a process would leave that one behind.
+        let descendants = self.stop_all();
+        // A number may pass to a stranger when its process has ended, a descriptor does not.
+        let held = descendants.iter().map(|pid| pidfd_open(*pid, PidfdFlags::empty()));
+        let held: Vec<OwnedFd> = held.filter_map(Result::ok).collect();
+        let _ = kill_process_group(self.pid(), Signal::KILL);
+        for process in &held {
+            let _ = pidfd_send_signal(process, Signal::KILL);
+        }
+        // What they hold, such as ports, files and shared memory, is free when they have ended, and not when they are told to.
+        for process in &held {
+            let _ = poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&ENDS_WITHIN));
         }
         // The watcher first: while the leader is not reaped, the group's number is nobody else's.
         let _ = self.watcher.kill();
@@ -238,12 +266,6 @@ fn is_stopped(pid: Pid) -> bool {
         let runs = |(state, _)| matches!(state, 'R' | 'S' | 'D');
         !state_and_parent(&thread.path()).is_some_and(runs)
     })
-}
-
-/// Whether a process is gone, or holds nothing any more but its number.
-fn has_ended(pid: Pid) -> bool {
-    let folder = format!("/proc/{}", pid.as_raw_nonzero());
-    state_and_parent(Path::new(&folder)).is_none_or(|(state, _)| matches!(state, 'Z' | 'X'))
 }
 
 /// The state of a process or thread and the number of its parent, from its folder in /proc.

@@ -9,7 +9,7 @@ pub(crate) mod kubernetes;
 mod loki;
 mod minio;
 mod nats;
-pub(crate) mod postgres;
+pub mod postgres;
 mod prometheus;
 mod rabbitmq;
 mod redis;
@@ -27,7 +27,7 @@ pub use self::{
     loki::Loki,
     minio::MinIo,
     nats::Nats,
-    postgres::Postgres,
+    postgres::{Postgres, Release},
     prometheus::Prometheus,
     rabbitmq::RabbitMq,
     redis::Redis,
@@ -43,6 +43,8 @@ pub const NAMES: &[&str] = &[
     "prometheus",
     "alertmanager",
     "postgres",
+    "postgres-14",
+    "postgres-18",
     "redis",
     "nats",
     "rabbitmq",
@@ -62,6 +64,8 @@ pub(crate) fn named(name: &str) -> Option<Box<dyn Recipe>> {
         "prometheus" => Box::new(Prometheus::default()),
         "alertmanager" => Box::new(Alertmanager::default()),
         "postgres" => Box::new(Postgres::default()),
+        "postgres-14" => Box::new(Postgres::of(Release::V14)),
+        "postgres-18" => Box::new(Postgres::of(Release::V18)),
         "redis" => Box::new(Redis::default()),
         "nats" => Box::new(Nats::default()),
         "rabbitmq" => Box::new(RabbitMq),

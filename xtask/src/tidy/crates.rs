@@ -75,7 +75,13 @@ const TABLE: &[Allowed] = &[
     Allowed {
         package: "backups",
         folder: "backups",
-        imports: &["resilience", "telemetry"],
+        imports: &["replication", "resilience", "telemetry"],
+    },
+    // PostgreSQL's protocol, and what its log is counted by.
+    Allowed {
+        package: "replication",
+        folder: "backups/replication",
+        imports: &[],
     },
     // Asks the servers that all of them know: Prometheus, Alertmanager, Grafana.
     Allowed {

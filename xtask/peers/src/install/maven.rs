@@ -1,7 +1,13 @@
 //! Java programs: what a `pom.xml` of this project names, with all that it needs, fetched by Maven, held against
-//! `checksums` beside it (`SHA256  NAME` a line), and started by the script beside it that has the peer's name.
+//! `checksums` beside it (`SHA256  NAME` a line), and started by the script beside it that has the peer's name. And other
+//! programs that a Java archive only carries.
 
-use std::{collections::BTreeMap, fs, io, path::Path};
+use std::{
+    collections::BTreeMap,
+    ffi::OsStr,
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use sha2::{Digest, Sha256};
 
@@ -10,24 +16,54 @@ use crate::{Peer, Program};
 
 /// Fetches the archives of `peer` into `made/lib`, and its script into `made`.
 pub(super) fn fetch(peer: &Peer, workshop: &Path, made: &Path) -> Result<(), InstallError> {
-    let source = recipe("maven", peer);
-    let archives = made.join("lib");
-    let maven = Program::new("mvn")
-        .args([
-            "--quiet",
-            "--batch-mode",
-            "--strict-checksums",
-            "dependency:copy-dependencies",
-            "--file",
-        ])
-        .arg(source.join("pom.xml"))
-        .arg(format!("-DoutputDirectory={}", archives.display()))
-        .arg(format!("-Dmaven.repo.local={}", workshop.join("repository").display()));
-    tool::run(&maven, workshop, Some(workshop))?;
-    verify(&archives, &source.join("checksums"))?;
+    archives(peer, workshop, &made.join("lib"))?;
     let script = made.join(peer.name);
-    fs::copy(source.join(peer.name), &script).map_err(|error| in_file(&script, error))?;
+    fs::copy(recipe("maven", peer).join(peer.name), &script).map_err(|error| in_file(&script, error))?;
     Ok(())
+}
+
+/// Fetches the archive of `peer` and unpacks the `.txz` that it carries into `made`.
+pub(super) fn unpack(peer: &Peer, workshop: &Path, made: &Path) -> Result<(), InstallError> {
+    archives(peer, workshop, &workshop.join("archives"))?;
+    // From the same repository, which nobody else writes to, what was held against the checksums above.
+    let unpacked = workshop.join("unpacked");
+    let markers = workshop.join("markers");
+    let goal = maven(peer, workshop, "dependency:unpack-dependencies", &unpacked);
+    let goal = goal.arg(format!("-DmarkersDirectory={}", markers.display()));
+    tool::run(&goal, workshop, Some(workshop))?;
+    let tar = Program::new("tar")
+        .args(["--extract", "--xz", "--no-same-owner", "--file"])
+        .arg(only_txz(&unpacked)?)
+        .arg("--directory")
+        .arg(made);
+    tool::run(&tar, workshop, Some(workshop)).map(drop)
+}
+
+/// Fetches the archives of `peer` into `archives` and holds them against their checksums.
+fn archives(peer: &Peer, workshop: &Path, archives: &Path) -> Result<(), InstallError> {
+    let goal = maven(peer, workshop, "dependency:copy-dependencies", archives);
+    tool::run(&goal, workshop, Some(workshop))?;
+    verify(archives, &recipe("maven", peer).join("checksums"))
+}
+
+/// A goal of Maven with what the peer's `pom.xml` names, into the folder `output`.
+fn maven(peer: &Peer, workshop: &Path, goal: &str, output: &Path) -> Program {
+    Program::new("mvn")
+        .args(["--quiet", "--batch-mode", "--strict-checksums", goal, "--file"])
+        .arg(recipe("maven", peer).join("pom.xml"))
+        .arg(format!("-DoutputDirectory={}", output.display()))
+        .arg(format!("-Dmaven.repo.local={}", workshop.join("repository").display()))
+}
+
+/// The one packed archive in a folder.
+fn only_txz(folder: &Path) -> Result<PathBuf, InstallError> {
+    let listed = fs::read_dir(folder).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
+    let mut found: Vec<PathBuf> = listed.map_err(|error| in_file(folder, error))?;
+    found.retain(|path| path.extension() == Some(OsStr::new("txz")));
+    match (found.pop(), found.pop()) {
+        (Some(one), None) => Ok(one),
+        _ => Err(in_file(folder, io::Error::other("there is not exactly one .txz in it"))),
+    }
 }
 
 /// Exactly the files of the list are there, each with its checksum.

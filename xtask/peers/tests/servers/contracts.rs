@@ -5,7 +5,7 @@ use std::{fs, io, net::SocketAddr, process::Output, time::Duration};
 use peers::{
     Server,
     http::{self, Answer},
-    servers,
+    servers::{self, Release},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -180,6 +180,16 @@ impl Contract for ForPostgres {
 #[tokio::test]
 async fn postgres() {
     keeps_its_promises(servers::Postgres::default, ForPostgres, "postgres").await;
+}
+
+#[tokio::test]
+async fn postgres_14() {
+    keeps_its_promises(|| servers::Postgres::of(Release::V14), ForPostgres, "postgres_14").await;
+}
+
+#[tokio::test]
+async fn postgres_18() {
+    keeps_its_promises(|| servers::Postgres::of(Release::V18), ForPostgres, "postgres_18").await;
 }
 
 struct ForRedis;

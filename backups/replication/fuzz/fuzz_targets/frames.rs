@@ -1,0 +1,11 @@
+//! Feeds the property `frames` of `replication::fuzzing`, which says what holds.
+#![no_main]
+
+use std::sync::LazyLock;
+
+use libfuzzer_sys::fuzz_target;
+use replication::fuzzing::{Target, target, write_seeds};
+
+static TARGET: LazyLock<&Target> = LazyLock::new(|| target("frames"));
+
+fuzz_target!(init: write_seeds(&TARGET), |input: &[u8]| (TARGET.property)(input));
