@@ -7,9 +7,12 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 
+use crate::pitr::postgres::recovery::RecoveryError;
 use crate::pitr::sqlite::ShippingError;
+use crate::postgres::PostgresError;
 use crate::repo::Id;
 use crate::source::SourceError;
+use crate::source::postgres::base::BaseError;
 use crate::store::StoreError;
 
 /// Why an operation on a repository failed as a whole.
@@ -87,9 +90,18 @@ pub enum Error {
     /// The source failed as a whole; no snapshot was made.
     #[error("the source could not be read, so no snapshot was made")]
     Source(#[from] SourceError),
+    /// Something with PostgreSQL failed.
+    #[error("PostgreSQL could not be dealt with")]
+    Postgres(#[from] PostgresError),
     /// Nothing can be restored from shipped changes, or not for this time.
     #[error("the shipped changes do not lead there")]
     Shipping(#[from] ShippingError),
+    /// A base backup of PostgreSQL could not be restored.
+    #[error("the cluster could not be restored")]
+    Cluster(#[source] BaseError),
+    /// A PostgreSQL cannot be brought to where it was wanted.
+    #[error("there is no recovery to there")]
+    Recovery(#[source] Box<RecoveryError>),
     /// The store failed.
     #[error("the store failed")]
     Store(#[from] StoreError),
@@ -306,4 +318,11 @@ impl fmt::Display for LockHolder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "process {} on {} since {}", self.pid, self.host, self.since)
     }
+}
+
+/// An error with all of its causes, in one line.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let told: Vec<String> = causes.map(ToString::to_string).collect();
+    told.join(": ")
 }

@@ -23,10 +23,14 @@ pub struct Target {
 pub fn targets() -> impl Iterator<Item = &'static Target> {
     [
         crate::repo::fuzzing::TARGETS,
+        crate::pitr::postgres::archive::fuzzing::TARGETS,
+        crate::pitr::postgres::wal::fuzzing::TARGETS,
         crate::pitr::sqlite::fuzzing::TARGETS,
+        crate::postgres::fuzzing::TARGETS,
         crate::proof::fuzzing::TARGETS,
         crate::schedule::fuzzing::TARGETS,
         crate::source::fuzzing::TARGETS,
+        crate::source::postgres::base::fuzzing::TARGETS,
         crate::store::fuzzing::TARGETS,
     ]
     .into_iter()

@@ -21,6 +21,8 @@ pub mod forget;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod pitr;
+pub mod postgres;
+mod process;
 mod progress;
 pub mod proof;
 pub mod prune;

@@ -3,4 +3,9 @@
 //!
 //! What is shipped lies beside restic's folders, never in its packs: one object each, sealed with the repository's key.
 
+mod datastore;
+pub mod postgres;
+mod sealed;
 pub mod sqlite;
+
+pub use datastore::Datastore;

@@ -10,13 +10,16 @@ mod drill;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 pub mod judge;
+mod live;
 mod record;
 mod scratch;
 pub mod standing;
 
+pub(crate) use assertion::Subject;
 pub use assertion::{Assertion, Canary, Expectation};
 pub use drill::{Terms, at_or_before, needed_bytes, rehearse};
 pub use judge::{Bound, Number, Value};
+pub use live::{Live, Revive, Revived};
 pub use record::{Check, Group, Objectives, Outcome, Phases, Proof, RpoBasis, SCHEMA, Verdict};
 pub use scratch::{Scratch, free_bytes};
 

@@ -120,7 +120,7 @@ pub struct PruneReport {
     pub damaged: Vec<Id>,
     /// The store had no room for what was to be stored anew: those packs stay, too.
     pub no_room: bool,
-    /// Objects that were deleted of what was shipped after snapshots that are gone.
+    /// Objects that were deleted of what was shipped after snapshots that are gone, and of log that leads from none.
     pub changes: u64,
     /// Unfinished uploads that were taken out of the store.
     pub uploads: u64,
@@ -197,7 +197,7 @@ impl PrunePlan {
         let applied = async {
             let applied = async {
                 let mut report = rewrite::apply(&repository, &lock, looked, progress).await?;
-                report.changes = pitr::sqlite::sweep(&repository).await?;
+                report.changes = pitr::sqlite::sweep(&repository).await? + archived_log(&repository).await?;
                 report.uploads = repository.store().sweep(UNFINISHED).await?;
                 Ok(report)
             };
@@ -211,6 +211,15 @@ impl PrunePlan {
             applied = applied => applied,
         }
     }
+}
+
+/// Deletes the log of PostgreSQL that no base backup needs any more.
+async fn archived_log(repository: &Repository) -> Result<u64, Error> {
+    if pitr::postgres::archive::is_empty(repository).await? {
+        return Ok(0);
+    }
+    let bases = pitr::postgres::archive::kept_bases(repository).await?;
+    pitr::postgres::archive::sweep(repository, &bases).await
 }
 
 /// What was not finished after this long never will be.

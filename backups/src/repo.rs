@@ -40,7 +40,7 @@ pub(crate) use sealer::PACK_SIZE;
 pub use snapshot::{PARTIAL_TAG, Snapshot, Summary};
 pub use tree::{ExtendedAttribute, Node, NodeKind, Tree};
 pub(crate) use writer::ZEROS;
-pub use writer::{Content, Gathered, ReadFailure, Writer};
+pub use writer::{Content, Cut, Gathered, ReadFailure, Writer};
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -22,6 +22,7 @@ use crate::threads::blocking;
 use content::{Files, Outcome};
 use items::{Items, Place};
 use plan::Plan;
+pub(crate) use root::Owners;
 use root::{Leftovers, Rights, Root};
 
 /// How to restore.
@@ -108,12 +109,26 @@ async fn unlocked(
     options: &RestoreOptions,
     progress: &dyn Progress,
 ) -> Result<RestoreReport, Error> {
-    let content = repository.snapshot(snapshot).await?;
+    let tree = repository.snapshot(snapshot).await?.tree;
+    let owners = if options.owners { Owners::Saved } else { Owners::Ours };
+    restore_tree(repository, snapshot, tree, owners, target, options, progress).await
+}
+
+/// Restores what lies in one directory of a snapshot, as if that were its root. The repository is locked by the caller.
+pub(crate) async fn restore_tree(
+    repository: &Repository,
+    snapshot: &Id,
+    tree: Id,
+    owners: Owners,
+    target: &Path,
+    options: &RestoreOptions,
+    progress: &dyn Progress,
+) -> Result<RestoreReport, Error> {
     let reader = repository.reader().await?;
-    let plan = Plan::make(&reader, snapshot, &content, options).await?;
+    let plan = Plan::make(&reader, snapshot, tree, options).await?;
     let rights = Rights {
         setuid: options.setuid,
-        owners: options.owners,
+        owners,
         attributes: options.attributes,
     };
     let mut report = RestoreReport {

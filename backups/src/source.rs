@@ -8,14 +8,16 @@ pub mod files;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod patterns;
+pub mod postgres;
 pub mod sqlite;
 mod stream;
 
 pub use command::CommandSource;
 pub use files::{FilesOptions, FilesSource, Marker};
 pub use patterns::{Excludes, PatternError, Patterns};
+pub use postgres::{BaseSource, DumpSource};
 pub use sqlite::SqliteSource;
-pub(crate) use stream::read_manifest;
+pub(crate) use stream::{MANIFEST, how as stream_failure, read_manifest};
 
 use std::path::{Path, PathBuf};
 
@@ -36,6 +38,11 @@ pub trait Source: Send + Sync {
 
     /// What the snapshot's `excludes` say.
     fn excludes(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// What is worth telling of what was written, beyond what is missing from it.
+    fn notes(&self) -> Vec<String> {
         Vec::new()
     }
 
@@ -160,6 +167,9 @@ pub enum SourceError {
         /// The end of what it said on stderr, without secrets that we know.
         said: String,
     },
+    /// A PostgreSQL cluster could not be backed up.
+    #[error("cannot back up the PostgreSQL cluster")]
+    Base(#[source] postgres::base::BaseError),
     /// Two roots of one source have the same name.
     #[error("two paths are called {name:?}")]
     SameName {

@@ -86,7 +86,15 @@ const STYLES: Styles = Styles::styled()
 const GROUPS: [(&str, &[&str]); 6] = [
     (
         "Protect",
-        &["backup", "restore", "snapshot", "recovery", "repository", "schedule"],
+        &[
+            "backup",
+            "restore",
+            "snapshot",
+            "recovery",
+            "repository",
+            "wal",
+            "schedule",
+        ],
     ),
     ("Rehearse", &["drill", "load"]),
     ("Ship", &["deploy"]),
@@ -220,6 +228,8 @@ pub(crate) fn run() -> Exit {
     }
     let cli = match parse(&process) {
         Ok(cli) => cli,
+        // To PostgreSQL an error of usage would be the end of its log.
+        Err(Exit::Usage) if process.args.get(1..3).is_some_and(|words| words == ["wal", "get"]) => return Exit::Stop,
         Err(exit) => return exit,
     };
     let context = process.into_context(cli.global);

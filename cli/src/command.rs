@@ -27,6 +27,7 @@ mod status;
 mod tour;
 mod trace;
 mod up;
+mod wal;
 
 use clap::Subcommand;
 
@@ -41,6 +42,7 @@ pub(crate) enum Command {
     Snapshot(snapshot::Args),
     Recovery(recovery::Args),
     Repository(repository::Args),
+    Wal(wal::Args),
     Schedule(schedule::Args),
     Drill(drill::Args),
     Load(load::Args),
@@ -73,6 +75,7 @@ impl Command {
             Self::Snapshot(args) => snapshot::run(args, context),
             Self::Recovery(args) => recovery::run(args, context),
             Self::Repository(args) => repository::run(args, context),
+            Self::Wal(args) => wal::run(&args, context),
             Self::Schedule(args) => schedule::run(args, context),
             Self::Drill(args) => drill::run(args, context),
             Self::Load(args) => load::run(args, context),

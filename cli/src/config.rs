@@ -32,7 +32,7 @@ pub(crate) use model::{
 };
 pub(crate) use schedule::{Call, CallTo, Cleanup, Cutoff, CutoffKind, Job, Ping, Schedule, What, columns_of, filled};
 pub(crate) use secret::{Secret, SecretSource};
-pub(crate) use sources::{CommandKeys, Given};
+pub(crate) use sources::{CommandKeys, Given, Method};
 pub(crate) use suggest::suggestion;
 
 /// The name of the file that is looked for.

@@ -9,6 +9,7 @@ mod config;
 pub(crate) mod dashboards;
 mod load;
 pub(crate) mod platform;
+mod postgres;
 pub(crate) mod runs;
 
 use std::error::Error as StdError;

@@ -30,11 +30,13 @@ pub(crate) enum Exit {
     Interrupted,
     /// 143: terminated, after undoing.
     Terminated,
+    /// 250, of `wal get` alone: PostgreSQL must not go on. Over 125 it aborts, under it takes it for the end of the log.
+    Stop,
 }
 
 impl Exit {
     /// Every code, in the order of the numbers.
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Done,
         Self::Failed,
         Self::Usage,
@@ -47,6 +49,7 @@ impl Exit {
         Self::Inconclusive,
         Self::Interrupted,
         Self::Terminated,
+        Self::Stop,
     ];
 
     /// The number that the process returns.
@@ -64,6 +67,7 @@ impl Exit {
             Self::Inconclusive => 9,
             Self::Interrupted => 130,
             Self::Terminated => 143,
+            Self::Stop => 250,
         }
     }
 
@@ -82,6 +86,7 @@ impl Exit {
             Self::Inconclusive => "inconclusive: not enough or no valid data",
             Self::Interrupted => "interrupted, after undoing",
             Self::Terminated => "terminated, after undoing",
+            Self::Stop => "of `wal get`: the log has a gap, and PostgreSQL must not go on",
         }
     }
 

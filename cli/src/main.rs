@@ -22,6 +22,7 @@ mod internal;
 mod landscape;
 mod moment;
 mod output;
+mod physical;
 mod platform;
 mod repository;
 mod request;

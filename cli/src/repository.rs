@@ -6,15 +6,17 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use backups::postgres::Dsn;
 use backups::snapshots::SnapshotFilter;
 use backups::source::command::{CommandOptions, Variable};
-use backups::source::{CommandSource, Excludes, FilesOptions, FilesSource, Marker, Source, SqliteSource};
+use backups::source::postgres::DumpOptions;
+use backups::source::{CommandSource, DumpSource, Excludes, FilesOptions, FilesSource, Marker, Source, SqliteSource};
 use backups::store::s3::{Checksums, Credentials, Keys, S3Options};
 use backups::store::{LocalStore, S3Store};
 use backups::{InitOptions, Phase, Repository as Engine, Store};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{self, CommandKeys, Config, Datastore, DatastoreKind, Given, Secret, SecretSource};
+use crate::config::{self, CommandKeys, Config, Datastore, DatastoreKind, Given, Method, Secret, SecretSource};
 use crate::context::{Context, Signals, Stop};
 use crate::error::{self, Failure};
 use crate::exit::Exit;
@@ -189,6 +191,9 @@ pub(crate) fn source_to_save(
     config: &Config,
     store: &Datastore,
 ) -> Result<Box<dyn Source>, Failure> {
+    if store.kind == DatastoreKind::Postgres {
+        return of_server(store, Some(server(context, store)?));
+    }
     let Some(keys) = &store.command else {
         return source(config, store);
     };
@@ -237,11 +242,54 @@ fn command_options(keys: &CommandKeys) -> CommandOptions {
     }
 }
 
+/// Where the server of a datastore is.
+pub(crate) fn server(context: &Context, store: &Datastore) -> Result<Dsn, Failure> {
+    let what = format!("the `dsn` of datastore `{}`", store.name);
+    let source = store.dsn.as_ref().ok_or_else(|| {
+        Failure::usage("config_invalid", format!("datastore `{}` has no `dsn`", store.name))
+            .cause(format!("it is declared at {}", store.origin))
+            .help("say where its address comes from, such as `dsn = { env = \"DATABASE_URL\" }`")
+    })?;
+    let dsn = source.fetch(context, &what)?;
+    Dsn::parse(dsn.expose()).map_err(|error| {
+        let error = backups::Error::Postgres(error.into());
+        error::backups::failure(format!("{what} is no address"), &error)
+    })
+}
+
+/// The folder of PostgreSQL's programs, if it is declared.
+pub(crate) fn programs(store: &Datastore) -> Option<&Path> {
+    store.postgres.as_ref()?.programs.as_deref()
+}
+
+/// A server, saved as is declared; without an address to prove a copy alone.
+fn of_server(store: &Datastore, server: Option<Dsn>) -> Result<Box<dyn Source>, Failure> {
+    let keys = store.postgres.as_ref();
+    match keys.map_or(Method::Dump, |keys| keys.method) {
+        Method::Dump => Ok(Box::new(DumpSource::new(DumpOptions {
+            name: store.name.clone(),
+            server,
+            databases: keys.map(|keys| keys.databases.clone()).unwrap_or_default(),
+            globals: keys.is_none_or(|keys| keys.globals),
+            programs: keys.and_then(|keys| keys.programs.clone()),
+        }))),
+        // Its files mean nothing without the log, which is no part of a snapshot.
+        Method::Physical => Err(Failure::usage(
+            "not_built",
+            format!("`{}` is saved as a whole, and this needs dumps of it", store.name),
+        )
+        .help(format!("recover it instead: opsctl restore {}", store.name))),
+    }
+}
+
 /// What a datastore is, to prove what was restored of it. A command gets no secrets.
 pub(crate) fn source(config: &Config, store: &Datastore) -> Result<Box<dyn Source>, Failure> {
     let path = path_of(store)?;
     if let Some(keys) = &store.command {
         return Ok(Box::new(CommandSource::new(command_options(keys))));
+    }
+    if store.kind == DatastoreKind::Postgres {
+        return of_server(store, None);
     }
     if store.kind == DatastoreKind::Sqlite {
         return Ok(Box::new(SqliteSource::new(path, staging(config))));
@@ -276,7 +324,7 @@ pub(crate) fn staging(config: &Config) -> PathBuf {
     config.state().join("staging")
 }
 
-/// The file or folder that a datastore is (for a command: would be, beside the file that names it); exit 2 for the kinds that cannot be backed up yet.
+/// The file or folder that a datastore is (for a command or a server: would be, beside the file that names it); exit 2 for the kinds that cannot be backed up yet.
 pub(crate) fn path_of(store: &Datastore) -> Result<PathBuf, Failure> {
     if let Some(keys) = &store.command {
         let folder = store.origin.folder().unwrap_or(&keys.cwd);
@@ -284,11 +332,12 @@ pub(crate) fn path_of(store: &Datastore) -> Result<PathBuf, Failure> {
     }
     match (store.kind, &store.path) {
         (DatastoreKind::Sqlite | DatastoreKind::Files, Some(path)) => Ok(path.clone()),
+        (DatastoreKind::Postgres, _) => Ok(store.origin.folder().unwrap_or(Path::new("/")).join(&store.name)),
         (kind, _) => Err(Failure::usage(
             "not_built",
             format!("datastore `{}` is of kind `{}`", store.name, kind.word()),
         )
-        .cause("this opsctl backs up the kinds sqlite, files and command only")
+        .cause("this opsctl backs up the kinds sqlite, files, command and postgres only")
         .help(format!("it is declared at {}", store.origin))),
     }
 }

@@ -23,7 +23,8 @@ mod shipper;
 mod table;
 mod wal;
 
-pub use chain::{Datastore, Generation, SetEntry, Status, list, status, sweep, unneeded};
+pub use super::datastore::Datastore;
+pub use chain::{Generation, SetEntry, Status, list, status, sweep, unneeded};
 pub use restore::{Applied, Plan, RestoreTo, plan};
 pub use shipper::{Event, NewGeneration, Outcome, ShipOptions, Shipped, Shipper};
 pub(crate) use table::StreamTable;

@@ -13,8 +13,10 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, InterruptHandle};
 
 use super::judge::{Bound, Number, Value};
+use super::live::{Live, Server};
 use super::record::{Check, Group, Outcome};
 use crate::Error;
+use crate::postgres::quoted;
 use crate::source::sqlite::open_copy;
 use crate::threads::blocking;
 
@@ -23,6 +25,8 @@ use crate::threads::blocking;
 pub struct Assertion {
     /// What reports call it; its own words where it has no name.
     pub name: Option<String>,
+    /// Of a server with several databases, the one that is asked.
+    pub database: Option<String>,
     /// What must hold.
     pub expect: Expectation,
 }
@@ -52,14 +56,23 @@ pub enum Expectation {
 pub struct Canary {
     /// One statement that changes nothing.
     pub query: String,
+    /// Of a server with several databases, the one that is asked.
+    pub database: Option<String>,
 }
 
 /// A restored copy that can be asked.
-pub(super) struct Subject {
+pub(crate) struct Subject {
     /// The datastore's own file or folder in the scratch place.
     pub(super) root: PathBuf,
-    /// The database, if it is one.
-    database: Option<Database>,
+    /// Whom the questions go to, if there is somebody.
+    asked: Asked,
+}
+
+/// Whom the questions go to.
+enum Asked {
+    Nobody,
+    Database(Database),
+    Server(Server),
 }
 
 impl Subject {
@@ -70,7 +83,13 @@ impl Subject {
         limit: Duration,
     ) -> Result<(Self, Option<Check>), Error> {
         if !is_database {
-            return Ok((Self { root, database: None }, None));
+            return Ok((
+                Self {
+                    root,
+                    asked: Asked::Nobody,
+                },
+                None,
+            ));
         }
         let opening = root.clone();
         let opened = blocking(move || open_copy(&opening)).await?;
@@ -86,21 +105,44 @@ impl Subject {
                     Err(Refused::Failed(error.to_string())),
                     |_| true,
                 );
-                return Ok((Self { root, database: None }, Some(check)));
+                return Ok((
+                    Self {
+                        root,
+                        asked: Asked::Nobody,
+                    },
+                    Some(check),
+                ));
             }
         };
         let answer = database.ask("SELECT count(*) FROM sqlite_schema".to_owned()).await?;
         let check = outcome("first query", "an answer", answer, |_| true);
-        let database = Some(database);
-        Ok((Self { root, database }, Some(check)))
+        let asked = Asked::Database(database);
+        Ok((Self { root, asked }, Some(check)))
+    }
+
+    /// A server that has come to life.
+    pub(crate) fn of_server(root: PathBuf, live: Box<dyn Live>, limit: Duration) -> Self {
+        let asked = Asked::Server(Server { live, limit });
+        Self { root, asked }
+    }
+
+    /// Ends what has come to life. Returns its version.
+    pub(super) async fn stop(self) -> Result<Option<String>, Error> {
+        let Asked::Server(server) = self.asked else {
+            return Ok(None);
+        };
+        let version = server.live.version();
+        server.live.stop().await?;
+        Ok(Some(version))
     }
 
     /// Asks one question; several answers where it is about several tables.
-    pub(super) async fn check(&mut self, assertion: &Assertion) -> Result<Vec<Check>, Error> {
+    pub(crate) async fn check(&mut self, assertion: &Assertion) -> Result<Vec<Check>, Error> {
         let named = |words: &str| assertion.name.clone().unwrap_or_else(|| words.to_owned());
+        let database = assertion.database.as_deref();
         Ok(match &assertion.expect {
             Expectation::Sql { query, bound } => {
-                let answer = self.ask(query).await?;
+                let answer = self.ask(query, database).await?;
                 vec![outcome(&named(query), &bound.to_string(), answer, |value| {
                     bound.holds(value)
                 })]
@@ -108,8 +150,8 @@ impl Subject {
             Expectation::MinRows(tables) => {
                 let mut checks = Vec::new();
                 for (table, least) in tables {
-                    let query = format!("SELECT count(*) FROM \"{}\"", table.replace('"', "\"\""));
-                    let answer = self.ask(&query).await?;
+                    let query = format!("SELECT count(*) FROM {}", self.table(table));
+                    let answer = self.ask(&query, database).await?;
                     let name = match &assertion.name {
                         Some(name) => format!("{name}: {table}"),
                         None => format!("rows of {table}"),
@@ -146,17 +188,26 @@ impl Subject {
     }
 
     /// What the canary's query answers, or why it does not.
-    pub(super) async fn newest(&mut self, canary: &Canary) -> Result<Result<Value, String>, Error> {
-        let answer = self.ask(&canary.query).await?;
+    pub(crate) async fn newest(&mut self, canary: &Canary) -> Result<Result<Value, String>, Error> {
+        let answer = self.ask(&canary.query, canary.database.as_deref()).await?;
         Ok(answer.map_err(|refused| refused.to_string()))
     }
 
-    async fn ask(&mut self, query: &str) -> Result<Result<Value, Refused>, Error> {
-        match &mut self.database {
-            Some(database) => database.ask(query.to_owned()).await,
-            None => Ok(Err(Refused::Failed(
+    async fn ask(&mut self, query: &str, of: Option<&str>) -> Result<Result<Value, Refused>, Error> {
+        match &mut self.asked {
+            Asked::Database(database) => database.ask(query.to_owned()).await,
+            Asked::Server(server) => Ok(server.ask(query, of).await),
+            Asked::Nobody => Ok(Err(Refused::Failed(
                 "there is no database that could be asked".to_owned(),
             ))),
+        }
+    }
+
+    /// A table as it stands in a query. A server's may have the name of their schema before theirs.
+    fn table(&self, name: &str) -> String {
+        match (&self.asked, name.split_once('.')) {
+            (Asked::Server(_), Some((schema, table))) => format!("{}.{}", quoted(schema), quoted(table)),
+            _ => quoted(name),
         }
     }
 
@@ -177,7 +228,7 @@ impl Subject {
 
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-enum Refused {
+pub(super) enum Refused {
     /// The question cannot be answered by this copy, such as for want of a table.
     #[error("{0}")]
     Failed(String),

@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -11,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::assertion::{Assertion, Canary, Subject};
 use super::judge;
+use super::live::{Live, Revive};
 use super::record::{Check, Group, Objectives, Outcome, Phases, Proof, SCHEMA};
 use crate::error::Error;
 use crate::pitr;
@@ -45,8 +47,10 @@ pub struct Terms {
     pub canary: Option<Canary>,
     /// The name of the datastore's file or folder inside of the snapshot.
     pub name: OsString,
-    /// Whether it is a database that can be asked.
+    /// Whether it is a database in a file, which can be asked.
     pub is_database: bool,
+    /// Makes something of the files that can be asked, where they are not.
+    pub revive: Option<Arc<dyn Revive>>,
     /// How long it took to open the repository and to find the snapshot: a part of the recovery.
     pub opened: Duration,
     /// How long one query may take.
@@ -110,6 +114,7 @@ pub async fn rehearse(
     };
     let mut checks = Vec::new();
     let mut newest = None;
+    let mut server_version = None;
 
     let started = Instant::now();
     let bringing = Box::pin(bring_back(repository, record, terms, folder, progress, cancel));
@@ -123,7 +128,7 @@ pub async fn rehearse(
     };
     phases.restore_seconds = nanoseconds(started.elapsed().as_secs_f64());
     checks.extend(whole(&report, &checks));
-    let came_back = judge::verdict(&checks) == super::Verdict::Proved;
+    let mut came_back = judge::verdict(&checks) == super::Verdict::Proved;
 
     if came_back {
         let started = Instant::now();
@@ -139,12 +144,28 @@ pub async fn rehearse(
         checks.extend(until(cancel, work).await?);
         phases.checks_seconds = nanoseconds(started.elapsed().as_secs_f64());
 
+        let mut live: Option<Box<dyn Live>> = None;
+        if let (Some(revive), super::Verdict::Proved) = (&terms.revive, judge::verdict(&checks)) {
+            let started = Instant::now();
+            let revived = until(cancel, revive.revive(folder)).await?;
+            checks.extend(revived.checks);
+            // What does not load has not come back.
+            came_back = judge::verdict(&checks) == super::Verdict::Proved;
+            live = revived.live;
+            phases.restore_seconds += nanoseconds(started.elapsed().as_secs_f64());
+        }
+
         let started = Instant::now();
         let work = async {
             let mut answers = Vec::new();
             let root = folder.join(&terms.name);
-            let (mut subject, first) = Subject::open(root, terms.is_database, terms.query_limit).await?;
-            answers.extend(first);
+            let mut subject = if let Some(live) = live {
+                Subject::of_server(root, live, terms.query_limit)
+            } else {
+                let (subject, first) = Subject::open(root, terms.is_database, terms.query_limit).await?;
+                answers.extend(first);
+                subject
+            };
             for assertion in &terms.assertions {
                 answers.extend(subject.check(assertion).await?);
             }
@@ -152,6 +173,7 @@ pub async fn rehearse(
                 Some(canary) => Some(subject.newest(canary).await?),
                 None => None,
             };
+            server_version = subject.stop().await?;
             Ok((answers, newest))
         };
         let (answers, told) = until(cancel, work).await?;
@@ -201,6 +223,7 @@ pub async fn rehearse(
         bytes: report.bytes,
         tool_version: concat!("opsctl ", env!("CARGO_PKG_VERSION")).to_owned(),
         sqlite_version: terms.is_database.then(|| rusqlite::version().to_owned()),
+        server_version,
     })
 }
 

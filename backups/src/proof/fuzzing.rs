@@ -53,6 +53,7 @@ fn proofs() -> Vec<Vec<u8>> {
         verdict: Verdict::Proved,
         tool_version: "test".to_owned(),
         sqlite_version: None,
+        server_version: None,
     };
     vec![serde_json::to_vec(&proof).expect("a record is valid JSON")]
 }

@@ -65,6 +65,9 @@ pub struct Proof {
     /// The version of SQLite that checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sqlite_version: Option<String>,
+    /// The version of the server that it was brought back into, where it is one of a server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_version: Option<String>,
 }
 
 /// How long each part took, in seconds.

@@ -313,6 +313,7 @@ mod tests {
             verdict,
             tool_version: String::new(),
             sqlite_version: None,
+            server_version: None,
         }
     }
 

@@ -63,7 +63,18 @@ impl Zstd {
         length: usize,
         out: &mut Vec<u8>,
     ) -> Result<(), NotDecompressible> {
-        if length > BLOB_LIMIT.min(packed.len().saturating_mul(MOST_EXPANSION)) {
+        self.decompress_within(packed, length, BLOB_LIMIT, out)
+    }
+
+    /// The same, for what may become up to `limit` bytes.
+    pub(crate) fn decompress_within(
+        &mut self,
+        packed: &[u8],
+        length: usize,
+        limit: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), NotDecompressible> {
+        if length > limit.min(packed.len().saturating_mul(MOST_EXPANSION)) {
             return Err(NotDecompressible);
         }
         out.clear();

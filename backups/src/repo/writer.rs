@@ -9,7 +9,7 @@
 
 mod blocks;
 
-pub use blocks::{Gathered, ReadFailure};
+pub use blocks::{Cut, Gathered, ReadFailure};
 
 use std::collections::HashSet;
 use std::io::Read;
@@ -232,6 +232,24 @@ impl<'a> Writer<'a> {
             size,
         };
         Ok(sizes.into_iter().map(content).collect())
+    }
+
+    /// Room for content that its source cuts itself.
+    pub fn cut(&self) -> Cut {
+        Cut::new(self.shared.spares.take())
+    }
+
+    /// Stores content that its source has cut: the blobs of its chunks, in order. Work on it begins at once, whoever waits
+    /// for it or not; dropping what is returned ends it.
+    pub fn save_cut(&self, cut: Cut) -> impl Future<Output = Result<Vec<Id>, Error>> + Send + use<> {
+        let sealing = Arc::clone(&self.shared).seal_and_send(BlobKind::Data, cut.block());
+        let task = AbortOnDropHandle::new(tokio::spawn(sealing));
+        async { task.await.map_err(ended)? }
+    }
+
+    /// So many blocks are worth being in hand at once: one more than are sealed together.
+    pub fn blocks_at_once(&self) -> usize {
+        workers() + 1
     }
 
     /// Stores bytes that are in memory.

@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use super::items::{FolderNumber, Items};
 use super::{DamagedFile, RestoreOptions};
 use crate::error::{Error, Object, TreeName};
-use crate::repo::{BlobKind, Id, Node, NodeKind, Reader, Snapshot, Tree};
+use crate::repo::{BlobKind, Id, Node, NodeKind, Reader, Tree};
 use crate::snapshots::{MAX_DEPTH, Room};
 use crate::source::{Patterns, Skipped};
 
@@ -33,18 +33,13 @@ struct Folder {
 }
 
 impl Plan {
-    /// Reads the trees of a snapshot as far as they are wanted.
-    pub(super) async fn make(
-        reader: &Reader,
-        id: &Id,
-        snapshot: &Snapshot,
-        options: &RestoreOptions,
-    ) -> Result<Self, Error> {
+    /// Reads the trees of a snapshot from `tree` on, as far as they are wanted.
+    pub(super) async fn make(reader: &Reader, id: &Id, tree: Id, options: &RestoreOptions) -> Result<Self, Error> {
         let mut wanted = Wanted::new(options)?;
         let mut plan = Self::default();
         let mut inodes = HashMap::new();
         // A root that cannot be read leaves nothing to restore.
-        let root = match reader.tree(&snapshot.tree).await {
+        let root = match reader.tree(&tree).await {
             Err(Error::Damaged {
                 object: Object::Tree(name),
                 damage,
@@ -55,7 +50,7 @@ impl Plan {
             root => root?,
         };
         let mut room = Room::default();
-        room.take(&snapshot.tree, &root, Path::new(""))?;
+        room.take(&tree, &root, Path::new(""))?;
         let mut open = vec![Folder {
             nodes: root.nodes.into_iter(),
             path: PathBuf::new(),

@@ -53,8 +53,19 @@ fn is_under_way(restore: u32) -> bool {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rights {
     pub(super) setuid: bool,
-    pub(super) owners: bool,
+    pub(super) owners: Owners,
     pub(super) attributes: Namespaces,
+}
+
+/// Whose restored items are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Owners {
+    /// Of whoever restores.
+    Ours,
+    /// Of those whose they were.
+    Saved,
+    /// Of these.
+    Given { uid: u32, gid: u32 },
 }
 
 /// What interrupted restores left: by the directory and by the key of the content.
@@ -318,8 +329,7 @@ impl Root {
             None => rustix::fs::symlinkat(&*item.target, &folder, name)?,
         }
         let finished = (|| {
-            if rights.owners {
-                let (user, group) = owners(metadata);
+            if let Some((user, group)) = owners(metadata, rights) {
                 rustix::fs::chownat(&folder, name, user, group, AtFlags::SYMLINK_NOFOLLOW)?;
             }
             let open = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name);
@@ -356,8 +366,7 @@ impl Root {
 
 /// Owner, attributes, permissions and times, in the order in which one does not undo the other. Says what is lacking.
 pub(super) fn set_metadata(file: impl AsFd, metadata: &Metadata, rights: Rights) -> io::Result<Vec<String>> {
-    if rights.owners {
-        let (user, group) = owners(metadata);
+    if let Some((user, group)) = owners(metadata, rights) {
         rustix::fs::fchown(&file, user, group)?;
     }
     let carrier = Carrier::Open(file.as_fd());
@@ -388,8 +397,14 @@ fn permissions(metadata: &Metadata, rights: Rights, lacks_acl: bool) -> Mode {
     Mode::from_raw_mode(group.map_or(mode, |group| mode & !0o070 | group))
 }
 
-fn owners(metadata: &Metadata) -> (Option<Uid>, Option<Gid>) {
-    (Some(Uid::from_raw(metadata.uid)), Some(Gid::from_raw(metadata.gid)))
+/// Who an item is given to; `None` leaves it with us.
+fn owners(metadata: &Metadata, rights: Rights) -> Option<(Option<Uid>, Option<Gid>)> {
+    let (uid, gid) = match rights.owners {
+        Owners::Ours => return None,
+        Owners::Saved => (metadata.uid, metadata.gid),
+        Owners::Given { uid, gid } => (uid, gid),
+    };
+    Some((Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))))
 }
 
 fn times(metadata: &Metadata) -> Timestamps {

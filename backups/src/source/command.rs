@@ -4,32 +4,23 @@
 //!
 //! The output is stored as a file beside a `manifest.json`. Nothing is written to a disk on the way.
 
-mod child;
-mod redact;
-
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
 
-use super::stream::{Hashing, MANIFEST, Passed, compare, stream_node};
+use super::stream::{MANIFEST, Outcome, Passed, against_manifest, stream_node, take};
 use super::{Source, SourceError, Verification, VerifiedCheck, Written};
+pub use crate::process::Variable;
+use crate::process::{self, Launch, redact};
 use crate::progress::Phase;
-use crate::repo::{Content, Node, NodeKind, ReadFailure, Tree, Writer};
+use crate::repo::{Node, NodeKind, Tree, Writer};
 use crate::threads::blocking;
 use crate::{Error, clock};
-use child::Running;
-#[cfg(any(test, feature = "fuzzing"))]
-pub(super) use redact::hide;
-
-/// The trailer lies within so many bytes of the end.
-const TRAILER_WITHIN: usize = 4 << 10;
 
 /// What to run, and what to expect of it.
 #[derive(Default)]
@@ -48,16 +39,6 @@ pub struct CommandOptions {
     pub trailer: Option<String>,
     /// How long it may take.
     pub timeout: Option<Duration>,
-}
-
-/// A variable of the command's environment.
-pub struct Variable {
-    /// Its name.
-    pub name: String,
-    /// Its value.
-    pub value: Zeroizing<String>,
-    /// It is shown nowhere, also not where the command itself prints it.
-    pub is_secret: bool,
 }
 
 /// The output of a command.
@@ -146,57 +127,20 @@ impl CommandSource {
         self.options.program.display().to_string()
     }
 
-    /// Takes the output to its end. `Ok` says how the command ended; whether that counts is not decided here.
-    async fn take(
-        &self,
-        into: &Writer<'_>,
-        running: &mut Running,
-        passed: &Passed,
-        output: child::Output,
-    ) -> Result<(Content, ExitStatus), Outcome> {
-        let mut saving = std::pin::pin!(into.save(Hashing {
-            inner: output,
-            passed: passed.clone(),
-        }));
-        let mut ended = None;
-        let content = loop {
-            tokio::select! {
-                content = &mut saving => break content,
-                // Whoever holds the output open after a failure is not waited for.
-                status = running.ended(), if ended.is_none() => match status {
-                    Ok(status) if status.success() => ended = Some(status),
-                    Ok(status) => return Err(Outcome::Failed(how(status))),
-                    Err(error) => return Err(Outcome::Failed(CommandFailure::Output(error.to_string()))),
-                },
-            }
+    fn launch(&self) -> Launch {
+        let options = &self.options;
+        let copied = |variable: &Variable| Variable {
+            name: variable.name.clone(),
+            value: variable.value.clone(),
+            is_secret: variable.is_secret,
         };
-        let content = content.map_err(|failure| match failure {
-            ReadFailure::Engine(error) => Outcome::Engine(error),
-            ReadFailure::Reader(error) => Outcome::Failed(CommandFailure::Output(error.to_string())),
-        })?;
-        let status = match ended {
-            Some(status) => Ok(status),
-            None => running.ended().await,
-        };
-        match status {
-            Ok(status) if status.success() => Ok((content, status)),
-            Ok(status) => Err(Outcome::Failed(how(status))),
-            Err(error) => Err(Outcome::Failed(CommandFailure::Output(error.to_string()))),
+        Launch {
+            program: options.program.clone(),
+            arguments: options.arguments.iter().map(Into::into).collect(),
+            variables: options.variables.iter().map(copied).collect(),
+            folder: options.folder.clone(),
+            ..Launch::default()
         }
-    }
-}
-
-/// Why there is no content.
-enum Outcome {
-    Engine(Error),
-    Failed(CommandFailure),
-}
-
-fn how(status: ExitStatus) -> CommandFailure {
-    use std::os::unix::process::ExitStatusExt;
-    match status.code() {
-        Some(code) => CommandFailure::Status(code),
-        None => CommandFailure::Signal(status.signal().unwrap_or_default()),
     }
 }
 
@@ -221,10 +165,18 @@ impl Source for CommandSource {
         let taken_at = clock::now();
         into.progress().phase(Phase::Saving, None, Some(1));
         into.progress().file(Path::new(&options.name));
-        let to_start = Arc::clone(options);
-        let (mut running, output) = blocking(move || child::start(&to_start)).await??;
+        if let Some(folder) = options.folder.as_ref().filter(|folder| !folder.is_dir()) {
+            let (path, expected) = (folder.clone(), "folder");
+            return Err(SourceError::NotA { path, expected }.into());
+        }
+        let launch = self.launch();
+        let started = blocking(move || process::start(launch)).await?;
+        let (mut running, output) = started.map_err(|source| SourceError::Program {
+            program: self.program(),
+            source,
+        })?;
         let (passed, tail) = (Passed::default(), output.tail());
-        let taking = self.take(into, &mut running, &passed, output);
+        let taking = take(into, &mut running, &passed, output);
         let taken = match options.timeout {
             Some(limit) => {
                 let expired = |_| Err(Outcome::Failed(CommandFailure::Timeout(limit)));
@@ -287,7 +239,7 @@ impl Source for CommandSource {
 
     async fn verify(&self, restored: &Path) -> Result<Verification, Error> {
         let (file, manifest) = (restored.join(&self.options.name), restored.join(MANIFEST));
-        let comparing = blocking(move || compare(&file, &manifest));
+        let comparing = blocking(move || against_manifest(&file, &manifest));
         let problem = comparing.await?.map_err(|error| error.to_string());
         Ok(Verification {
             checks: vec![VerifiedCheck {

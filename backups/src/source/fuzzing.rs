@@ -5,8 +5,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::Patterns;
-use super::command::{Variable, hide};
 use crate::fuzzing::{Target, halves};
+use crate::process::Variable;
+use crate::process::redact::hide;
 
 pub(crate) const TARGETS: &[Target] = &[
     Target {

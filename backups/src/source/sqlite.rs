@@ -22,7 +22,7 @@ use jiff::Timestamp;
 
 use serde::{Deserialize, Serialize};
 
-use super::stream::{Hashing, Passed, compare, stream_node};
+use super::stream::{Hashing, Passed, against_manifest, stream_node};
 use super::{Source, SourceError, Verification, VerifiedCheck, Written};
 use crate::pitr::sqlite::StreamTable;
 use crate::progress::Phase;
@@ -238,7 +238,10 @@ fn verify(file: &Path, manifest: &Path) -> Vec<VerifiedCheck> {
         problem: outcome.unwrap_or_else(Some),
     };
     vec![
-        check("manifest", compare(file, manifest).map_err(|error| error.to_string())),
+        check(
+            "manifest",
+            against_manifest(file, manifest).map_err(|error| error.to_string()),
+        ),
         check(
             "integrity_check",
             copy::first_problem(file).map_err(|error| error.to_string()),

@@ -5,13 +5,17 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
+use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use crate::repo::{Content, Node, NodeKind, host};
+use super::command::CommandFailure;
+use crate::Error;
+use crate::process::{Output, Running};
+use crate::repo::{Content, Node, NodeKind, ReadFailure, Writer, host};
 
 /// The name of the manifest in the snapshot.
 pub const MANIFEST: &str = "manifest.json";
@@ -58,6 +62,61 @@ impl<R: Read> Read for Hashing<R> {
     }
 }
 
+/// Takes the output to its end. `Ok` says how the command ended; whether that counts is not decided here.
+pub(super) async fn take(
+    into: &Writer<'_>,
+    running: &mut Running,
+    passed: &Passed,
+    output: Output,
+) -> Result<(Content, ExitStatus), Outcome> {
+    let mut saving = std::pin::pin!(into.save(Hashing {
+        inner: output,
+        passed: passed.clone(),
+    }));
+    let mut ended = None;
+    let content = loop {
+        tokio::select! {
+            content = &mut saving => break content,
+            // Whoever holds the output open after a failure is not waited for.
+            status = running.ended(), if ended.is_none() => match status {
+                Ok(status) if status.success() => ended = Some(status),
+                Ok(status) => return Err(Outcome::Failed(how(status))),
+                Err(error) => return Err(Outcome::Failed(CommandFailure::Output(error.to_string()))),
+            },
+        }
+    };
+    let content = content.map_err(|failure| match failure {
+        ReadFailure::Engine(error) => Outcome::Engine(error),
+        ReadFailure::Reader(error) => Outcome::Failed(CommandFailure::Output(error.to_string())),
+    })?;
+    let status = match ended {
+        Some(status) => Ok(status),
+        None => running.ended().await,
+    };
+    match status {
+        Ok(status) if status.success() => Ok((content, status)),
+        Ok(status) => Err(Outcome::Failed(how(status))),
+        Err(error) => Err(Outcome::Failed(CommandFailure::Output(error.to_string()))),
+    }
+}
+
+/// Why there is no content.
+pub(super) enum Outcome {
+    /// The repository.
+    Engine(Error),
+    /// What was printed does not count.
+    Failed(CommandFailure),
+}
+
+/// How a program that did not end well ended.
+pub(crate) fn how(status: ExitStatus) -> CommandFailure {
+    use std::os::unix::process::ExitStatusExt;
+    match status.code() {
+        Some(code) => CommandFailure::Status(code),
+        None => CommandFailure::Signal(status.signal().unwrap_or_default()),
+    }
+}
+
 /// A manifest as it came back; what is longer than any has ever been is none.
 pub(crate) fn read_manifest(path: &Path) -> io::Result<Vec<u8>> {
     const LIMIT: u64 = 1 << 20;
@@ -67,7 +126,7 @@ pub(crate) fn read_manifest(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// Holds a restored file against its manifest. `Some` says what is wrong.
-pub(super) fn compare(file: &Path, manifest: &Path) -> io::Result<Option<String>> {
+pub(super) fn against_manifest(file: &Path, manifest: &Path) -> io::Result<Option<String>> {
     /// What every manifest says.
     #[derive(Deserialize)]
     struct Essence {
@@ -75,8 +134,13 @@ pub(super) fn compare(file: &Path, manifest: &Path) -> io::Result<Option<String>
         sha256: String,
     }
     let manifest: Essence = serde_json::from_slice(&read_manifest(manifest)?)?;
-    let mut hash = Sha256::new();
-    let length = io::copy(&mut File::open(file)?, &mut hash)?;
-    let same = length == manifest.length_bytes && hex::encode(hash.finalize()) == manifest.sha256;
+    let same = compare(file, manifest.length_bytes, &manifest.sha256)?;
     Ok((!same).then(|| "the file is not the one that was saved".to_owned()))
+}
+
+/// Whether a file is the one with this length and hash.
+pub(super) fn compare(file: &Path, length: u64, sha256: &str) -> io::Result<bool> {
+    let mut hash = Sha256::new();
+    let found = io::copy(&mut File::open(file)?, &mut hash)?;
+    Ok(found == length && hex::encode(hash.finalize()) == sha256)
 }

@@ -78,6 +78,7 @@ fn terms(name: &str, record: &SnapshotRecord) -> Terms {
         canary: None,
         name: name.into(),
         is_database: name == "shop.db",
+        revive: None,
         opened: Duration::from_millis(5),
         query_limit: Duration::from_secs(30),
     }
@@ -86,6 +87,7 @@ fn terms(name: &str, record: &SnapshotRecord) -> Terms {
 fn sql(query: &str, bound: Bound) -> Assertion {
     Assertion {
         name: None,
+        database: None,
         expect: Expectation::Sql {
             query: query.to_owned(),
             bound,
@@ -116,6 +118,7 @@ async fn a_database_is_proved_and_restic_minds_no_record() {
     };
     terms.canary = Some(Canary {
         query: "SELECT max(created_at) FROM orders".to_owned(),
+        database: None,
     });
     terms.assertions = vec![
         sql("SELECT count(*) FROM orders", Bound::EqualsNumber(Number::Integer(2))),
@@ -129,6 +132,7 @@ async fn a_database_is_proved_and_restic_minds_no_record() {
         ),
         Assertion {
             name: Some("rows".to_owned()),
+            database: None,
             expect: Expectation::MinRows(BTreeMap::from([("orders".to_owned(), 2)])),
         },
     ];
@@ -193,6 +197,7 @@ async fn what_a_database_is_not_is_told_question_by_question() {
         sql("SELECT 1 WHERE 0 /* no row */", least(0)),
         Assertion {
             name: None,
+            database: None,
             expect: Expectation::MinRows(BTreeMap::from([("o\"dd".to_owned(), 0), ("absent".to_owned(), 0)])),
         },
     ];
@@ -242,6 +247,7 @@ async fn a_query_without_end_and_a_canary_without_a_time_leave_it_open() {
     ] {
         terms.canary = Some(Canary {
             query: query.to_owned(),
+            database: None,
         });
         let proof = place.drill(&source, &record, &terms).await;
         assert_eq!(proof.verdict, Verdict::Inconclusive, "{query}");
@@ -299,9 +305,14 @@ async fn files_are_read_again_counted_and_looked_for() {
     let mut terms = terms("uploads", &record);
     let path = |path: &str| Assertion {
         name: None,
+        database: None,
         expect: Expectation::Path(path.into()),
     };
-    let many = |expect| Assertion { name: None, expect };
+    let many = |expect| Assertion {
+        name: None,
+        database: None,
+        expect,
+    };
     terms.assertions = vec![
         path("logo.png"),
         path("./deep/er"),

@@ -2,17 +2,20 @@
 //! others from being saved.
 
 mod continuous;
+mod follow;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use backups::{BackupOptions, BackupReport, Parent, Repository as Engine};
 use serde::Serialize;
 
-use crate::config::{self, Config, Datastore};
+use crate::config::{self, Config, Datastore, DatastoreKind};
 use crate::context::Context;
 use crate::error::{self, Failure, Outcome};
 use crate::exit::Exit;
 use crate::output::{bytes, plural, seconds};
+use crate::physical;
 use crate::repository::{self, IfEmpty, Shown};
 use crate::target;
 
@@ -40,6 +43,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TIME", requires = "continuous", value_parser = humantime::parse_duration)]
     interval: Option<Duration>,
 
+    /// Go on: receive the log of PostgreSQL servers that are saved as a whole until Ctrl-C
+    #[arg(long, conflicts_with_all = ["full", "continuous"])]
+    follow: bool,
+
     /// Say what would be saved, and save nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
@@ -49,14 +56,20 @@ fn help() -> String {
     format!(
         "Examples:\n  # Every datastore, also from cron\n  opsctl backup\n\n  \
          # The stores of one service\n  opsctl backup orders\n\n  \
-         # Until Ctrl-C: a snapshot, then every second what changed\n  opsctl backup orders-db --continuous --interval 1s\n\n\
+         # Until Ctrl-C: a snapshot, then every second what changed\n  opsctl backup orders-db --continuous --interval 1s\n\n  \
+         # Until Ctrl-C: the log of a PostgreSQL, and a base backup where none leads to it\n  opsctl backup pg-main --follow\n\n\
          A snapshot appears once all its data is durable, never before. The first backup makes the repository;\n\
          its password comes from where opsctl.toml says, and only `opsctl init` makes a password file.\n\
          SQLite databases are copied while they are written to. What a command prints counts only if it ends with\n\
-         status 0. Files that cannot be read are listed; the snapshot is then partial (3).\n\n\
+         status 0. Files that cannot be read are listed; the snapshot is then partial (3). Of a PostgreSQL every database\n\
+         is dumped, or those in `backup.databases`, and its roles; `pg_dump` of the server's version or newer must be here.\n\n\
          With --continuous the command stays. It takes a snapshot of each SQLite database with `backup.ship`, then ships\n\
          the pages that changed, as often as that says; `opsctl restore --at` goes back to any moment of it. A store\n\
-         that is away for a while is tried again, and so is a database. Ctrl-C ships what is left and ends with 0.\n\n{}",
+         that is away for a while is tried again, and so is a database. Ctrl-C ships what is left and ends with 0.\n\n\
+         A PostgreSQL with `backup.method = \"physical\"` is saved as a whole: all its files, and the log that makes them fit\n\
+         each other. With --follow the command stays and receives the log as it is written, by a replication slot that is\n\
+         called after the datastore; `opsctl restore` then goes back to any moment. What the server removed before it\n\
+         was received is told, and a new base backup is taken.\n\n{}",
         Exit::section(&[
             Exit::Failed,
             Exit::Usage,
@@ -90,6 +103,9 @@ struct Saved {
     stored_bytes: u64,
     elapsed_seconds: f64,
     skipped: Vec<Skipped>,
+    /// What else is worth knowing of what was saved.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<String>,
     error: Option<String>,
 }
 
@@ -105,6 +121,9 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     let stores = target::stores(&config, args.target.as_deref())?;
     if args.continuous {
         return continuous::run(args, context, &config, &stores);
+    }
+    if args.follow {
+        return follow::run(args, context, &config, &stores);
     }
     let declared = repository::declared(&config, None)?;
     for store in &stores {
@@ -169,6 +188,7 @@ fn plan(context: &Context, config: &Config, stores: &[&Datastore], repository: &
             .iter()
             .map(|store| {
                 let path = match (&store.command, &store.path) {
+                    _ if store.kind == DatastoreKind::Postgres => "its databases".to_owned(),
                     (Some(keys), _) => keys.command.first().cloned().unwrap_or_default(),
                     (None, path) => path.as_deref().map(|path| context.shown(path)).unwrap_or_default(),
                 };
@@ -191,7 +211,15 @@ async fn save(
     engine: &Engine,
     cancel: &tokio_util::sync::CancellationToken,
 ) -> Result<Saved, Failure> {
-    let source = repository::source_to_save(context, config, store)?;
+    let keeper = if physical::is_physical(store) {
+        Some(physical::keeper(context, config, store, engine)?)
+    } else {
+        None
+    };
+    let source = match &keeper {
+        Some(keeper) => Box::new(physical::source(context, store, Arc::clone(keeper) as _)?),
+        None => repository::source_to_save(context, config, store)?,
+    };
     let mut tags = vec![
         repository::store_tag(&store.name),
         repository::environment_tag(&config.environment.name),
@@ -212,9 +240,16 @@ async fn save(
         .await
         .map_err(|error| error::backups::failure(format!("could not back up `{}`", store.name), &error));
     drop(progress);
+    if let Some(keeper) = keeper {
+        keeper.finish().await;
+    }
     let report = report?;
     let elapsed = context.now().duration_since(started).as_secs_f64();
     tell(context, store, &report, elapsed);
+    let notes = source.notes();
+    for note in &notes {
+        context.out.note(note);
+    }
     Ok(Saved {
         datastore: store.name.clone(),
         kind: store.kind.word(),
@@ -233,6 +268,7 @@ async fn save(
                 reason: skipped.reason,
             })
             .collect(),
+        notes,
         error: None,
     })
 }

@@ -2,11 +2,14 @@
 
 mod at;
 mod beside;
+mod database;
 mod fetch;
+mod physical;
 mod replace;
 
 use std::path::PathBuf;
 
+use backups::pitr::postgres::{Lsn, Timeline};
 use backups::snapshots::{self, SnapshotFilter, SnapshotRecord};
 use backups::source::{PatternError, Patterns};
 use backups::{Error, Namespace, Namespaces, Repository as Engine, RestoreOptions};
@@ -32,7 +35,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SNAPSHOT", default_value = "latest")]
     snapshot: String,
 
-    /// The state of this moment, of a SQLite database whose changes are shipped: a time, or so long ago
+    /// The state of this moment, a time or so long ago: of a SQLite that is shipped, or a PostgreSQL with its log
     #[arg(long, value_name = "TIME", value_parser = moment::parse, conflicts_with_all = ["snapshot", "include", "exclude"])]
     at: Option<Moment>,
 
@@ -40,17 +43,56 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME")]
     repository: Option<String>,
 
-    /// With --at: take the state before it, however much older, where the state of the moment itself is not known
-    #[arg(long, requires = "at", hide_short_help = true)]
+    /// The state at this position of a PostgreSQL's log, such as 16/B374D848: with the record that begins there
+    #[arg(long, value_name = "POSITION", conflicts_with_all = ["at", "snapshot", "include", "exclude"], hide_short_help = true)]
+    lsn: Option<Lsn>,
+
+    /// With --lsn: without the record that begins there
+    #[arg(long, requires = "lsn", hide_short_help = true)]
+    exclusive: bool,
+
+    /// The state at this restore point of a PostgreSQL: what pg_create_restore_point was given
+    #[arg(long, value_name = "POINT", conflicts_with_all = ["at", "lsn", "snapshot", "include", "exclude"], hide_short_help = true)]
+    name: Option<String>,
+
+    /// Along this timeline of a PostgreSQL instead of the newest
+    #[arg(long, value_name = "NUMBER", hide_short_help = true)]
+    timeline: Option<Timeline>,
+
+    /// Take the state before it, however much older, where the state of the moment itself is not known
+    #[arg(long, hide_short_help = true)]
     allow_older: bool,
 
     /// Put it in place of the original: stops the services that use it, swaps, starts them, keeps the old
     #[arg(long, conflicts_with_all = ["into", "include", "exclude"])]
     replace: bool,
 
-    /// Restore into this folder instead of beside the original
-    #[arg(long, value_name = "FOLDER")]
+    /// Restore into this folder instead of beside the original, or into a new database
+    ///
+    /// A dump of PostgreSQL comes back as a new database of this name, or at an address such as postgres://user@host/name.
+    /// A name with a `/` that is no address is a folder.
+    #[arg(long, value_name = "PLACE")]
     into: Option<PathBuf>,
+
+    /// With a database as --into: which one of the snapshot, if it holds several
+    #[arg(long, value_name = "NAME", requires = "into", hide_short_help = true)]
+    database: Option<String>,
+
+    /// With a database as --into: only this schema
+    #[arg(long, value_name = "NAME", requires = "into", hide_short_help = true)]
+    schema: Vec<String>,
+
+    /// With a database as --into: only this table, and what belongs to it or is needed by it: NAME or SCHEMA.NAME
+    #[arg(long, value_name = "NAME", requires = "into", hide_short_help = true)]
+    table: Vec<String>,
+
+    /// With a database as --into: make the roles that are missing on the server
+    #[arg(long, requires = "into", hide_short_help = true)]
+    globals: bool,
+
+    /// With a database as --into: everything belongs to whom the address connects as
+    #[arg(long, requires = "into", conflicts_with = "globals", hide_short_help = true)]
+    no_owner: bool,
 
     /// Only this path inside the snapshot, or what fits a pattern such as `*.png`, and what lies under it
     #[arg(long, value_name = "PATH")]
@@ -133,10 +175,15 @@ fn help() -> String {
          # As it was at that second, or ten minutes ago\n  opsctl restore orders-db --at 2026-03-01T12:00:05Z\n  \
          opsctl restore orders-db --at \"10m ago\"\n\n  \
          # One folder of an older snapshot, elsewhere\n  opsctl restore uploads --snapshot 7f3a91c2 --include uploads/2026 --into /tmp/look\n\n  \
-         # All pictures but the small ones\n  opsctl restore uploads --include '*.png' --exclude thumbnails/ --into /tmp/look\n\n\
+         # All pictures but the small ones\n  opsctl restore uploads --include '*.png' --exclude thumbnails/ --into /tmp/look\n\n  \
+         # A PostgreSQL: the dumps as files; a database of it beside the old one; one table of it\n  \
+         opsctl restore pg-main\n  opsctl restore pg-main --database orders --into orders_restored\n  \
+         opsctl restore pg-main --database orders --table sales.items --into look\n\n\
          Everything is verified while it is written. Interrupted, the same command goes on where it stopped.\n\
          --at needs `opsctl backup --continuous`, and says which moment was reached; one that was not shipped is an error\n\
          that names those before and after it.\n\n\
+         A database is filled under a temporary name and gets its own when everything is in it; one that is there is never\n\
+         written to. A part of it comes with its indexes, constraints and rights, and with what it needs.\n\n\
          While --replace runs, requests to the service get 503 with Retry-After. Ctrl-C puts everything back.\n\n{}",
         Exit::section(&[
             Exit::Failed,
@@ -155,7 +202,15 @@ fn help() -> String {
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     let config = config::load(context)?;
     let store = target::store(context, &config, args.target.as_deref())?;
-    if args.replace {
+    if crate::physical::is_physical(store) {
+        return physical::run(args, context, &config, store);
+    }
+    if args.lsn.is_some() || args.name.is_some() || args.timeline.is_some() {
+        crate::physical::only(store, &format!("could not restore `{}`", store.name))?;
+    }
+    if let Some(place) = database::place(args, context, store)? {
+        database::run(args, context, &config, store, &place)
+    } else if args.replace {
         replace::run(args, context, &config, store)
     } else {
         beside::run(args, context, &config, store)

@@ -27,7 +27,16 @@ pub(crate) const VARIABLES: [(&str, &str); 6] = [
 ];
 
 /// Keys that no variable sets: they decide what runs, where, and who is asked.
-const SEALED: [&str; 7] = ["command", "build", "unit", "cwd", "variables", "protected", "server"];
+const SEALED: [&str; 8] = [
+    "command",
+    "build",
+    "unit",
+    "cwd",
+    "variables",
+    "programs",
+    "protected",
+    "server",
+];
 
 /// From the merged files to the typed configuration of the chosen environment.
 pub(super) fn resolve(

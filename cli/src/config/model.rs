@@ -15,7 +15,7 @@ use super::kubernetes::{Cluster, Kubernetes};
 use super::proof::Proof;
 use super::schedule::{Cleanup, Schedule};
 use super::secret::SecretSource;
-use super::sources::{CommandKeys, FilesKeys};
+use super::sources::{CommandKeys, FilesKeys, PostgresKeys};
 
 /// Everything that holds in the chosen environment.
 #[derive(Debug, Clone)]
@@ -297,6 +297,8 @@ pub(crate) struct Datastore {
     pub(crate) files: FilesKeys,
     /// What a `command` store runs.
     pub(crate) command: Option<CommandKeys>,
+    /// How a `postgres` store is saved.
+    pub(crate) postgres: Option<PostgresKeys>,
     /// Which of its snapshots stay, if that is said.
     pub(crate) keep: Option<Policy>,
     /// How a server is reached.

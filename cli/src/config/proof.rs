@@ -45,9 +45,12 @@ pub(super) fn proof(datastore: &Section<'_>, kind: Option<DatastoreKind>) -> Pro
         .collect();
     let canary = datastore.section("canary").and_then(|section| {
         asks_a_database(&section, "sql", kind);
-        let query = query(&section);
+        let (query, database) = (query(&section), database(&section, kind));
         section.finish();
-        Some(Canary { query: query? })
+        Some(Canary {
+            query: query?,
+            database,
+        })
     });
     Proof {
         objectives,
@@ -63,6 +66,7 @@ fn assertion(section: &Section<'_>, kind: Option<DatastoreKind>) -> Option<Asser
     if name.as_ref().is_some_and(|name| name.trim().is_empty()) {
         section.findings().error(section.place("name"), "a name is not empty");
     }
+    let database = database(section, kind);
     let given: Vec<&str> = WHAT.into_iter().filter(|key| section.has(key)).collect();
     let [what] = given.as_slice() else {
         for key in WHAT {
@@ -79,7 +83,7 @@ fn assertion(section: &Section<'_>, kind: Option<DatastoreKind>) -> Option<Asser
     };
     if matches!(*what, "sql" | "min_rows") {
         asks_a_database(section, what, kind);
-    } else if kind == Some(DatastoreKind::Sqlite) {
+    } else if matches!(kind, Some(DatastoreKind::Sqlite | DatastoreKind::Postgres)) {
         section.findings().error(
             section.place(what),
             format!("`{what}` counts files, and this is a database: ask it with `sql` or `min_rows`"),
@@ -98,7 +102,17 @@ fn assertion(section: &Section<'_>, kind: Option<DatastoreKind>) -> Option<Asser
         "min_files" => Expectation::MinFiles(section.optional::<Least>("min_files")?.0),
         _ => Expectation::MinBytes(section.optional::<Least>("min_bytes")?.0),
     };
-    Some(Assertion { name, expect })
+    Some(Assertion { name, database, expect })
+}
+
+/// Which database of a server is asked.
+fn database(section: &Section<'_>, kind: Option<DatastoreKind>) -> Option<String> {
+    let database = section.optional("database");
+    if database.is_some() && kind.is_some_and(|kind| kind != DatastoreKind::Postgres) {
+        let told = "`database` names one of a server, and this is none";
+        section.findings().error(section.place("database"), told);
+    }
+    database
 }
 
 /// Only a database can be asked.

@@ -273,7 +273,9 @@ pub(super) fn datastore(name: &str, section: Section<'_>) -> Option<Datastore> {
     let proof = super::proof::proof(&section, kind);
     let exporter = watching::exporter(&section, kind);
     let (mut keep, mut timed, mut ship) = (None, None, None);
-    if let Some(backup) = section.section("backup") {
+    let backup = section.section("backup");
+    let postgres = (kind == Some(DatastoreKind::Postgres)).then(|| sources::postgres(&section, backup.as_ref()));
+    if let Some(backup) = backup {
         timed = schedule::of_backup(name, &backup);
         keep = backup.section("keep").and_then(super::keep::keep);
         ship = backup.optional("ship").map(|Span(interval)| interval);
@@ -294,6 +296,7 @@ pub(super) fn datastore(name: &str, section: Section<'_>) -> Option<Datastore> {
         exclude,
         files,
         command,
+        postgres,
         keep,
         dsn,
         schedule: timed,

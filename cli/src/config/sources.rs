@@ -1,4 +1,4 @@
-//! What a datastore says of how it is saved, beyond its path: the keys of the kinds `files` and `command`.
+//! What a datastore says of how it is saved, beyond its path: the keys of the kinds `files`, `command` and `postgres`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -45,6 +45,32 @@ pub(crate) struct CommandKeys {
     pub(crate) cwd: PathBuf,
     /// Added to its environment.
     pub(crate) variables: BTreeMap<String, Given>,
+}
+
+/// Keys of a `postgres` datastore: `programs`, and those in its `backup` table.
+#[derive(Debug, Clone)]
+pub(crate) struct PostgresKeys {
+    /// How it is saved.
+    pub(crate) method: Method,
+    /// The databases that are dumped, if not all.
+    pub(crate) databases: Vec<String>,
+    /// Roles and what else is of all databases are dumped, too.
+    pub(crate) globals: bool,
+    /// The folder of PostgreSQL's programs, if they are not where they are looked for.
+    pub(crate) programs: Option<PathBuf>,
+}
+
+/// How a `postgres` datastore is saved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Method {
+    /// Its databases, by `pg_dump`.
+    Dump,
+    /// The whole cluster, and its log.
+    Physical,
+}
+
+impl Method {
+    const ALL: [(&'static str, Self); 2] = [("dump", Self::Dump), ("physical", Self::Physical)];
 }
 
 /// A value that is written down, or a secret that is not.
@@ -96,6 +122,43 @@ pub(super) fn command(name: &str, section: &Section<'_>) -> Option<CommandKeys> 
         variables: section.optional("variables").unwrap_or_default(),
         command: command.filter(|command| !command.is_empty())?,
     })
+}
+
+/// The keys of `postgres`; `backup` is its table of that name.
+pub(super) fn postgres(section: &Section<'_>, backup: Option<&Section<'_>>) -> PostgresKeys {
+    let databases: Option<Vec<String>> = backup.and_then(|backup| backup.optional("databases"));
+    if let (Some(backup), Some([])) = (backup, databases.as_deref()) {
+        let told = "no database is named: leave `databases` out to save all";
+        backup.findings().error(backup.place("databases"), told);
+    }
+    PostgresKeys {
+        method: backup
+            .and_then(|backup| backup.optional("method"))
+            .unwrap_or(Method::Dump),
+        databases: databases.unwrap_or_default(),
+        globals: backup.and_then(|backup| backup.optional("globals")).unwrap_or(true),
+        programs: section.optional("programs"),
+    }
+}
+
+impl FromNode for Method {
+    fn from_node(node: &Node, findings: &Findings) -> Option<Self> {
+        let word = String::from_node(node, findings)?;
+        let found = Self::ALL.iter().find(|(known, _)| *known == word);
+        if found.is_none() {
+            let known = Self::ALL.map(|(known, _)| format!("`{known}`")).join(", ");
+            findings.error(
+                &node.origin,
+                format!("`{word}` is no way to save a database, known: {known}"),
+            );
+        }
+        found.map(|(_, method)| *method)
+    }
+
+    fn shown(&self) -> String {
+        let word = Self::ALL.iter().find(|(_, method)| method == self);
+        quoted(word.map_or("", |(word, _)| word))
+    }
 }
 
 /// A kind of extended attributes.

@@ -1,8 +1,12 @@
 //! What is told of a backup, restore or check that failed.
 
+use backups::pitr::postgres::archive::ArchiveError;
+use backups::pitr::postgres::push::PushError;
+use backups::pitr::postgres::recovery::RecoveryError;
 use backups::pitr::sqlite::ShippingError;
 use backups::source::SourceError;
 use backups::source::command::CommandFailure;
+use backups::source::postgres::base::BaseError;
 use backups::{Damage, Error, Object, StoreError};
 
 use crate::error::Failure;
@@ -32,7 +36,17 @@ pub(crate) fn failure(what: impl Into<String>, error: &Error) -> Failure {
         Error::SnapshotAmbiguous { .. } => told(Exit::Usage, "ambiguous_snapshot").help("give more digits; `opsctl snapshot list` has them"),
         Error::PathNotFound { .. } | Error::WrongType { .. } => told(Exit::Usage, "unknown_path").help("`opsctl snapshot ls` shows what a snapshot holds"),
         Error::Source(source) => self::source(told(source_exit(source), "source_failed"), source),
+        Error::Postgres(postgres) => super::postgres::failure(postgres, |exit, code| {
+            // That it is about PostgreSQL is said by what follows.
+            Failure::new(exit, code, what.clone()).because(postgres)
+        }),
         Error::Shipping(shipping) => self::shipping(told(shipping_exit(shipping), "not_shipped"), shipping),
+        Error::Recovery(recovery) => self::recovery(
+            // That there is no way is said by what follows.
+            Failure::new(recovery_exit(recovery), "not_recovered", what.clone()).because(recovery.as_ref()),
+            recovery,
+        ),
+        Error::Cluster(cluster) => self::cluster(told(base_exit(cluster), "not_restored"), cluster),
         Error::Store(store) => self::store(told(store_exit(store), "store_failed"), store),
         Error::TargetFull { .. } => told(Exit::Failed, "disk_full").help("free some space, then run the same command again"),
         Error::Target { .. } => told(Exit::Failed, "target_failed"),
@@ -81,6 +95,7 @@ fn source_exit(source: &SourceError) -> Exit {
             failure: CommandFailure::Timeout(_),
             ..
         } => Exit::Unreachable,
+        SourceError::Base(base) => base_exit(base),
         SourceError::Command { .. }
         | SourceError::Database { .. }
         | SourceError::DatabaseDamaged { .. }
@@ -102,6 +117,7 @@ fn source(failure: Failure, source: &SourceError) -> Failure {
             ..failure
         }
         .help("a backup of a database needs as much free space as the database, beside opsctl.toml"),
+        SourceError::Base(base) => cluster(failure, base),
         SourceError::Program { .. } => {
             failure.help("`command` in opsctl.toml says what is run: `opsctl config show datastore`")
         }
@@ -109,6 +125,48 @@ fn source(failure: Failure, source: &SourceError) -> Failure {
             .details(said.lines().map(str::to_owned))
             .help("no snapshot was made, and earlier ones are untouched; put the command right and run the same again"),
         SourceError::Database { .. } | SourceError::Staging { .. } | SourceError::SameName { .. } => failure,
+    }
+}
+
+fn base_exit(base: &BaseError) -> Exit {
+    match base {
+        BaseError::Server(server) if server.is_unreachable() => Exit::Unreachable,
+        BaseError::TooOld(_) | BaseError::NoBase(_) | BaseError::Occupied(_) | BaseError::Tablespaces(_) => Exit::Usage,
+        BaseError::Server(_)
+        | BaseError::CorruptPages { .. }
+        | BaseError::Archive { .. }
+        | BaseError::Manifest(_)
+        | BaseError::File { .. }
+        | BaseError::Inconsistent(_)
+        | BaseError::NoLog(_)
+        | BaseError::LogArchive(_)
+        | BaseError::Incomplete { .. } => Exit::Failed,
+    }
+}
+
+fn cluster(failure: Failure, base: &BaseError) -> Failure {
+    match base {
+        BaseError::Server(server) if server.is_authentication() => failure.help(
+            "the user needs the right to replicate (`ALTER ROLE … REPLICATION`) and a line for `replication` in pg_hba.conf",
+        ),
+        BaseError::CorruptPages { .. } => failure.help(
+            "no snapshot was made, and earlier ones are untouched; restore the tables that these files belong to (`pg_filenode_relation`), or repair the server",
+        ),
+        BaseError::NoLog(_) | BaseError::LogArchive(_) => {
+            failure.help("no snapshot was made: without its log a backup cannot be restored; see that the log is received")
+        }
+        BaseError::Occupied(_) => failure.help("choose another folder, or empty this one"),
+        BaseError::NoBase(_) => failure.help("`opsctl snapshot list` shows what there is"),
+        BaseError::Incomplete { .. } => {
+            failure.help("`opsctl repository check --read-data` lists everything that is damaged; earlier snapshots may be whole")
+        }
+        BaseError::Server(_)
+        | BaseError::TooOld(_)
+        | BaseError::Archive { .. }
+        | BaseError::Manifest(_)
+        | BaseError::File { .. }
+        | BaseError::Inconsistent(_)
+        | BaseError::Tablespaces(_) => failure,
     }
 }
 
@@ -142,6 +200,61 @@ fn shipping(failure: Failure, shipping: &ShippingError) -> Failure {
             failure.help("nothing was replaced; try an earlier moment, and report this as a bug in opsctl")
         }
         ShippingError::Overrun => failure.help("ship to a faster store, or take snapshots alone"),
+    }
+}
+
+/// The failure of archiving a file of PostgreSQL's log.
+pub(crate) fn pushed(what: impl Into<String>, error: &PushError) -> Failure {
+    let told = |exit, code| Failure::new(exit, code, what.into()).because(error);
+    match error {
+        PushError::Archive(ArchiveError::Repository(inner)) => failure("could not keep a file of the log", inner),
+        PushError::Archive(_) => told(Exit::Failed, "not_archived")
+            .help("the server keeps the file; look which of the two is of this cluster before anything is removed"),
+        PushError::OtherCluster { .. } => told(Exit::Usage, "other_cluster")
+            .help("one datastore is one cluster: give the other one a table of its own in opsctl.toml"),
+        PushError::Name(_) | PushError::Size { .. } | PushError::NoCluster(_) => {
+            told(Exit::Usage, "usage").help("archive_command = 'opsctl --config FILE wal push DATASTORE %p'")
+        }
+        PushError::Log { .. } | PushError::History { .. } => told(Exit::Failed, "damaged"),
+    }
+}
+
+fn recovery_exit(error: &RecoveryError) -> Exit {
+    match error {
+        RecoveryError::NoBackup { .. }
+        | RecoveryError::NoLog { .. }
+        | RecoveryError::NoWay { .. }
+        | RecoveryError::BeforeFirst { .. }
+        | RecoveryError::Beyond { .. }
+        | RecoveryError::NoSuchName { .. }
+        | RecoveryError::OtherVersion { .. } => Exit::Usage,
+        RecoveryError::Short { .. }
+        | RecoveryError::Archive(_)
+        | RecoveryError::Search { .. }
+        | RecoveryError::Failed { .. }
+        | RecoveryError::Fewer { .. } => Exit::Failed,
+    }
+}
+
+fn recovery(failure: Failure, error: &RecoveryError) -> Failure {
+    match error {
+        RecoveryError::NoBackup { .. } => failure.help("opsctl backup"),
+        RecoveryError::NoLog { .. } => failure.help("`opsctl backup --follow` archives the log, and so does `opsctl wal push`"),
+        RecoveryError::NoWay { .. } => failure.help("choose an older timeline with `--timeline`, or take a base backup: opsctl backup"),
+        RecoveryError::BeforeFirst { .. } => failure.help("opsctl snapshot list"),
+        RecoveryError::Short { .. } => failure.help(
+            "nothing was written; a moment before the gap can be restored, and `--allow-older` takes the last one. A new base backup begins behind it: opsctl backup",
+        ),
+        RecoveryError::Beyond { .. } => failure.help("nothing was written; without `--at` it is the latest state that is held"),
+        RecoveryError::NoSuchName { .. } => failure.help("restore points are made by `SELECT pg_create_restore_point('NAME')`, and names are as they were given"),
+        RecoveryError::Archive(_) | RecoveryError::Search { .. } => failure.help("nothing was written; an older moment may be whole"),
+        RecoveryError::Failed { said, .. } => failure
+            .details(said.lines().map(str::to_owned).collect::<Vec<_>>())
+            .help("what was restored is not what was asked for; remove it"),
+        RecoveryError::Fewer { .. } => failure.help("what was restored is not what was asked for; remove it"),
+        RecoveryError::OtherVersion { .. } => failure.help(
+            "a cluster runs only under the version that wrote it: install that, or say in `programs` of the datastore in which folder it is",
+        ),
     }
 }
 

@@ -123,7 +123,8 @@ impl Outcome {
                 | Exit::Refused
                 | Exit::UndoIncomplete
                 | Exit::Unreachable
-                | Exit::Inconclusive,
+                | Exit::Inconclusive
+                | Exit::Stop,
             )
             | None => Self::Failed,
         }

@@ -3,49 +3,19 @@
 //! ends in `-part`. Names are not sealed: they choose what is read, and what is read must agree with them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
 use jiff::{Timestamp, Unit};
 
-use super::ShippingError;
 use super::set::{self, Header, SEALED_LIMIT, Set};
+use super::{Datastore, ShippingError};
 use crate::error::{Damage, Error};
 use crate::repo::layout::FileKind;
 use crate::repo::{Id, Repository};
 use crate::store::{Entry, StoreKey, list_all};
 
+/// What the keys of all sets begin with.
+const KIND: &str = "ship";
 const PART: &str = "-part";
-
-/// The name under which a database is shipped: letters, digits and `._-`, up to 200, no dot first.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Datastore(String);
-
-impl Datastore {
-    /// Checks a name.
-    pub fn new(name: impl Into<String>) -> Result<Self, Error> {
-        let name = name.into();
-        let sound = name.len() <= 200 && !name.contains('/') && StoreKey::new(name.as_str()).is_ok();
-        if sound {
-            Ok(Self(name))
-        } else {
-            Err(Error::Invalid(format!("{name:?} is no name of a datastore")))
-        }
-    }
-
-    pub(super) fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    fn folder(&self) -> String {
-        format!("ship/{}/", self.0)
-    }
-}
-
-impl fmt::Display for Datastore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// A snapshot and what was shipped since.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,15 +96,15 @@ pub(super) fn set_key(datastore: &Datastore, header: &Header) -> Result<StoreKey
     let end = if header.partial { PART } else { "" };
     Ok(StoreKey::new(format!(
         "{}{generation}/{sequence:010}-{time:013}{end}",
-        datastore.folder()
+        datastore.folder(KIND)
     ))?)
 }
 
 /// Every generation of a datastore, in the order of their beginnings. One whose snapshot is gone is listed, too.
 pub async fn list(repository: &Repository, datastore: &Datastore) -> Result<Vec<Generation>, Error> {
     Ok(generations(
-        &datastore.folder(),
-        &list_all(&*repository.store(), &datastore.folder()).await?,
+        &datastore.folder(KIND),
+        &list_all(&*repository.store(), &datastore.folder(KIND)).await?,
     ))
 }
 
@@ -260,7 +230,7 @@ pub(super) async fn read(
     };
     let set = set::open(repository, entry.key.as_str(), &sealed)?;
     let header = &set.header;
-    let in_place = header.datastore == datastore.0
+    let in_place = header.datastore == datastore.as_str()
         && header.generation == generation
         && header.sequence == entry.sequence
         && header.taken_at == entry.taken_at

@@ -12,7 +12,7 @@ use rustix::fs::MemfdFlags;
 use super::chain;
 use super::set::{self, Header};
 use super::table::{Table, hash_page};
-use super::{StreamTable, wal};
+use super::{Datastore, StreamTable, wal};
 use crate::fuzzing::Target;
 use crate::repo::{Id, InitOptions, KdfParams, Repository};
 use crate::store::{Entry, MemoryStore, StoreKey};
@@ -111,7 +111,7 @@ fn shipped_set(input: &[u8]) {
 }
 
 fn names() -> Vec<Vec<u8>> {
-    let datastore = chain::Datastore::new("db").expect("a sound name");
+    let datastore = Datastore::new("db").expect("a sound name");
     let key = |sequence| chain::set_key(&datastore, &header(0, sequence)).expect("a sound key");
     let both = format!("{}\n{}\n{}-part", key(0), key(1), key(2));
     vec![both.into_bytes(), b"ship/db/x/y\nship/db/1-2/3-4\nconfig".to_vec()]

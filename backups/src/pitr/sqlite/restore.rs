@@ -11,9 +11,9 @@ use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
-use super::chain::{Datastore, Generation, SetEntry, read, usable};
+use super::chain::{Generation, SetEntry, read, usable};
 use super::set::{Header, Set};
-use super::{ShippingError, StreamTable};
+use super::{Datastore, ShippingError, StreamTable};
 use crate::error::{Damage, Error};
 use crate::progress::{Phase, Progress};
 use crate::repo::{Id, Repository};

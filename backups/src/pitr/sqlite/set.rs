@@ -1,8 +1,8 @@
 //! The bytes of a change set: what is stored, and what foreign bytes must be before they are believed.
 //!
-//! Sealed under the repository's key is `OPSHIP`, the version 1 (two bytes, little-endian as all numbers), the length of
-//! the body (eight bytes), and the body as one zstd frame. The body is the length of the header (four bytes), the header
-//! as JSON, the numbers of the pages in rising order (four bytes each), and the pages in that order.
+//! Its envelope ([`super::super::sealed`]) is that of `OPSHIP`, version 1. The body is the length of the header (four bytes,
+//! little-endian as all numbers), the header as JSON, the numbers of the pages in rising order (four bytes each), and the
+//! pages in that order.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -10,19 +10,18 @@ use serde::{Deserialize, Serialize};
 use super::ShippingError;
 use super::table::is_page_size;
 use crate::error::{Damage, Error};
-use crate::repo::compress::Zstd;
-use crate::repo::crypto::OVERHEAD;
+use crate::pitr::sealed::Envelope;
 use crate::repo::{Id, Repository};
 
 const MAGIC: &[u8; 8] = b"OPSHIP\x01\0";
-const PREFIX: usize = MAGIC.len() + 8;
 const HEADER_LIMIT: usize = 64 << 10;
 
 /// Bytes of pages that one set may hold. What changes more at one time takes several.
 pub(super) const CONTENT_LIMIT: usize = 64 << 20;
 const BODY_LIMIT: usize = CONTENT_LIMIT + CONTENT_LIMIT / 512 * 4 + HEADER_LIMIT + 4;
+const ENVELOPE: Envelope = Envelope::new(*MAGIC, BODY_LIMIT);
 /// No stored object is larger.
-pub(super) const SEALED_LIMIT: u64 = (BODY_LIMIT + BODY_LIMIT / 128 + (1 << 16) + PREFIX + OVERHEAD) as u64;
+pub(super) const SEALED_LIMIT: u64 = ENVELOPE.sealed_limit();
 
 /// The schema of the header.
 const SCHEMA: &str = "opsctl.ship/v1";
@@ -117,13 +116,7 @@ pub(super) fn seal(
     body.extend_from_slice(&json);
     body.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
     body.extend_from_slice(content);
-    let failed = |_| Error::Internal("zstd failed");
-    let mut packed = Vec::new();
-    Zstd::new()
-        .and_then(|mut zstd| zstd.compress(&body, &mut packed))
-        .map_err(failed)?;
-    let length = (body.len() as u64).to_le_bytes();
-    Ok(repository.key().seal_to_vec(&[&MAGIC[..], &length, &packed].concat()))
+    ENVELOPE.seal(repository, &body)
 }
 
 /// Reads stored bytes, and believes nothing: neither lengths nor page numbers.
@@ -132,28 +125,8 @@ pub(super) fn open(repository: &Repository, key: &str, sealed: &[u8]) -> Result<
         let key = key.to_owned();
         Error::Shipping(ShippingError::Damaged { key, damage })
     };
-    if sealed.len() as u64 > SEALED_LIMIT {
-        return Err(damaged(Damage::WrongSize));
-    }
-    let mut plain = Vec::new();
-    let opened = repository.key().open(sealed, &mut plain);
-    opened.map_err(|_| damaged(Damage::NotAuthentic))?;
-    let (length, packed) = prefix(&plain).ok_or_else(|| damaged(Damage::Malformed))?;
-    if length > BODY_LIMIT {
-        return Err(damaged(Damage::NotDecompressible));
-    }
-    let mut body = Vec::new();
-    let mut zstd = Zstd::new().map_err(|_| Error::Internal("zstd failed"))?;
-    let unpacked = zstd.decompress(packed, length, &mut body);
-    unpacked.map_err(|_| damaged(Damage::NotDecompressible))?;
-    let id = Id::of(sealed);
-    parse(id, body).ok_or_else(|| damaged(Damage::Malformed))
-}
-
-fn prefix(plain: &[u8]) -> Option<(usize, &[u8])> {
-    let rest = plain.strip_prefix(&MAGIC[..])?;
-    let (length, packed) = rest.split_first_chunk::<8>()?;
-    Some((usize::try_from(u64::from_le_bytes(*length)).ok()?, packed))
+    let body = ENVELOPE.open(repository, sealed)?.map_err(damaged)?;
+    parse(Id::of(sealed), body).ok_or_else(|| damaged(Damage::Malformed))
 }
 
 pub(super) fn parse(id: Id, body: Vec<u8>) -> Option<Set> {

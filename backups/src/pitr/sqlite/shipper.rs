@@ -14,11 +14,11 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::ShippingError;
-use super::chain::{Datastore, generation_name, rounded, set_key};
+use super::chain::{generation_name, rounded, set_key};
 use super::look::{Changes, Compare, Live, Look};
 use super::set::{CONTENT_LIMIT, Header, seal};
 use super::table::Table;
+use super::{Datastore, ShippingError};
 use crate::backup::{BackupOptions, Parent, backup};
 use crate::clock;
 use crate::error::Error;

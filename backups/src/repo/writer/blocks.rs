@@ -84,6 +84,60 @@ impl Gathered {
 
 const _: () = assert!(Gathered::LARGEST <= MIN_SIZE as u64);
 
+/// Content that its source cuts itself, because it knows what lies in it: pages that are changed in their places.
+pub struct Cut {
+    bytes: Vec<u8>,
+    filled: usize,
+    chunks: Vec<Range<usize>>,
+}
+
+impl Cut {
+    pub(super) fn new(bytes: Vec<u8>) -> Self {
+        Self {
+            bytes,
+            filled: 0,
+            chunks: Vec::new(),
+        }
+    }
+
+    /// How many bytes it still has room for. A new one has room for the largest chunk there is.
+    pub fn room(&self) -> usize {
+        self.bytes.len() - self.filled
+    }
+
+    /// Nothing was added.
+    pub fn is_empty(&self) -> bool {
+        self.filled == 0
+    }
+
+    /// Adds to the open chunk as much as there is room for, and returns how much that is.
+    pub fn extend(&mut self, bytes: &[u8]) -> usize {
+        let count = bytes.len().min(self.room());
+        self.bytes[self.filled..][..count].copy_from_slice(&bytes[..count]);
+        self.filled += count;
+        count
+    }
+
+    /// Ends the open chunk; the next one begins. False if there was nothing in it.
+    pub fn end_chunk(&mut self) -> bool {
+        let from = self.chunks.last().map_or(0, |chunk| chunk.end);
+        let any = from < self.filled;
+        if any {
+            self.chunks.push(from..self.filled);
+        }
+        any
+    }
+
+    /// A block of the chunks that were ended, in their order.
+    pub(super) fn block(mut self) -> Block {
+        self.end_chunk();
+        Block {
+            bytes: self.bytes,
+            chunks: self.chunks,
+        }
+    }
+}
+
 /// A reader and what of it was read but not yet cut.
 pub(super) struct BlockReader<R> {
     reader: R,
@@ -140,7 +194,7 @@ impl<R: Read> BlockReader<R> {
 pub(super) struct Spares(Mutex<Vec<Vec<u8>>>);
 
 impl Spares {
-    fn take(&self) -> Vec<u8> {
+    pub(super) fn take(&self) -> Vec<u8> {
         let spare = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
         spare.unwrap_or_else(|| vec![0; BLOCK_SIZE])
     }

@@ -124,7 +124,7 @@ fn choose<'a>(args: &Args, stores: &[&'a Datastore]) -> Result<Vec<Ship<'a>>, Fa
 }
 
 /// Two that ship the same database would be no harm, and no use.
-fn lock(context: &Context, config: &Config, store: &Datastore) -> Result<File, Failure> {
+pub(super) fn lock(context: &Context, config: &Config, store: &Datastore) -> Result<File, Failure> {
     let path = config.state().join(format!("shipping-{}.lock", store.name));
     let failed = |error| Failure::io(format!("could not make `{}`", context.shown(&path)), &error);
     fs::DirBuilder::new()

@@ -6,11 +6,13 @@
 
 mod report;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use backups::Repository as Engine;
 use backups::pitr::sqlite::{self, RestoreTo, ShippingError};
-use backups::proof::{self, Proof, Scratch, Terms, Verdict};
+use backups::postgres::DumpRevival;
+use backups::proof::{self, Proof, Revive, Scratch, Terms, Verdict};
 use backups::snapshots::{self, SnapshotFilter, SnapshotRecord};
 use jiff::Timestamp;
 use opsctl_platform::Platform as _;
@@ -134,11 +136,22 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
             canary: store.proof.canary.clone(),
             name: path.file_name().unwrap_or_default().to_owned(),
             is_database: store.kind == DatastoreKind::Sqlite,
+            revive: (store.kind == DatastoreKind::Postgres).then(|| revival(store, &plan)),
             opened,
             query_limit: args.query_limit,
         };
         let (proof, kept) = rehearse(args, context, &config, store, &engine, &plan, &terms, &cancel).await?;
         finish(args, context, &config, &engine, (started_at, proof, kept)).await
+    })
+}
+
+/// How dumps are brought to life: a server of our own with everything in it.
+fn revival(store: &Datastore, plan: &Plan) -> Arc<dyn Revive> {
+    Arc::new(DumpRevival {
+        programs: repository::programs(store).map(Path::to_path_buf),
+        home: plan.home.clone(),
+        parent: plan.parent.clone(),
+        asked: None,
     })
 }
 
@@ -207,7 +220,11 @@ async fn plan(
             None => (record.clone(), moment, None),
         }
     };
-    let needed_bytes = proof::needed_bytes(engine, &record).await.map_err(failed)?;
+    let mut needed_bytes = proof::needed_bytes(engine, &record).await.map_err(failed)?;
+    if store.kind == DatastoreKind::Postgres {
+        // The dumps, and the databases that are made of them.
+        needed_bytes = needed_bytes.saturating_mul(2);
+    }
     let home = config.state().join("scratch");
     let parent = args
         .scratch

@@ -35,12 +35,7 @@ pub(super) async fn find(
     };
     let what = format!("could not restore `{}`", store.name);
     if store.kind != DatastoreKind::Sqlite {
-        return Err(Failure::usage("not_shipped", what)
-            .cause(format!(
-                "it is of kind `{}`, and only the changes of sqlite stores are shipped",
-                store.kind.word()
-            ))
-            .help("choose a snapshot with `--snapshot`: opsctl snapshot list"));
+        return Err(only_shipped(store));
     }
     let to = RestoreTo {
         time: moment.time(context.now()),
@@ -53,6 +48,16 @@ pub(super) async fn find(
     let id = plan.snapshot();
     let snapshot = engine.snapshot(&id).await.map_err(failed)?;
     Ok((SnapshotRecord { id, snapshot }, Some(Found { plan })))
+}
+
+/// Only what is shipped has moments between snapshots.
+pub(super) fn only_shipped(store: &Datastore) -> Failure {
+    Failure::usage("not_shipped", format!("could not restore `{}`", store.name))
+        .cause(format!(
+            "it is of kind `{}`, and only the changes of sqlite stores are shipped",
+            store.kind.word()
+        ))
+        .help("choose a snapshot with `--snapshot`: opsctl snapshot list")
 }
 
 /// What will be there, for people.

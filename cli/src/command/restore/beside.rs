@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::fetch::{Fetch, beside};
 use super::{Args, at};
-use crate::config::{Config, Datastore};
+use crate::config::{Config, Datastore, DatastoreKind};
 use crate::consent::{Consequence, Stake, approve};
 use crate::context::Context;
 use crate::error::{Failure, Outcome};
@@ -82,7 +82,13 @@ pub(super) fn run(args: &Args, context: &Context, config: &Config, store: &Datas
             .answer(&document, |_| format!("{}\n", plan.target.display()))?;
         document.warn(context);
         context.out.done(document.summary());
-        if args.into.is_none() && args.wants_all() && store.command.is_none() && !document.is_partial() {
+        if store.kind == DatastoreKind::Postgres && !document.is_partial() {
+            context.out.next(format!(
+                "opsctl restore {} --into NAME --snapshot {}   (makes a new database of it)",
+                store.name,
+                record.id.short()
+            ));
+        } else if args.into.is_none() && args.wants_all() && store.command.is_none() && !document.is_partial() {
             let elsewhere = args
                 .repository
                 .as_ref()

@@ -46,6 +46,19 @@ pub(super) fn run(args: &Args, context: &Context, config: &Config, store: &Datas
         )
         .help("restore it without `--replace`, and feed the file to the program that reads it"));
     }
+    if store.kind == DatastoreKind::Postgres {
+        return Err(Failure::usage(
+            "not_replaceable",
+            format!(
+                "`{}` is a server: its databases are not replaced as a file is",
+                store.name
+            ),
+        )
+        .help(format!(
+            "restore into a new database: opsctl restore {} --into NAME",
+            store.name
+        )));
+    }
     let declared = repository::declared(config, args.repository.as_deref())?;
     let live = repository::path_of(store)?;
     let source = repository::source(config, store)?;

@@ -180,6 +180,18 @@ fn runbook(known: &Known, store: &Store) -> Vec<Block> {
              length and SHA-256.",
             path.file_name().unwrap_or_default().to_string_lossy()
         )));
+    } else if declared.kind == DatastoreKind::Postgres {
+        blocks.push(Block::Text(
+            "Step 3: make a new database of a dump; what is there is never written to. Where the snapshot holds several, \
+             --database NAME says which; --globals makes roles that the server lacks. When all is well in it, end what is \
+             connected to the old one, and rename both."
+                .to_owned(),
+        ));
+        blocks.push(Block::Code(vec![
+            format!("{opsctl} restore {name} --into restored"),
+            "psql -c 'ALTER DATABASE shop RENAME TO shop_before' -c 'ALTER DATABASE restored RENAME TO shop'"
+                .to_owned(),
+        ]));
     } else {
         blocks.extend(in_place(config, store, &path, &opsctl));
     }

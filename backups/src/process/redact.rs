@@ -34,7 +34,7 @@ const SECRET_OPTIONS: [(&str, &str); 6] = [
 ];
 
 /// The command as it may be shown.
-pub(super) fn command(program: &str, arguments: &[String], variables: &[Variable]) -> Vec<String> {
+pub(crate) fn command(program: &str, arguments: &[String], variables: &[Variable]) -> Vec<String> {
     let name = Path::new(program).file_name().unwrap_or_default().to_string_lossy();
     let short = SECRET_OPTIONS.iter().filter(|(known, _)| name.starts_with(known));
     let short: Vec<&str> = short.map(|(_, option)| *option).collect();
@@ -65,7 +65,7 @@ pub(super) fn command(program: &str, arguments: &[String], variables: &[Variable
 
 /// A text without the values of secret variables, without passwords in addresses, and without the values of names that
 /// say that they are secret.
-pub(in crate::source) fn hide(text: &str, variables: &[Variable]) -> String {
+pub(crate) fn hide(text: &str, variables: &[Variable]) -> String {
     let mut text = text.to_owned();
     let secrets = variables.iter().filter(|variable| variable.is_secret);
     for secret in secrets

@@ -1,0 +1,8 @@
+//! PostgreSQL. One file a way of saving it.
+
+pub mod base;
+mod dump;
+pub mod manifest;
+
+pub use base::{BaseOptions, BaseSource};
+pub use dump::{DumpOptions, DumpSource};

@@ -1,0 +1,330 @@
+//! `restore --into` of a PostgreSQL: a new database on a live server, from a dump. Nothing that is there is written to: it
+//! is filled under a temporary name and gets its own at the very end.
+
+use std::path::{Path, PathBuf};
+
+use backups::postgres::load::{LoadOptions, LoadReport, Target};
+use backups::postgres::{Dsn, Selection};
+use backups::proof::{self, Scratch};
+use backups::snapshots::SnapshotRecord;
+use backups::source::VerifiedCheck;
+use backups::source::postgres::manifest::{Dumped, Manifest};
+use backups::{Error, Repository as Engine, RestoreOptions, RestoreReport};
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use super::{Args, find};
+use crate::config::{Config, Datastore, DatastoreKind};
+use crate::consent::{Consequence, Stake, approve};
+use crate::context::Context;
+use crate::error::{self, Failure, Outcome};
+use crate::exit::Exit;
+use crate::output::{bytes, plural, seconds};
+use crate::repository::{self, IfEmpty, Shown};
+
+/// Where a database is to be.
+pub(super) struct Place {
+    server: Dsn,
+    database: String,
+}
+
+/// The database that `--into` names, if it names one and no folder.
+pub(super) fn place(args: &Args, context: &Context, store: &Datastore) -> Result<Option<Place>, Failure> {
+    let chosen = [
+        (args.database.is_some(), "--database"),
+        (!args.schema.is_empty(), "--schema"),
+        (!args.table.is_empty(), "--table"),
+        (args.globals, "--globals"),
+        (args.no_owner, "--no-owner"),
+    ];
+    let into = args.into.as_deref().and_then(Path::to_str);
+    let is_address = |into: &str| into.contains("://") || into.contains('=');
+    let is_folder = |into: &str| into.contains('/') || matches!(into, "" | "." | "..");
+    let named = into.filter(|into| is_address(into) || !is_folder(into));
+    let (Some(into), DatastoreKind::Postgres) = (named, store.kind) else {
+        return match chosen.into_iter().find(|(given, _)| *given) {
+            Some((_, flag)) => Err(
+                Failure::usage("usage", format!("{flag} is of a database that is restored")).cause(
+                    "it goes with a PostgreSQL that is restored into a database: --into NAME, or --into postgres://…",
+                ),
+            ),
+            None => Ok(None),
+        };
+    };
+    if !is_address(into) {
+        return Ok(Some(Place {
+            server: repository::server(context, store)?,
+            database: into.to_owned(),
+        }));
+    }
+    let unusable = |error| error::backups::failure("--into is no address", &Error::Postgres(error));
+    let given = Dsn::parse(into).map_err(|error| unusable(error.into()))?;
+    if given.has_password() {
+        return Err(Failure::usage("secret_in_argument", "a password stands in --into")
+            .cause("everybody on this machine can see what a command was started with")
+            .help(
+                "leave it out: that of the datastore's `dsn` is used on the same server, else PGPASSWORD or ~/.pgpass",
+            ));
+    }
+    let Some(database) = given.database().map(str::to_owned) else {
+        return Err(Failure::usage("usage", "--into names a server and no database")
+            .help("add the name of the new one: postgres://user@host/NAME"));
+    };
+    let mut server = given.with_database("postgres");
+    if store.dsn.is_some() {
+        // Only its own server ever gets to know a password.
+        let own = repository::server(context, store)?;
+        if ["host", "hostaddr", "port", "user"]
+            .iter()
+            .all(|name| own.setting(name) == given.setting(name))
+        {
+            server = server.or_password_of(&own);
+        }
+    }
+    Ok(Some(Place { server, database }))
+}
+
+/// `opsctl.restore/v1` of a database.
+#[derive(Debug, Serialize)]
+struct Document {
+    schema: &'static str,
+    r#type: &'static str,
+    run: Option<String>,
+    datastore: String,
+    snapshot: String,
+    snapshot_time: jiff::Timestamp,
+    /// The new database and its server, for people.
+    target: String,
+    kept: Option<String>,
+    files: u64,
+    unchanged: u64,
+    restored_bytes: u64,
+    reused_bytes: u64,
+    fetched_bytes: u64,
+    elapsed_seconds: f64,
+    checks: Vec<VerifiedCheck>,
+    /// The database that was dumped.
+    of: String,
+    /// The new database.
+    database: String,
+    /// Tables whose data came back.
+    tables: usize,
+    /// Roles that were made.
+    roles: Vec<String>,
+    notes: Vec<String>,
+}
+
+/// Runs the command.
+pub(super) fn run(args: &Args, context: &Context, config: &Config, store: &Datastore, place: &Place) -> Outcome {
+    let declared = repository::declared(config, args.repository.as_deref())?;
+    let what = format!("could not restore `{}`", store.name);
+    let failed = |error: Error| error::backups::failure(what.clone(), &error);
+    repository::cancellable(context, async |cancel| {
+        let engine = repository::open(context, declared, IfEmpty::Fail).await?;
+        if args.at.is_some() {
+            return Err(super::at::only_shipped(store));
+        }
+        let record = find(config, &engine, store, &args.snapshot).await?;
+        let programs = repository::programs(store);
+        let target = Target::open(programs, &place.server, &place.database).await;
+        let target = target.map_err(|error| failed(error.into()))?;
+        warn_of_left(context, &target);
+        let told = format!(
+            "from snapshot {} of {} as database {} at {}",
+            record.id.short(),
+            record.snapshot.time.strftime("%Y-%m-%d %H:%M:%SZ"),
+            place.database,
+            target.address()
+        );
+        if args.dry_run {
+            context.out.line(&format!("would restore {} {told}", store.name))?;
+            return Ok(Exit::Done);
+        }
+        let stake = Stake {
+            question: format!("restore `{}` {told}?", store.name),
+            name: &store.name,
+            consequence: Consequence::UndoneByItself,
+            protected: config.protected(),
+        };
+        approve(context, &args.consent, (), &stake)?.into_plan();
+
+        let started = context.now();
+        let home = config.state().join("scratch");
+        let scratch = Scratch::make(&home, &home).map_err(failed)?;
+        let fetch = Fetch {
+            context,
+            store,
+            engine: &engine,
+            record: &record,
+            folder: scratch.folder(),
+        };
+        let (dumped, dump, options, fetched) = fetch.dump(args, &cancel).await?;
+        let progress = context.out.progress(format!("restoring {}", store.name));
+        progress.phase("loading the dump");
+        let loaded = target
+            .load(programs, &dump, &dumped, &options, &cancel)
+            .await
+            .map_err(failed)?;
+        drop(progress);
+        let elapsed_seconds = context.now().duration_since(started).as_secs_f64();
+        let document = document(store, &record, &target, (&dumped, loaded), &fetched, elapsed_seconds);
+        context.out.answer(&document, |_| format!("{}\n", document.database))?;
+        for note in &document.notes {
+            context.out.note(note);
+        }
+        if !document.roles.is_empty() {
+            context
+                .out
+                .note(format!("roles that were made: {}", document.roles.join(", ")));
+        }
+        context.out.done(format!(
+            "restored {} {told}: {}, {}, verified (pg_restore), {}",
+            store.name,
+            plural(document.tables as u64, "table", "tables"),
+            bytes(document.restored_bytes),
+            seconds(elapsed_seconds)
+        ));
+        Ok(Exit::Done)
+    })
+}
+
+fn document(
+    store: &Datastore,
+    record: &SnapshotRecord,
+    target: &Target,
+    (dumped, loaded): (&Dumped, LoadReport),
+    fetched: &RestoreReport,
+    elapsed_seconds: f64,
+) -> Document {
+    Document {
+        schema: "opsctl.restore/v1",
+        r#type: "restore",
+        run: None,
+        datastore: store.name.clone(),
+        snapshot: record.id.to_string(),
+        snapshot_time: record.snapshot.time,
+        target: format!("{} at {}", loaded.database, target.address()),
+        kept: None,
+        files: fetched.files,
+        unchanged: fetched.unchanged,
+        restored_bytes: fetched.bytes,
+        reused_bytes: fetched.reused_bytes,
+        fetched_bytes: fetched.fetched_bytes,
+        elapsed_seconds,
+        checks: vec![VerifiedCheck {
+            name: "pg_restore",
+            problem: None,
+        }],
+        of: dumped.name.clone(),
+        database: loaded.database,
+        tables: loaded.tables,
+        roles: loaded.roles,
+        notes: loaded.notes,
+    }
+}
+
+/// What killed restores left on the server is theirs who own the server: named, not removed.
+fn warn_of_left(context: &Context, target: &Target) {
+    for name in target.left() {
+        context.out.warn(format!(
+            "a restore that was killed left a database on {}: DROP DATABASE \"{name}\"",
+            target.address()
+        ));
+    }
+}
+
+/// What is brought here first.
+struct Fetch<'a> {
+    context: &'a Context,
+    store: &'a Datastore,
+    engine: &'a Engine,
+    record: &'a SnapshotRecord,
+    folder: &'a Path,
+}
+
+impl Fetch<'_> {
+    /// The dump that is meant, and where it is now.
+    async fn dump(
+        &self,
+        args: &Args,
+        cancel: &CancellationToken,
+    ) -> Result<(Dumped, PathBuf, LoadOptions, RestoreReport), Failure> {
+        let failed = |error: Error| error::backups::failure(self.what(), &error);
+        self.files(vec!["manifest.json".into()], cancel).await?;
+        let manifest = Manifest::read(self.folder).await.map_err(failed)?;
+        let dumped = manifest
+            .database(args.database.as_deref())
+            .map_err(|error| failed(error.into()))?;
+        let globals = match (&manifest.globals, args.globals) {
+            (Some(globals), true) => Some(globals.file.clone()),
+            (None, true) => {
+                return Err(Failure::usage("unknown_path", self.what())
+                    .cause("the snapshot holds no roles: `globals` was off when it was made"));
+            }
+            (_, false) => None,
+        };
+        self.enough_room(dumped.length_bytes)?;
+        let mut wanted = vec![PathBuf::from(&dumped.file)];
+        wanted.extend(globals.iter().map(PathBuf::from));
+        let report = self.files(wanted, cancel).await?;
+        let options = LoadOptions {
+            selection: Selection {
+                schemas: args.schema.clone(),
+                tables: args.table.clone(),
+            },
+            globals: globals.map(|file| self.folder.join(file)),
+            no_owner: args.no_owner,
+            remark: format!(
+                "opsctl: {} of snapshot {} is being restored here, by {} since {}",
+                dumped.name,
+                self.record.id.short(),
+                self.context.actor(),
+                self.context.now()
+            ),
+        };
+        Ok((dumped.clone(), self.folder.join(&dumped.file), options, report))
+    }
+
+    fn what(&self) -> String {
+        format!("could not restore `{}`", self.store.name)
+    }
+
+    async fn files(&self, include: Vec<PathBuf>, cancel: &CancellationToken) -> Result<RestoreReport, Failure> {
+        let options = RestoreOptions {
+            include,
+            ..RestoreOptions::default()
+        };
+        let progress = Shown::start(self.context, format!("restoring {}", self.store.name));
+        let report = backups::restore(self.engine, &self.record.id, self.folder, &options, &progress, cancel).await;
+        let report = report.map_err(|error| error::backups::failure(self.what(), &error))?;
+        let missing = report
+            .damaged
+            .iter()
+            .map(|item| format!("{}: {}", item.path.display(), item.reason));
+        let missing: Vec<String> = missing.collect();
+        if missing.is_empty() {
+            return Ok(report);
+        }
+        Err(Failure::new(Exit::Failed, "damaged", self.what())
+            .details(missing)
+            .help(
+                "`opsctl repository check --read-data` lists everything that is damaged; other snapshots may be whole",
+            ))
+    }
+
+    fn enough_room(&self, needed: u64) -> Result<(), Failure> {
+        let free = proof::free_bytes(self.folder);
+        let free = free.map_err(|error| error::backups::failure(self.what(), &error))?;
+        if free >= needed {
+            return Ok(());
+        }
+        Err(Failure::new(Exit::Failed, "disk_full", self.what())
+            .cause(format!(
+                "the dump needs {} on its way, and `{}` has {} free",
+                bytes(needed),
+                self.context.shown(self.folder),
+                bytes(free)
+            ))
+            .help("free some space there"))
+    }
+}
