@@ -53,6 +53,7 @@ impl Writer {
         }
     }
 
+    #[cfg(test)]
     pub(crate) fn with_magic(mut self, magic: u16) -> Self {
         self.magic = magic;
         self
@@ -176,6 +177,7 @@ impl Writer {
     }
 
     /// Goes on at this place on another timeline.
+    #[cfg(test)]
     pub(crate) fn promote(&mut self, timeline: u32) -> Lsn {
         self.timeline = Timeline(timeline);
         self.at()
