@@ -1,6 +1,7 @@
 //! PostgreSQL through its own client programs: which of them are here ([`programs`]), how they are told where the server
-//! is without anybody seeing the password ([`Dsn`]), what a dump holds ([`Contents`]), how it comes back ([`load`]), and
-//! a server of one's own to bring it back into ([`FreshServer`]). What is saved is [`crate::source::postgres`].
+//! is without anybody seeing the password ([`Dsn`]), what a dump holds ([`Contents`]), how it comes back ([`load`]) and
+//! takes the place of what is there ([`swap`]), and a server of one's own to bring it back into ([`FreshServer`]). What is
+//! saved is [`crate::source::postgres`].
 //!
 //! And over a whole cluster that came back file by file: a server that nobody else reaches ([`scratch`]), and everything
 //! that PostgreSQL can say of such a copy, from its checksums to the answers of queries ([`ladder`]).
@@ -18,6 +19,7 @@ pub mod programs;
 pub mod scratch;
 mod script;
 mod selection;
+pub mod swap;
 
 pub(crate) use client::Client;
 pub use contents::{ContentError, Contents, Entry};

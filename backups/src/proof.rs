@@ -13,6 +13,7 @@ pub mod judge;
 mod live;
 mod record;
 mod scratch;
+mod session;
 pub mod standing;
 
 pub(crate) use assertion::Subject;
@@ -22,6 +23,7 @@ pub use judge::{Bound, Number, Value};
 pub use live::{Live, Revive, Revived};
 pub use record::{Check, Group, Objectives, Outcome, Phases, Proof, RpoBasis, SCHEMA, Verdict};
 pub use scratch::{Scratch, free_bytes};
+pub use session::ask_database;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::programs::{self, Installation};
 use super::selection::{Selected, Selection, Unselected};
+use super::swap::{Standing, guarded};
 use super::{Client, Contents, Dsn, PostgresError, literal, quoted, script};
 use crate::Error;
 use crate::source::postgres::manifest::Dumped;
@@ -22,6 +23,11 @@ use crate::threads::blocking;
 const TEMPORARY: &str = "opsctl_restoring_";
 /// `pg_restore` works on so many objects at a time at most.
 const JOBS: usize = 4;
+
+/// A name for a database that is not finished, which no other has.
+pub fn temporary_name() -> String {
+    format!("{TEMPORARY}{:016x}", rand::random::<u64>())
+}
 
 /// Whether a database is one that is being restored, or was when somebody was killed.
 pub(crate) fn is_temporary(name: &str) -> bool {
@@ -118,23 +124,69 @@ impl Target {
         options: &LoadOptions,
         cancel: &CancellationToken,
     ) -> Result<LoadReport, Error> {
+        let prepared = self.prepare(programs, dump, options).await?;
+        let temporary = temporary_name();
+        let result = async {
+            self.fill(&prepared, &temporary, dump, options, cancel).await?;
+            let owner = self.owner(&prepared, dumped, options);
+            let whole = options.selection.is_all();
+            let statements = finish(&temporary, &self.database, owner, &prepared.contents, whole)?;
+            prepared.client.execute(&statements).await?;
+            Ok(())
+        };
+        self.reported(prepared.report(&self.database), result.await, &prepared, &temporary)
+            .await
+    }
+
+    /// Brings `dump` back as a database that is not finished: it has the name that the server was opened for, which is one
+    /// of [`temporary_name`], and is to take the place of `like`, whose owner, rights, limits and settings it gets; without
+    /// one those of the dump. Whoever calls this sees to it that it is removed should everything be killed.
+    pub async fn stage(
+        &self,
+        programs: Option<&Path>,
+        dump: &Path,
+        dumped: &Dumped,
+        like: Option<&Standing>,
+        options: &LoadOptions,
+        cancel: &CancellationToken,
+    ) -> Result<LoadReport, Error> {
+        let prepared = self.prepare(programs, dump, options).await?;
+        let name = self.database.as_str();
+        let result = async {
+            self.fill(&prepared, name, dump, options, cancel).await?;
+            if let Some(like) = like {
+                prepared.client.execute(&like.place_for(name)).await?;
+                prepared.client.execute(&like.statements_for(name)).await?;
+                return Ok(());
+            }
+            let mut statements = settings_of(&prepared.contents, name)?;
+            let owner = self.owner(&prepared, dumped, options);
+            statements.extend(owner.map(|owner| format!("ALTER DATABASE {} OWNER TO {}", quoted(name), quoted(owner))));
+            prepared.client.execute(&statements).await?;
+            Ok(())
+        };
+        self.reported(prepared.report(name), result.await, &prepared, name)
+            .await
+    }
+
+    /// Everything that can be known before something is made.
+    async fn prepare(&self, programs: Option<&Path>, dump: &Path, options: &LoadOptions) -> Result<Prepared, Error> {
         let contents = contents(dump).await?;
         let selected = select(&contents, &options.selection)?;
-        let selected = selected.as_ref();
-        let mut notes = said_of(&options.selection, selected);
+        let mut notes = said_of(&options.selection, selected.as_ref());
         let (make_roles, made) = match &options.globals {
             Some(file) => roles(file, &self.look.roles).await?,
             None => (Vec::new(), Vec::new()),
         };
         if !options.no_owner {
-            let missing = missing_roles(&contents, selected, |role| {
+            let missing = missing_roles(&contents, selected.as_ref(), |role| {
                 self.look.roles.contains(role) || made.iter().any(|made| made == role)
             });
             if !missing.is_empty() {
                 return Err(PostgresError::MissingRoles { names: missing }.into());
             }
         }
-        let tablespaces = missing_tablespaces(&contents, selected, &self.look.tablespaces);
+        let tablespaces = missing_tablespaces(&contents, selected.as_ref(), &self.look.tablespaces);
         if !tablespaces.is_empty() {
             notes.push(format!(
                 "everything is in the default tablespace: the server has no {}",
@@ -143,56 +195,67 @@ impl Target {
         }
         let server = self.look.number / 10_000;
         let installation = restorer(programs, contents.dump_major(), server).await?;
-        let client = Client {
-            installation,
-            ..self.client.clone()
-        };
-        let filling = Filling {
-            client: &client,
-            dump,
+        Ok(Prepared {
+            client: Client {
+                installation,
+                ..self.client.clone()
+            },
+            contents,
             selected,
-            no_owner: options.no_owner,
+            notes,
+            make_roles,
+            made,
             no_tablespaces: !tablespaces.is_empty(),
+        })
+    }
+
+    /// Makes the database and brings into it what is in the dump.
+    async fn fill(
+        &self,
+        prepared: &Prepared,
+        name: &str,
+        dump: &Path,
+        options: &LoadOptions,
+        cancel: &CancellationToken,
+    ) -> Result<(), Error> {
+        let client = &prepared.client;
+        // What makes something is not given up half-way: then there would be nothing to remove yet, but soon.
+        client.execute(&prepared.make_roles).await?;
+        create(client, name, &prepared.contents).await?;
+        let remark = format!("COMMENT ON DATABASE {} IS {}", quoted(name), literal(&options.remark));
+        client.execute(&[remark]).await?;
+        let filling = Filling {
+            client,
+            dump,
+            selected: prepared.selected.as_ref(),
+            no_owner: options.no_owner,
+            no_tablespaces: prepared.no_tablespaces,
         };
-        let temporary = format!("{TEMPORARY}{:016x}", rand::random::<u64>());
-        let result = async {
-            // What makes something is not given up half-way: then there would be nothing to remove yet, but soon.
-            client.execute(&make_roles).await?;
-            create(&client, &temporary, &contents).await?;
-            let remark = format!(
-                "COMMENT ON DATABASE {} IS {}",
-                quoted(&temporary),
-                literal(&options.remark)
-            );
-            client.execute(&[remark]).await?;
-            tokio::select! {
-                biased;
-                () = cancel.cancelled() => return Err(Error::Cancelled),
-                filled = filling.run(&temporary) => filled?,
-            }
-            let owner = (!options.no_owner).then_some(dumped.owner.as_str());
-            let owner =
-                owner.filter(|owner| self.look.roles.contains(*owner) || made.iter().any(|made| made == *owner));
-            client
-                .execute(&finish(
-                    &temporary,
-                    &self.database,
-                    owner,
-                    &contents,
-                    options.selection.is_all(),
-                )?)
-                .await?;
-            Ok(())
-        };
-        match result.await {
-            Ok(()) => Ok(LoadReport {
-                database: self.database.clone(),
-                tables: data_of(&contents, selected),
-                roles: made,
-                notes,
-            }),
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(Error::Cancelled),
+            filled = filling.run(name) => filled,
+        }
+    }
+
+    /// To whom the database is to belong, if that role is there.
+    fn owner<'a>(&self, prepared: &Prepared, dumped: &'a Dumped, options: &LoadOptions) -> Option<&'a str> {
+        let owner = (!options.no_owner).then_some(dumped.owner.as_str());
+        owner.filter(|owner| self.look.roles.contains(*owner) || prepared.made.iter().any(|made| made == *owner))
+    }
+
+    /// The report, or the error after everything that was made is removed.
+    async fn reported(
+        &self,
+        report: LoadReport,
+        result: Result<(), Error>,
+        prepared: &Prepared,
+        temporary: &str,
+    ) -> Result<LoadReport, Error> {
+        match result {
+            Ok(()) => Ok(report),
             Err(error) => {
-                self.remove(&client, &temporary, &made).await?;
+                self.remove(&prepared.client, temporary, &prepared.made).await?;
                 Err(error)
             }
         }
@@ -221,6 +284,28 @@ impl Target {
                 .await?;
         }
         Ok(())
+    }
+}
+
+/// A dump that was looked at, and how it comes back to the server.
+struct Prepared {
+    client: Client,
+    contents: Contents,
+    selected: Option<Selected>,
+    notes: Vec<String>,
+    make_roles: Vec<String>,
+    made: Vec<String>,
+    no_tablespaces: bool,
+}
+
+impl Prepared {
+    fn report(&self, database: &str) -> LoadReport {
+        LoadReport {
+            database: database.to_owned(),
+            tables: data_of(&self.contents, self.selected.as_ref()),
+            roles: self.made.clone(),
+            notes: self.notes.clone(),
+        }
     }
 }
 
@@ -354,7 +439,7 @@ pub(super) async fn create(client: &Client, name: &str, contents: &Contents) -> 
         quoted(name),
         like.unwrap_or_default()
     );
-    client.execute(&[statement]).await
+    client.execute(&guarded([statement])).await
 }
 
 /// `pg_restore`, ready to run.

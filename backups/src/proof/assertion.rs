@@ -15,6 +15,7 @@ use rusqlite::{Connection, InterruptHandle};
 use super::judge::{Bound, Number, Value};
 use super::live::{Live, Server};
 use super::record::{Check, Group, Outcome};
+use super::session::Session;
 use crate::Error;
 use crate::postgres::quoted;
 use crate::source::sqlite::open_copy;
@@ -73,6 +74,7 @@ enum Asked {
     Nobody,
     Database(Database),
     Server(Server),
+    Session(Session),
 }
 
 impl Subject {
@@ -124,6 +126,14 @@ impl Subject {
     pub(crate) fn of_server(root: PathBuf, live: Box<dyn Live>, limit: Duration) -> Self {
         let asked = Asked::Server(Server { live, limit });
         Self { root, asked }
+    }
+
+    /// A database of a server that lives anyway.
+    pub(super) fn of_session(session: Session) -> Self {
+        Self {
+            root: PathBuf::new(),
+            asked: Asked::Session(session),
+        }
     }
 
     /// Ends what has come to life. Returns its version.
@@ -197,6 +207,7 @@ impl Subject {
         match &mut self.asked {
             Asked::Database(database) => database.ask(query.to_owned()).await,
             Asked::Server(server) => Ok(server.ask(query, of).await),
+            Asked::Session(session) => Ok(session.ask(query).await),
             Asked::Nobody => Ok(Err(Refused::Failed(
                 "there is no database that could be asked".to_owned(),
             ))),
@@ -206,7 +217,9 @@ impl Subject {
     /// A table as it stands in a query. A server's may have the name of their schema before theirs.
     fn table(&self, name: &str) -> String {
         match (&self.asked, name.split_once('.')) {
-            (Asked::Server(_), Some((schema, table))) => format!("{}.{}", quoted(schema), quoted(table)),
+            (Asked::Server(_) | Asked::Session(_), Some((schema, table))) => {
+                format!("{}.{}", quoted(schema), quoted(table))
+            }
             _ => quoted(name),
         }
     }

@@ -8,9 +8,9 @@ use serde_json::Value;
 /// One value that a run may change: an object and a JSON pointer (RFC 6901) into it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Field {
-    /// `service/<name>`.
+    /// `service/<name>`, `node/<name>`, `secret/<namespace>/<name>`.
     pub object: String,
-    /// `/stable_version`, `/versions/<v>`, `/versions/<v>/replicas`, `/canary`, `/hold`, `/fault` or `/cut`.
+    /// `/stable_version`, `/versions/<v>`, `/versions/<v>/replicas`, `/canary`, `/hold`, `/fault`, `/cut` …
     pub pointer: String,
 }
 
@@ -63,6 +63,17 @@ impl Field {
     /// On Kubernetes alone, by a NetworkPolicy, which nobody may be there to enforce; it stays until it is undone.
     pub fn cut(service: &str) -> Self {
         Self::new(format!("service/{service}"), "/cut")
+    }
+
+    /// When a service's instances were last restarted by somebody who said so: text that a new one is different from. On
+    /// Kubernetes alone, as `kubectl rollout restart` does it; instances are replaced a few at a time.
+    pub fn restarted(service: &str) -> Self {
+        Self::new(format!("service/{service}"), "/restarted")
+    }
+
+    /// The name of the database that the address in a key of a Secret leads to: a string. On Kubernetes alone.
+    pub fn database_of(namespace: &str, secret: &str, key: &str) -> Self {
+        Self::new(format!("secret/{namespace}/{secret}"), format!("/{}", escape(key)))
     }
 
     /// Whether a node takes no new instances: `true`, or absent.

@@ -22,6 +22,7 @@ mod nodes;
 mod outpost;
 pub mod pods;
 mod record;
+mod secret;
 pub mod settings;
 mod split;
 mod state;
@@ -93,6 +94,13 @@ impl KubePlatform {
     /// The client, for what is no business of a platform: Jobs, logs, nodes.
     pub fn client(&self) -> kube::Client {
         self.clients.calls.clone()
+    }
+
+    /// Whether all of a service's pods are as its Deployment says now.
+    ///
+    /// Errors: [`PlatformError::Refused`] when the roll-out does not go on.
+    pub async fn is_rolled_out(&self, service: &str) -> Result<bool> {
+        versions::is_rolled_out(self, self.workload(service)?).await
     }
 
     /// The client for answers that last: logs that are followed, exec, port-forward.

@@ -36,13 +36,15 @@ pub enum Command {
     Cut,
     /// `deploy canary`, `deploy promote`, `deploy abort`.
     Canary,
+    /// `restore --replace` of a database whose address is in a Secret.
+    Restore,
     /// Judge and watchdog in the cluster.
     Job,
 }
 
 use Command::{
-    Canary, Cut, Health, Hop, Job, Logs, NodeDrain, PodKill, PodKillContainer, PodKillDelete, Policy, ServiceDown,
-    Status,
+    Canary, Cut, Health, Hop, Job, Logs, NodeDrain, PodKill, PodKillContainer, PodKillDelete, Policy, Restore,
+    ServiceDown, Status,
 };
 
 impl Command {
@@ -60,6 +62,7 @@ impl Command {
         Hop,
         Cut,
         Canary,
+        Restore,
         Job,
     ];
     /// Those of `drill`.
@@ -112,6 +115,7 @@ const RUNS: &[Command] = &[
     Hop,
     Cut,
     Canary,
+    Restore,
 ];
 /// Every command that looks at services.
 const LOOKS: &[Command] = &[
@@ -127,6 +131,7 @@ const LOOKS: &[Command] = &[
     Hop,
     Cut,
     Canary,
+    Restore,
 ];
 use Provider::{Gateway, IngressNginx, Replicas};
 
@@ -183,7 +188,7 @@ pub const ACCESS: &[Access] = &[
     // Over a web socket, which begins as a GET: what is asked for is `get` or `create`, as the server is old or new.
     row("", "pods/portforward", &["get", "create"], &[Health, Policy, Hop, Cut]),
     // The token of an admin listener, or of a hop.
-    row("", "secrets", &["get"], &[Policy, Hop, Cut]),
+    row("", "secrets", &["get"], &[Policy, Hop, Cut, Restore]),
     // Record, lock, and old records removed.
     row("", "configmaps", &["create", "patch", "delete"], RUNS),
     row("coordination.k8s.io", "leases", &["create", "update", "delete"], RUNS),
@@ -192,7 +197,13 @@ pub const ACCESS: &[Access] = &[
     row("policy", "poddisruptionbudgets", &["list"], &[PodKill]),
     row("", "pods", &["delete"], &[PodKillDelete]),
     row("", "pods/exec", &["create", "get"], &[PodKillContainer]),
-    row("apps", "deployments", &["patch"], &[ServiceDown, Hop, Cut, Canary]),
+    row(
+        "apps",
+        "deployments",
+        &["patch"],
+        &[ServiceDown, Hop, Cut, Canary, Restore],
+    ),
+    row("", "secrets", &["patch"], &[Restore]),
     everywhere("nodes", &["get", "list", "patch"], &[NodeDrain]),
     everywhere("pods", &["list"], &[NodeDrain]),
     everywhere("pods/eviction", &["create"], &[NodeDrain]),

@@ -6,11 +6,15 @@ use kube::api::DynamicObject;
 use serde_json::{Value, json};
 
 use super::edit::{Change, FENCE, Patch, Patched, Target, annotation};
+use super::secret::{self, Place};
 use super::state::{Desired, HOLD, Held};
 use super::{KubePlatform, Workload, cut, hop, nodes, split, versions};
 use crate::{Cas, Fence, Field, Hold, PlatformError, Result, VersionSpec, Weight};
 
 const REPLICAS: &str = "/spec/replicas";
+const POD_ANNOTATIONS: &str = "/spec/template/metadata/annotations";
+/// What `kubectl rollout restart` sets, and what tools that keep Deployments as they are leave alone.
+const RESTARTED: &str = "kubectl.kubernetes.io/restartedAt";
 
 /// What a field of a service is.
 enum Part {
@@ -20,6 +24,7 @@ enum Part {
     Canary,
     Hold,
     Cut,
+    Restarted,
 }
 
 impl Part {
@@ -33,6 +38,7 @@ impl Part {
             ["canary"] => Self::Canary,
             ["hold"] => Self::Hold,
             ["cut"] => Self::Cut,
+            ["restarted"] => Self::Restarted,
             _ => return Err(PlatformError::UnknownField { field: field.clone() }),
         })
     }
@@ -54,6 +60,9 @@ impl KubePlatform {
         }
         if let Some(node) = field.node() {
             return nodes::get(self, node, field).await;
+        }
+        if let Some(place) = Place::of(field) {
+            return secret::get(self, &place).await;
         }
         let (workload, part) = self.part(field)?;
         Ok(match part {
@@ -82,6 +91,10 @@ impl KubePlatform {
                 stable.and_then(|stable| stable.held).map(|held| held.hold.value())
             }
             Part::Cut => cut::get(self, workload).await?,
+            Part::Restarted => {
+                let target = Target::of::<Deployment>(&workload.namespace, &workload.deployment);
+                self.read(&target).await?.and_then(|object| restarted(&object))
+            }
         })
     }
 
@@ -93,6 +106,9 @@ impl KubePlatform {
         }
         if let Some(node) = field.node() {
             return nodes::set(self, node, change).await;
+        }
+        if let Some(place) = Place::of(field) {
+            return secret::set(self, &place, change).await;
         }
         let (workload, part) = self.part(field)?;
         let (by, dry_run) = (change.by, change.dry_run);
@@ -130,6 +146,7 @@ impl KubePlatform {
             Part::Replicas(version) => self.set_replicas(workload, &version, change).await,
             Part::Hold => self.set_hold(workload, change).await,
             Part::Cut => Box::pin(cut::set(self, workload, change)).await,
+            Part::Restarted => self.set_restarted(workload, change).await,
         }
     }
 
@@ -158,6 +175,31 @@ impl KubePlatform {
             Ok(())
         };
         self.edit(&target, change, read, write).await
+    }
+
+    /// Pods of another template are other pods: all are replaced, as the Deployment says.
+    async fn set_restarted(&self, workload: &Workload, change: &Change<'_>) -> Result<Cas> {
+        let new = match change.new {
+            Some(Value::String(new)) => Some(new.as_str()),
+            None => None,
+            Some(_) => return Err(invalid(change.field, "it is text")),
+        };
+        let target = Target::of::<Deployment>(&workload.namespace, &workload.deployment);
+        let write = |object: &DynamicObject, patch: &mut Patch<'_>| {
+            let pointer = format!("{POD_ANNOTATIONS}/{}", crate::field::escape(RESTARTED));
+            match new {
+                Some(new) => {
+                    if object.data.pointer(POD_ANNOTATIONS).is_none() {
+                        patch.set(POD_ANNOTATIONS, json!({}));
+                    }
+                    patch.set(&pointer, new);
+                }
+                None if object.data.pointer(&pointer).is_some() => patch.remove(&pointer),
+                None => {}
+            }
+            Ok(())
+        };
+        self.edit(&target, change, restarted, write).await
     }
 
     /// Holding down is one patch: the number of pods, and beside it why and what it was.
@@ -208,6 +250,13 @@ impl KubePlatform {
         if let Some(node) = field.node() {
             return Ok(nodes::targets(node));
         }
+        if let Some(place) = Place::of(field) {
+            return Ok(vec![place.target()]);
+        }
+        if field.object.starts_with("datastore/") {
+            // Of a run on the cluster, and not in it.
+            return Ok(Vec::new());
+        }
         let (workload, part) = self.part(field)?;
         let stable = || Target::of::<Deployment>(&workload.namespace, &workload.deployment);
         Ok(match part {
@@ -217,7 +266,7 @@ impl KubePlatform {
                 Some((name, _)) => vec![Target::of::<Deployment>(&workload.namespace, &name)],
                 None => Vec::new(),
             },
-            Part::Hold => vec![stable()],
+            Part::Hold | Part::Restarted => vec![stable()],
             Part::Cut => vec![cut::outpost(workload).deployment()],
         })
     }
@@ -241,6 +290,11 @@ impl KubePlatform {
         }
         Ok(())
     }
+}
+
+fn restarted(object: &DynamicObject) -> Option<Value> {
+    let annotations = object.data.pointer(POD_ANNOTATIONS)?;
+    annotations.get(RESTARTED).cloned()
 }
 
 fn desired(object: &DynamicObject, workload: &Workload) -> Option<Desired> {

@@ -31,6 +31,11 @@ struct Both {
     canary: Option<DynamicObject>,
 }
 
+/// Whether a service's pods are as its stable Deployment says.
+pub(super) async fn is_rolled_out(platform: &KubePlatform, workload: &Workload) -> Result<bool> {
+    finish::stable_is_rolled_out(platform, workload).await
+}
+
 /// The spec of a version as [`Field::version`](crate::Field::version) has it; `None` when it does not run.
 ///
 /// A version that a canary replaces is there until the canary's Deployment is gone: until then its end can be gone on with.

@@ -349,6 +349,13 @@ impl Run {
         self.settle(field, cas)
     }
 
+    /// Notes how a change that comes later is undone: after those that are made between this and it. For what has to
+    /// follow another change both when it is made and when it is taken back.
+    pub async fn foresee(&mut self, field: &Field, new: Option<Value>) -> Result<(), RunError> {
+        let before = self.platform.get(field).await?;
+        self.plan(field, before, new, Duration::ZERO).await
+    }
+
     /// Gives a version a share of the traffic, as a lease: see [`Platform::grant_weight`].
     pub async fn grant_weight(
         &mut self,
@@ -408,6 +415,14 @@ impl Run {
     /// A change is meant to stay: its undo step is dropped.
     pub async fn keep(&mut self, field: &Field) -> Result<(), RunError> {
         self.record.keep(field);
+        self.save().await
+    }
+
+    /// As [`Run::keep`], of several changes that only stay together.
+    pub async fn keep_all(&mut self, fields: &[Field]) -> Result<(), RunError> {
+        for field in fields {
+            self.record.keep(field);
+        }
         self.save().await
     }
 

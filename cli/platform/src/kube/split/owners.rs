@@ -27,6 +27,8 @@ pub(in crate::kube) enum Part {
     Rules,
     /// The image of a Deployment, which a promotion changes.
     Image,
+    /// What a Secret holds.
+    Data,
 }
 
 impl Part {
@@ -35,6 +37,7 @@ impl Part {
         match self {
             Self::Rules => ("weights", ".spec.rules[].backendRefs", "/f:spec/f:rules"),
             Self::Image => ("image", ".spec.template", "/f:spec/f:template"),
+            Self::Data => ("content", ".data", "/f:data"),
         }
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::manifest::{self, SPEC};
 use super::{Both, both, conflict, container, delete, described, json, names};
-use crate::kube::edit::{Change, Patch};
+use crate::kube::edit::{Change, Patch, Target};
 use crate::kube::state::Desired;
 use crate::kube::{KubePlatform, Workload, split, traffic};
 use crate::{Cas, Fence, Field, PlatformError, Result};
@@ -112,6 +112,27 @@ async fn rolled_out(platform: &KubePlatform, workload: &Workload) -> Result<()> 
             return Err(PlatformError::TimedOut { what, limit: ROLL_OUT });
         }
         tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Whether a service's pods are as its stable Deployment says.
+pub(super) async fn stable_is_rolled_out(platform: &KubePlatform, workload: &Workload) -> Result<bool> {
+    let target = Target::of::<Deployment>(&workload.namespace, &workload.deployment);
+    let object = platform.read(&target).await?;
+    let deployment = object.and_then(|object| object.try_parse::<Deployment>().ok());
+    let deployment = deployment.ok_or_else(|| PlatformError::Missing {
+        what: format!(
+            "Deployment `{}` in namespace `{}`",
+            workload.deployment, workload.namespace
+        ),
+    })?;
+    match stuck(&deployment) {
+        _ if is_rolled_out(&deployment) => Ok(true),
+        Some(why) => Err(PlatformError::Refused {
+            what: format!("the roll-out of `{}`", workload.deployment),
+            why,
+        }),
+        None => Ok(false),
     }
 }
 
