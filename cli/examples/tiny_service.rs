@@ -1,6 +1,7 @@
 //! A service for tests: listens on `HTTP_ADDR` and answers every request with 200. It links nothing of ours.
 //!
-//! `--die` ends at once with status 3, `--never-ready` answers 503, `--hold FILE` keeps a file open. `--release NAME` is a
+//! `--die` ends at once with status 3, `--never-ready` answers 503, `--hold FILE` keeps a file open, `--postgres FILE` keeps a
+//! session at the address in the file and answers 503 while it has none in which `--needs QUERY` succeeds. `--release NAME` is a
 //! version of it: one whose name begins with `bad` fails every third request that is no health check, one that begins with
 //! `dead` dies at once. `/metrics` says how long it runs. SIGTERM: it ends when what it was asked is answered.
 
@@ -8,11 +9,12 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
 static ASKED: AtomicUsize = AtomicUsize::new(0);
+static CUT_OFF: AtomicBool = AtomicBool::new(false);
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -24,6 +26,11 @@ fn main() {
         std::process::exit(3);
     }
     let _held = after("--hold").map(|file| std::fs::File::open(file).expect("a file to hold"));
+    if let Some(file) = after("--postgres") {
+        CUT_OFF.store(true, Ordering::SeqCst);
+        let query = after("--needs").unwrap_or_else(|| "SELECT 1".to_owned());
+        std::thread::spawn(move || keep_session(&file, &query));
+    }
     let address = std::env::var("HTTP_ADDR").expect("HTTP_ADDR says where to listen");
     let status = if has("--never-ready") {
         "503 Service Unavailable"
@@ -53,7 +60,13 @@ fn answer(mut stream: &TcpStream, status: &str, bad: bool, since: tokio::time::I
         }
         if line.is_empty() {
             let fails = bad && !health && ASKED.fetch_add(1, Ordering::SeqCst).is_multiple_of(3);
-            let status = if fails { "500 Internal Server Error" } else { status };
+            let status = if fails {
+                "500 Internal Server Error"
+            } else if CUT_OFF.load(Ordering::SeqCst) {
+                "503 Service Unavailable"
+            } else {
+                status
+            };
             let body = if metrics {
                 let runs = since.elapsed().as_secs_f64();
                 format!("# TYPE tiny_uptime_seconds gauge\ntiny_uptime_seconds {runs}\n")
@@ -71,6 +84,30 @@ fn answer(mut stream: &TcpStream, status: &str, bad: bool, since: tokio::time::I
         }
     }
     Ok(())
+}
+
+/// Has a session at a database, and another one when it ends.
+fn keep_session(file: &str, query: &str) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        loop {
+            let address = std::fs::read_to_string(file).expect("an address");
+            let mut address: tokio_postgres::Config = address.trim().parse().expect("an address");
+            address.application_name("tiny_service");
+            if let Ok((client, connection)) = address.connect(tokio_postgres::NoTls).await {
+                let served = tokio::spawn(connection);
+                if client.simple_query(query).await.is_ok() {
+                    CUT_OFF.store(false, Ordering::SeqCst);
+                    let _ = served.await;
+                    CUT_OFF.store(true, Ordering::SeqCst);
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
 }
 
 /// Waits for SIGTERM, then for a moment without requests.

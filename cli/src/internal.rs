@@ -152,7 +152,7 @@ impl Place {
             context,
             site,
             state: state.clone(),
-            run,
+            run: run.clone(),
             platform,
             local: None,
             kube: None,
@@ -160,7 +160,12 @@ impl Place {
         };
         match site {
             Site::Here => {
-                let (local, platform) = platform::over(context, &state)?;
+                let (local, _) = platform::over(context, &state, platform::Servers::default())?;
+                // The configuration is found upwards from the state folder; what is wrong with it is told by what needs it.
+                let record = context.block_on(local.record(&run)).ok().flatten();
+                let config = record.and_then(|record| config::load_environment(context, &record.environment).ok());
+                let servers = config.as_ref().map(platform::Servers::of).unwrap_or_default();
+                let (local, platform) = platform::over(context, &state, servers)?;
                 let launcher = local.launcher().cloned();
                 Ok(Bench {
                     local: Some(local),

@@ -3,6 +3,7 @@
 
 mod alerting;
 mod cluster;
+mod databases;
 mod datastores;
 mod figures;
 pub(crate) mod specs;
@@ -18,6 +19,7 @@ use opsctl_platform::run::{Notifier, Notify, RunRecord, orphans};
 
 pub(crate) use alerting::{alerting, alertmanager_at, alertmanager_of, teller, watchers};
 pub(crate) use cluster::{OnCluster, described, prometheus};
+pub(crate) use databases::{Part, Servers};
 pub(crate) use datastores::Content;
 pub(crate) use figures::{figures, prometheus_of};
 pub(crate) use story::EventTail;
@@ -30,7 +32,7 @@ use crate::error::{self, Failure};
 pub(crate) struct Opened {
     /// The configuration that it was opened for.
     pub(crate) config: Config,
-    /// What runs and commands see, on this machine with datastores as fields.
+    /// What runs and commands see, with datastores as fields.
     pub(crate) platform: Arc<dyn Platform>,
     /// The folder `.opsctl/`: what runs that were started here wrote, and all state of the local platform.
     pub(crate) state: StateDir,
@@ -199,7 +201,7 @@ pub(crate) async fn all_for(context: &Context, config: &Config) -> Result<Vec<Op
 
 fn open_here(context: &Context, config: Config) -> Result<Opened, Failure> {
     let state = state_of(context, &config)?;
-    let (local, platform) = over(context, &state)?;
+    let (local, platform) = over(context, &state, Servers::of(&config))?;
     Ok(Opened {
         config,
         platform,
@@ -209,10 +211,13 @@ fn open_here(context: &Context, config: Config) -> Result<Opened, Failure> {
 }
 
 fn open_there(context: &Context, config: Config, there: OnCluster) -> Result<Opened, Failure> {
+    let state = state_of(context, &config)?;
+    let kube = Arc::clone(&there.kube) as Arc<dyn Platform>;
+    let servers = Servers::of(&config);
     Ok(Opened {
-        state: state_of(context, &config)?,
         config,
-        platform: Arc::clone(&there.kube) as Arc<dyn Platform>,
+        platform: Arc::new(datastores::WithDatastores::new(kube, state.clone(), servers)),
+        state,
         place: Place::There(Box::new(there)),
     })
 }
@@ -224,9 +229,14 @@ fn state_of(context: &Context, config: &Config) -> Result<StateDir, Failure> {
 }
 
 /// The platform over a state folder, as worker processes open it.
-pub(crate) fn over(context: &Context, state: &StateDir) -> Result<(LocalPlatform, Arc<dyn Platform>), Failure> {
+pub(crate) fn over(
+    context: &Context,
+    state: &StateDir,
+    servers: Servers,
+) -> Result<(LocalPlatform, Arc<dyn Platform>), Failure> {
     let local = LocalPlatform::new(state.clone(), Some(Launcher::new(context.executable()?)));
-    let platform = Arc::new(datastores::WithDatastores::new(Arc::new(local.clone()), state.clone()));
+    let inner = Arc::new(local.clone());
+    let platform = Arc::new(datastores::WithDatastores::new(inner, state.clone(), servers));
     Ok((local, platform))
 }
 

@@ -262,7 +262,7 @@ async fn databases_come_back_as_they_were() {
         .says("holds no database \"gone\"");
     shop.run(&["restore", "pg", "--replace", "--yes"])
         .ended(2)
-        .says("--into NAME");
+        .says("--database NAME");
     shop.run(&["restore", "pg", "--table", "items", "--into", "./folder"])
         .ended(2)
         .says("--table is of a database");

@@ -1,10 +1,12 @@
 //! SIGKILL at random instants of whatever leaves something behind, with repositories in folders and in a bucket: backup, restore,
-//! restore in place, shipping, what maintains a repository, drill, canary; and
+//! restore in place (of a database on a server too), shipping, what maintains a repository, drill, canary; and
 //! SIGSTOP of a run's worker and watchdog for longer than their leases. Whatever was there before is still there, nothing
 //! half done looks whole, and what a run had changed is undone.
 //!
 //! `OPSCTL_KILLS` says how often, for each kind (12 by default), `OPSCTL_SEED` repeats a run; both are printed.
 
+#[path = "kill/databases.rs"]
+mod databases;
 #[path = "kill/dice.rs"]
 mod dice;
 #[path = "kill/lane.rs"]

@@ -71,6 +71,8 @@ enum What {
     Drill,
     /// deploy; recover
     Canary,
+    /// restore --replace of a PostgreSQL; recover
+    Restore,
     /// backup, and repository prune: policies of S3
     Backup,
 }
@@ -94,6 +96,7 @@ impl What {
                 here.copied().chain([Command::Status, Command::Job]).collect()
             }
             Self::Canary => vec![Command::Status, Command::Canary, Command::Job],
+            Self::Restore => vec![Command::Status, Command::Restore],
             // Nothing on a cluster.
             Self::Backup => Vec::new(),
         }

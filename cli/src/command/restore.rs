@@ -8,13 +8,14 @@ mod physical;
 mod replace;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use backups::pitr::postgres::{Lsn, Timeline};
 use backups::snapshots::{self, SnapshotFilter, SnapshotRecord};
 use backups::source::{PatternError, Patterns};
 use backups::{Error, Namespace, Namespaces, Repository as Engine, RestoreOptions};
 
-use crate::config::{self, Config, Datastore};
+use crate::config::{self, Config, Datastore, DatastoreKind};
 use crate::consent::ConsentArgs;
 use crate::context::Context;
 use crate::error::{self, Failure, Outcome};
@@ -67,6 +68,10 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with_all = ["into", "include", "exclude"])]
     replace: bool,
 
+    /// With --replace: how long services may take to be ready again; by itself a minute, on Kubernetes ten
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, requires = "replace", hide_short_help = true)]
+    timeout: Option<Duration>,
+
     /// Restore into this folder instead of beside the original, or into a new database
     ///
     /// A dump of PostgreSQL comes back as a new database of this name, or at an address such as postgres://user@host/name.
@@ -74,8 +79,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PLACE")]
     into: Option<PathBuf>,
 
-    /// With a database as --into: which one of the snapshot, if it holds several
-    #[arg(long, value_name = "NAME", requires = "into", hide_short_help = true)]
+    /// With a database as --into, or --replace: which one of the snapshot, if it holds several
+    #[arg(long, value_name = "NAME", hide_short_help = true)]
     database: Option<String>,
 
     /// With a database as --into: only this schema
@@ -176,9 +181,10 @@ fn help() -> String {
          opsctl restore orders-db --at \"10m ago\"\n\n  \
          # One folder of an older snapshot, elsewhere\n  opsctl restore uploads --snapshot 7f3a91c2 --include uploads/2026 --into /tmp/look\n\n  \
          # All pictures but the small ones\n  opsctl restore uploads --include '*.png' --exclude thumbnails/ --into /tmp/look\n\n  \
-         # A PostgreSQL: the dumps as files; a database of it beside the old one; one table of it\n  \
+         # A PostgreSQL: the dumps as files; a database of it beside the old one; one table of it; in place of the old one\n  \
          opsctl restore pg-main\n  opsctl restore pg-main --database orders --into orders_restored\n  \
-         opsctl restore pg-main --database orders --table sales.items --into look\n\n\
+         opsctl restore pg-main --database orders --table sales.items --into look\n  \
+         opsctl restore pg-main --database orders --replace\n\n\
          Everything is verified while it is written. Interrupted, the same command goes on where it stopped.\n\
          --at needs `opsctl backup --continuous`, and says which moment was reached; one that was not shipped is an error\n\
          that names those before and after it.\n\n\
@@ -208,10 +214,10 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     if args.lsn.is_some() || args.name.is_some() || args.timeline.is_some() {
         crate::physical::only(store, &format!("could not restore `{}`", store.name))?;
     }
-    if let Some(place) = database::place(args, context, store)? {
-        database::run(args, context, &config, store, &place)
-    } else if args.replace {
+    if args.replace && (args.database.is_none() || store.kind == DatastoreKind::Postgres) {
         replace::run(args, context, &config, store)
+    } else if let Some(place) = database::place(args, context, store)? {
+        database::run(args, context, &config, store, &place)
     } else {
         beside::run(args, context, &config, store)
     }

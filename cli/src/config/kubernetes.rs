@@ -58,6 +58,8 @@ pub(crate) struct Kubernetes {
     pub(crate) take_ownership: bool,
     /// The routes that share it, such as `HTTPRoute/orders`; none: those that lead to the Service.
     pub(crate) routes: Vec<String>,
+    /// The Secret and the key in it that hold the address of its database.
+    pub(crate) database: Option<SecretKey>,
     /// The front door, for probes.
     pub(crate) url: Option<String>,
     /// The name by which it is asked for there, when `url` has another.
@@ -119,6 +121,7 @@ pub(super) fn service(section: &Section<'_>) -> Kubernetes {
             .into_iter()
             .map(|route| route.0)
             .collect(),
+        database: section.optional("database"),
         url: section.optional::<Address>("url").map(|address| address.0),
         host: name("host"),
     };
@@ -236,6 +239,41 @@ impl FromNode for Name {
     }
     fn shown(&self) -> String {
         quoted(&self.0)
+    }
+}
+
+/// A key of a Secret in the service's namespace: `orders-database#url`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct SecretKey {
+    /// The Secret.
+    pub(crate) secret: String,
+    /// The key.
+    pub(crate) key: String,
+}
+
+impl FromNode for SecretKey {
+    fn from_node(node: &Node, findings: &Findings) -> Option<Self> {
+        let text = String::from_node(node, findings)?;
+        let is_key = |key: &str| {
+            let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+            (1..=253).contains(&key.len()) && key.chars().all(inner)
+        };
+        match text.split_once('#') {
+            Some((secret, key)) if Name::is_one(secret) && is_key(key) => Some(Self {
+                secret: secret.to_owned(),
+                key: key.to_owned(),
+            }),
+            _ => {
+                findings.error(
+                    &node.origin,
+                    format!("`{text}` is no key of a Secret: expected SECRET#KEY, such as `orders-database#url`"),
+                );
+                None
+            }
+        }
+    }
+    fn shown(&self) -> String {
+        quoted(&format!("{}#{}", self.secret, self.key))
     }
 }
 

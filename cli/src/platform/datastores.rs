@@ -1,7 +1,8 @@
 //! The content of a datastore as one more field of the platform, so that a restore in place is a change like any other:
 //! its undo step is written first, the watchdog and `recover` take it back, and a kill between two renames is healed.
 //!
-//! The field is `datastore/<name>` `/content`: absent is what the service wrote, a [`Content`] is what a run restored.
+//! The field is `datastore/<name>` `/content`: absent is what the service wrote, a [`Content`] is what a run restored. Those
+//! of a server's databases are in `databases`.
 
 use std::fs;
 use std::io;
@@ -11,14 +12,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use opsctl_platform::local::state_dir::{StateDir, read_json, write_json};
+use opsctl_platform::local::state_dir::{FileLock, StateDir, read_json, write_json};
 use opsctl_platform::run::RunRecord;
 use opsctl_platform::{
     Cas, Fence, Field, Info, Instance, KillMode, Lease, LeaseHolder, LeaseOutcome, Node, Platform, PlatformError,
     Result, ServiceState, Tenant, Traffic, Usage,
 };
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use super::databases::{Part, Servers};
 
 /// What a run restored, and where the parts lie.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,12 +122,68 @@ fn rename_if_there(from: &Path, to: &Path) -> io::Result<()> {
 pub(crate) struct WithDatastores {
     inner: Arc<dyn Platform>,
     state: StateDir,
+    servers: Servers,
 }
 
+/// How long another change is waited for.
+const LOCK_LIMIT: Duration = Duration::from_secs(10);
+const LOCK: &str = "datastores.lock";
+
 impl WithDatastores {
-    /// Adds datastores, whose state lies in `state`.
-    pub(crate) fn new(inner: Arc<dyn Platform>, state: StateDir) -> Self {
-        Self { inner, state }
+    /// Adds datastores, whose state lies in `state` and on `servers`.
+    pub(crate) fn new(inner: Arc<dyn Platform>, state: StateDir, servers: Servers) -> Self {
+        Self { inner, state, servers }
+    }
+
+    /// Whoever has it makes a change now: under it nobody does who was fenced off before.
+    async fn lock(&self) -> Result<FileLock> {
+        match self.state.lock_file(LOCK, LOCK_LIMIT).await {
+            Err(PlatformError::Busy { what, holder }) => {
+                // A process of ours that was stopped (SIGSTOP) within a change would block every undo.
+                match self.state.lock_holder(LOCK).filter(|holder| holder.stopped()) {
+                    Some(stopped) => {
+                        tracing::warn!(pid = stopped.pid, "killing a stopped process that changes a datastore");
+                        let _ = stopped.signal(Signal::KILL);
+                        self.state.lock_file(LOCK, LOCK_LIMIT).await
+                    }
+                    None => Err(PlatformError::TimedOut {
+                        what: format!("the lock of {what}, which {holder} has,"),
+                        limit: LOCK_LIMIT,
+                    }),
+                }
+            }
+            other => other,
+        }
+    }
+
+    /// Refuses a worker whose run was closed or taken over.
+    async fn admit(&self, by: Option<&Fence>) -> Result<()> {
+        let Some(fence) = by else { return Ok(()) };
+        let record = self.inner.record(&fence.run).await?;
+        if record.is_some_and(|record| record.admits(fence)) {
+            return Ok(());
+        }
+        Err(PlatformError::Fenced { run: fence.run.clone() })
+    }
+
+    async fn change_database(
+        &self,
+        by: Option<&Fence>,
+        field: &Field,
+        (store, part): (&str, &Part),
+        expect: Option<&Value>,
+        new: Option<&Value>,
+    ) -> Result<Cas> {
+        let _lock = self.lock().await?;
+        self.admit(by).await?;
+        let actual = self.servers.get(store, part).await?;
+        if actual.as_ref() != expect {
+            return Ok(Cas::Conflict { actual });
+        }
+        if expect != new {
+            self.servers.set(field, store, part, expect, new).await?;
+        }
+        Ok(Cas::Applied)
     }
 
     fn file(&self, store: &str) -> PathBuf {
@@ -138,13 +198,8 @@ impl WithDatastores {
         expect: Option<&Value>,
         new: Option<&Value>,
     ) -> Result<Cas> {
-        let _lock = self.state.lock_file("datastores.lock", Duration::from_secs(10)).await?;
-        if let Some(fence) = by {
-            let record = self.inner.record(&fence.run).await?;
-            if !record.is_some_and(|record| record.admits(fence)) {
-                return Err(PlatformError::Fenced { run: fence.run.clone() });
-            }
-        }
+        let _lock = self.lock().await?;
+        self.admit(by).await?;
         let file = self.file(store);
         let actual: Option<Value> = read_json(&file)?;
         if actual.as_ref() != expect {
@@ -202,9 +257,16 @@ fn store_of(field: &Field) -> Option<&str> {
         .filter(|_| field.pointer == "/content")
 }
 
+fn is_ours(field: &Field) -> bool {
+    store_of(field).is_some() || Part::of(field).is_some()
+}
+
 #[async_trait]
 impl Platform for WithDatastores {
     async fn get(&self, field: &Field) -> Result<Option<Value>> {
+        if let Some((store, part)) = Part::of(field) {
+            return self.servers.get(store, &part).await;
+        }
         match store_of(field) {
             Some(store) => read_json(&self.file(store)),
             None => self.inner.get(field).await,
@@ -218,6 +280,9 @@ impl Platform for WithDatastores {
         expect: Option<&Value>,
         new: Option<&Value>,
     ) -> Result<Cas> {
+        if let Some((store, part)) = Part::of(field) {
+            return self.change_database(by, field, (store, &part), expect, new).await;
+        }
         match store_of(field) {
             Some(store) => self.change(by, field, store, expect, new).await,
             None => self.inner.compare_and_set(by, field, expect, new).await,
@@ -243,22 +308,22 @@ impl Platform for WithDatastores {
         self.inner.states().await
     }
     async fn rehearse(&self, field: &Field, expect: Option<&Value>, new: Option<&Value>) -> Result<Cas> {
-        match store_of(field) {
-            Some(store) => {
-                let actual = read_json(&self.file(store))?;
-                Ok(if actual.as_ref() == expect {
-                    Cas::Applied
-                } else {
-                    Cas::Conflict { actual }
-                })
-            }
-            None => self.inner.rehearse(field, expect, new).await,
+        if !is_ours(field) {
+            return self.inner.rehearse(field, expect, new).await;
         }
+        let actual = self.get(field).await?;
+        Ok(if actual.as_ref() == expect {
+            Cas::Applied
+        } else {
+            Cas::Conflict { actual }
+        })
     }
     async fn claim(&self, by: &Fence, field: &Field) -> Result<()> {
-        match store_of(field) {
-            Some(_) => Ok(()),
-            None => self.inner.claim(by, field).await,
+        if is_ours(field) {
+            // A change that is under way ends before this does.
+            self.lock().await.map(drop)
+        } else {
+            self.inner.claim(by, field).await
         }
     }
     async fn lapse(&self, service: &str) -> Result<()> {

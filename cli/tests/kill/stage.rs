@@ -188,7 +188,7 @@ impl Stage {
     }
 }
 
-fn command_lines() -> Vec<(Pid, Vec<String>)> {
+pub fn command_lines() -> Vec<(Pid, Vec<String>)> {
     let mut found = Vec::new();
     for process in fs::read_dir("/proc").expect("/proc").flatten() {
         let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {

@@ -5,6 +5,7 @@ mod canary;
 mod clusters;
 mod cut;
 mod refusals;
+mod restore;
 mod rights;
 #[path = "../support/sandbox.rs"]
 mod sandbox;

@@ -58,7 +58,7 @@ async fn stage(test: &str, what: &str) -> Option<(Stage, Vec<Value>)> {
 }
 
 /// Waits until the API server has heard whether `oncall` may.
-async fn allowed(stage: &Stage, verb: &str, resource: &str, yes: bool) {
+pub async fn allowed(stage: &Stage, verb: &str, resource: &str, yes: bool) {
     stage
         .until(&format!("{verb} {resource}: {yes}"), async |plane| {
             // kubectl takes what stands behind a `/` for a name.
@@ -81,7 +81,7 @@ async fn nothing_was_stored(stage: &Stage) {
 }
 
 /// The printed role without one verb of one resource.
-fn without(role: &Value, group: &str, resource: &str, verb: &str) -> Value {
+pub fn without(role: &Value, group: &str, resource: &str, verb: &str) -> Value {
     let mut role = role.clone();
     let mut rules = Vec::new();
     for rule in role["rules"].as_array().expect("rules") {

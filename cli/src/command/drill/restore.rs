@@ -427,7 +427,7 @@ async fn keep_run(
     });
     record.message = Some(document.message());
     record.ended_at = Some(context.now());
-    let (local, _) = platform::over(context, &state)?;
+    let (local, _) = platform::over(context, &state, platform::Servers::default())?;
     let here = config.environment.platform == PlatformKind::Local;
     let journal = if here {
         local.create_record(&record).await.map_err(failed)?;

@@ -45,7 +45,7 @@ pub(super) fn place(args: &Args, context: &Context, store: &Datastore) -> Result
         return match chosen.into_iter().find(|(given, _)| *given) {
             Some((_, flag)) => Err(
                 Failure::usage("usage", format!("{flag} is of a database that is restored")).cause(
-                    "it goes with a PostgreSQL that is restored into a database: --into NAME, or --into postgres://…",
+                    "it goes with a PostgreSQL that is restored into a database: --into NAME, or --into postgres://…; --database also with --replace",
                 ),
             ),
             None => Ok(None),
@@ -86,32 +86,32 @@ pub(super) fn place(args: &Args, context: &Context, store: &Datastore) -> Result
 
 /// `opsctl.restore/v1` of a database.
 #[derive(Debug, Serialize)]
-struct Document {
-    schema: &'static str,
-    r#type: &'static str,
-    run: Option<String>,
-    datastore: String,
-    snapshot: String,
-    snapshot_time: jiff::Timestamp,
+pub(super) struct Document {
+    pub(super) schema: &'static str,
+    pub(super) r#type: &'static str,
+    pub(super) run: Option<String>,
+    pub(super) datastore: String,
+    pub(super) snapshot: String,
+    pub(super) snapshot_time: jiff::Timestamp,
     /// The new database and its server, for people.
-    target: String,
-    kept: Option<String>,
-    files: u64,
-    unchanged: u64,
-    restored_bytes: u64,
-    reused_bytes: u64,
-    fetched_bytes: u64,
-    elapsed_seconds: f64,
-    checks: Vec<VerifiedCheck>,
+    pub(super) target: String,
+    pub(super) kept: Option<String>,
+    pub(super) files: u64,
+    pub(super) unchanged: u64,
+    pub(super) restored_bytes: u64,
+    pub(super) reused_bytes: u64,
+    pub(super) fetched_bytes: u64,
+    pub(super) elapsed_seconds: f64,
+    pub(super) checks: Vec<VerifiedCheck>,
     /// The database that was dumped.
-    of: String,
+    pub(super) of: String,
     /// The new database.
-    database: String,
+    pub(super) database: String,
     /// Tables whose data came back.
-    tables: usize,
+    pub(super) tables: usize,
     /// Roles that were made.
-    roles: Vec<String>,
-    notes: Vec<String>,
+    pub(super) roles: Vec<String>,
+    pub(super) notes: Vec<String>,
 }
 
 /// Runs the command.
@@ -167,7 +167,14 @@ pub(super) fn run(args: &Args, context: &Context, config: &Config, store: &Datas
             .map_err(failed)?;
         drop(progress);
         let elapsed_seconds = context.now().duration_since(started).as_secs_f64();
-        let document = document(store, &record, &target, (&dumped, loaded), &fetched, elapsed_seconds);
+        let document = document(
+            store,
+            &record,
+            &target.address(),
+            (&dumped, loaded),
+            &fetched,
+            elapsed_seconds,
+        );
         context.out.answer(&document, |_| format!("{}\n", document.database))?;
         for note in &document.notes {
             context.out.note(note);
@@ -188,10 +195,10 @@ pub(super) fn run(args: &Args, context: &Context, config: &Config, store: &Datas
     })
 }
 
-fn document(
+pub(super) fn document(
     store: &Datastore,
     record: &SnapshotRecord,
-    target: &Target,
+    address: &str,
     (dumped, loaded): (&Dumped, LoadReport),
     fetched: &RestoreReport,
     elapsed_seconds: f64,
@@ -203,7 +210,7 @@ fn document(
         datastore: store.name.clone(),
         snapshot: record.id.to_string(),
         snapshot_time: record.snapshot.time,
-        target: format!("{} at {}", loaded.database, target.address()),
+        target: format!("{} at {address}", loaded.database),
         kept: None,
         files: fetched.files,
         unchanged: fetched.unchanged,
@@ -224,7 +231,7 @@ fn document(
 }
 
 /// What killed restores left on the server is theirs who own the server: named, not removed.
-fn warn_of_left(context: &Context, target: &Target) {
+pub(super) fn warn_of_left(context: &Context, target: &Target) {
     for name in target.left() {
         context.out.warn(format!(
             "a restore that was killed left a database on {}: DROP DATABASE \"{name}\"",
@@ -234,27 +241,33 @@ fn warn_of_left(context: &Context, target: &Target) {
 }
 
 /// What is brought here first.
-struct Fetch<'a> {
-    context: &'a Context,
-    store: &'a Datastore,
-    engine: &'a Engine,
-    record: &'a SnapshotRecord,
-    folder: &'a Path,
+pub(super) struct Fetch<'a> {
+    pub(super) context: &'a Context,
+    pub(super) store: &'a Datastore,
+    pub(super) engine: &'a Engine,
+    pub(super) record: &'a SnapshotRecord,
+    pub(super) folder: &'a Path,
 }
 
 impl Fetch<'_> {
-    /// The dump that is meant, and where it is now.
-    async fn dump(
-        &self,
-        args: &Args,
-        cancel: &CancellationToken,
-    ) -> Result<(Dumped, PathBuf, LoadOptions, RestoreReport), Failure> {
+    /// The dump that is meant, and what else is in the snapshot.
+    pub(super) async fn meant(&self, args: &Args, cancel: &CancellationToken) -> Result<(Dumped, Manifest), Failure> {
         let failed = |error: Error| error::backups::failure(self.what(), &error);
         self.files(vec!["manifest.json".into()], cancel).await?;
         let manifest = Manifest::read(self.folder).await.map_err(failed)?;
         let dumped = manifest
             .database(args.database.as_deref())
             .map_err(|error| failed(error.into()))?;
+        Ok((dumped.clone(), manifest))
+    }
+
+    /// The dump that is meant, and where it is now.
+    async fn dump(
+        &self,
+        args: &Args,
+        cancel: &CancellationToken,
+    ) -> Result<(Dumped, PathBuf, LoadOptions, RestoreReport), Failure> {
+        let (dumped, manifest) = self.meant(args, cancel).await?;
         let globals = match (&manifest.globals, args.globals) {
             (Some(globals), true) => Some(globals.file.clone()),
             (None, true) => {
@@ -263,16 +276,29 @@ impl Fetch<'_> {
             }
             (_, false) => None,
         };
+        let (dump, mut options, report) = self.bring(args, &dumped, globals.clone(), cancel).await?;
+        options.globals = globals.map(|file| self.folder.join(file));
+        Ok((dumped, dump, options, report))
+    }
+
+    /// Brings a dump here, and `more`.
+    pub(super) async fn bring(
+        &self,
+        args: &Args,
+        dumped: &Dumped,
+        more: Option<String>,
+        cancel: &CancellationToken,
+    ) -> Result<(PathBuf, LoadOptions, RestoreReport), Failure> {
         self.enough_room(dumped.length_bytes)?;
         let mut wanted = vec![PathBuf::from(&dumped.file)];
-        wanted.extend(globals.iter().map(PathBuf::from));
+        wanted.extend(more.map(PathBuf::from));
         let report = self.files(wanted, cancel).await?;
         let options = LoadOptions {
             selection: Selection {
                 schemas: args.schema.clone(),
                 tables: args.table.clone(),
             },
-            globals: globals.map(|file| self.folder.join(file)),
+            globals: None,
             no_owner: args.no_owner,
             remark: format!(
                 "opsctl: {} of snapshot {} is being restored here, by {} since {}",
@@ -282,7 +308,7 @@ impl Fetch<'_> {
                 self.context.now()
             ),
         };
-        Ok((dumped.clone(), self.folder.join(&dumped.file), options, report))
+        Ok((self.folder.join(&dumped.file), options, report))
     }
 
     fn what(&self) -> String {

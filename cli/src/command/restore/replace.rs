@@ -1,5 +1,9 @@
 //! `restore --replace`: a run that holds the services down, swaps the data, starts them again. Every change has its undo
-//! step before it is made; a kill at any instant is taken back by the watchdog or `opsctl recover`.
+//! step before it is made; a kill at any instant is taken back by the watchdog or `opsctl recover`. Here are files, and
+//! what every kind of data has in common; databases of a server are in `database`.
+
+mod database;
+mod secret;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -47,17 +51,7 @@ pub(super) fn run(args: &Args, context: &Context, config: &Config, store: &Datas
         .help("restore it without `--replace`, and feed the file to the program that reads it"));
     }
     if store.kind == DatastoreKind::Postgres {
-        return Err(Failure::usage(
-            "not_replaceable",
-            format!(
-                "`{}` is a server: its databases are not replaced as a file is",
-                store.name
-            ),
-        )
-        .help(format!(
-            "restore into a new database: opsctl restore {} --into NAME",
-            store.name
-        )));
+        return database::run(args, context, config, store);
     }
     let declared = repository::declared(config, args.repository.as_deref())?;
     let live = repository::path_of(store)?;
@@ -111,25 +105,124 @@ fn names(services: &[String]) -> String {
 }
 
 async fn plan(config: &Config, store: &Datastore, opened: &Opened, live: PathBuf) -> Result<Plan, Failure> {
-    let known = opened
-        .platform
-        .services()
-        .await
-        .map_err(|error| error::platform::failure("could not see what runs", &error))?;
-    let services = config
-        .users_of(&store.name)
-        .into_iter()
-        .map(|service| service.name.clone())
-        .filter(|name| known.contains(name));
+    let users = config.users_of(&store.name).into_iter();
+    let services = running(opened, users.map(|service| service.name.clone())).await?;
     let companions = match store.kind {
         DatastoreKind::Sqlite => ["-wal", "-shm", "-journal"].map(str::to_owned).to_vec(),
         _ => Vec::new(),
     };
     Ok(Plan {
         live,
-        services: services.collect(),
+        services,
         companions,
     })
+}
+
+/// Those of services that run here, or are meant to. What `down` has ended nobody waits for.
+async fn running(opened: &Opened, services: impl Iterator<Item = String>) -> Result<Vec<String>, Failure> {
+    let failed = |error| error::platform::failure("could not see what runs", &error);
+    let known = opened.platform.services().await.map_err(failed)?;
+    let mut running = Vec::new();
+    for name in services.filter(|name| known.contains(name)) {
+        let state = opened.platform.service(&name).await.map_err(failed)?;
+        if !state.instances.is_empty() || state.hold.is_some() {
+            running.push(name);
+        }
+    }
+    Ok(running)
+}
+
+/// What a run is about.
+struct About<'a> {
+    store: &'a Datastore,
+    /// What cannot be done when something fails.
+    what: String,
+    spec: serde_json::Value,
+    services: &'a [String],
+}
+
+/// Stores the run's record, takes its locks and has it watched. Nothing was changed yet.
+async fn begin(args: &Args, context: &Context, opened: &Opened, about: About<'_>) -> Result<Run, Failure> {
+    let About {
+        store,
+        what,
+        spec,
+        services,
+    } = about;
+    let failed = |error| error::platform::run_failure(what.clone(), &error);
+    let now = opened.platform.now();
+    let id = RunRecord::new_id(now);
+    let mut record = RunRecord::new(&id, "restore", format!("datastore/{}", store.name), spec, now);
+    record.actor = context.actor();
+    record.reason.clone_from(&args.consent.reason);
+    record.environment.clone_from(&opened.config.environment.name);
+    record.cluster = opened.cluster().map(str::to_owned);
+    record.locks = vec![format!("datastore-{}", store.name)];
+    record
+        .locks
+        .extend(services.iter().map(|service| lock::name_for_service(service)));
+
+    let platform_failed = |error| error::platform::failure(what.clone(), &error);
+    opened.state.make(format!("runs/{id}")).map_err(platform_failed)?;
+    let journal = Journal::open(opened.state.journal(&id), &id)
+        .map_err(|error| error::platform::journal(what.clone(), &error))?;
+    let launcher = opened.launcher(context)?;
+    let notifier = platform::notifier(context, &opened.config, services.first().map(String::as_str));
+    let run = Run::begin(
+        std::sync::Arc::clone(&opened.platform),
+        record,
+        this_process(&id),
+        LEASE,
+        journal,
+    )
+    .await
+    .map_err(failed)?;
+    let mut run = run.with_notifier(notifier);
+    run.keep_watched(watchdog_starter(launcher, &opened.state, &id))
+        .map_err(failed)?;
+    run.await_watchdog(WATCHDOG).await.map_err(failed)?;
+    run.announce().await;
+    Ok(run)
+}
+
+/// Removes what old runs left here.
+async fn tidy(opened: &Opened) {
+    match opened.here() {
+        Some(local) => retention::after_run(local).await,
+        None => retention::after_run_there(&opened.state),
+    }
+}
+
+/// Undoes what a run has changed that failed, and closes it. The failure is the end of the command.
+async fn give_back(context: &Context, opened: &Opened, mut run: Run, failure: Failure, what: &str) -> Failure {
+    if run.control() == Control::Fenced {
+        return failure.help("another process took the run over and undoes it: opsctl run list");
+    }
+    let failed = |error| error::platform::run_failure(what, &error);
+    let id = run.id().to_owned();
+    context.out.note("putting everything back …");
+    let report = match run.undo().await {
+        Ok(report) => report,
+        Err(error) => return failed(error),
+    };
+    let outcome = match failure.exit {
+        Exit::Interrupted | Exit::Terminated => RunOutcome::Aborted,
+        Exit::No => RunOutcome::Failed,
+        Exit::Refused => RunOutcome::Refused,
+        _ => RunOutcome::Error,
+    };
+    if let Err(error) = run.close(outcome, &failure.message).await {
+        return failed(error);
+    }
+    tidy(opened).await;
+    if report.complete() {
+        return failure;
+    }
+    Failure {
+        exit: Exit::UndoIncomplete,
+        ..failure
+    }
+    .help(format!("opsctl recover {id}"))
 }
 
 /// The run, from its record to its end.
@@ -145,99 +238,46 @@ async fn apply(
     let plan = plan.into_plan();
     let what = format!("could not restore `{}` in place", store.name);
     let failed = |error| error::platform::run_failure(what.clone(), &error);
-    let now = opened.platform.now();
-    let id = RunRecord::new_id(now);
-    let mut record = RunRecord::new(
-        &id,
-        "restore",
-        format!("datastore/{}", store.name),
-        serde_json::json!({ "datastore": store.name, "snapshot": fetch.record.id.to_string(), "services": plan.services }),
-        now,
-    );
-    record.actor = context.actor();
-    record.reason.clone_from(&args.consent.reason);
-    record.environment.clone_from(&opened.config.environment.name);
-    record.locks = vec![format!("datastore-{}", store.name)];
-    record
-        .locks
-        .extend(plan.services.iter().map(|service| lock::name_for_service(service)));
-
-    let platform_failed = |error| error::platform::failure(what.clone(), &error);
-    opened.state.make(format!("runs/{id}")).map_err(platform_failed)?;
-    let journal = Journal::open(opened.state.journal(&id), &id)
-        .map_err(|error| error::platform::journal(what.clone(), &error))?;
-    let local = opened.local()?;
-    let launcher = local
-        .launcher()
-        .ok_or_else(|| Failure::bug("the platform has no launcher"))?;
-    let notifier = platform::notifier(context, &opened.config, plan.services.first().map(String::as_str));
-    let run = Run::begin(
-        std::sync::Arc::clone(&opened.platform),
-        record,
-        this_process(&id),
-        LEASE,
-        journal,
-    )
-    .await
-    .map_err(failed)?;
-    let mut run = run.with_notifier(notifier);
-    run.keep_watched(watchdog_starter(launcher.clone(), &opened.state, &id))
-        .map_err(failed)?;
-    run.await_watchdog(WATCHDOG).await.map_err(failed)?;
-    run.announce().await;
-
-    match carry_through(context, opened, &mut run, &plan, fetch, cancel).await {
-        Ok(document) => {
-            let (outcome, message, exit) = match not_ready(opened, &plan.services, START_LIMIT, &run).await? {
-                None => (
-                    RunOutcome::Passed,
-                    "restored, and the services are ready".to_owned(),
-                    Exit::Done,
-                ),
-                Some(service) => (
-                    RunOutcome::Failed,
-                    format!("restored, but `{service}` did not become ready"),
-                    Exit::No,
-                ),
-            };
-            run.close(outcome, &message).await.map_err(failed)?;
-            retention::after_run(local).await;
-            context.out.answer(&document, |_| format!("{}\n", document.target))?;
-            context.out.done(document.summary());
-            if let Some(kept) = &document.kept {
-                context
-                    .out
-                    .note(format!("what was there is kept as {}", context.shown(kept.as_ref())));
-            }
-            if exit != Exit::Done {
-                return Err(Failure::new(exit, "not_ready", message).help("opsctl status; opsctl logs"));
-            }
-            Ok(exit)
-        }
-        Err(failure) => {
-            if run.control() == Control::Fenced {
-                return Err(failure.help("another process took the run over and undoes it: opsctl run list"));
-            }
-            context.out.note("putting everything back …");
-            let report = run.undo().await.map_err(failed)?;
-            let complete = report.complete();
-            let outcome = match failure.exit {
-                Exit::Interrupted | Exit::Terminated => RunOutcome::Aborted,
-                _ => RunOutcome::Error,
-            };
-            run.close(outcome, &failure.message).await.map_err(failed)?;
-            retention::after_run(local).await;
-            if complete {
-                Err(failure)
-            } else {
-                Err(Failure {
-                    exit: Exit::UndoIncomplete,
-                    ..failure
-                }
-                .help(format!("opsctl recover {id}")))
-            }
-        }
+    let spec = serde_json::json!({
+        "datastore": store.name, "snapshot": fetch.record.id.to_string(), "services": plan.services,
+    });
+    let about = About {
+        store,
+        what: what.clone(),
+        spec,
+        services: &plan.services,
+    };
+    let mut run = begin(args, context, opened, about).await?;
+    let document = match carry_through(context, opened, &mut run, &plan, fetch, cancel).await {
+        Ok(document) => document,
+        Err(failure) => return Err(give_back(context, opened, run, failure, &what).await),
+    };
+    let (outcome, message, exit) =
+        match not_ready(opened, &plan.services, args.timeout.unwrap_or(START_LIMIT), &run).await? {
+            None => (
+                RunOutcome::Passed,
+                "restored, and the services are ready".to_owned(),
+                Exit::Done,
+            ),
+            Some(service) => (
+                RunOutcome::Failed,
+                format!("restored, but `{service}` did not become ready"),
+                Exit::No,
+            ),
+        };
+    run.close(outcome, &message).await.map_err(failed)?;
+    tidy(opened).await;
+    context.out.answer(&document, |_| format!("{}\n", document.target))?;
+    context.out.done(document.summary());
+    if let Some(kept) = &document.kept {
+        context
+            .out
+            .note(format!("what was there is kept as {}", context.shown(kept.as_ref())));
     }
+    if exit != Exit::Done {
+        return Err(Failure::new(exit, "not_ready", message).help("opsctl status; opsctl logs"));
+    }
+    Ok(exit)
 }
 
 /// Everything up to the start of the services. An error leaves what was changed to the caller's undo.
@@ -279,21 +319,7 @@ async fn carry_through(
             .help("restore it beside, without `--replace`, and look"));
     }
 
-    run.step("holding services down").await.map_err(failed)?;
-    for service in &plan.services {
-        stop_asked(run, cancel, &what)?;
-        let hold = Hold {
-            holder: run.id().to_owned(),
-            reason: format!("{store} is being restored"),
-            retry_after_seconds: 5,
-        };
-        run.change(&Field::hold(service), Some(hold.value()))
-            .await
-            .map_err(failed)?;
-    }
-    for service in &plan.services {
-        wait_stopped(opened, run, cancel, service, &what).await?;
-    }
+    hold(opened, run, Some(cancel), &plan.services, &store, &what).await?;
     let mut parts = vec![plan.live.clone()];
     parts.extend(plan.companions.iter().map(|suffix| with_suffix(&plan.live, suffix)));
     let users = platform::open_by(&parts);
@@ -324,8 +350,47 @@ async fn carry_through(
     run.keep(&field).await.map_err(failed)?;
     // What is left in it is the snapshot's manifest.
     let _ = std::fs::remove_dir_all(&folder);
+    let_go(run, &plan.services, &what).await?;
+    document.run = Some(run.id().to_owned());
+    document.target = plan.live.display().to_string();
+    document.kept = kept.symlink_metadata().is_ok().then(|| kept.display().to_string());
+    Ok(document)
+}
+
+/// Stops services and keeps them from starting; returns when none of them runs. Without `cancel` whoever wants it to stop
+/// is not listened to: it is done to take something back.
+async fn hold(
+    opened: &Opened,
+    run: &mut Run,
+    cancel: Option<&CancellationToken>,
+    services: &[String],
+    store: &str,
+    what: &str,
+) -> Result<(), Failure> {
+    let failed = |error| error::platform::run_failure(what, &error);
+    run.step("holding services down").await.map_err(failed)?;
+    for service in services {
+        cancel.map_or(Ok(()), |cancel| stop_asked(run, cancel, what))?;
+        let hold = Hold {
+            holder: run.id().to_owned(),
+            reason: format!("{store} is being restored"),
+            retry_after_seconds: 5,
+        };
+        run.change(&Field::hold(service), Some(hold.value()))
+            .await
+            .map_err(failed)?;
+    }
+    for service in services {
+        wait_stopped(opened, run, cancel, service, what).await?;
+    }
+    Ok(())
+}
+
+/// Lets services start again.
+async fn let_go(run: &mut Run, services: &[String], what: &str) -> Result<(), Failure> {
+    let failed = |error| error::platform::run_failure(what, &error);
     run.step("starting services").await.map_err(failed)?;
-    for service in &plan.services {
+    for service in services {
         let report = run.undo_field(&Field::hold(service)).await.map_err(failed)?;
         if !report.complete() {
             return Err(Failure::new(
@@ -336,10 +401,7 @@ async fn carry_through(
             .help(format!("opsctl recover {}", run.id())));
         }
     }
-    document.run = Some(run.id().to_owned());
-    document.target = plan.live.display().to_string();
-    document.kept = kept.symlink_metadata().is_ok().then(|| kept.display().to_string());
-    Ok(document)
+    Ok(())
 }
 
 fn with_suffix(path: &std::path::Path, suffix: &str) -> PathBuf {
@@ -372,7 +434,7 @@ fn stop_asked(run: &Run, cancel: &CancellationToken, what: &str) -> Result<(), F
 async fn wait_stopped(
     opened: &Opened,
     run: &Run,
-    cancel: &CancellationToken,
+    cancel: Option<&CancellationToken>,
     service: &str,
     what: &str,
 ) -> Result<(), Failure> {
@@ -386,7 +448,7 @@ async fn wait_stopped(
         if state.instances.iter().all(|instance| instance.pid.is_none()) {
             return Ok(());
         }
-        stop_asked(run, cancel, what)?;
+        cancel.map_or(Ok(()), |cancel| stop_asked(run, cancel, what))?;
         if tokio::time::Instant::now() >= deadline {
             return Err(Failure::new(Exit::Unreachable, "timed_out", what)
                 .cause(format!("`{service}` did not end within {} s", STOP_LIMIT.as_secs()))
