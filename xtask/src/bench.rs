@@ -8,6 +8,7 @@ mod kubernetes;
 mod machine;
 mod material;
 mod page;
+mod postgres;
 mod process;
 mod program;
 mod proxy;
@@ -24,6 +25,9 @@ use clap::ValueEnum;
 pub struct Arguments {
     /// The area to measure; all of them without it
     area: Option<Area>,
+    /// How large the cluster of `postgres` is; with another size than the usual its figures are printed and not kept
+    #[arg(long, value_name = "GIB", default_value_t = postgres::GIB, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    size: u64,
 }
 
 /// One area of measurement: one file below `bench/`, one section of the page.
@@ -39,6 +43,8 @@ enum Area {
     Dashboards,
     /// A cluster with a thousand services
     Kubernetes,
+    /// Base backups, the log and recovery of PostgreSQL beside its own programs
+    Postgres,
     /// The traffic proxy: requests per CPU second, latency added
     Proxy,
     /// Policies of the crate `resilience` beside those of others
@@ -62,12 +68,15 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             Area::CommandLine => command_line::measure()?,
             Area::Dashboards => dashboards::measure()?,
             Area::Kubernetes => kubernetes::measure()?,
+            Area::Postgres => postgres::measure(arguments.size)?,
             Area::Proxy => proxy::measure()?,
             Area::Resilience => resilience::measure()?,
             Area::Telemetry => telemetry::measure()?,
         };
         println!("{section}");
-        page::write(section)?;
+        if *area != Area::Postgres || arguments.size == postgres::GIB {
+            page::write(section)?;
+        }
     }
     Ok(())
 }

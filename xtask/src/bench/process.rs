@@ -28,7 +28,7 @@ pub async fn cost(command: Command) -> Result<Cost> {
 pub async fn cost_ending_in(code: i32, command: Command) -> Result<Cost> {
     let shown = command.get_program().to_string_lossy().into_owned();
     let mut command = tokio::process::Command::from(command);
-    command.stdin(Stdio::null()).stdout(Stdio::null());
+    command.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
     let before = children_cpu()?;
     let begun = Instant::now();
     let mut child = command.spawn().with_context(|| format!("could not start {shown}"))?;
@@ -57,8 +57,8 @@ fn children_cpu() -> Result<f64> {
     Ok(seconds(usage.user_time()) + seconds(usage.system_time()))
 }
 
-/// `VmHWM` of proc(5).
-fn peak_mib(status: &str) -> Option<f64> {
+/// The most memory that a process had, of its file `status` in proc(5) (`VmHWM`).
+pub fn peak_mib(status: &str) -> Option<f64> {
     let text = fs::read_to_string(status).ok()?;
     let line = text.lines().find(|line| line.starts_with("VmHWM:"))?;
     let kib: f64 = line.split_ascii_whitespace().nth(1)?.parse().ok()?;
