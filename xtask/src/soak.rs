@@ -14,12 +14,15 @@ pub struct Arguments {
     /// SIGKILLs of drills and canaries on the cluster
     #[arg(long, default_value_t = 100)]
     cluster_kills: u32,
+    /// Rounds in which a PostgreSQL is lost with its disk, and as many in which opsctl is killed beside one
+    #[arg(long, default_value_t = 100)]
+    rounds: u32,
     /// The seed of the first round; printed, so that a failure can be had again
     #[arg(long)]
     seed: Option<u64>,
     /// Run only soak tests whose name contains this; `services` are those of the services, `outages` those of servers
     /// that are down, slow or hang for a minute, `alerts` all changes of rules that their tests must notice and all that
-    /// promtool is asked, `cluster` those on real pods
+    /// promtool is asked, `postgres` those of clusters that are saved as a whole, `cluster` those on real pods
     #[arg(default_value = "")]
     filter: String,
 }
@@ -40,6 +43,9 @@ const ALERTS: &str = "alerts";
 /// The test binaries of which CI runs a slice, or leaves out what takes promtool long.
 const ALERT_TESTS: [&str; 2] = ["render", "promtool"];
 
+/// The filter for the tests of PostgreSQL that is saved as a whole.
+const POSTGRES: &str = "postgres";
+
 /// The filter for the tests on the cluster.
 const CLUSTER: &str = "cluster";
 
@@ -56,7 +62,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let filter = arguments.filter.as_str();
     let asked = |kind: &str| filter.is_empty() || filter == kind;
     let mut outcome = Ok(());
-    if ![OUTAGES, ALERTS, CLUSTER].contains(&filter) {
+    if ![OUTAGES, ALERTS, POSTGRES, CLUSTER].contains(&filter) {
         outcome = kills(arguments);
     }
     if asked(OUTAGES) {
@@ -65,6 +71,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if asked(ALERTS) {
         outcome = outcome.and(whole(&ALERT_TESTS));
     }
+    if asked(POSTGRES) {
+        outcome = outcome.and(postgres(arguments));
+    }
     if asked(CLUSTER) {
         let everything = prove::Arguments::full(arguments.cluster_kills, arguments.seed);
         outcome = outcome.and(prove::run(&everything));
@@ -72,8 +81,24 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     outcome
 }
 
+fn seed(arguments: &Arguments) -> u64 {
+    arguments.seed.unwrap_or_else(|| u64::from(std::process::id()))
+}
+
+fn postgres(arguments: &Arguments) -> Result<()> {
+    let seed = seed(arguments);
+    println!("soak: {} rounds of PostgreSQL, seed {seed}", arguments.rounds);
+    let mut tests = step::cargo(["test", "--workspace", "--no-fail-fast", "--test", "pitr_faults"]);
+    tests.args(["--", "--nocapture", "--test-threads=1"]);
+    tests
+        .env("OPSCTL_ROUNDS", arguments.rounds.to_string())
+        .env("OPSCTL_SEED", seed.to_string())
+        .env(peers::REQUIRE_PEERS, "1");
+    step::run(&mut tests)
+}
+
 fn kills(arguments: &Arguments) -> Result<()> {
-    let seed = arguments.seed.unwrap_or_else(|| u64::from(std::process::id()));
+    let seed = seed(arguments);
     println!("soak: {} kills, seed {seed}", arguments.kills);
     let each = arguments.kills.div_ceil(KINDS);
     let mut outcome = Ok(());

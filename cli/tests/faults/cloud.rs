@@ -1,5 +1,7 @@
 //! A server of S3 with a bucket, and a network before it that can be told to fail.
 
+#![allow(dead_code, reason = "every test binary uses a part of it")]
+
 use std::fs;
 use std::sync::Arc;
 

@@ -1,6 +1,8 @@
 //! Small disks: file systems in memory, mounted where nobody but one process and its children sees them. They are gone with
 //! that process, which ends when the test does, however it ends.
 
+#![allow(dead_code, reason = "every test binary uses a part of it")]
+
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
 use std::os::unix::fs::PermissionsExt as _;

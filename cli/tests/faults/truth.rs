@@ -1,5 +1,7 @@
 //! What must be true after a fault: what lies in folders, which snapshots there are, and what restic says of it all.
 
+#![allow(dead_code, reason = "every test binary uses a part of it")]
+
 use std::fs;
 use std::process::{Command, Stdio};
 

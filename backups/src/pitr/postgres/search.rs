@@ -179,6 +179,15 @@ pub async fn restore_points<L: Log>(
     Search { log, way, system }.names(Names::default()).await
 }
 
+/// Reads the whole way: what keeps a recovery from coming to its end, where PostgreSQL says only that it does not.
+///
+/// # Errors
+/// [`SearchError`], for the first file that is damaged or cannot be read.
+pub async fn read_all<L: Log>(log: &L, way: &Way, system: SystemId) -> Result<(), SearchError<L::Error>> {
+    let search = Search { log, way, system };
+    search.look(0..way.pieces.len(), Nothing).await.map(drop)
+}
+
 /// What is looked for while the log is read. It goes from thread to thread.
 trait Look: Send + 'static {
     fn see(&mut self, mark: &Mark);
@@ -187,6 +196,13 @@ trait Look: Send + 'static {
     fn is_done(&self) -> bool {
         false
     }
+}
+
+/// Nothing is looked for.
+struct Nothing;
+
+impl Look for Nothing {
+    fn see(&mut self, _mark: &Mark) {}
 }
 
 /// The latest end of a transaction.

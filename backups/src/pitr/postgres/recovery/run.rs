@@ -14,16 +14,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use replication::{Lsn, Timeline};
+use async_trait::async_trait;
+use bytes::Bytes;
+use replication::{Lsn, SegmentSize, Timeline};
 use rustix::process::Signal;
 use tokio::sync::watch;
 use tokio_postgres::NoTls;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
+use super::super::reach::Piece;
+use super::super::search;
 use super::super::serve::{Served, Server, Supply};
 use super::{Plan, RecoveryError};
-use crate::error::Error;
+use crate::error::{Error, chain};
 use crate::postgres::PostgresError;
 use crate::postgres::programs::{self, Installation};
 use crate::process::{self, Launch, Running, Variable};
@@ -99,7 +103,7 @@ pub async fn recover(
         owned,
         plan.way.clone(),
         plan.histories.clone(),
-        supply,
+        Arc::clone(&supply),
     )?;
     let restore = restore_command(&executable, server.socket());
     let control = control_data(&installation, place, owned).await?;
@@ -128,7 +132,10 @@ pub async fn recover(
         timeline: Timeline::FIRST,
         _scratch: scratch,
     };
-    recovered.wait(&place.roles, server.served(), tell, cancel).await?;
+    let waited = recovered.wait(&place.roles, server.served(), tell, cancel).await;
+    if let Err(error) = waited {
+        return Err(named(error, plan, supply, cancel).await);
+    }
     if !plan.is_reached(recovered.reached) || recovered.timeline <= plan.way.timeline {
         return Err(RecoveryError::Fewer {
             reached: recovered.reached,
@@ -142,6 +149,55 @@ pub async fn recover(
         .into());
     }
     Ok(recovered)
+}
+
+/// To PostgreSQL a record that it cannot read is the end of the log, so that it says no more than that it did not come
+/// far enough. Which file that was, reading them all says.
+async fn named(error: Error, plan: &Plan, supply: Arc<dyn Supply>, cancel: &CancellationToken) -> Error {
+    let Error::Recovery(failed) = error else { return error };
+    let RecoveryError::Failed { problem, said } = *failed else {
+        return Error::Recovery(failed);
+    };
+    if problem.starts_with(NOT_WHOLE) {
+        return RecoveryError::Failed { problem, said }.into();
+    }
+    let log = Supplied {
+        supply,
+        size: plan.way.size,
+    };
+    let read = tokio::select! {
+        biased;
+        () = cancel.cancelled() => return Error::Cancelled,
+        read = search::read_all(&log, &plan.way, plan.backup.base.system) => read,
+    };
+    let problem = match read {
+        Err(damage) => format!("{NOT_WHOLE}: {}; {problem}", chain(&damage)),
+        Ok(()) => problem,
+    };
+    RecoveryError::Failed { problem, said }.into()
+}
+
+/// How every problem begins that a file of the log is.
+const NOT_WHOLE: &str = "the log is not whole";
+
+/// What a recovery is fed with, to be read here.
+struct Supplied {
+    supply: Arc<dyn Supply>,
+    size: SegmentSize,
+}
+
+/// A file that is not supplied.
+#[derive(Debug, thiserror::Error)]
+#[error("it cannot be had")]
+struct NotSupplied(#[source] Box<dyn std::error::Error + Send + Sync>);
+
+#[async_trait]
+impl search::Log for Supplied {
+    type Error = NotSupplied;
+
+    async fn read(&self, piece: &Piece) -> Result<Bytes, NotSupplied> {
+        self.supply.piece(piece, self.size).await.map_err(NotSupplied)
+    }
 }
 
 impl Recovered {
@@ -213,7 +269,7 @@ impl Recovered {
             };
             let said = String::from_utf8_lossy(&said).trim_end().to_owned();
             let refused = served.borrow().refused.clone();
-            let problem = refused.map(|refused| format!("the log is not whole: {refused}"));
+            let problem = refused.map(|refused| format!("{NOT_WHOLE}: {refused}"));
             let problem = problem
                 .or_else(|| last_words(&said))
                 .unwrap_or_else(|| "it ended".to_owned());

@@ -126,10 +126,18 @@ impl Numbered {
     /// # Panics
     /// As [`fails`](Self::fails).
     pub async fn stop(self) -> Option<Acknowledged> {
+        self.rest().await;
+        self.last()
+    }
+
+    /// The same, and what it knows can be asked for still.
+    ///
+    /// # Panics
+    /// As [`fails`](Self::fails).
+    pub async fn rest(&self) {
         // It may have ended already.
         let _ = self.stop.send(true);
         self.fails().await;
-        self.last()
     }
 }
 
