@@ -248,6 +248,12 @@ fn recovery(failure: Failure, error: &RecoveryError) -> Failure {
         RecoveryError::Beyond { .. } => failure.help("nothing was written; without `--at` it is the latest state that is held"),
         RecoveryError::NoSuchName { .. } => failure.help("restore points are made by `SELECT pg_create_restore_point('NAME')`, and names are as they were given"),
         RecoveryError::Archive(_) | RecoveryError::Search { .. } => failure.help("nothing was written; an older moment may be whole"),
+        RecoveryError::Failed { said, .. } if said.contains("No space left on device") => Failure {
+            code: "disk_full",
+            ..failure
+        }
+        .details(said.lines().map(str::to_owned).collect::<Vec<_>>())
+        .help("remove what was restored and free some space, or restore elsewhere with `--into FOLDER`"),
         RecoveryError::Failed { said, .. } => failure
             .details(said.lines().map(str::to_owned).collect::<Vec<_>>())
             .help("what was restored is not what was asked for; remove it"),

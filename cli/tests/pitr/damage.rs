@@ -168,7 +168,13 @@ async fn damaged_log_is_named_and_never_the_end() {
         ("latest", Vec::new()),
         (
             "position",
-            vec!["--lsn".to_owned(), segment.start(size).plus(8192).to_string()],
+            vec![
+                "--lsn".to_owned(),
+                segment
+                    .start(size)
+                    .plus(until.since(segment.start(size)) / 2)
+                    .to_string(),
+            ],
         ),
     ];
     let soak = std::env::var_os("OPSCTL_ROUNDS").is_some();
@@ -238,6 +244,23 @@ async fn damaged_log_is_named_and_never_the_end() {
             patient.replace(&last, content).await;
             patient.refused(what, &target, 1, &[&segment.file_name(size)]);
         }
+    }
+
+    // What is damaged does not get there by the server's own hand.
+    fs::create_dir(patient.sandbox.path("pg_wal")).expect("our own folder");
+    let path = patient.sandbox.path("pg_wal").join(patient.name(&victim));
+    let content = patient.content(&victim).await;
+    let push = ["wal", "push", "pg", &path.display().to_string()];
+    fs::write(&path, &content).expect("our own file");
+    opsctl(patient.sandbox, &push).ended(0);
+    for (what, change) in &changes {
+        let mut content = content.clone();
+        change(&mut content);
+        fs::write(&path, content).expect("our own file");
+        let ran = opsctl(patient.sandbox, &push);
+        let code = if *what == "foreign cluster" { 2 } else { 1 };
+        assert_eq!(ran.code, code, "{what}: {}", ran.stderr);
+        assert!(ran.stderr.contains(&patient.name(&victim)), "{what}: {}", ran.stderr);
     }
 
     // Nothing was wrong with the targets.

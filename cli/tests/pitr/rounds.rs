@@ -307,5 +307,6 @@ async fn a_moment_before(scene: &Scene, dice: &mut Dice, told: &str, test: &str)
         (least..=most).contains(&found),
         "{told}: at {moment} there were {least} to {most} rows, and {found} came back"
     );
+    say(format_args!("{told}: at {moment} there were {found} rows"));
     std::fs::remove_dir_all(into).expect("our own folder");
 }
