@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::Instant;
 
 use crate::error::{Error, ServerError};
 use crate::frame::{self, Fields, Message, Row, Taken, Wrong};
@@ -45,11 +46,22 @@ pub(crate) struct Wire {
     pub doing: &'static str,
     /// Whether an answer is not read to its end.
     asked: bool,
+    /// What came and is not told yet.
+    refusal: Option<Refusal>,
     chatter: usize,
     notices: VecDeque<ServerError>,
     /// What the server says of itself at the start.
     pub version: Option<ServerVersion>,
     pub standby: Option<bool>,
+}
+
+/// An error of the server's, until the rest of its answer was read.
+struct Refusal {
+    error: ServerError,
+    /// Whether there is a rest.
+    waits: bool,
+    /// No longer than to then.
+    until: Instant,
 }
 
 impl fmt::Debug for Wire {
@@ -67,6 +79,7 @@ impl Wire {
             at,
             doing: "the start of a connection",
             asked: false,
+            refusal: None,
             chatter: 0,
             notices: VecDeque::new(),
             version: None,
@@ -161,47 +174,58 @@ impl Wire {
         Ok(true)
     }
 
-    /// The next message, which a refusal is not: that is read to its end and becomes the error.
+    /// The next message, which a refusal is not: that is read to its end and becomes the error. May be dropped while it
+    /// waits: a refusal that came already is told by the next call.
     pub(crate) async fn answered(&mut self) -> Result<Message, Error> {
-        let message = self.receive().await?;
-        if message.kind == b'E' {
-            Err(self.refused(message).await)
-        } else {
-            Ok(message)
+        if self.refusal.is_none() {
+            let message = self.receive().await?;
+            if message.kind != b'E' {
+                return Ok(message);
+            }
+            self.refusal = Some(self.refusal(message)?);
+        }
+        let until = self.refusal.as_ref().map(|refusal| refusal.until);
+        if let Some(until) = until {
+            let _ = tokio::time::timeout_at(until, self.rest()).await;
+        }
+        match self.refusal.take() {
+            Some(refusal) => Err(Error::Server {
+                at: self.at.clone(),
+                doing: self.doing,
+                source: Box::new(refusal.error),
+            }),
+            None => Err(self.protocol("a refusal that says nothing")),
         }
     }
 
-    async fn refused(&mut self, message: Message) -> Error {
-        let mut error = match frame::server_error(message.body) {
-            Ok(error) => error,
-            Err(wrong) => return self.wrong(wrong),
-        };
+    fn refusal(&self, message: Message) -> Result<Refusal, Error> {
+        let mut error = frame::server_error(message.body).map_err(|wrong| self.wrong(wrong))?;
         // Which files are damaged it says in warnings before.
         if error.code == "XX001" && error.detail.is_empty() {
             let notices = self.notices.iter().map(|notice| notice.message.as_str());
             error.detail = notices.collect::<Vec<_>>().join("; ").chars().take(2000).collect();
         }
-        if self.asked && error.severity == "ERROR" {
-            // What still comes belongs to the answer. If the connection ends meanwhile the refusal says more than that.
-            let rest = async {
-                let mut left = CHATTER;
-                while let Ok(message) = self.receive().await {
-                    left -= 1;
-                    if message.kind == b'Z' {
-                        self.asked = false;
-                        break;
-                    }
-                    if left == 0 {
-                        break;
-                    }
-                }
-            };
-            let _ = tokio::time::timeout(REST, rest).await;
+        let waits = self.asked && error.severity == "ERROR";
+        let until = Instant::now() + if waits { REST } else { Duration::ZERO };
+        Ok(Refusal { error, waits, until })
+    }
+
+    /// What still comes after a refusal belongs to the answer. If the connection ends meanwhile the refusal says more than
+    /// that.
+    async fn rest(&mut self) {
+        if !self.refusal.as_ref().is_some_and(|refusal| refusal.waits) {
+            return;
         }
-        Error::Server {
-            at: self.at.clone(),
-            doing: self.doing,
-            source: Box::new(error),
+        let mut left = CHATTER;
+        while let Ok(message) = self.receive().await {
+            left -= 1;
+            if message.kind == b'Z' {
+                self.asked = false;
+                break;
+            }
+            if left == 0 {
+                break;
+            }
         }
     }
 
@@ -346,5 +370,37 @@ impl Wire {
             doing: self.doing,
             source,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+        let length = (body.len() as u32 + 4).to_be_bytes();
+        [&[kind][..], &length, body].concat()
+    }
+
+    /// Whoever waits for several things at once drops one wait for another at any time.
+    #[tokio::test]
+    async fn a_refusal_outlives_who_waited_for_its_end() {
+        let (client, mut server) = tokio::io::duplex(4096);
+        let mut wire = Wire::new(Box::new(client), "here".to_owned());
+        wire.ask("the test", "a question").await.unwrap();
+        let error = b"SERROR\0VERROR\0C58P01\0Mit was removed\0\0";
+        server.write_all(&message(b'E', error)).await.unwrap();
+        for _ in 0..2 {
+            tokio::select! {
+                biased;
+                early = wire.answered() => panic!("{early:?}"),
+                () = std::future::ready(()) => {}
+            }
+        }
+        server.write_all(&message(b'Z', b"I")).await.unwrap();
+        let error = wire.answered().await.unwrap_err();
+        assert!(error.is_removed(), "{error}");
+        // The answer is at its end.
+        wire.ask("the test", "another question").await.unwrap();
     }
 }

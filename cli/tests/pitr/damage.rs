@@ -288,14 +288,14 @@ async fn damage_of_a_base_backup_is_named_and_leaves_no_cluster() {
     };
     // The largest holds content, not folders.
     fs::remove_file(largest("repo/data")).expect("our own file");
-    patient.refused("removed", &[], 1, &["were not restored"]);
+    patient.refused("removed", &[], 1, &["pack file|were not restored"]);
     rewrite(&largest("repo/data"), |bytes| {
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;
     });
-    patient.refused("flipped", &[], 1, &["were not restored"]);
+    patient.refused("flipped", &[], 1, &["pack file|were not restored"]);
     rewrite(&largest("repo/data"), |bytes| bytes.truncate(bytes.len() / 2));
-    patient.refused("truncated", &[], 1, &["were not restored"]);
+    patient.refused("truncated", &[], 1, &["pack file|were not restored"]);
     rewrite(&largest("repo/index"), |bytes| bytes[40] ^= 1);
     patient.refused("index", &[], 1, &["index"]);
     rewrite(&largest("repo/snapshots"), |bytes| bytes[40] ^= 1);

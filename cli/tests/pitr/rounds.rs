@@ -213,7 +213,9 @@ async fn lose(scene: &mut Scene, instant: Instant, fate: Fate, dice: &mut Dice, 
     let by_itself = |scene: &Scene| scene.follower.as_ref().map_or(0, Follower::bases);
     let bases = snapshots(scene) - by_itself(scene);
     let beside = Beside::start(scene, instant).await;
-    let wait = dice.between(Duration::ZERO, Duration::from_millis(1200));
+    // Some backups come to their end, and some do not.
+    let longest = if instant == Instant::Backup { 4000 } else { 1200 };
+    let wait = dice.between(Duration::ZERO, Duration::from_millis(longest));
     tokio::task::block_in_place(|| pass(wait));
     if instant == Instant::Idle {
         rows.rest().await;

@@ -468,6 +468,9 @@ fn settings(
         ("restore_command", restore.to_owned()),
         ("recovery_target_inclusive", plan.stop.inclusive.to_string()),
         ("recovery_target_timeline", plan.way.timeline.to_string()),
+        // What it writes after the recovery, and ends with a checkpoint, is for a receiver that comes later: without it there
+        // is a gap between the timelines.
+        ("wal_keep_size", format!("{}MB", 4 * (plan.way.size.bytes() >> 20))),
     ];
     for (name, value) in [
         ("recovery_target_action", "promote"),
