@@ -13,6 +13,8 @@ mod damage;
 mod dice;
 #[path = "faults/disk.rs"]
 mod disk;
+#[path = "pitr/edges.rs"]
+mod edges;
 #[path = "pitr/follower.rs"]
 mod follower;
 #[path = "pitr/full.rs"]

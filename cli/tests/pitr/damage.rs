@@ -22,16 +22,16 @@ use crate::scene::{Scene, archived, at, files, opsctl, restored, rows_in};
 type Target = (&'static str, Vec<String>);
 
 /// A repository that is damaged, and put right again.
-struct Patient<'a> {
+pub struct Patient<'a> {
     sandbox: &'a Sandbox,
     healthy: PathBuf,
-    archive: Archive,
-    system: SystemId,
-    held: Held,
+    pub archive: Archive,
+    pub system: SystemId,
+    pub held: Held,
 }
 
 impl<'a> Patient<'a> {
-    async fn new(sandbox: &'a Sandbox) -> Self {
+    pub async fn new(sandbox: &'a Sandbox) -> Self {
         let healthy = sandbox.path("healthy");
         copy(&sandbox.path("repo"), &healthy);
         let store = Arc::new(LocalStore::new(sandbox.path("repo")));
@@ -95,7 +95,7 @@ impl<'a> Patient<'a> {
         archived(self.sandbox)[&self.name(file)].clone()
     }
 
-    async fn content(&self, file: &File) -> Vec<u8> {
+    pub async fn content(&self, file: &File) -> Vec<u8> {
         let content = self.archive.get(self.system, file, self.held.segment_size).await;
         content.expect("it is sound").to_vec()
     }

@@ -59,6 +59,10 @@ impl Follower {
         self.events.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("our own child").is_some()
+    }
+
     pub fn has_told(&self, kind: &str) -> bool {
         self.events().iter().any(|event| event["type"] == kind)
     }
@@ -80,7 +84,7 @@ impl Follower {
 
     /// Waits until something holds while it runs.
     #[track_caller]
-    pub fn until(&mut self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
+    pub fn until(&mut self, what: &str, mut holds: impl FnMut(&mut Self) -> bool) {
         tokio::task::block_in_place(|| {
             let late = deadline();
             while !holds(self) {

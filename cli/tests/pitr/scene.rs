@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use peers::servers::postgres::{Acknowledged, Cluster, Postgres};
 use serde_json::Value;
 
+use crate::dice::say;
 use crate::follower::Follower;
 use crate::sandbox::{Ran, Sandbox};
 
@@ -157,6 +158,18 @@ pub async fn rows_in(data: &Path, test: &str) -> u64 {
     server.numbered_rows().await
 }
 
+/// What lies in a folder of the log, with the content of histories.
+fn names(log: &Path) -> Vec<String> {
+    let entries = files(log).into_iter().map(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        match path.extension() {
+            Some(kind) if kind == "history" => format!("{name}: {}", fs::read_to_string(path).unwrap_or_default()),
+            _ => name,
+        }
+    });
+    entries.collect()
+}
+
 /// A cluster that is followed, with a base backup, and a writer's rows in its archive.
 pub struct Scene {
     pub cluster: Cluster,
@@ -184,6 +197,14 @@ impl Scene {
     pub fn until_promised(&mut self, moment: Timestamp) {
         let sandbox = &self.sandbox;
         let follower = self.follower.get_or_insert_with(|| Follower::start(sandbox));
-        follower.until("the promise", |_| promised(sandbox) >= Some(moment));
+        let log = self.cluster.data().join("pg_wal");
+        follower.until("the promise", |follower| {
+            if follower.has_ended() {
+                // Enough to find out why.
+                say(format_args!("the server has {:?}", names(&log)));
+                say(format_args!("archived is {:?}", archived(sandbox).keys()));
+            }
+            promised(sandbox) >= Some(moment)
+        });
     }
 }

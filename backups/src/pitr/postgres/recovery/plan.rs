@@ -211,6 +211,16 @@ pub async fn plan(
     .into())
 }
 
+/// Up to where the log must be held for a stop. A record that ends a segment before it is full ends with the segment, and
+/// the rest of that is nothing.
+fn held_to(stop: &Stop, way: &Way) -> Lsn {
+    if stop.end.0.is_multiple_of(way.size.bytes()) {
+        stop.lsn
+    } else {
+        stop.end
+    }
+}
+
 enum Found {
     Way(Box<Plan>),
     /// The target lies before the end of this backup: an older one may do.
@@ -245,7 +255,7 @@ impl Search<'_> {
             plan.stop.lsn
         };
         let mut way = way(self.held, &backup.needs(), branch).ok()?;
-        let leads = backup.base.end <= until && way.usable().is_ok() && way.reaches(plan.stop.end).is_ok();
+        let leads = backup.base.end <= until && way.usable().is_ok() && way.reaches(held_to(&plan.stop, &way)).is_ok();
         way.pieces.retain(|piece| piece.start < plan.stop.end);
         way.gaps.clear();
         leads.then(|| Plan {
@@ -284,7 +294,7 @@ impl Search<'_> {
         if until < backup.base.end {
             return Ok(Found::TooLate);
         }
-        way.reaches(stop.end)
+        way.reaches(held_to(&stop, &way))
             .map_err(|why| RecoveryError::Short { wanted: wanted(), why })?;
         let until = way.moment;
         let mut way = way;
