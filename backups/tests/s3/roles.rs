@@ -3,10 +3,15 @@
 use std::sync::Arc;
 
 use aws_sdk_sts::config::{BehaviorVersion, Credentials as Signed, Region};
+use backups::pitr::Datastore;
+use backups::pitr::postgres::archive::{Archive, Put};
+use backups::pitr::postgres::{Lsn, SystemId, Timeline};
 use backups::store::s3::{Credentials, Keys, S3Options, pruner_policy, writer_policy};
 use backups::store::{S3Store, list_all};
 use backups::{Repository, Store, StoreError};
+use bytes::Bytes;
 use peers::servers::MinIo;
+use replication::{Segment, SegmentSize};
 
 use crate::service::{BUCKET, PREFIX, Service, key};
 use crate::world::{PASSWORD, check, files, init, odd_tree, picture, restore, save};
@@ -64,7 +69,18 @@ async fn a_writer_backs_up_and_cannot_delete_and_a_pruner_can() {
     assert_eq!(picture(&target.join("source")), picture(&source));
     assert!(check(&repository).await.is_sound());
 
-    for kind in ["data/", "snapshots/", "index/", "keys/", "config"] {
+    // The log of a PostgreSQL, which whoever receives it only adds to.
+    let archive = Archive::new(&repository, Datastore::new("local.pg").unwrap());
+    let (system, size) = (SystemId(7), SegmentSize::DEFAULT);
+    let beginning = Bytes::from_static(b"the beginning of a segment");
+    let segment = Segment::containing(Timeline::FIRST, Lsn(0xB300_0000), size);
+    let put = archive.put_partial(system, segment, size, beginning.clone());
+    assert_eq!(put.await.unwrap(), Put::Stored);
+    let put = archive.put_partial(system, segment, size, beginning);
+    assert_eq!(put.await.unwrap(), Put::Present);
+    assert_eq!(archive.list().await.unwrap().systems.len(), 1);
+
+    for kind in ["data/", "snapshots/", "index/", "keys/", "wal/", "config"] {
         let objects = list_all(&*writer, kind).await.unwrap();
         let victim = &objects.first().expect("each kind is there").key;
         let outcome = writer.delete(victim).await;
@@ -96,7 +112,7 @@ async fn a_writer_backs_up_and_cannot_delete_and_a_pruner_can() {
     );
 
     let pruner = session(&service, &pruner_policy(BUCKET, PREFIX)).await;
-    for kind in ["data/", "snapshots/", "index/"] {
+    for kind in ["data/", "snapshots/", "index/", "wal/"] {
         let objects = list_all(&pruner, kind).await.unwrap();
         let victim = &objects.first().expect("each kind is there").key;
         pruner.delete(victim).await.unwrap();

@@ -77,6 +77,39 @@ mod tests {
         assert_eq!(deletable(&pruner_policy("bk", "shop")), ["arn:aws:s3:::bk/shop/*"]);
     }
 
+    /// What lies beside restic's folders is no exception: whoever receives a log adds to it, and takes nothing away.
+    #[test]
+    fn a_writer_may_add_to_the_log_and_only_a_pruner_take_away() {
+        let may = |policy: &Value, action: &str, object: &str| {
+            let statements = policy["Statement"].as_array().unwrap().iter();
+            let allows = |statement: &Value| {
+                let has = |list: &Value| list.as_array().unwrap().iter().any(|one| one.as_str() == Some(action));
+                let matches = |resource: &Value| {
+                    let (before, after) = resource
+                        .as_str()
+                        .unwrap()
+                        .split_once('*')
+                        .unwrap_or((resource.as_str().unwrap(), ""));
+                    object.starts_with(before) && object.ends_with(after)
+                };
+                has(&statement["Action"]) && statement["Resource"].as_array().unwrap().iter().any(matches)
+            };
+            statements.into_iter().any(allows)
+        };
+        let (writer, pruner) = (writer_policy("bk", "shop"), pruner_policy("bk", "shop"));
+        for kind in ["wal", "pitr", "data", "snapshots", "proofs"] {
+            let object = format!("arn:aws:s3:::bk/shop/{kind}/local.pg/7/0000000100000000000000B3");
+            for policy in [&writer, &pruner] {
+                assert!(
+                    may(policy, "s3:PutObject", &object) && may(policy, "s3:GetObject", &object),
+                    "{object}"
+                );
+            }
+            assert!(!may(&writer, "s3:DeleteObject", &object), "{object}");
+            assert!(may(&pruner, "s3:DeleteObject", &object), "{object}");
+        }
+    }
+
     #[test]
     fn nothing_is_allowed_outside_of_the_prefix() {
         for policy in [writer_policy("bk", "shop"), pruner_policy("bk", "shop")] {
