@@ -11,6 +11,7 @@ use manifest::landscape::{
 use opsctl_platform::kube::{self, traefik_services};
 
 use crate::config::{Config, Datastore, DatastoreKind, Job, Notify, PlatformKind, Schedule, SecretSource, Service};
+use crate::physical;
 
 /// A canary that is held for half of the longest time that `deploy canary` holds one is stuck.
 const STUCK: Duration = Duration::from_hours(12);
@@ -117,7 +118,8 @@ fn datastore(config: &Config, known: &Datastore) -> landscape::Datastore {
         rto: time(objectives.rto_seconds),
         prove_every: time(objectives.prove_every_seconds),
         schedule: schedule(config, &known.name),
-        continuous: known.ship.is_some(),
+        continuous: known.ship.is_some() || physical::is_physical(known),
+        log: physical::is_physical(known),
         exporter: known.exporter.as_ref().map(|labels| {
             labels
                 .iter()

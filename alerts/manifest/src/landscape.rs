@@ -134,6 +134,9 @@ pub struct Datastore {
     pub schedule: Option<Schedule>,
     /// Whether changes are shipped between snapshots, so that the last snapshot may be older than what may be lost.
     pub continuous: bool,
+    /// Whether its log is received by a replication slot: a PostgreSQL that is saved as a whole.
+    #[serde(default)]
+    pub log: bool,
     /// Series of the `postgres_exporter` that watches it.
     pub exporter: Option<Selector>,
 }

@@ -1,6 +1,8 @@
 //! Alerts about datastores: backups, their proofs, and how full a PostgreSQL server is. They stand on what `opsctl recovery
 //! status` writes, and do their own counting of time, so that a status which nobody writes any more grows old too.
 
+mod log;
+
 use std::time::Duration;
 
 use manifest::landscape::{Datastore, Ratio, Selector, window};
@@ -37,6 +39,13 @@ pub(super) fn add(
             "datastore `{}`: no RestoreProofTooOld: nothing says how old a proof may be (`prove_every`)",
             store.name
         ));
+    }
+    if store.log {
+        alerts.extend([
+            tried.log_lost(),
+            tried.log_not_received(),
+            tried.replication_slot_filling(),
+        ]);
     }
     if !alerts.is_empty() {
         alerts.push(tried.metrics_absent());

@@ -36,6 +36,10 @@ const RECOVERY: (&str, &str) = (
     "opsctl recovery status DATASTORE",
     "what would be lost now, and what of the promises is broken",
 );
+const FOLLOW: (&str, &str) = (
+    "opsctl backup DATASTORE --follow",
+    "receives from here on, and says what stands in its way; exit 8 where somebody else does already",
+);
 
 const BURN: &str = "The share of bad requests over a long and a short window, as sums of rates, so that a request weighs the \
 same by night and at noon: 2% of the budget of 30 days within 1 h (and still in the last 5 min), 5% within 6 h (30 min) page; \
@@ -44,7 +48,7 @@ than five bad requests in the long window, and while there are none at all to co
 watch over that.";
 
 /// Every alert, by name.
-pub const PAGES: [Page; 18] = [
+pub const PAGES: [Page; 21] = [
     Page {
         alert: "AvailabilityBudgetBurn",
         means: "Requests fail so often that the promise about availability will be broken before its 30 days are over.",
@@ -153,6 +157,31 @@ and the gRPC codes that are a server's failure. What a caller did wrong does not
         board: Board::Objectives,
     },
     Page {
+        alert: "LogLost",
+        means: "The server removed log of the datastore before it was received. No restore leads over that place, and until a \
+new base backup is taken, none reaches what was committed after it.",
+        measured: "A gap in the archived log that no base backup was taken after, or a replication slot that the server has given \
+up on, as `opsctl recovery status` tells it. Whoever follows takes the new base backup by itself, which ends the alert.",
+        commands: &[
+            RECOVERY,
+            FOLLOW,
+            (
+                "opsctl backup DATASTORE",
+                "a base backup now, where somebody follows and it does not come",
+            ),
+        ],
+        board: Board::Backups,
+    },
+    Page {
+        alert: "LogNotReceived",
+        means: "Nobody receives the log of the datastore: what is committed now is on the server alone, whose disk fills with \
+what it keeps.",
+        measured: "Whether somebody reads from the replication slot, as `opsctl recovery status` tells it. It is silent where \
+there is no slot, and while the server cannot be asked; `BackupTooOld` watches over what would be lost all the same.",
+        commands: &[RECOVERY, FOLLOW],
+        board: Board::Backups,
+    },
+    Page {
         alert: "MetricsAbsent",
         means: "Another alert is blind: what it is derived from is not there, although the service is scraped. Nothing is known \
 to be broken, and nobody would notice if it were.",
@@ -181,6 +210,22 @@ tells the same age, so the largest is taken.",
             LOGS,
         ],
         board: Board::Sagas,
+    },
+    Page {
+        alert: "ReplicationSlotFilling",
+        means: "Log of the datastore is written faster than it is received. When the rest of what the server may keep is used \
+up, too, log is lost for ever.",
+        measured: "What the server may still keep for the replication slot against what it keeps already and may keep together \
+(`max_slot_wal_keep_size`): less than a quarter is left. Silent where there is no limit.",
+        commands: &[
+            RECOVERY,
+            FOLLOW,
+            (
+                "opsctl repository check",
+                "whether the store of the repository answers, and how fast",
+            ),
+        ],
+        board: Board::Backups,
     },
     Page {
         alert: "RestoreProofTooOld",

@@ -74,6 +74,7 @@ pub fn cluster() -> Landscape {
                     longest_gap: Duration::from_hours(24),
                 }),
                 continuous: true,
+                log: true,
                 exporter: Some(Selector::job("postgres")),
             },
             Datastore {
@@ -87,6 +88,7 @@ pub fn cluster() -> Landscape {
                     longest_gap: Duration::from_hours(7 * 24),
                 }),
                 continuous: false,
+                log: false,
                 exporter: None,
             },
             Datastore {
@@ -97,6 +99,7 @@ pub fn cluster() -> Landscape {
                 prove_every: None,
                 schedule: None,
                 continuous: false,
+                log: false,
                 exporter: None,
             },
         ],

@@ -344,6 +344,13 @@ metrics! {
     gauge OPSCTL_BACKUP_LAST_PARTIAL(2) "opsctl_backup_last_partial" One [environment, datastore] "1 when something could not be read for its last snapshot, else 0.";
     gauge OPSCTL_BACKUP_SIZE_BYTES(2) "opsctl_backup_size_bytes" Bytes [environment, datastore] "Size of the files in its last snapshot.";
     gauge OPSCTL_BACKUP_SNAPSHOTS(2) "opsctl_backup_snapshots" One [environment, datastore] "Snapshots that there are of it.";
+    gauge OPSCTL_BACKUP_COMPLETE_UNTIL_TIMESTAMP_SECONDS(2) "opsctl_backup_complete_until_timestamp_seconds" Seconds [environment, datastore] "Unix time, by the datastore's clock, up to which everything that was acknowledged can be restored, where changes are shipped or a log is received between snapshots.";
+    gauge OPSCTL_LOG_ARCHIVED_POSITION_BYTES(2) "opsctl_log_archived_position_bytes" Bytes [environment, datastore] "Position (LSN) up to which the log of a PostgreSQL is archived.";
+    gauge OPSCTL_LOG_LOST_GAPS(2) "opsctl_log_lost_gaps" One [environment, datastore] "Gaps in its archived log that nothing can fill and no base backup was taken after.";
+    gauge OPSCTL_LOG_RECEIVING(2) "opsctl_log_receiving" One [environment, datastore] "1 while somebody receives its log by the replication slot, else 0; absent where there is none, and while the server cannot be asked.";
+    gauge OPSCTL_LOG_SLOT_LOST(2) "opsctl_log_slot_lost" One [environment, datastore] "1 when the server has given up on the replication slot, else 0; absent where there is none, and while the server cannot be asked.";
+    gauge OPSCTL_LOG_SLOT_KEPT_BYTES(2) "opsctl_log_slot_kept_bytes" Bytes [environment, datastore] "Log that the server keeps for the replication slot: written, and not in the repository yet.";
+    gauge OPSCTL_LOG_SLOT_SAFE_BYTES(2) "opsctl_log_slot_safe_bytes" Bytes [environment, datastore] "Log that may be written before the server gives up on the replication slot; absent where there is no limit.";
     gauge OPSCTL_PROOF_LAST_SUCCESS_TIMESTAMP_SECONDS(2) "opsctl_proof_last_success_timestamp_seconds" Seconds [environment, datastore] "Unix time of the last restore drill that proved a snapshot.";
     gauge OPSCTL_PROOF_LAST_TIMESTAMP_SECONDS(2) "opsctl_proof_last_timestamp_seconds" Seconds [environment, datastore] "Unix time of the last restore drill.";
     gauge OPSCTL_PROOF_LAST_VERDICT(3) "opsctl_proof_last_verdict" One [environment, datastore, verdict = PROOF_VERDICTS] "1 for what the last restore drill came to, 0 for all others.";
