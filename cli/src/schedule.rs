@@ -4,6 +4,7 @@
 mod metrics;
 mod ping;
 mod record;
+pub(crate) mod staying;
 mod work;
 
 use crate::config::{Cleanup, Config, Job, Schedule, suggestion};

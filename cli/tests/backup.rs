@@ -158,11 +158,11 @@ fn a_target_that_does_not_exist_or_is_not_clear() {
 fn a_datastore_of_a_kind_that_is_not_built() {
     let sandbox = Sandbox::with_stores();
     let text = fs::read_to_string(sandbox.path("opsctl.toml")).expect("the file");
-    sandbox.write("opsctl.toml", &format!("{text}[datastore.pg]\nkind = \"postgres\"\n"));
+    sandbox.write("opsctl.toml", &format!("{text}[datastore.docs]\nkind = \"mongodb\"\n"));
     sandbox
-        .run(&["backup", "pg"])
+        .run(&["backup", "docs"])
         .ended(2)
-        .says("datastore `pg` is of kind `postgres`");
+        .says("datastore `docs` is of kind `mongodb`");
 }
 
 #[test]

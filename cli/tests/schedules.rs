@@ -405,7 +405,8 @@ const EXPORTED: &str = "[cluster.eu]\ncontext = \"eu\"\nimage = \"registry.inter
     [env.production]\nplatform = \"kubernetes\"\nclusters = [\"eu\"]\nnamespace = \"shop\"\nprotected = true\nrepository = \"here\"\n\
     [schedule.save]\njob = \"backup\"\ncron = \"*/15 2 13 * FRI\"\ntimezone = \"Europe/Berlin\"\njitter = \"5m\"\n\
     [schedule.look]\njob = \"check\"\ncron = \"@weekly\"\nquiet_hours = [\"MON-FRI 08:00-18:00\"]\n\
-    [cleanup.sold]\ndatastore = \"db\"\ntable = \"orders\"\nwhere = \"item = 'so%d'\"\nschedule = \"0 3 * * 1-5\"\n";
+    [cleanup.sold]\ndatastore = \"db\"\ntable = \"orders\"\nwhere = \"item = 'so%d'\"\nschedule = \"0 3 * * 1-5\"\n\
+    [datastore.pg]\nkind = \"postgres\"\ndsn = { env = \"DATABASE_URL\" }\nbackup = { method = \"physical\" }\n";
 
 #[test]
 fn systemd_takes_the_timers() {
@@ -426,6 +427,11 @@ fn systemd_takes_the_timers() {
         service.contains("schedule run cleanup:sold --yes --reason \"systemd timer\"\n"),
         "{service}"
     );
+    let service = fs::read_to_string(sandbox.path("units/opsctl-continuous-pg.service")).expect("a service");
+    assert!(
+        service.contains("--no-input backup pg --follow\nRestart=always\n") && service.contains("[Install]\n"),
+        "{service}"
+    );
     if Command::new("systemd-analyze").arg("--version").output().is_err() {
         peers::skip("systemd_takes_the_timers", "systemd-analyze is not installed");
         return;
@@ -434,7 +440,7 @@ fn systemd_takes_the_timers() {
         .expect("a folder")
         .map(|entry| entry.expect("a file").path())
         .collect();
-    assert_eq!(units.len(), 6);
+    assert_eq!(units.len(), 7);
     let verified = Command::new("systemd-analyze")
         .args(["verify", "--man=no", "--recursive-errors=no"])
         .args(&units)
@@ -463,6 +469,15 @@ fn kubernetes_takes_the_cron_jobs() {
     ] {
         assert!(job.contains(line), "{line:?} is not in:\n{job}");
     }
+    let pod = fs::read_to_string(sandbox.path("jobs/opsctl-continuous-pg.yaml")).expect("a Deployment");
+    for line in [
+        "kind: Deployment\n",
+        "    type: Recreate\n",
+        "restartPolicy: Always\n",
+        "\"--follow\"",
+    ] {
+        assert!(pod.contains(line), "{line:?} is not in:\n{pod}");
+    }
     sandbox
         .run(&["-e", "local", "schedule", "export", "kubernetes"])
         .ended(2)
@@ -487,7 +502,7 @@ fn kubernetes_takes_the_cron_jobs() {
     let told: Value = serde_json::from_str(&told).expect("JSON");
     assert_eq!(
         told["summary"],
-        json!({ "valid": 4, "invalid": 0, "errors": 0, "skipped": 0 })
+        json!({ "valid": 5, "invalid": 0, "errors": 0, "skipped": 0 })
     );
 }
 
@@ -495,7 +510,11 @@ fn kubernetes_takes_the_cron_jobs() {
 fn stand_alone(schemas: &Path, into: &Path) {
     let read = |name: &str| fs::read_to_string(schemas.join(name)).expect("a schema");
     let shared: Value = serde_json::from_str(&read("_definitions.json")).expect("JSON");
-    for name in ["cronjob-batch-v1.json", "serviceaccount-v1.json"] {
+    for name in [
+        "cronjob-batch-v1.json",
+        "deployment-apps-v1.json",
+        "serviceaccount-v1.json",
+    ] {
         let text = read(name).replace("/api/_definitions.json#", "#");
         let mut schema: Value = serde_json::from_str(&text).expect("JSON");
         schema["$defs"] = shared["$defs"].clone();

@@ -3,6 +3,8 @@
 
 #[path = "support/answers.rs"]
 mod answers;
+#[path = "support/follower.rs"]
+mod follower;
 #[path = "support/sandbox.rs"]
 mod sandbox;
 
@@ -16,6 +18,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use answers::{Answers, http};
+use peers::servers::postgres::{Cluster, Postgres};
 use sandbox::{Sandbox, eventually, tiny_service};
 
 /// Says in the sandbox which terminal it is.
@@ -362,4 +365,25 @@ fn a_trace_fits_its_terminal() {
             "the depth is told where it cannot be drawn: {shown}"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn following_is_a_line_that_says_what_would_be_lost_now() {
+    let test = "following_is_a_line_that_says_what_would_be_lost_now";
+    let recipe = Postgres::default().setting("max_slot_wal_keep_size", "1GB");
+    let Some(cluster) = Cluster::start(recipe, test).await else {
+        return;
+    };
+    let sandbox = follower::project(&cluster.url(), "objectives = { rpo = \"1s\" }");
+    tokio::task::block_in_place(|| {
+        let mut terminal = Terminal::start(&sandbox, 160, "backup pg --follow");
+        terminal.sees("took a base backup of pg: snapshot ");
+        terminal.sees(" behind, ");
+        terminal.sees(" would be lost now");
+        terminal.presses("\u{3}");
+        let shown = terminal.ends(0);
+        assert!(shown.contains("pg is no longer followed"), "{shown}");
+        let told = |text: &str| shown.lines().filter(|line| line.contains(text)).count();
+        assert_eq!(told("took a base backup"), 1, "{shown}");
+    });
 }

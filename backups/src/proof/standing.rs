@@ -152,13 +152,13 @@ impl Standing {
         };
         standing
             .promises
-            .extend(standing.rpo(last_whole_backup.max(shipped).map(age)));
+            .extend(standing.rpo(last_whole_backup.max(shipped).map(age), shipped > last_whole_backup));
         standing.promises.extend(standing.rto());
         standing.promises.extend(standing.proof());
         standing
     }
 
-    fn rpo(&self, age: Option<f64>) -> Option<Promise> {
+    fn rpo(&self, age: Option<f64>, by_shipping: bool) -> Option<Promise> {
         let limit = self.objectives.rpo_seconds?;
         // Without a backup everything would be lost: that is known, and is no missing figure.
         let kept = age.is_some_and(|age| age <= limit);
@@ -168,6 +168,7 @@ impl Standing {
             measured_seconds: age,
             outcome: Outcome::of(kept),
             told: (!kept).then(|| match age {
+                Some(_) if by_shipping => "what was shipped or received last is older than that".to_owned(),
                 Some(_) => "the last whole backup is older than that".to_owned(),
                 None => "there is no whole backup".to_owned(),
             }),

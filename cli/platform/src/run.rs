@@ -17,7 +17,7 @@ mod verdict;
 mod watchdog;
 
 pub use journal::{Event, Journal, JournalError, Tail, read_events};
-pub use notify::{Notifier, NotifyError};
+pub use notify::{DeliveryError, Incident, Notifier, NotifyError};
 pub use record::{Cancel, Kind, Notify, Outcome, Phase, Reason, RunRecord, Worker};
 pub use recover::{Loss, Orphan, Recovered, give_up, orphans, recover, this_process};
 pub use session::{Control, Run, RunError, request_cancel};

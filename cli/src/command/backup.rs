@@ -3,6 +3,7 @@
 
 mod continuous;
 mod follow;
+mod staying;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +48,10 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with_all = ["full", "continuous"])]
     follow: bool,
 
+    /// With --continuous or --follow: end when stdin does. For `schedule run`, whose process may be killed
+    #[arg(long, hide = true)]
+    until_stdin_ends: bool,
+
     /// Say what would be saved, and save nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
@@ -69,7 +74,8 @@ fn help() -> String {
          A PostgreSQL with `backup.method = \"physical\"` is saved as a whole: all its files, and the log that makes them fit\n\
          each other. With --follow the command stays and receives the log as it is written, by a replication slot that is\n\
          called after the datastore; `opsctl restore` then goes back to any moment. What the server removed before it\n\
-         was received is told, and a new base backup is taken.\n\n{}",
+         was received is told, here and to the webhook, and a new base backup is taken. Ctrl-C keeps what was received, and\n\
+         ends with 0; the slot stays, so that the server keeps the rest for the next time.\n\n{}",
         Exit::section(&[
             Exit::Failed,
             Exit::Usage,
@@ -203,6 +209,24 @@ fn plan(context: &Context, config: &Config, stores: &[&Datastore], repository: &
     Ok(Exit::Done)
 }
 
+/// How a snapshot of a datastore is made, and what it says of itself.
+fn options(args: &Args, context: &Context, config: &Config, store: &Datastore) -> BackupOptions {
+    let mut tags = vec![
+        repository::store_tag(&store.name),
+        repository::environment_tag(&config.environment.name),
+    ];
+    tags.extend(args.tags.iter().cloned());
+    let actor = context.actor();
+    let (user, host) = actor.split_once('@').unwrap_or((&actor, "localhost"));
+    BackupOptions {
+        now: context.now(),
+        host: host.to_owned(),
+        username: user.to_owned(),
+        tags,
+        parent: if args.full { Parent::None } else { Parent::Latest },
+    }
+}
+
 async fn save(
     context: &Context,
     args: &Args,
@@ -220,21 +244,8 @@ async fn save(
         Some(keeper) => Box::new(physical::source(context, store, Arc::clone(keeper) as _)?),
         None => repository::source_to_save(context, config, store)?,
     };
-    let mut tags = vec![
-        repository::store_tag(&store.name),
-        repository::environment_tag(&config.environment.name),
-    ];
-    tags.extend(args.tags.iter().cloned());
-    let actor = context.actor();
-    let (user, host) = actor.split_once('@').unwrap_or((&actor, "localhost"));
-    let started = context.now();
-    let options = BackupOptions {
-        now: started,
-        host: host.to_owned(),
-        username: user.to_owned(),
-        tags,
-        parent: if args.full { Parent::None } else { Parent::Latest },
-    };
+    let options = options(args, context, config, store);
+    let started = options.now;
     let progress = Shown::start(context, format!("backing up {}", store.name));
     let report = backups::backup(engine, source.as_ref(), &options, &progress, cancel)
         .await

@@ -1,6 +1,7 @@
 //! `opsctl recovery`: whether what was promised about losing data and coming back would be kept, and how to come back.
 
 mod alerts;
+mod log;
 mod metrics;
 mod report;
 mod status;

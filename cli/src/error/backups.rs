@@ -2,6 +2,7 @@
 
 use backups::pitr::postgres::archive::ArchiveError;
 use backups::pitr::postgres::push::PushError;
+use backups::pitr::postgres::receiver::ReceiverError;
 use backups::pitr::postgres::recovery::RecoveryError;
 use backups::pitr::sqlite::ShippingError;
 use backups::source::SourceError;
@@ -200,6 +201,37 @@ fn shipping(failure: Failure, shipping: &ShippingError) -> Failure {
             failure.help("nothing was replaced; try an earlier moment, and report this as a bug in opsctl")
         }
         ShippingError::Overrun => failure.help("ship to a faster store, or take snapshots alone"),
+    }
+}
+
+/// The failure of receiving the log of a PostgreSQL.
+pub(crate) fn receiver(what: impl Into<String>, error: &ReceiverError) -> Failure {
+    let told = |exit, code| Failure::new(exit, code, what.into()).because(error);
+    match error {
+        ReceiverError::Archive(ArchiveError::Repository(inner)) => failure("could not archive the log", inner),
+        ReceiverError::Server(server) if server.is_authentication() => told(Exit::Usage, "not_followed").help(
+            "the user needs the right to replicate (`ALTER ROLE … REPLICATION`) and a line for `replication` in pg_hba.conf",
+        ),
+        ReceiverError::Server(_) => {
+            told(Exit::Failed, "not_followed").help("nothing that was archived is lost; the server keeps the rest for the slot")
+        }
+        ReceiverError::SlotInUse { .. } => told(Exit::Locked, "locked").help(
+            "somebody follows already, perhaps on another machine: `select client_addr from pg_stat_replication` on the server says where",
+        ),
+        ReceiverError::Foreign { .. } | ReceiverError::SegmentSize { .. } => told(Exit::Usage, "other_cluster").help(
+            "is `dsn` right? One datastore is one cluster: give a cluster that was made anew a table of its own in opsctl.toml",
+        ),
+        ReceiverError::Ahead { .. } => told(Exit::Failed, "behind_archive").help(
+            "what it writes from now on is another log under the same names: give it a table of its own in opsctl.toml, so that both histories can be restored",
+        ),
+        ReceiverError::Archive(_) => told(Exit::Failed, "not_archived")
+            .help("nothing was replaced: look which of the two is of this cluster before anything is removed"),
+        ReceiverError::OutOfOrder { .. }
+        | ReceiverError::Fault(_)
+        | ReceiverError::Malformed { .. }
+        | ReceiverError::History { .. } => told(Exit::Failed, "log_damaged").help(
+            "nothing of it was confirmed, so the server still has it; run the same again, and look after the server's disk and memory if that does not help",
+        ),
     }
 }
 

@@ -304,8 +304,8 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// The arguments of the process that does a schedule's job.
-    pub(crate) fn arguments(&self, schedule: &Schedule) -> Vec<String> {
+    /// The arguments of a process of ours, before those of its command.
+    pub(super) fn global_arguments(&self) -> Vec<String> {
         let global = &self.context.global;
         let mut arguments: Vec<String> = Vec::new();
         let mut flag = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
@@ -321,6 +321,12 @@ impl<'a> Work<'a> {
         if self.context.out.quiet > 0 {
             arguments.push("--quiet".to_owned());
         }
+        arguments
+    }
+
+    /// The arguments of the process that does a schedule's job.
+    pub(crate) fn arguments(&self, schedule: &Schedule) -> Vec<String> {
+        let mut arguments = self.global_arguments();
         arguments.extend(schedule.job.command().iter().map(|word| (*word).to_owned()));
         arguments.extend(schedule.args.iter().cloned());
         if schedule.job.asks() {

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "every test binary uses a part of it")]
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
@@ -13,6 +13,8 @@ pub type Asked = Arc<Mutex<Vec<String>>>;
 pub struct Answers {
     pub address: SocketAddr,
     pub asked: Asked,
+    /// The bodies of requests that had one.
+    pub bodies: Arc<Mutex<Vec<String>>>,
 }
 
 impl Answers {
@@ -21,14 +23,15 @@ impl Answers {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
         let asked = Asked::default();
-        let (answer, seen) = (Arc::new(answer), Arc::clone(&asked));
+        let bodies = Arc::default();
+        let (answer, seen, read) = (Arc::new(answer), Arc::clone(&asked), Arc::clone(&bodies));
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (answer, seen) = (Arc::clone(&answer), Arc::clone(&seen));
-                std::thread::spawn(move || serve(&stream, &*answer, &seen));
+                let (answer, seen, read) = (Arc::clone(&answer), Arc::clone(&seen), Arc::clone(&read));
+                std::thread::spawn(move || serve(&stream, &*answer, &seen, &read));
             }
         });
-        Self { address, asked }
+        Self { address, asked, bodies }
     }
 
     /// One answer to everything.
@@ -45,9 +48,18 @@ impl Answers {
     pub fn asked(&self) -> Vec<String> {
         self.asked.lock().expect("nobody panics with it").clone()
     }
+
+    /// The bodies that were JSON documents.
+    pub fn documents(&self) -> Vec<serde_json::Value> {
+        let bodies = self.bodies.lock().expect("nobody panics with it");
+        bodies
+            .iter()
+            .filter_map(|body| serde_json::from_str(body).ok())
+            .collect()
+    }
 }
 
-fn serve(mut stream: &TcpStream, answer: &dyn Fn(&str) -> Option<Vec<u8>>, seen: &Asked) {
+fn serve(mut stream: &TcpStream, answer: &dyn Fn(&str) -> Option<Vec<u8>>, seen: &Asked, bodies: &Mutex<Vec<String>>) {
     let mut reader = BufReader::new(stream.try_clone().expect("a socket"));
     let mut request = String::new();
     loop {
@@ -59,7 +71,14 @@ fn serve(mut stream: &TcpStream, answer: &dyn Fn(&str) -> Option<Vec<u8>>, seen:
         }
     }
     let first = request.lines().next().unwrap_or_default().to_owned();
-    seen.lock().expect("nobody panics with it").push(request.to_lowercase());
+    let lower = request.to_lowercase();
+    let length = lower.lines().find_map(|line| line.strip_prefix("content-length:"));
+    let length: u64 = length.and_then(|length| length.trim().parse().ok()).unwrap_or(0);
+    let mut body = String::new();
+    if length > 0 && reader.by_ref().take(length).read_to_string(&mut body).is_ok() {
+        bodies.lock().expect("nobody panics with it").push(body);
+    }
+    seen.lock().expect("nobody panics with it").push(lower);
     match answer(&first) {
         Some(answer) => {
             let _ = stream.write_all(&answer);

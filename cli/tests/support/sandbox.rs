@@ -218,6 +218,12 @@ pub fn alive(pid: i32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
 
+/// Kills a process that a command of ours started.
+pub fn kill(pid: i32) {
+    let pid = rustix::process::Pid::from_raw(pid).expect("a process");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it is ours");
+}
+
 /// An address that refuses: a free port may be another test's the moment after.
 pub const NOBODY: &str = "127.0.0.1:1";
 
@@ -231,9 +237,15 @@ pub fn free_port() -> u16 {
 
 /// Waits until a condition holds.
 #[track_caller]
+pub fn eventually(what: &str, holds: impl FnMut() -> bool) {
+    within(Duration::from_secs(20), what, holds);
+}
+
+/// Waits for so long at most.
+#[track_caller]
 #[expect(clippy::disallowed_methods, reason = "a deadline for a real process")]
-pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+pub fn within(limit: Duration, what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + limit;
     while !holds() {
         assert!(Instant::now() < deadline, "{what} did not happen");
         // A channel that nobody sends on is a timer.

@@ -30,6 +30,7 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub use health::look as look_at_slot;
 pub use status::{Phase, SlotStanding, Status, Warning};
 
 use super::archive::{Archive, ArchiveError, Lost};

@@ -1,4 +1,5 @@
-//! Telling a webhook how runs start and end. Bounded in time, never fatal: a failure is an event in the journal.
+//! Telling a webhook how runs start and end, and what happened beside any run. Bounded in time, never fatal: a failure is
+//! an event in the journal of the run, or what [`Notifier::incident`] returns.
 
 use std::time::Duration;
 
@@ -28,15 +29,33 @@ pub enum NotifyError {
     Client(#[source] reqwest::Error),
 }
 
+/// Why a webhook does not know what it should.
 #[derive(Debug, thiserror::Error)]
-enum DeliveryError {
+pub enum DeliveryError {
+    /// It took too long.
     #[error("the webhook did not answer within {} s", .0.as_secs_f64())]
     TimedOut(Duration),
+    /// It answered with something else than success.
     #[error("the webhook answered {0}")]
     Status(reqwest::StatusCode),
-    // The URL of a webhook is often its secret: it is taken off the error.
+    /// Nobody answered. The URL of a webhook is often its secret: it is taken off the error.
     #[error("the webhook cannot be reached")]
     Unreachable(#[source] reqwest::Error),
+}
+
+/// Something that somebody must hear of and that is no run.
+#[derive(Debug, Clone, Copy)]
+pub struct Incident<'a> {
+    /// What noticed it, in the place of a run's kind.
+    pub kind: &'a str,
+    /// What it is about, as runs name their targets: `datastore/pg-main`.
+    pub target: &'a str,
+    /// The environment.
+    pub environment: &'a str,
+    /// Who runs what noticed it.
+    pub actor: &'a str,
+    /// In words.
+    pub message: &'a str,
 }
 
 impl Notifier {
@@ -96,11 +115,7 @@ impl Notifier {
             "outcome": record.outcome,
             "message": record.message,
         });
-        let result = match tokio::time::timeout(self.limit, self.post(document.to_string())).await {
-            Ok(result) => result,
-            Err(_) => Err(DeliveryError::TimedOut(self.limit)),
-        };
-        let _ = match result {
+        let _ = match self.deliver(document.to_string()).await {
             Ok(()) => journal.append(now, "notified", json!({ "event": event })),
             Err(error) => journal.append(
                 now,
@@ -108,6 +123,32 @@ impl Notifier {
                 json!({ "event": event, "error": message_of(&error) }),
             ),
         };
+    }
+
+    /// Delivers an incident, or that it is over: `event` is its name. The document is that of a run, without one.
+    ///
+    /// # Errors
+    /// [`DeliveryError`]: nobody was told.
+    pub async fn incident(&self, event: &str, incident: &Incident<'_>, now: Timestamp) -> Result<(), DeliveryError> {
+        let document = json!({
+            "schema": "opsctl.notification/v1",
+            "event": event,
+            "at": now,
+            "run": null,
+            "kind": incident.kind,
+            "target": incident.target,
+            "environment": incident.environment,
+            "actor": incident.actor,
+            "reason": null,
+            "outcome": null,
+            "message": incident.message,
+        });
+        self.deliver(document.to_string()).await
+    }
+
+    async fn deliver(&self, body: String) -> Result<(), DeliveryError> {
+        let answered = tokio::time::timeout(self.limit, self.post(body)).await;
+        answered.unwrap_or(Err(DeliveryError::TimedOut(self.limit)))
     }
 
     async fn post(&self, body: String) -> Result<(), DeliveryError> {

@@ -1,25 +1,21 @@
 //! `opsctl backup --continuous`: a snapshot of each SQLite database, then what changes in it, until Ctrl-C. The shipping
-//! itself is the crate `backups`'; this file chooses the databases, lets one process a database do it, and tells.
+//! itself is the crate `backups`'; this file chooses the databases, and tells.
 
-use std::fs::{self, File, TryLockError};
-use std::os::unix::fs::DirBuilderExt as _;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use backups::Repository as Engine;
 use backups::pitr::sqlite::{Event, Outcome as Step, ShipOptions, Shipper};
-use futures::future::join_all;
+use backups::{BackupOptions, Repository as Engine};
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::Args;
+use super::{Args, staying};
 use crate::config::{Config, Datastore, DatastoreKind};
 use crate::context::Context;
 use crate::error::{self, Failure, Outcome};
 use crate::exit::Exit;
 use crate::output::{bytes, seconds};
-use crate::repository::{self, IfEmpty};
+use crate::repository;
 
 /// How often, where nobody says.
 const EVERY: Duration = Duration::from_secs(1);
@@ -46,131 +42,83 @@ struct Document<'a> {
     error: Option<String>,
 }
 
-/// What is shipped, and how often.
-struct Ship<'a> {
-    store: &'a Datastore,
-    path: PathBuf,
-    interval: Duration,
-}
-
 /// Runs the command.
 pub(super) fn run(args: &Args, context: &Context, config: &Config, stores: &[&Datastore]) -> Outcome {
-    let ships = choose(args, stores)?;
-    let declared = repository::declared(config, None)?;
-    if args.dry_run {
-        for ship in &ships {
+    let nothing = Failure::usage(
+        "nothing_declared",
+        "there is nothing to ship: no sqlite store says how often",
+    )
+    .help("write `backup = { ship = \"1s\" }` into its table in opsctl.toml, or name the store");
+    let shipped = |store: &Datastore| store.kind == DatastoreKind::Sqlite && store.ship.is_some();
+    let stores = staying::choose(args, stores, refuse, shipped, nothing)?;
+    for store in &stores {
+        let path = repository::path_of(store)?;
+        if args.dry_run {
             context.out.line(&format!(
                 "would ship {} ({}) every {} to {}",
-                ship.store.name,
-                context.shown(&ship.path),
-                humantime::format_duration(ship.interval),
-                declared.name
+                store.name,
+                context.shown(&path),
+                humantime::format_duration(interval(args, store)),
+                repository::declared(config, None)?.name
             ))?;
         }
+    }
+    if args.dry_run {
         return Ok(Exit::Done);
     }
-    let locks: Vec<File> = ships
-        .iter()
-        .map(|ship| lock(context, config, ship.store))
-        .collect::<Result<_, _>>()?;
-    repository::cancellable(context, async |cancel| {
-        let engine = repository::open(context, declared, IfEmpty::Make).await?;
-        let shipping = ships
-            .iter()
-            .map(|ship| self::ship(args, context, config, ship, &engine, &cancel));
-        for ended in join_all(shipping).await {
-            ended?;
-        }
-        drop(locks);
-        Ok(Exit::Done)
-    })
+    staying::stay(
+        args,
+        context,
+        config,
+        &stores,
+        "shipped",
+        async |engine, store, cancel| ship(args, context, config, store, engine, cancel).await,
+    )
 }
 
-/// A store that is named is shipped; of several those that say so.
-fn choose<'a>(args: &Args, stores: &[&'a Datastore]) -> Result<Vec<Ship<'a>>, Failure> {
-    let named = stores.iter().find(|store| args.target.as_ref() == Some(&store.name));
-    if let Some(store) = named.filter(|store| store.kind != DatastoreKind::Sqlite) {
-        return Err(
-            Failure::usage("not_shipped", format!("could not ship `{}`", store.name)).cause(format!(
-                "it is of kind `{}`, and only the changes of sqlite stores are shipped",
-                store.kind.word()
-            )),
-        );
+fn refuse(store: &Datastore) -> Result<(), Failure> {
+    if store.kind == DatastoreKind::Sqlite {
+        return Ok(());
     }
-    let chosen = stores
-        .iter()
-        .filter(|store| store.kind == DatastoreKind::Sqlite && (named.is_some() || store.ship.is_some()));
-    let ships: Vec<Ship<'_>> = chosen
-        .map(|store| {
-            Ok(Ship {
-                store,
-                path: repository::path_of(store)?,
-                interval: args
-                    .interval
-                    .or(store.ship)
-                    .unwrap_or(EVERY)
-                    .max(Duration::from_millis(10)),
-            })
-        })
-        .collect::<Result<_, Failure>>()?;
-    if ships.is_empty() {
-        return Err(Failure::usage(
-            "nothing_declared",
-            "there is nothing to ship: no sqlite store says how often",
-        )
-        .help("write `backup = { ship = \"1s\" }` into its table in opsctl.toml, or name the store"));
-    }
-    Ok(ships)
+    Err(
+        Failure::usage("not_shipped", format!("could not ship `{}`", store.name)).cause(format!(
+            "it is of kind `{}`, and only the changes of sqlite stores are shipped",
+            store.kind.word()
+        )),
+    )
 }
 
-/// Two that ship the same database would be no harm, and no use.
-pub(super) fn lock(context: &Context, config: &Config, store: &Datastore) -> Result<File, Failure> {
-    let path = config.state().join(format!("shipping-{}.lock", store.name));
-    let failed = |error| Failure::io(format!("could not make `{}`", context.shown(&path)), &error);
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(config.state())
-        .map_err(failed)?;
-    let file = File::options().create(true).append(true).open(&path).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Failure::new(
-            Exit::Locked,
-            "locked",
-            format!("`{}` is shipped by another process", store.name),
-        )
-        .help("one is enough; end the other one first to ship from here")),
-        Err(TryLockError::Error(error)) => Err(failed(error)),
-    }
+fn interval(args: &Args, store: &Datastore) -> Duration {
+    args.interval
+        .or(store.ship)
+        .unwrap_or(EVERY)
+        .max(Duration::from_millis(10))
 }
 
 async fn ship(
     args: &Args,
     context: &Context,
     config: &Config,
-    ship: &Ship<'_>,
+    store: &Datastore,
     engine: &Engine,
     cancel: &CancellationToken,
 ) -> Result<(), Failure> {
-    let store = ship.store;
-    let mut tags = vec![
-        repository::store_tag(&store.name),
-        repository::environment_tag(&config.environment.name),
-    ];
-    tags.extend(args.tags.iter().cloned());
-    let actor = context.actor();
-    let (user, host) = actor.split_once('@').unwrap_or((&actor, "localhost"));
+    let interval = interval(args, store);
+    let path = repository::path_of(store)?;
+    let BackupOptions {
+        host, username, tags, ..
+    } = super::options(args, context, config, store);
     let options = ShipOptions {
-        interval: ship.interval,
-        heartbeat: ShipOptions::new("").heartbeat.max(ship.interval),
-        host: host.to_owned(),
-        username: user.to_owned(),
+        interval,
+        heartbeat: ShipOptions::new("").heartbeat.max(interval),
+        host,
+        username,
         tags,
         ..ShipOptions::new(repository::staging(config))
     };
-    let mut shipper = Shipper::new(engine.clone(), repository::shipped(config, store)?, &ship.path, options);
-    shipper.run(cancel, &|event| tell(context, ship, &event)).await;
+    let mut shipper = Shipper::new(engine.clone(), repository::shipped(config, store)?, &path, options);
+    let told = |event: Event<'_>| tell(context, store, interval, &event);
+    shipper.run(cancel, &told).await;
     event(context, store, "stopped", Document::default());
     context.out.done(format!("{} is no longer shipped", store.name));
     Ok(())
@@ -189,14 +137,14 @@ fn event(context: &Context, store: &Datastore, kind: &'static str, document: Doc
     }
 }
 
-fn tell(context: &Context, ship: &Ship<'_>, told: &Event<'_>) {
-    let (store, name) = (ship.store, &ship.store.name);
+fn tell(context: &Context, store: &Datastore, interval: Duration, told: &Event<'_>) {
+    let name = &store.name;
     match told {
         Event::Shipped(shipped) => {
             if let Some(generation) = &shipped.generation {
                 context.out.done(format!(
                     "shipping {name} every {}, from snapshot {} on",
-                    humantime::format_duration(ship.interval),
+                    humantime::format_duration(interval),
                     generation.snapshot.short()
                 ));
                 let snapshot = Some(generation.snapshot.to_string());

@@ -1,117 +1,84 @@
 //! `opsctl backup --follow`: receives the log of PostgreSQL servers that are saved as a whole, until Ctrl-C, and takes a
-//! base backup whenever none leads to what is received: at the first time, and after log was lost for ever. The receiving
-//! itself is the crate `backups`'; this file lets one process a server do it, and tells.
+//! base backup whenever none leads to what is received: at the first time, after log was lost for ever, and where a server
+//! was promoted that the last one does not lead to. The receiving itself is the crate `backups`'; this file says when a base
+//! backup is due, and tells.
 
+mod told;
+
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
 use backups::Repository as Engine;
-use backups::pitr::postgres::Lsn;
+use backups::pitr::postgres::account::{Account, account};
 use backups::pitr::postgres::archive::Lost;
 use backups::pitr::postgres::keep::Keeper;
-use backups::pitr::postgres::reach::Branch;
-use backups::pitr::postgres::receiver::{Ended, Flusher, Phase, Receiver, Status, Warning};
-use backups::pitr::postgres::recovery::{Target, plan};
-use backups::{BackupOptions, BackupReport, Parent, Silent};
-use futures::future::join_all;
-use jiff::Timestamp;
-use serde::Serialize;
+use backups::pitr::postgres::receiver::{Ended, Phase, Receiver, ReceiverError, Status};
+use backups::{BackupReport, Silent};
+use opsctl_platform::run::Incident;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Args, continuous};
+use super::{Args, staying};
 use crate::config::{Config, Datastore};
 use crate::context::Context;
 use crate::error::{self, Failure, Outcome};
 use crate::exit::Exit;
-use crate::output::{bytes, seconds};
 use crate::physical;
-use crate::repository::{self, IfEmpty};
+use crate::platform;
+use crate::repository;
+use told::{Document, Told, standing};
 
 /// A base backup that failed is tried again after so long.
 const AGAIN: Duration = Duration::from_mins(1);
-/// How often how it stands is told at least, as events.
-const TOLD: Duration = Duration::from_secs(5);
-
-/// One event of the stream under `--json`.
-#[derive(Debug, Default, Serialize)]
-struct Document<'a> {
-    schema: &'static str,
-    r#type: &'static str,
-    datastore: &'a str,
-    time: Timestamp,
-    /// Up to here the log is in the repository.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    durable: Option<Lsn>,
-    /// Everything that was acknowledged before, by the server's clock, is in the repository.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    until: Option<Timestamp>,
-    /// What the server has and the repository has not.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    behind_bytes: Option<u64>,
-    /// What the server keeps for us.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    slot_bytes: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    snapshot: Option<String>,
-    /// What is lost for ever.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    lost: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
-}
 
 /// Runs the command.
 pub(super) fn run(args: &Args, context: &Context, config: &Config, stores: &[&Datastore]) -> Outcome {
-    let named = stores.iter().find(|store| args.target.as_ref() == Some(&store.name));
-    if let Some(store) = named {
-        physical::only(store, &format!("could not follow `{}`", store.name))?;
-    }
-    let stores: Vec<&Datastore> = stores
-        .iter()
-        .copied()
-        .filter(|store| physical::is_physical(store))
-        .collect();
-    if stores.is_empty() {
-        return Err(Failure::usage(
-            "nothing_declared",
-            "there is nothing to follow: no datastore is saved as a whole",
-        )
-        .help("write `backup = { method = \"physical\" }` into the table of a postgres store in opsctl.toml"));
-    }
-    let declared = repository::declared(config, None)?;
+    let nothing = Failure::usage(
+        "nothing_declared",
+        "there is nothing to follow: no datastore is saved as a whole",
+    )
+    .help("write `backup = { method = \"physical\" }` into the table of a postgres store in opsctl.toml");
+    let refuse = |store: &Datastore| physical::only(store, &format!("could not follow `{}`", store.name));
+    let stores = staying::choose(args, stores, refuse, physical::is_physical, nothing)?;
     if args.dry_run {
+        let declared = repository::declared(config, None)?;
         for store in &stores {
             let told = format!("would follow {} into {}", store.name, declared.name);
             context.out.line(&told)?;
         }
         return Ok(Exit::Done);
     }
-    let locks: Result<Vec<_>, Failure> = stores
-        .iter()
-        .map(|store| continuous::lock(context, config, store))
-        .collect();
-    let locks = locks?;
-    repository::cancellable(context, async |cancel| {
-        let engine = repository::open(context, declared, IfEmpty::Make).await?;
-        let following = stores.iter().map(|store| {
+    staying::stay(
+        args,
+        context,
+        config,
+        &stores,
+        "followed",
+        async |engine, store, cancel| {
             let follow = Follow {
                 args,
                 context,
                 config,
                 store,
-                engine: &engine,
+                engine,
+                incident: Cell::new(false),
             };
-            let cancel = cancel.clone();
-            async move { Box::pin(follow.run(&cancel)).await }
-        });
-        for ended in join_all(following).await {
-            ended?;
-        }
-        drop(locks);
-        Ok(Exit::Done)
-    })
+            Box::pin(follow.run(cancel)).await
+        },
+    )
+}
+
+/// Whether a base backup leads to what is received.
+#[derive(Debug, Clone, Copy)]
+enum Base {
+    /// One does.
+    Leads,
+    /// The archive must be asked.
+    Doubtful,
+    /// None does: one is taken then.
+    Due(Instant),
 }
 
 struct Follow<'a> {
@@ -120,268 +87,205 @@ struct Follow<'a> {
     config: &'a Config,
     store: &'a Datastore,
     engine: &'a Engine,
+    /// Log was lost, and no base backup was taken since.
+    incident: Cell<bool>,
 }
 
 impl Follow<'_> {
     async fn run(&self, cancel: &CancellationToken) -> Result<(), Failure> {
-        let (context, name) = (self.context, &self.store.name);
+        let name = &self.store.name;
         let archive = physical::archive(self.config, self.store, self.engine)?;
-        let receiver = Receiver::new(archive, physical::receiver(context, self.config, self.store)?);
-        let mut base_due = (!self.leads_on().await?).then(Instant::now);
+        let options = physical::receiver(self.context, self.config, self.store)?;
+        let mut told = Told::new(&options.slot);
+        let receiver = Receiver::new(archive, options);
+        let mut base = Base::Doubtful;
         loop {
-            let ended = Box::pin(self.session(&receiver, &mut base_due, cancel)).await;
-            match ended {
+            match Box::pin(self.session(&receiver, &mut base, &mut told, cancel)).await {
                 Ok(Ended::Cancelled) => break,
                 Ok(Ended::Gap(lost)) => {
-                    self.tell_lost(&lost);
-                    base_due = Some(Instant::now());
+                    self.lost(&[lost]).await;
+                    base = Base::Due(Instant::now());
                 }
-                Err(error) => {
-                    return Err(
-                        Failure::new(Exit::Failed, "not_followed", format!("could not follow `{name}`"))
-                            .because(&error)
-                            .help("nothing that was archived is lost; the server keeps the rest for the slot"),
-                    );
-                }
+                Err(error) => return Err(error::backups::receiver(format!("could not follow `{name}`"), &error)),
             }
         }
         self.event("stopped", Document::default());
-        context.out.done(format!("{name} is no longer followed"));
+        self.context.out.done(format!("{name} is no longer followed"));
         Ok(())
-    }
-
-    /// Whether a base backup leads to the end of what is archived.
-    async fn leads_on(&self) -> Result<bool, Failure> {
-        let failed = |error| error::backups::failure(format!("could not follow `{}`", self.store.name), &error);
-        let archive = physical::archive(self.config, self.store, self.engine)?;
-        let bases = physical::base_backups(self.config, self.store, self.engine)
-            .await
-            .map_err(failed)?;
-        match plan(&archive, &bases, &Target::Latest, Branch::Newest, false).await {
-            Ok(_) => Ok(true),
-            Err(backups::Error::Recovery(why)) => {
-                self.context.out.detail(format!("{}: {why}", self.store.name));
-                Ok(false)
-            }
-            Err(error) => Err(failed(error)),
-        }
     }
 
     /// Receives until that ends, takes the base backup that is due meanwhile, and tells.
     async fn session(
         &self,
         receiver: &Receiver,
-        base_due: &mut Option<Instant>,
+        base: &mut Base,
+        told: &mut Told,
         cancel: &CancellationToken,
-    ) -> Result<Ended, backups::pitr::postgres::receiver::ReceiverError> {
-        let line = self.context.out.progress(format!("following {}", self.store.name));
+    ) -> Result<Ended, ReceiverError> {
+        // Where nobody watches, only what happens is told.
+        let live = self.context.out.live;
+        let line = live.then(|| self.context.out.progress(format!("following {}", self.store.name)));
         let mut news = receiver.status();
         let receiving = receiver.run(cancel);
         tokio::pin!(receiving);
-        let mut told = Told::default();
         loop {
-            let (due, status, flusher) = (*base_due, receiver.status(), receiver.flusher());
-            let due = async move {
-                match due {
-                    Some(due) => {
-                        tokio::time::sleep_until(due).await;
-                        self.base(flusher, status, cancel).await
-                    }
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::pin!(due);
-            let taken = loop {
+            let step = self.step(*base, receiver, cancel);
+            tokio::pin!(step);
+            let next = loop {
                 tokio::select! {
                     biased;
                     ended = &mut receiving => return ended,
-                    taken = &mut due => break taken,
+                    next = &mut step => break next,
                     changed = news.changed() => {
-                        if changed.is_ok() {
-                            let now = news.borrow_and_update().clone();
-                            line.phase(standing(&now, self.context.now()));
-                            self.tell(&now, &mut told);
+                        if changed.is_err() {
+                            continue;
+                        }
+                        let now = news.borrow_and_update().clone();
+                        let leads = matches!(base, Base::Leads);
+                        if let Some(line) = &line {
+                            line.phase(standing(&now, leads, self.context.now()));
+                        }
+                        if self.tell(&now, leads, told) && leads {
+                            break Base::Doubtful;
                         }
                     }
                 }
             };
-            *base_due = match taken {
-                Ok(report) => {
-                    self.context.out.done(format!(
-                        "took a base backup of {}: snapshot {}",
-                        self.store.name,
-                        report.snapshot.short()
-                    ));
-                    let snapshot = Some(report.snapshot.to_string());
-                    self.event(
-                        "base_backup",
-                        Document {
-                            snapshot,
-                            ..Document::default()
-                        },
-                    );
-                    None
-                }
-                Err(error) => {
-                    let failure = error::backups::failure(format!("no base backup of {}", self.store.name), &error);
-                    let causes = failure.causes.join(": ");
-                    self.context
-                        .out
-                        .warn(format!("{}: {causes}; trying again in a minute", failure.message));
-                    let error = Some(causes);
-                    self.event(
-                        "failing",
-                        Document {
-                            error,
-                            ..Document::default()
-                        },
-                    );
-                    Some(Instant::now() + AGAIN)
-                }
-            };
+            *base = next;
         }
     }
 
-    /// A base backup, as soon as its log is received.
-    async fn base(
-        &self,
-        flusher: Flusher,
-        mut status: watch::Receiver<Status>,
-        cancel: &CancellationToken,
-    ) -> Result<BackupReport, backups::Error> {
-        if status
-            .wait_for(|status| status.phase == Phase::Streaming)
-            .await
-            .is_err()
-        {
-            return Err(backups::Error::Cancelled);
+    /// Does what is to be done about base backups, and says how that stands then.
+    async fn step(&self, base: Base, receiver: &Receiver, cancel: &CancellationToken) -> Base {
+        match base {
+            Base::Leads => std::future::pending().await,
+            Base::Doubtful => {
+                streams(receiver.status()).await;
+                match self.account().await {
+                    Ok(Some(account)) if account.base.is_some() => Base::Leads,
+                    Ok(account) => {
+                        let (why, open) =
+                            account.map_or_else(Default::default, |account| (account.no_base, account.open));
+                        if !open.is_empty() {
+                            self.lost(&open).await;
+                        } else if let Some(why) = why {
+                            self.context.out.note(format!("{}: {why}", self.store.name));
+                        }
+                        Base::Due(Instant::now())
+                    }
+                    Err(failure) => {
+                        self.failing(&failure);
+                        tokio::time::sleep(AGAIN).await;
+                        Base::Doubtful
+                    }
+                }
+            }
+            Base::Due(at) => {
+                tokio::time::sleep_until(at).await;
+                streams(receiver.status()).await;
+                match self.base(receiver, cancel).await {
+                    Ok(report) => {
+                        self.taken(&report).await;
+                        Base::Leads
+                    }
+                    Err(error) => {
+                        if !cancel.is_cancelled() {
+                            let what = format!("no base backup of {}", self.store.name);
+                            self.failing(&error::backups::failure(what, &error));
+                        }
+                        Base::Due(Instant::now() + AGAIN)
+                    }
+                }
+            }
         }
-        let told =
+    }
+
+    /// What the archive is worth.
+    async fn account(&self) -> Result<Option<Account>, Failure> {
+        let failed = |error| error::backups::failure(format!("the archived log of {}", self.store.name), &error);
+        let archive = physical::archive(self.config, self.store, self.engine)?;
+        let bases = physical::base_backups(self.config, self.store, self.engine)
+            .await
+            .map_err(failed)?;
+        account(&archive, &bases).await.map_err(|error| failed(error.into()))
+    }
+
+    /// A base backup, whose log the receiver keeps.
+    async fn base(&self, receiver: &Receiver, cancel: &CancellationToken) -> Result<BackupReport, backups::Error> {
+        let failed =
             |failure: Failure| backups::Error::Invalid([&[failure.message], &failure.causes[..]].concat().join(": "));
-        let archive = physical::archive(self.config, self.store, self.engine).map_err(told)?;
-        let keeper = Arc::new(Keeper::given(archive, flusher));
-        let source = physical::source(self.context, self.store, keeper).map_err(told)?;
-        let mut tags = vec![
-            repository::store_tag(&self.store.name),
-            repository::environment_tag(&self.config.environment.name),
-        ];
-        tags.extend(self.args.tags.iter().cloned());
-        let actor = self.context.actor();
-        let (user, host) = actor.split_once('@').unwrap_or((&actor, "localhost"));
-        let options = BackupOptions {
-            now: self.context.now(),
-            host: host.to_owned(),
-            username: user.to_owned(),
-            tags,
-            parent: Parent::Latest,
-        };
+        let archive = physical::archive(self.config, self.store, self.engine).map_err(failed)?;
+        let keeper = Arc::new(Keeper::given(archive, receiver.flusher()));
+        let source = physical::source(self.context, self.store, keeper).map_err(failed)?;
+        let options = super::options(self.args, self.context, self.config, self.store);
+        self.context
+            .out
+            .note(format!("taking a base backup of {}", self.store.name));
         backups::backup(self.engine, &source, &options, &Silent, cancel).await
     }
 
-    fn tell(&self, status: &Status, told: &mut Told) {
+    async fn taken(&self, report: &BackupReport) {
         let name = &self.store.name;
-        for warning in &status.warnings {
-            let text = words(warning);
-            if !told.warnings.contains(&text) {
-                self.context.out.warn(format!("{name}: {text}"));
-                told.warnings.push(text);
-            }
+        let snapshot = report.snapshot.short();
+        self.context
+            .out
+            .done(format!("took a base backup of {name}: snapshot {snapshot}"));
+        let told = Document {
+            snapshot: Some(report.snapshot.to_string()),
+            ..Document::default()
+        };
+        self.event("base_backup", told);
+        if self.incident.take() {
+            let message = format!("{name}: a new base backup was taken: what is committed from now on can be restored");
+            self.notify("log_resumed", &message).await;
         }
-        if status.last_error != told.error {
-            if let Some(error) = &status.last_error {
-                self.context.out.warn(format!("{name}: {error}; trying again"));
-                let error = Some(error.clone());
-                self.event(
-                    "failing",
-                    Document {
-                        error,
-                        ..Document::default()
-                    },
-                );
-            }
-            told.error.clone_from(&status.last_error);
-        }
-        let moved = status.phase == Phase::Streaming && status.complete_until != told.until;
-        if moved && told.at.is_none_or(|at| at.elapsed() >= TOLD) {
-            (told.at, told.until) = (Some(Instant::now()), status.complete_until);
-            let document = Document {
-                durable: Some(status.durable),
-                until: status.complete_until,
-                behind_bytes: Some(status.behind()),
-                slot_bytes: status.slot.as_ref().map(|slot| slot.lag),
+    }
+
+    /// Log is lost for ever: whoever must know is told.
+    async fn lost(&self, lost: &[Lost]) {
+        let name = &self.store.name;
+        self.incident.set(true);
+        for lost in lost {
+            let message = format!(
+                "{name}: the server had removed its log from {lost} before it was received: no restore leads over it; taking a new \
+                 base backup"
+            );
+            self.context.out.warn(&message);
+            let told = Document {
+                lost: Some(lost.to_string()),
                 ..Document::default()
             };
-            self.event("following", document);
+            self.event("lost", told);
+            self.notify("log_lost", &message).await;
         }
     }
 
-    fn tell_lost(&self, lost: &Lost) {
-        self.context.out.warn(format!(
-            "{}: the server had removed its log from {lost} before it was received: no restore leads over it; taking a new base backup",
-            self.store.name
-        ));
-        let lost = Some(lost.to_string());
-        self.event(
-            "lost",
-            Document {
-                lost,
-                ..Document::default()
-            },
-        );
-    }
-
-    fn event(&self, kind: &'static str, document: Document<'_>) {
-        if self.context.out.json {
-            // A reader that went away does not end the receiving.
-            let _ = self.context.out.event(&Document {
-                schema: "opsctl.following/v1",
-                r#type: kind,
-                datastore: &self.store.name,
-                time: self.context.now(),
-                ..document
-            });
+    /// Tells the webhook of the team whose service uses the store, or else the environment's.
+    async fn notify(&self, event: &str, message: &str) {
+        let (context, name) = (self.context, &self.store.name);
+        let users = self.config.users_of(name);
+        let service = users.first().map(|service| service.name.as_str());
+        let Some(notifier) = platform::notifier(context, self.config, service) else {
+            return;
+        };
+        let incident = Incident {
+            kind: "follow",
+            target: &format!("datastore/{name}"),
+            environment: &self.config.environment.name,
+            actor: &context.actor(),
+            message,
+        };
+        if let Err(error) = notifier.incident(event, &incident, context.now()).await {
+            context.out.warn(format!("{name}: nobody was told: {error}"));
         }
     }
 }
 
-/// What was told already.
-#[derive(Default)]
-struct Told {
-    warnings: Vec<String>,
-    error: Option<String>,
-    until: Option<Timestamp>,
-    at: Option<Instant>,
-}
-
-fn standing(status: &Status, now: Timestamp) -> String {
-    match status.phase {
-        Phase::Connecting => "connecting".to_owned(),
-        Phase::Waiting => "waiting to try again".to_owned(),
-        Phase::Ended => "ending".to_owned(),
-        Phase::Streaming => {
-            let rpo = status.rpo(now).map_or_else(String::new, |rpo| {
-                format!(", {} would be lost now", seconds(rpo.as_secs_f64()))
-            });
-            format!(
-                "{} in the repository, {} behind{rpo}",
-                status.durable,
-                bytes(status.behind())
-            )
-        }
-    }
-}
-
-fn words(warning: &Warning) -> String {
-    match warning {
-        Warning::SlotKeepsEverything => {
-            "max_slot_wal_keep_size is not set: while nobody follows, the log fills the server's disk".to_owned()
-        }
-        Warning::CommitsMayWait(value) => {
-            format!("synchronous_standby_names is {value:?}: commits may wait for this repository")
-        }
-        Warning::MomentUnknown(why) => format!("it is not known up to which moment the log is held: {why}"),
-        Warning::LeftBehind { timeline, left, held } => format!(
-            "timeline {timeline} was left at {left}, and the archive has it up to {held}: what lies behind is on no way"
-        ),
+/// Waits until the log comes in: what is taken before could not be restored.
+async fn streams(mut status: watch::Receiver<Status>) {
+    let streaming = status.wait_for(|status| status.phase == Phase::Streaming).await;
+    if streaming.is_err() {
+        // The receiver is gone, which whoever runs it sees.
+        std::future::pending::<()>().await;
     }
 }

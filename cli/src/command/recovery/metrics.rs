@@ -6,9 +6,16 @@ use backups::proof::standing::Standing;
 use backups::proof::{Outcome, Verdict};
 use catalogue::Metric;
 
+use super::log::{Log, State};
+
 /// Renders all datastores of an environment. What is not known is absent, never zero.
-pub(super) fn render<'a>(environment: &str, stores: impl Iterator<Item = (&'a str, &'a Standing)> + Clone) -> String {
+pub(super) fn render<'a>(
+    environment: &str,
+    stores: impl Iterator<Item = (&'a str, (&'a Standing, Option<&'a Log>))> + Clone,
+) -> String {
     let mut text = Text::default();
+    let logs = stores.clone().filter_map(|(store, (_, log))| Some((store, log?)));
+    let stores = stores.map(|(store, (standing, _))| (store, standing));
     let mut gauge = |metric: &'static Metric, value: &dyn Fn(&Standing) -> Option<f64>| {
         text.family(metric);
         for (store, standing) in stores.clone() {
@@ -63,6 +70,41 @@ pub(super) fn render<'a>(environment: &str, stores: impl Iterator<Item = (&'a st
         catalogue::OPSCTL_PROOF_INTERVAL_OBJECTIVE_SECONDS.metric(),
         &|standing| standing.objectives.prove_every_seconds,
     );
+    gauge(
+        catalogue::OPSCTL_BACKUP_COMPLETE_UNTIL_TIMESTAMP_SECONDS.metric(),
+        &|standing| standing.last_shipped.map(unix),
+    );
+    let mut of_log = |metric: &'static Metric, value: &dyn Fn(&Log) -> Option<f64>| {
+        if logs.clone().next().is_none() {
+            return;
+        }
+        text.family(metric);
+        for (store, log) in logs.clone() {
+            if let Some(value) = value(log) {
+                text.sample(&[environment, store], value);
+            }
+        }
+    };
+    let is = |state: State, log: &Log| {
+        let known = !matches!(log.slot.state, State::Unknown | State::Missing);
+        known.then(|| f64::from(u8::from(log.slot.state == state)))
+    };
+    of_log(catalogue::OPSCTL_LOG_ARCHIVED_POSITION_BYTES.metric(), &|log| {
+        log.archived_lsn.map(|lsn| lsn.0 as f64)
+    });
+    of_log(catalogue::OPSCTL_LOG_LOST_GAPS.metric(), &|log| {
+        Some(log.lost.len() as f64)
+    });
+    of_log(catalogue::OPSCTL_LOG_RECEIVING.metric(), &|log| {
+        is(State::Receiving, log)
+    });
+    of_log(catalogue::OPSCTL_LOG_SLOT_LOST.metric(), &|log| is(State::Lost, log));
+    of_log(catalogue::OPSCTL_LOG_SLOT_KEPT_BYTES.metric(), &|log| {
+        log.slot.kept_bytes.map(|kept| kept as f64)
+    });
+    of_log(catalogue::OPSCTL_LOG_SLOT_SAFE_BYTES.metric(), &|log| {
+        log.slot.safe_bytes.map(|safe| safe as f64)
+    });
 
     text.family(catalogue::OPSCTL_PROOF_LAST_VERDICT.metric());
     for (store, standing) in stores.clone() {
@@ -131,7 +173,7 @@ mod tests {
     #[test]
     fn a_label_ends_where_it_ends() {
         let standing = Standing::of(&[], None, &[], Objectives::default(), jiff::Timestamp::UNIX_EPOCH);
-        let text = render("a\"b\\c\nd", [("db", &standing)].into_iter());
+        let text = render("a\"b\\c\nd", [("db", (&standing, None))].into_iter());
         assert!(
             text.contains("opsctl_backup_snapshots{environment=\"a\\\"b\\\\c\\nd\",datastore=\"db\"} 0\n"),
             "{text}"

@@ -12,8 +12,9 @@ use backups::proof::standing::{Promise, Standing};
 use opsctl_drills::expectation::proved::Standing as AlertStanding;
 use serde::Serialize;
 
+use super::log::Log;
 use super::stores::Known;
-use super::{alerts, metrics};
+use super::{alerts, log, metrics};
 use crate::config;
 use crate::context::Context;
 use crate::error::{Failure, Outcome};
@@ -41,6 +42,8 @@ fn help() -> String {
     format!(
         "Examples:\n  # Would we keep what we promised?\n  opsctl recovery status\n\n  \
          # From cron, for Prometheus\n  opsctl recovery status --textfile /var/lib/node_exporter/opsctl.prom\n\n\
+         Of a PostgreSQL that is saved as a whole the server is asked, too, for five seconds at most: whether its log is\n\
+         received, and how much of it the server keeps. All else is the repository's to tell.\n\n\
          4: nothing whole was backed up or shipped within the RPO, the last drill took longer than the RTO or failed, or the\n\
          last proof is older than `prove_every`. Below are the alerts that drills expected (`drill … --expect-alert`): when each\n\
          was last proved, how soon it fired, somebody was told, and it was resolved; they decide no exit code. 9: nothing is known yet, such as before the first drill.\n\n{}",
@@ -74,6 +77,9 @@ struct Told<'a> {
     next_backup: Option<jiff::Timestamp>,
     #[serde(flatten)]
     standing: Standing,
+    /// The log of a PostgreSQL that is saved as a whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log: Option<&'a Log>,
 }
 
 /// Runs the command.
@@ -89,10 +95,13 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         };
         // Somebody who backs nothing up may drill all the same.
         let alone = config.datastores.is_empty() && !alerts.is_empty();
-        let known = match Known::read(context, target).await {
+        let mut known = match Known::read(context, target).await {
             Err(_) if alone => None,
             known => Some(known?),
         };
+        if let Some(known) = &mut known {
+            known.ask_servers(context).await;
+        }
         let now = known.as_ref().map_or_else(|| context.now(), |known| known.now);
         let datastores: Vec<Told<'_>> = known
             .iter()
@@ -105,6 +114,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
                     outcome: standing.outcome(),
                     next_backup: store.next_backup,
                     standing,
+                    log: store.log.as_ref(),
                 }
             })
             .collect();
@@ -119,7 +129,10 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
             alerts,
             damaged: known.as_ref().map_or(&[], |known| &known.damaged),
         };
-        let standings = document.datastores.iter().map(|told| (told.datastore, &told.standing));
+        let standings = document
+            .datastores
+            .iter()
+            .map(|told| (told.datastore, (&told.standing, told.log)));
         let exposition = metrics::render(document.environment, standings);
         if let Some(file) = &args.textfile {
             let file = context.absolute(file);
@@ -133,6 +146,11 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
                 let mut tables = Vec::new();
                 if !document.datastores.is_empty() || document.alerts.is_empty() {
                     tables.push(table(&document));
+                }
+                let logs = document.datastores.iter();
+                let logs = logs.filter_map(|told| Some((told.datastore, told.log?)));
+                if logs.clone().next().is_some() {
+                    tables.push(log::table(logs, document.time));
                 }
                 if !document.alerts.is_empty() {
                     tables.push(alerts::table(&document.alerts, document.time));
@@ -265,7 +283,12 @@ fn tell(context: &Context, document: &Document<'_>) {
                 .out
                 .warn(format!("{}: {}{limit}: {why}", told.datastore, promise.name));
         }
-        if told.standing.last_backup.is_none() {
+        for worry in told.log.iter().flat_map(|log| log.worries()) {
+            context.out.warn(format!("{}: {worry}", told.datastore));
+        }
+        if told.log.is_some_and(Log::is_not_received) {
+            context.out.next(format!("opsctl backup {} --follow", told.datastore));
+        } else if told.standing.last_backup.is_none() {
             context.out.next(format!("opsctl backup {}", told.datastore));
         } else if told.standing.last_drill.is_none() {
             context.out.next(format!("opsctl drill restore {}", told.datastore));

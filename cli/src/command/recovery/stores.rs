@@ -6,11 +6,14 @@ use backups::pitr::sqlite;
 use backups::proof::standing::Standing;
 use backups::proof::{self, Proof};
 use backups::snapshots::{self, SnapshotFilter, SnapshotRecord};
+use futures::future::join_all;
 use jiff::Timestamp;
 
+use super::log::{Log, Slot};
 use crate::config::{self, Config, Datastore, DatastoreKind, Job, Schedule};
 use crate::context::Context;
 use crate::error::{self, Failure};
+use crate::physical;
 use crate::repository::{self, IfEmpty};
 use crate::target;
 
@@ -35,6 +38,8 @@ pub(super) struct Store {
     pub(super) drills: Vec<Proof>,
     /// The latest state that was shipped after a snapshot.
     pub(super) shipped: Option<Timestamp>,
+    /// The log of a PostgreSQL that is saved as a whole.
+    pub(super) log: Option<Log>,
     /// When it is backed up next, by its schedules.
     pub(super) next_backup: Option<Timestamp>,
 }
@@ -61,6 +66,16 @@ impl Known {
         let stores: Vec<Datastore> = target::stores(&config, target)?.into_iter().cloned().collect();
         let engine = repository::open(context, &declared, IfEmpty::Fail).await?;
         Self::of(context, config, declared, stores, &engine).await
+    }
+
+    /// Asks the servers of which a log is received how they stand, all at once.
+    pub(super) async fn ask_servers(&mut self, context: &Context) {
+        let config = &self.config;
+        let asked = self.stores.iter_mut().filter_map(|store| {
+            let (declared, log) = (&store.declared, store.log.as_mut()?);
+            Some(async move { log.slot = Slot::ask(context, config, declared).await })
+        });
+        join_all(asked).await;
     }
 
     async fn of(
@@ -90,16 +105,25 @@ impl Known {
         for declared in stores {
             let filter = repository::filter_of(&config, &declared);
             let of_it = listed.snapshots.iter().filter(|record| filter.fits(&record.snapshot));
+            let snapshots: Vec<SnapshotRecord> = of_it.cloned().collect();
             let shipped = match declared.kind {
                 DatastoreKind::Sqlite => sqlite::status(engine, &repository::shipped(&config, &declared)?)
                     .await
                     .map_err(failed)?,
                 _ => None,
             };
+            let log = if physical::is_physical(&declared) {
+                let log = Log::archived(&config, &declared, engine, &snapshots).await;
+                Some(log.map_err(failed)?)
+            } else {
+                None
+            };
+            let until = log.as_ref().and_then(|log| log.until);
             known.push(Store {
-                snapshots: of_it.cloned().collect(),
+                snapshots,
                 drills: proofs.of(&config.environment.name, &declared.name).cloned().collect(),
-                shipped: shipped.map(|status| status.latest),
+                shipped: shipped.map(|status| status.latest).max(until),
+                log,
                 next_backup: next_backup(&config, &declared, context.now()),
                 declared,
             });

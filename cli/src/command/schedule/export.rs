@@ -1,4 +1,5 @@
-//! `opsctl schedule export`: the schedules for somebody else to run: CronJobs of Kubernetes, timers of systemd.
+//! `opsctl schedule export`: the schedules for somebody else to run: CronJobs of Kubernetes, timers of systemd; and what goes
+//! on all the time as a Deployment or a service.
 
 mod kubernetes;
 mod systemd;
@@ -8,10 +9,11 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::config::{self, Schedule};
+use crate::config::{self, Datastore, Schedule};
 use crate::context::Context;
 use crate::error::{Failure, Outcome};
 use crate::exit::Exit;
+use crate::schedule::staying;
 
 /// Write schedules as CronJobs of Kubernetes or timers of systemd
 #[derive(Debug, clap::Args)]
@@ -50,6 +52,8 @@ fn help() -> String {
          # Timers of this machine\n  \
          opsctl schedule export systemd --into /etc/systemd/system\n  \
          systemctl daemon-reload && systemctl enable --now opsctl-backup-orders-db.timer\n\n\
+         What `opsctl schedule run` keeps going (the log of a PostgreSQL that is saved as a whole, changes of SQLite databases\n\
+         with `backup.ship`) becomes a service of systemd, or a Deployment with one pod.\n\n\
          Both run `opsctl schedule run NAME`, so that pings and records are as they are here. Neither knows what to do when\n\
          the clock changes: a job between two and three may run twice or not at all in those two nights, where\n\
          `opsctl schedule run` runs it once.\n\n{}",
@@ -76,15 +80,16 @@ struct Document<'a> {
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     let config = config::load(context)?;
     let schedules: Vec<&Schedule> = config.schedules.values().filter(|schedule| schedule.enabled).collect();
-    if schedules.is_empty() {
+    let stays = staying::of(&config);
+    if schedules.is_empty() && stays.is_empty() {
         return Err(Failure::usage(
             "nothing_declared",
             "there is nothing to export: no schedule is declared",
         ));
     }
     let files = match args.who {
-        Who::Kubernetes => kubernetes::files(args, context, &config, &schedules)?,
-        Who::Systemd => systemd::files(context, &config, &schedules)?,
+        Who::Kubernetes => kubernetes::files(args, context, &config, &schedules, &stays)?,
+        Who::Systemd => systemd::files(context, &config, &schedules, &stays)?,
     };
     let document = Document {
         schema: "opsctl.schedule_export/v1",
@@ -124,4 +129,9 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
 /// A schedule's name where neither colons nor dots may be.
 fn slug(schedule: &Schedule) -> String {
     format!("opsctl-{}", schedule.name.replace(':', "-"))
+}
+
+/// The name of what goes on for a datastore, which no schedule has.
+fn slug_of(store: &Datastore) -> String {
+    format!("opsctl-continuous-{}", store.name)
 }

@@ -15,7 +15,7 @@ use crate::error::{Failure, Outcome};
 use crate::exit::Exit;
 use crate::output::plural;
 use crate::repository;
-use crate::schedule::{self, Named, Ran, Records, Work};
+use crate::schedule::{self, Named, Ran, Records, Work, staying};
 
 /// Run jobs when they are due, or one now
 #[derive(Debug, clap::Args)]
@@ -52,7 +52,9 @@ fn help() -> String {
          # What a cleanup would delete, then the cleanup\n  opsctl schedule run old-sessions --dry-run\n  opsctl schedule run old-sessions\n\n\
          A job never runs beside itself. However many runs a downtime missed, one makes up for them. Each job is a process\n\
          of its own; cleanups delete in batches and end between two. Ctrl-C stops what runs and waits for it; what was\n\
-         stopped stays due.\n\n{}",
+         stopped stays due.\n\n\
+         As long as it runs, the log of each PostgreSQL that is saved as a whole is received, and what changes in SQLite\n\
+         databases with `backup.ship` is shipped, as by `opsctl backup NAME --follow` and `--continuous`; with --once it is not.\n\n{}",
         Exit::section(&[
             Exit::Failed,
             Exit::Usage,
@@ -222,7 +224,8 @@ async fn once(context: &Context, work: &Work<'_>, cancel: CancellationToken) -> 
 
 async fn serve(context: &Context, work: &Work<'_>, cancel: CancellationToken) -> Outcome {
     let _only_one = work.records.lock_all().await?;
-    if work.schedules.is_empty() {
+    let staying = staying::of(work.config);
+    if work.schedules.is_empty() && staying.is_empty() {
         return Err(
             Failure::usage("nothing_declared", "there is nothing to run: no schedule is declared")
                 .help("a datastore has `backup = { schedule = \"0 2 * * *\" }`, other jobs are `[schedule.NAME]`"),
@@ -230,12 +233,20 @@ async fn serve(context: &Context, work: &Work<'_>, cancel: CancellationToken) ->
     }
     work.take_stock()?;
     let timings: Vec<Timing> = work.schedules.iter().map(|schedule| schedule.timing.clone()).collect();
+    let stays = match staying.len() {
+        0 => String::new(),
+        some => format!(
+            ", and what changes in {} is received",
+            plural(some as u64, "datastore", "datastores")
+        ),
+    };
     context.out.note(format!(
-        "running {} of environment `{}`; Ctrl-C ends it",
+        "running {} of environment `{}`{stays}; Ctrl-C ends it",
         plural(timings.len() as u64, "schedule", "schedules"),
         work.config.environment.name
     ));
-    runner::serve(&timings, work, &cancel).await;
+    let jobs = runner::serve(&timings, work, &cancel);
+    tokio::join!(jobs, staying::keep(work, &staying, &cancel));
     Err(interrupted())
 }
 

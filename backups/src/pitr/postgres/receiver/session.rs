@@ -291,9 +291,9 @@ impl Core {
             Ok((side, server)) if server.system == keeper.system && server.timeline == self.tail.timeline => {
                 self.side = Some(side);
                 let (timeline, lsn) = (server.timeline, server.flushed);
-                Pulse::Reaching {
-                    standing: Standing { timeline, lsn, moment },
-                }
+                // What is told is what the record says, and no microsecond more.
+                let standing = Standing { timeline, lsn, moment }.rounded();
+                Pulse::Reaching { standing }
             }
             // Somebody was promoted: soon this stream says so as well.
             Ok(_) => Pulse::Keeping {
@@ -359,7 +359,7 @@ impl Core {
                 let task = self
                     .uploads
                     .keeper()
-                    .spawn(File::Standing(standing.rounded()), bytes::Bytes::new());
+                    .spawn(File::Standing(standing), bytes::Bytes::new());
                 self.pulse = Pulse::Telling { standing, task };
             }
             // Whoever waits for a moment hears that none is known.
@@ -499,7 +499,7 @@ impl Core {
             let task = self
                 .uploads
                 .keeper()
-                .spawn(File::Standing(standing.rounded()), bytes::Bytes::new());
+                .spawn(File::Standing(standing), bytes::Bytes::new());
             self.pulse = Pulse::Telling { standing, task };
         }
         if let Pulse::Telling { task, .. } = &mut self.pulse

@@ -1,14 +1,14 @@
-//! A CronJob for each schedule, and the service account that they run as, which may do nothing. The configuration is a
-//! ConfigMap `opsctl`, variables that it names come from a Secret `opsctl`; the user makes both.
+//! A CronJob for each schedule, a Deployment for what goes on all the time, and the service account that they run as, which
+//! may do nothing. The configuration is a ConfigMap `opsctl`, variables that it names come from a Secret `opsctl`; the user makes both.
 
 use serde_json::{Value, json};
 
-use super::{Args, Made, slug};
+use super::{Args, Made, slug, slug_of};
 use crate::command::rbac::yaml;
-use crate::config::{Config, DatastoreKind, Job, Schedule};
+use crate::config::{Config, Datastore, DatastoreKind, Job, Schedule};
 use crate::context::Context;
 use crate::error::Failure;
-use crate::schedule::what;
+use crate::schedule::{staying, what};
 
 const ACCOUNT: &str = "opsctl-schedule";
 /// The user of the image; not root, so that a pod that asks for that is refused.
@@ -22,6 +22,7 @@ pub(super) fn files(
     context: &Context,
     config: &Config,
     schedules: &[&Schedule],
+    stays: &[&Datastore],
 ) -> Result<Vec<Made>, Failure> {
     let image = image(args, context, config)?;
     let namespace = args.namespace.clone().or_else(|| config.environment.namespace.clone());
@@ -50,10 +51,22 @@ pub(super) fn files(
                 format!("`{name}` is too long for a CronJob: expected at most {LONGEST} characters"),
             ));
         }
-        warn_of_paths(context, config, schedule);
+        let of_job = match (schedule.job, &schedule.target) {
+            (Job::Backup | Job::RestoreDrill, Some(target)) => config.datastores.get(target),
+            _ => None,
+        };
+        warn_of_paths(context, &schedule.name, "CronJob", of_job);
         files.push(Made {
             name: format!("{name}.yaml"),
             content: yaml::document(&object(&name, &namespace, &image, config, schedule)?),
+        });
+    }
+    for store in stays {
+        let name = slug_of(store);
+        warn_of_paths(context, &name, "Deployment", Some(store));
+        files.push(Made {
+            name: format!("{name}.yaml"),
+            content: yaml::document(&deployment(&name, &namespace, &image, config, store)),
         });
     }
     Ok(files)
@@ -98,48 +111,7 @@ fn object(name: &str, namespace: &str, image: &str, config: &Config, schedule: &
     if config.protected().is_some() {
         arguments.extend(["--yes", "--reason", "CronJob"].map(str::to_owned));
     }
-    let container = json!({
-        "name": "opsctl",
-        "image": image,
-        "args": arguments,
-        "env": [
-            { "name": "OPSCTL_CONFIG", "value": "/etc/opsctl/opsctl.toml" },
-            { "name": "OPSCTL_STATE", "value": "/var/run/opsctl/state" },
-        ],
-        "envFrom": [{ "secretRef": { "name": "opsctl", "optional": true } }],
-        "resources": {
-            "requests": { "cpu": "50m", "memory": "64Mi" },
-            "limits": { "memory": "512Mi" },
-        },
-        "securityContext": {
-            "allowPrivilegeEscalation": false,
-            "readOnlyRootFilesystem": true,
-            "capabilities": { "drop": ["ALL"] },
-        },
-        // The file alone: the folder of a ConfigMap may be written by everybody, which opsctl refuses.
-        "volumeMounts": [
-            { "name": "config", "mountPath": "/etc/opsctl/opsctl.toml", "subPath": "opsctl.toml", "readOnly": true },
-            { "name": "state", "mountPath": "/var/run/opsctl" },
-        ],
-    });
-    let pod = json!({
-        "restartPolicy": "Never",
-        "serviceAccountName": ACCOUNT,
-        "automountServiceAccountToken": false,
-        "securityContext": {
-            "runAsNonRoot": true,
-            "runAsUser": USER,
-            "runAsGroup": USER,
-            "fsGroup": USER,
-            "seccompProfile": { "type": "RuntimeDefault" },
-        },
-        "terminationGracePeriodSeconds": 120,
-        "containers": [container],
-        "volumes": [
-            { "name": "config", "configMap": { "name": "opsctl" } },
-            { "name": "state", "emptyDir": {} },
-        ],
-    });
+    let pod = pod(image, arguments, "Never");
     let mut spec = json!({
         "schedule": crontab,
         "concurrencyPolicy": "Forbid",
@@ -170,18 +142,87 @@ fn object(name: &str, namespace: &str, image: &str, config: &Config, schedule: &
     }))
 }
 
+/// What runs one command line.
+fn pod(image: &str, arguments: Vec<String>, restart: &str) -> Value {
+    let container = json!({
+        "name": "opsctl",
+        "image": image,
+        "args": arguments,
+        "env": [
+            { "name": "OPSCTL_CONFIG", "value": "/etc/opsctl/opsctl.toml" },
+            { "name": "OPSCTL_STATE", "value": "/var/run/opsctl/state" },
+        ],
+        "envFrom": [{ "secretRef": { "name": "opsctl", "optional": true } }],
+        "resources": {
+            "requests": { "cpu": "50m", "memory": "64Mi" },
+            "limits": { "memory": "512Mi" },
+        },
+        "securityContext": {
+            "allowPrivilegeEscalation": false,
+            "readOnlyRootFilesystem": true,
+            "capabilities": { "drop": ["ALL"] },
+        },
+        // The file alone: the folder of a ConfigMap may be written by everybody, which opsctl refuses.
+        "volumeMounts": [
+            { "name": "config", "mountPath": "/etc/opsctl/opsctl.toml", "subPath": "opsctl.toml", "readOnly": true },
+            { "name": "state", "mountPath": "/var/run/opsctl" },
+        ],
+    });
+    json!({
+        "restartPolicy": restart,
+        "serviceAccountName": ACCOUNT,
+        "automountServiceAccountToken": false,
+        "securityContext": {
+            "runAsNonRoot": true,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "seccompProfile": { "type": "RuntimeDefault" },
+        },
+        "terminationGracePeriodSeconds": 120,
+        "containers": [container],
+        "volumes": [
+            { "name": "config", "configMap": { "name": "opsctl" } },
+            { "name": "state", "emptyDir": {} },
+        ],
+    })
+}
+
+/// One pod at a time: a second one would find the slot in use, and is not started before the first is gone.
+fn deployment(name: &str, namespace: &str, image: &str, config: &Config, store: &Datastore) -> Value {
+    let mut arguments = ["--env", &config.environment.name, "--no-input"]
+        .map(str::to_owned)
+        .to_vec();
+    arguments.extend(staying::command(store));
+    let what = staying::command(store).join(" ");
+    let mut selected = labels();
+    selected["opsctl.xyz/datastore"] = store.name.as_str().into();
+    json!({
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "labels": labels(),
+            "annotations": { "opsctl.xyz/job": what },
+        },
+        "spec": {
+            "replicas": 1,
+            "strategy": { "type": "Recreate" },
+            "selector": { "matchLabels": selected },
+            "template": { "metadata": { "labels": selected }, "spec": pod(image, arguments, "Always") },
+        },
+    })
+}
+
 /// A file of this machine is not in a pod.
-fn warn_of_paths(context: &Context, config: &Config, schedule: &Schedule) {
-    let of_job = match (schedule.job, &schedule.target) {
-        (Job::Backup | Job::RestoreDrill, Some(target)) => config.datastores.get(target),
-        _ => None,
-    };
-    if let Some(store) = of_job
+fn warn_of_paths(context: &Context, name: &str, kind: &str, store: Option<&Datastore>) {
+    if let Some(store) = store
         && matches!(store.kind, DatastoreKind::Sqlite | DatastoreKind::Files)
     {
         context.out.warn(format!(
-            "`{}` reads files of datastore `{}`: add the volume that holds them to its CronJob",
-            schedule.name, store.name
+            "`{name}` reads files of datastore `{}`: add the volume that holds them to its {kind}",
+            store.name
         ));
     }
 }

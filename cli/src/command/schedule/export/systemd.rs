@@ -1,15 +1,45 @@
-//! A service and a timer of systemd for each schedule.
+//! A service and a timer of systemd for each schedule, and a service for what goes on all the time.
 
-use super::{Made, slug};
-use crate::config::{Config, Schedule};
+use super::{Made, slug, slug_of};
+use crate::config::{Config, Datastore, Schedule};
 use crate::context::Context;
 use crate::error::Failure;
-use crate::schedule::what;
+use crate::schedule::{staying, what};
 
 /// The units.
-pub(super) fn files(context: &Context, config: &Config, schedules: &[&Schedule]) -> Result<Vec<Made>, Failure> {
+pub(super) fn files(
+    context: &Context,
+    config: &Config,
+    schedules: &[&Schedule],
+    stays: &[&Datastore],
+) -> Result<Vec<Made>, Failure> {
     let executable = context.executable()?;
     let mut files = Vec::new();
+    for store in stays {
+        let command = [
+            &executable.display().to_string(),
+            "--config",
+            &config.file.display().to_string(),
+            "--env",
+            &config.environment.name,
+            "--no-input",
+        ];
+        let command = command.into_iter().map(str::to_owned).chain(staying::command(store));
+        let command: Vec<String> = command.map(|word| quoted(&word)).collect();
+        files.push(Made {
+            name: format!("{}.service", slug_of(store)),
+            content: format!(
+                "[Unit]\nDescription=opsctl: {}\nDocumentation=man:opsctl(1)\nWants=network-online.target\nAfter=network-online.target\n\
+                 # Nobody gives it up.\nStartLimitIntervalSec=0\n\n\
+                 [Service]\nType=exec\nWorkingDirectory={}\nExecStart={}\nRestart=always\nRestartSec=10s\nUMask=0077\nNoNewPrivileges=yes\n\
+                 # It keeps what it has received; a second signal would cut it short.\nKillMode=mixed\nTimeoutStopSec=2min\n\n\
+                 [Install]\nWantedBy=multi-user.target\n",
+                percent(&staying::command(store).join(" ")),
+                percent(&config.root.display().to_string()),
+                command.join(" ")
+            ),
+        });
+    }
     for schedule in schedules {
         let name = slug(schedule);
         let mut command = vec![
