@@ -404,7 +404,7 @@ async fn a_promoted_standby_is_followed_without_a_gap() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(60), caught_up)
+    tokio::time::timeout(std::time::Duration::from_mins(1), caught_up)
         .await
         .expect("the standby has all of it");
     primary.kill();

@@ -36,15 +36,14 @@ pub struct Account {
 /// # Errors
 /// The archive's.
 pub async fn account(archive: &Archive, bases: &[BaseBackup]) -> Result<Option<Account>, ArchiveError> {
-    let system = match bases.last() {
-        Some(newest) => newest.base.system,
-        None => {
-            let mut contents = archive.list().await?.systems.into_iter().collect::<Vec<_>>();
-            contents.sort_by_key(|(_, held)| held.standing.map(|standing| standing.moment));
-            match contents.last() {
-                Some((system, _)) => *system,
-                None => return Ok(None),
-            }
+    let system = if let Some(newest) = bases.last() {
+        newest.base.system
+    } else {
+        let mut contents = archive.list().await?.systems.into_iter().collect::<Vec<_>>();
+        contents.sort_by_key(|(_, held)| held.standing.map(|standing| standing.moment));
+        match contents.last() {
+            Some((system, _)) => *system,
+            None => return Ok(None),
         }
     };
     let listed = archive.listed(system).await?;

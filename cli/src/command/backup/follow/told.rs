@@ -108,21 +108,16 @@ impl Follow<'_> {
             }
         }
         if status.last_error != told.error {
-            match &status.last_error {
-                Some(error) => {
-                    out.warn(format!("{name}: {error}; trying again"));
-                    self.event(
-                        "failing",
-                        Document {
-                            error: Some(error.clone()),
-                            ..Document::default()
-                        },
-                    );
-                }
-                None => {
-                    out.done(format!("{name} is followed again"));
-                    self.event("recovered", Document::default());
-                }
+            if let Some(error) = &status.last_error {
+                out.warn(format!("{name}: {error}; trying again"));
+                let document = Document {
+                    error: Some(error.clone()),
+                    ..Document::default()
+                };
+                self.event("failing", document);
+            } else {
+                out.done(format!("{name} is followed again"));
+                self.event("recovered", Document::default());
             }
             told.error.clone_from(&status.last_error);
         }
