@@ -218,7 +218,7 @@ pub(crate) fn receiver(what: impl Into<String>, error: &ReceiverError) -> Failur
         ReceiverError::SlotInUse { .. } => told(Exit::Locked, "locked").help(
             "somebody follows already, perhaps on another machine: `select client_addr from pg_stat_replication` on the server says where",
         ),
-        ReceiverError::Foreign { .. } | ReceiverError::SegmentSize { .. } => told(Exit::Usage, "other_cluster").help(
+        ReceiverError::Foreign { .. } | ReceiverError::SegmentSize { .. } => told(Exit::Failed, "other_cluster").help(
             "is `dsn` right? One datastore is one cluster: give a cluster that was made anew a table of its own in opsctl.toml",
         ),
         ReceiverError::Ahead { .. } => told(Exit::Failed, "behind_archive").help(

@@ -140,7 +140,7 @@ async fn two_receivers_are_one_too_many() {
     let repo = format!("store = \"file:{}\"", scene.sandbox.path("repo").display());
     let elsewhere = project(&scene.cluster.url(), &repo);
     let holder = scene.cluster.run("select active_pid from pg_replication_slots").await;
-    let refused = opsctl(&elsewhere, &follow).ended(1).says("is in use by somebody else");
+    let refused = opsctl(&elsewhere, &follow).ended(8).says("is in use by somebody else");
     assert!(
         refused.stderr.contains("opsctl_local") && refused.stderr.contains(&holder),
         "{}",
