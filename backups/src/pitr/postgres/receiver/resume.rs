@@ -70,6 +70,9 @@ pub(super) fn start(
         (start.timeline, start.at, start.before) =
             (history.timeline_at(server.timeline, until), floor(until, size), None);
     }
+    if let Some(timeline) = way.file_of_all(start.timeline, start.at) {
+        (start.timeline, start.before) = (timeline, None);
+    }
     let segment = Segment::containing(start.timeline, start.at, size);
     let left = history.left(start.timeline).unwrap_or(Lsn(u64::MAX));
     let partial = held.partials.get(&segment).map_or(start.at, |until| (*until).min(left));
@@ -174,6 +177,17 @@ impl Way<'_> {
             .map(|before| on_the_way(Lsn(before)));
         let before = before.filter(|before| before.timeline == timeline && self.held.segments.contains(before));
         Some((Position { lsn, timeline }, before))
+    }
+
+    /// Where several timelines were left in one segment: the last one in it, whose file begins with the past of all of them.
+    /// A server looks for the end of a timeline in the file of the next one, and who recovered over several of them has
+    /// only that of the last.
+    fn file_of_all(&self, timeline: Timeline, at: Lsn) -> Option<Timeline> {
+        let end = Lsn(floor(at, self.size).0.checked_add(self.size.bytes() - 1)?);
+        let last = self.history.timeline_at(self.server.timeline, end);
+        let spans = self.history.way(self.server.timeline);
+        let place = |wanted| spans.iter().position(|span| span.timeline == wanted);
+        (place(last)? > place(timeline)? + 1).then_some(last)
     }
 
     /// Where the only segment that was begun begins.

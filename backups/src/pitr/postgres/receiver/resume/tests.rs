@@ -90,6 +90,16 @@ fn it_goes_on_after_the_last_whole_segment() {
     assert_eq!(place(&start), (1, at(5, 0), at(5, 7)));
 }
 
+/// Who recovered over several timelines has no files of those between.
+#[test]
+fn of_several_timelines_in_one_segment_the_last_one_has_all() {
+    let history = History::parse(b"1\t0/5200000\ta\n2\t0/5400000\tb\n3\t0/5800000\tc\n").unwrap();
+    let held = held(&[(1, 3), (1, 4)], &[(1, 5, 2), (2, 5, 4), (3, 5, 8)]);
+    let start = begin(Some(&held), &[], &history, &server(4, at(5, 9)), Some(at(5, 8)));
+    assert_eq!(place(&start), (4, at(5, 0), at(5, 0)));
+    assert_eq!(start.before, None);
+}
+
 #[test]
 fn what_was_left_out_before_the_last_segment_is_received() {
     let held = held(&[(1, 3), (1, 5), (1, 6)], &[(1, 4, 2)]);
