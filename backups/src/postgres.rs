@@ -1,7 +1,7 @@
 //! PostgreSQL through its own client programs: which of them are here ([`programs`]), how they are told where the server
 //! is without anybody seeing the password ([`Dsn`]), what a dump holds ([`Contents`]), how it comes back ([`load`]) and
-//! takes the place of what is there ([`swap`]), and a server of one's own to bring it back into ([`FreshServer`]). What is
-//! saved is [`crate::source::postgres`].
+//! takes the place of what is there ([`swap`]), and a server of one's own to bring it back into ([`FreshServer`]) or to
+//! take it from ([`extract`]). What is saved is [`crate::source::postgres`].
 //!
 //! And over a whole cluster that came back file by file: a server that nobody else reaches ([`scratch`]), and everything
 //! that PostgreSQL can say of such a copy, from its checksums to the answers of queries ([`ladder`]).
@@ -9,6 +9,7 @@
 mod client;
 mod contents;
 mod dsn;
+pub mod extract;
 mod fresh;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
@@ -144,6 +145,9 @@ pub enum PostgresError {
         /// What it said.
         said: String,
     },
+    /// A server over what was restored does not come up, or does not answer.
+    #[error(transparent)]
+    Server(scratch::ScratchError),
     /// An unfinished database could not be removed.
     #[error("the unfinished database {name:?} could not be removed")]
     Left {
@@ -153,9 +157,15 @@ pub enum PostgresError {
         #[source]
         source: Box<PostgresError>,
     },
-    /// Root cannot run a server, and there is nobody to run it as.
-    #[error("PostgreSQL does not run as root, and there is no user `postgres` to run it as")]
-    NoUser,
+}
+
+impl From<scratch::ScratchError> for crate::Error {
+    fn from(error: scratch::ScratchError) -> Self {
+        match error {
+            scratch::ScratchError::Cancelled => Self::Cancelled,
+            error => PostgresError::Server(error).into(),
+        }
+    }
 }
 
 /// A name as it stands in SQL.

@@ -18,6 +18,7 @@ pub mod standing;
 
 pub(crate) use assertion::Subject;
 pub use assertion::{Assertion, Canary, Expectation};
+pub(crate) use drill::{Found, conclude, nanoseconds, not_restored};
 pub use drill::{Terms, at_or_before, needed_bytes, rehearse};
 pub use judge::{Bound, Number, Value};
 pub use live::{Live, Revive, Revived};

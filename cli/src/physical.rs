@@ -1,6 +1,9 @@
 //! PostgreSQL stores that are saved as a whole, with their log (`backup.method = "physical"`): where the server is, where
 //! its log is archived, and what several commands need of both.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,15 +12,18 @@ use backups::pitr::Datastore as Shipped;
 use backups::pitr::postgres::archive::Archive;
 use backups::pitr::postgres::keep::Keeper;
 use backups::pitr::postgres::receiver::ReceiverOptions;
-use backups::pitr::postgres::recovery::{self, BaseBackup};
+use backups::pitr::postgres::recovery::{self, BaseBackup, Place, Plan};
 use backups::pitr::postgres::{Address, Checkpoint};
-use backups::snapshots;
+use backups::proof::{self, Scratch};
 use backups::source::BaseSource;
-use backups::source::postgres::base::{BaseOptions, CorruptPages, KeepLog};
+use backups::source::postgres::base::{BaseOptions, CorruptPages, KeepLog, Owner};
+use backups::{postgres, snapshots};
 
 use crate::config::{Config, Datastore, DatastoreKind, Method};
 use crate::context::Context;
 use crate::error::{self, Failure};
+use crate::exit::Exit;
+use crate::output::bytes;
 use crate::repository;
 
 /// How much may be lost where nobody says.
@@ -113,4 +119,97 @@ pub(crate) async fn base_backups(
 ) -> Result<Vec<BaseBackup>, backups::Error> {
     let list = snapshots::list(engine, &repository::filter_of(config, store)).await?;
     recovery::backups_of(engine, &list.snapshots).await
+}
+
+/// Whether what is recovered is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kept {
+    Yes,
+    No,
+}
+
+/// Where a server recovers what is restored into `data`.
+pub(crate) fn place(
+    context: &Context,
+    config: &Config,
+    store: &Datastore,
+    data: &Path,
+    kept: Kept,
+) -> Result<Place, Failure> {
+    Ok(Place {
+        data: data.to_owned(),
+        programs: repository::programs(store).map(Path::to_path_buf),
+        executable: executable()?,
+        home: config.state().join("scratch"),
+        sockets: std::env::temp_dir(),
+        roles: roles(context, store),
+        lasting: kept == Kept::Yes,
+    })
+}
+
+/// A scratch folder for a cluster that is thrown away, below `wanted` if the server's user gets there.
+pub(crate) fn scratch(home: &Path, wanted: &Path) -> Result<Scratch, backups::Error> {
+    let made = Scratch::make(home, &postgres::scratch::parent(wanted, home))?;
+    if rustix::process::geteuid().is_root() {
+        // It leads through, and shows nothing.
+        std::fs::set_permissions(made.folder(), Permissions::from_mode(0o711)).map_err(|source| {
+            backups::Error::Target {
+                action: "open",
+                path: made.folder().to_owned(),
+                source,
+            }
+        })?;
+    }
+    Ok(made)
+}
+
+/// Whose restored files are: whoever runs a server on them.
+pub(crate) fn owner(what: &str) -> Result<Owner, Failure> {
+    let user = postgres::scratch::user().map_err(|error| error::backups::failure(what, &error.into()))?;
+    Ok(user.map_or(Owner::Process, |(uid, gid)| Owner::User { uid, gid }))
+}
+
+/// What a recovery takes: the files, and a part of the log while it is replayed.
+pub(crate) fn needed_bytes(plan: &Plan) -> u64 {
+    plan.backup.base.bytes.saturating_add(plan.log_bytes() / 4)
+}
+
+/// Exit 1 where there is not enough room; `flag` says how to choose another place.
+pub(crate) fn enough_room(
+    context: &Context,
+    what: &str,
+    needed: u64,
+    folder: &Path,
+    flag: &str,
+) -> Result<(), Failure> {
+    let free = proof::free_bytes(folder).map_err(|error| error::backups::failure(what, &error))?;
+    if free >= needed {
+        return Ok(());
+    }
+    Err(Failure::new(Exit::Failed, "disk_full", what)
+        .cause(format!(
+            "it needs {}, and `{}` has {} free",
+            bytes(needed),
+            context.shown(folder),
+            bytes(free)
+        ))
+        .help(format!("free some space there, or restore elsewhere with `{flag}`")))
+}
+
+/// Roles that may be there: that of the address, and the usual one.
+fn roles(context: &Context, store: &Datastore) -> Vec<String> {
+    let mut roles = vec!["postgres".to_owned()];
+    if store.dsn.is_some()
+        && let Ok(address) = address(context, store)
+        && let Some(user) = address.user()
+        && user != "postgres"
+    {
+        roles.push(user.to_owned());
+    }
+    roles
+}
+
+/// Our own executable, which PostgreSQL calls for each file of the log.
+fn executable() -> Result<PathBuf, Failure> {
+    std::env::current_exe().map_err(|error| Failure::io("could not find the executable of opsctl", &error))
 }

@@ -411,6 +411,15 @@ impl Shown {
     }
 }
 
+impl Shown {
+    /// What is done now, where the engine does not know.
+    pub(crate) fn say(&self, phase: &str) {
+        self.bytes.store(0, Ordering::Relaxed);
+        *self.total.lock().unwrap_or_else(PoisonError::into_inner) = (None, String::new());
+        self.line.phase(phase);
+    }
+}
+
 impl backups::Progress for Shown {
     fn phase(&self, phase: Phase, bytes: Option<u64>, _files: Option<u64>) {
         self.bytes.store(0, Ordering::Relaxed);

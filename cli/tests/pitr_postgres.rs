@@ -1,8 +1,14 @@
 //! PostgreSQL back to a point in time through the real binary and a real server: a base backup, its log, and what psql
 //! finds after a restore.
 
+#[path = "pitr_postgres/database.rs"]
+mod database;
+#[path = "pitr_postgres/drill.rs"]
+mod drill;
 #[path = "support/sandbox.rs"]
 mod sandbox;
+#[path = "pitr_postgres/targets.rs"]
+mod targets;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -42,6 +48,44 @@ async fn row(cluster: &Cluster, n: u32) -> String {
     cluster
         .run("select to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')")
         .await
+}
+
+/// Adds something to the catalogue.
+fn declare(sandbox: &Sandbox, more: &str) {
+    let text = fs::read_to_string(sandbox.path("opsctl.toml")).expect("a catalogue");
+    sandbox.write("opsctl.toml", &(text + more));
+}
+
+/// Ends the file of the log that is being written, and archives it.
+async fn push(cluster: &Cluster, sandbox: &Sandbox) -> String {
+    let file = cluster.run("select pg_walfile_name(pg_current_wal_lsn())").await;
+    cluster.switch_wal().await;
+    let path = cluster.data().join("pg_wal").join(&file).display().to_string();
+    opsctl(sandbox, &["wal", "push", "pg", &path]).ended(0);
+    file
+}
+
+/// Where a file of the archived log lies.
+fn object(sandbox: &Sandbox, file: &str) -> PathBuf {
+    let found = archived(sandbox)
+        .into_iter()
+        .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy() == file));
+    sandbox.path("repo/wal").join(found.expect("it is archived"))
+}
+
+/// Changes a byte in the middle.
+fn flip(file: &Path) {
+    let mut bytes = fs::read(file).expect("a file");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(file, bytes).expect("our own file");
+}
+
+/// Nothing of a copy is left where it was made.
+#[track_caller]
+fn nothing_is_left(sandbox: &Sandbox) {
+    let scratch = sandbox::content(&sandbox.path(".opsctl/scratch"));
+    assert!(scratch.is_empty(), "{:?}", scratch.keys());
 }
 
 /// Runs opsctl beside the runtime that the server's connections need.

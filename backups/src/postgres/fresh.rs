@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 
 use super::load::{Filling, contents, create, restorer, roles, settings_of};
 use super::programs;
+use super::scratch;
 use super::{Client, Contents, Dsn, PostgresError, quoted};
 use crate::Error;
 use crate::process::{self, Launch, Running, Variable};
@@ -191,19 +192,9 @@ struct Place {
 
 impl Place {
     fn make(home: &Path, parent: &Path) -> Result<Self, Error> {
-        let user = if rustix::process::geteuid().is_root() {
-            let accounts = fs::read_to_string("/etc/passwd").unwrap_or_default();
-            Some(account(&accounts, SUPERUSER).ok_or(PostgresError::NoUser)?)
-        } else {
-            None
-        };
+        let user = scratch::user()?;
         let temporary = std::env::temp_dir();
-        let candidates = [parent, home, &temporary, Path::new("/var/tmp"), Path::new("/tmp")];
-        let mut reachable = candidates
-            .into_iter()
-            .filter(|folder| user.is_none() || is_open(folder));
-        let parent = reachable.next().unwrap_or(&temporary);
-        let mut scratches = vec![Scratch::make(home, parent)?];
+        let mut scratches = vec![Scratch::make(home, &scratch::parent(parent, home))?];
         let data = within(&scratches[0], "server", user)?;
         let mut sockets = scratches[0].folder().join("s");
         if sockets.as_os_str().len() + "/.s.PGSQL.5432.lock".len() > SOCKET_PATH {
@@ -252,24 +243,6 @@ fn within(scratch: &Scratch, name: &str, user: Option<(u32, u32)>) -> Result<Pat
             source,
         }),
     }
-}
-
-/// Whether anybody can get into a folder, or into the nearest above it that is there.
-fn is_open(folder: &Path) -> bool {
-    let Ok(folder) = std::path::absolute(folder) else {
-        return false;
-    };
-    folder
-        .ancestors()
-        .filter_map(|path| path.metadata().ok())
-        .all(|metadata| metadata.mode() & 0o001 != 0)
-}
-
-/// The numbers of a user and its group.
-fn account(accounts: &str, user: &str) -> Option<(u32, u32)> {
-    let mut lines = accounts.lines().map(|line| line.split(':').collect::<Vec<_>>());
-    let line = lines.find(|line| line.first() == Some(&user))?;
-    Some((line.get(2)?.parse().ok()?, line.get(3)?.parse().ok()?))
 }
 
 /// Brings dumps to life: a server of one's own with every database of a snapshot in it.

@@ -8,6 +8,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -129,13 +130,13 @@ impl Rung {
         let (observed, outcome) = match &self.came {
             Came::Passed(told) => (told.clone(), Outcome::Met),
             Came::Failed(told) => (told.clone(), Outcome::NotMet),
-            Came::NotRun(told) => (format!("not run: {told}"), Outcome::Unknown),
+            Came::NotRun(told) => (told.clone(), Outcome::Skipped),
         };
         Check {
-            group: if self.step == Step::Manifest {
-                Group::Restore
-            } else {
-                Group::Source
+            group: match self.step {
+                Step::Manifest | Step::Recovery => Group::Restore,
+                Step::Questions => Group::Assertion,
+                _ => Group::Source,
             },
             name: self.step.name().to_owned(),
             expected: self.step.expected().to_owned(),
@@ -152,8 +153,8 @@ pub struct LadderOptions {
     /// The copy, and how it recovers. The programs of the other steps are looked for in the same folder; a step whose program is
     /// missing is not run.
     pub scratch: ScratchOptions,
-    /// The position that must have been replayed.
-    pub target: Option<Lsn>,
+    /// The positions up to which it must have replayed the log: one of them.
+    pub target: Option<RangeInclusive<Lsn>>,
     /// What came of the restore's own comparison with the manifest.
     pub manifest: Came,
     /// What came of the repository's check.
@@ -162,8 +163,8 @@ pub struct LadderOptions {
     pub assertions: Vec<Assertion>,
     /// What tells the time of the newest row.
     pub canary: Option<Canary>,
-    /// The database that is asked where none is named.
-    pub asked: String,
+    /// The database that is asked where none is named, if not the only one besides `postgres`.
+    pub asked: Option<String>,
     /// How long one query may take.
     pub query_limit: Duration,
     /// How many relations are looked through at one time.
@@ -218,18 +219,26 @@ impl Ladder {
     }
 }
 
-/// Climbs it. What is wrong with the copy is in the answer, a server that gives up included.
+/// Climbs it. What is wrong with the copy is in the answer, a server that gives up included. `tell` hears which step is made.
 ///
 /// Errors: [`ScratchError`] when nothing can be said of the copy: no programs, no user to run them as, cancelled.
-pub async fn climb(options: &LadderOptions, cancel: &CancellationToken) -> Result<Ladder, ScratchError> {
+pub async fn climb(
+    options: &LadderOptions,
+    tell: &(dyn Fn(Step) + Send + Sync),
+    cancel: &CancellationToken,
+) -> Result<Ladder, ScratchError> {
     tokio::select! {
         biased;
         () = cancel.cancelled() => Err(ScratchError::Cancelled),
-        ladder = up(options, cancel) => ladder,
+        ladder = up(options, tell, cancel) => ladder,
     }
 }
 
-async fn up(options: &LadderOptions, cancel: &CancellationToken) -> Result<Ladder, ScratchError> {
+async fn up(
+    options: &LadderOptions,
+    tell: &(dyn Fn(Step) + Send + Sync),
+    cancel: &CancellationToken,
+) -> Result<Ladder, ScratchError> {
     let began = Instant::now();
     let mut ladder = Ladder {
         rungs: Vec::new(),
@@ -242,9 +251,11 @@ async fn up(options: &LadderOptions, cancel: &CancellationToken) -> Result<Ladde
     };
     ladder.put(Step::Manifest, options.manifest.clone(), began);
     ladder.put(Step::Repository, options.repository.clone(), began);
+    tell(Step::Files);
     let files = files(&options.scratch).await?;
     ladder.put(Step::Files, files, began);
 
+    tell(Step::Recovery);
     let began = Instant::now();
     let mut server = match Box::pin(ScratchServer::start(&options.scratch, cancel)).await {
         Ok(server) => server,
@@ -255,7 +266,7 @@ async fn up(options: &LadderOptions, cancel: &CancellationToken) -> Result<Ladde
         Err(error) => return Err(error),
     };
     ladder.missing_libraries = server.missing_libraries().to_vec();
-    let started = first_answer(&server, options.target).await;
+    let started = first_answer(&server, options.target.as_ref()).await;
     ladder.recovered_in = Some(began.elapsed());
     match started {
         Ok((came, reached, version)) => {
@@ -271,6 +282,7 @@ async fn up(options: &LadderOptions, cancel: &CancellationToken) -> Result<Ladde
     }
 
     for step in [Step::Questions, Step::Indexes, Step::Dump] {
+        tell(step);
         let began = Instant::now();
         let came = match step {
             Step::Questions => questions(&server, options, &mut ladder).await,
@@ -288,6 +300,7 @@ async fn up(options: &LadderOptions, cancel: &CancellationToken) -> Result<Ladde
         }
         ladder.put(step, came, began);
     }
+    tell(Step::Checksums);
     let began = Instant::now();
     let came = checksums(server)
         .await
@@ -351,7 +364,10 @@ async fn files(scratch: &ScratchOptions) -> Result<Came, ScratchError> {
 }
 
 /// Whether the target was reached, how far it came, and the server's version.
-async fn first_answer(server: &ScratchServer, target: Option<Lsn>) -> Result<(Came, Reached, String), ScratchError> {
+async fn first_answer(
+    server: &ScratchServer,
+    target: Option<&RangeInclusive<Lsn>>,
+) -> Result<(Came, Reached, String), ScratchError> {
     let reached = server.reached().await?;
     let what = "its version";
     let client = server.connect("template1").await?;
@@ -361,9 +377,14 @@ async fn first_answer(server: &ScratchServer, target: Option<Lsn>) -> Result<(Ca
         .map_err(|source| ScratchError::Ask { what, source })?;
     let position = reached.position;
     let came = match target {
-        Some(target) if position < target => Came::Failed(format!(
-            "it recovered up to {position} of timeline {}, and {target} was wanted",
-            reached.timeline
+        Some(target) if !target.contains(&position) => Came::Failed(format!(
+            "it recovered up to {position}, and is on timeline {}; {} was wanted",
+            reached.timeline,
+            if position < *target.start() {
+                target.start()
+            } else {
+                target.end()
+            }
         )),
         _ => Came::Passed(format!(
             "it recovered up to {position}, and is on timeline {}",
@@ -376,6 +397,8 @@ async fn first_answer(server: &ScratchServer, target: Option<Lsn>) -> Result<(Ca
 /// The server as something that is asked.
 struct Door {
     server: tokio_postgres::Config,
+    /// The database that is meant where none is named.
+    asked: Option<String>,
     version: String,
 }
 
@@ -383,9 +406,10 @@ struct Door {
 impl Live for Door {
     fn address(&self, database: Option<&str>) -> Result<tokio_postgres::Config, String> {
         let mut address = self.server.clone();
-        if let Some(database) = database {
-            address.dbname(database);
-        }
+        let Some(database) = database.or(self.asked.as_deref()) else {
+            return Err("there are several databases: say which one is asked with `database`".to_owned());
+        };
+        address.dbname(database);
         Ok(address)
     }
 
@@ -398,14 +422,32 @@ impl Live for Door {
     }
 }
 
+/// The only database that is not PostgreSQL's own; that of its user where there is no other.
+pub(crate) fn only(databases: Vec<String>) -> Option<String> {
+    let (own, others): (Vec<_>, Vec<_>) = databases
+        .into_iter()
+        .filter(|name| !matches!(name.as_str(), "template0" | "template1"))
+        .partition(|name| name == "postgres");
+    match others.as_slice() {
+        [] => own.into_iter().next(),
+        [only] => Some(only.clone()),
+        _ => None,
+    }
+}
+
 /// The runtime is going down.
 fn not_asked(_: Error) -> ScratchError {
     ScratchError::Cancelled
 }
 
 async fn questions(server: &ScratchServer, options: &LadderOptions, ladder: &mut Ladder) -> Result<Came, ScratchError> {
+    let asked = match &options.asked {
+        Some(asked) => Some(asked.clone()),
+        None => only(server.databases().await?),
+    };
     let door = Door {
-        server: server.address(&options.asked),
+        server: server.address("template1"),
+        asked,
         version: ladder.version.clone().unwrap_or_default(),
     };
     let mut subject = Subject::of_server(server.data().to_owned(), Box::new(door), options.query_limit);

@@ -24,6 +24,11 @@ pub struct Installation {
 }
 
 impl Installation {
+    /// The folder with its programs.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Where a program of it is.
     pub fn program(&self, name: &str) -> PathBuf {
         self.folder.join(name)

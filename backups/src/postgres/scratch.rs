@@ -23,6 +23,8 @@ use self::place::Place;
 use super::guard::{Guarded, Line, Task};
 use crate::threads::blocking;
 
+/// What the superuser of most clusters is called.
+const SUPERUSER: &str = "postgres";
 /// The number in the socket's name. The folder is its own, so that it need not differ from others.
 pub(super) const PORT: u16 = 5432;
 /// How long it may take to answer to a connection once it is ready.
@@ -44,16 +46,19 @@ pub struct ScratchOptions {
     pub programs: PathBuf,
     /// The data folder.
     pub data: PathBuf,
-    /// A superuser of the cluster, whom everything is done as. Most have one called `postgres`.
-    pub superuser: String,
+    /// Roles that may be in the cluster besides `postgres`: as the first that is, a superuser is found, whom everything is
+    /// done as.
+    pub roles: Vec<String>,
     /// Settings of recovery, such as `restore_command`: with them the log is replayed up to the target that they name. A
     /// `recovery_target…` must be among them, since PostgreSQL takes a file that is missing for the end of the log
     /// otherwise. Without them the copy must hold the log that it needs.
     pub recovery: Option<Vec<(String, String)>>,
     /// Other settings, which go before ours.
     pub settings: Vec<(String, String)>,
-    /// Whether what is written must outlive a power cut. A drill's need not.
-    pub fsync: bool,
+    /// Where its private folder is made, if not beside the data.
+    pub sockets: Option<PathBuf>,
+    /// What comes of it is kept: it must outlive a power cut, and `postgresql.auto.conf` stays as it came back.
+    pub lasting: bool,
 }
 
 /// Why there is no server.
@@ -191,8 +196,8 @@ impl ScratchServer {
                 return Err(ScratchError::NoTarget);
             }
         }
-        let (data, recovers) = (options.data.clone(), options.recovery.is_some());
-        let place = blocking(move || Place::make(&data, recovers)).await;
+        let (wanted, recovers) = (options.clone(), options.recovery.is_some());
+        let place = blocking(move || Place::make(&wanted)).await;
         let place = place.map_err(|_| ScratchError::Cancelled)??;
         let configured = place::preloaded(&options.data);
         let (present, missing) = place::split_libraries(configured, &options.programs);
@@ -212,7 +217,7 @@ impl ScratchServer {
         let mut server = Self {
             process,
             place,
-            superuser: options.superuser.clone(),
+            superuser: String::new(),
             programs: options.programs.clone(),
             data: options.data.clone(),
             recovered: recovers,
@@ -220,21 +225,44 @@ impl ScratchServer {
         };
         let pauses = pauses(options);
         tokio::select! {
-            ready = server.is_ready(if pauses { PAUSED } else { READY }) => ready?,
+            ready = server.is_ready(if pauses { PAUSED } else { READY }, &options.roles) => ready?,
             () = cancel.cancelled() => return Err(ScratchError::Cancelled),
         }
         Ok(server)
     }
 
-    async fn is_ready(&mut self, wanted: u8) -> Result<(), ScratchError> {
+    async fn is_ready(&mut self, wanted: u8, roles: &[String]) -> Result<(), ScratchError> {
         match self.process.reaches(wanted).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(status)) => Err(self.gave_up(status)),
-            Err(source) => Err(ScratchError::Run {
-                program: self.programs.join("postgres"),
-                source,
-            }),
+            Ok(Ok(_)) => {}
+            Ok(Err(status)) => return Err(self.gave_up(status)),
+            Err(source) => {
+                let program = self.programs.join("postgres");
+                return Err(ScratchError::Run { program, source });
+            }
         }
+        self.superuser = self.find_superuser(roles).await?;
+        Ok(())
+    }
+
+    /// One of these roles, if it is one; else the one that the cluster was made with.
+    async fn find_superuser(&self, roles: &[String]) -> Result<String, ScratchError> {
+        let what = "who its superuser is";
+        let mut connected = self.connect_as(SUPERUSER, "template1").await;
+        for role in roles.iter().filter(|role| *role != SUPERUSER) {
+            if connected.is_err() {
+                connected = self.connect_as(role, "template1").await;
+            }
+        }
+        let client = connected?;
+        let row = client
+            .query_one(
+                "SELECT coalesce((SELECT rolname FROM pg_catalog.pg_roles WHERE rolname = current_user AND rolsuper),
+                    (SELECT rolname FROM pg_catalog.pg_roles WHERE oid = 10))::text",
+                &[],
+            )
+            .await;
+        row.and_then(|row| row.try_get(0))
+            .map_err(|source| ScratchError::Ask { what, source })
     }
 
     /// How it ended, if it has or does so within this time.
@@ -272,13 +300,22 @@ impl ScratchServer {
         &self.missing
     }
 
+    /// The superuser that everything is done as.
+    pub fn superuser(&self) -> &str {
+        &self.superuser
+    }
+
     /// How a database is connected to.
     pub fn address(&self, database: &str) -> tokio_postgres::Config {
+        self.address_as(&self.superuser, database)
+    }
+
+    fn address_as(&self, user: &str, database: &str) -> tokio_postgres::Config {
         let mut address = tokio_postgres::Config::new();
         address
             .host_path(&self.place.folder)
             .port(PORT)
-            .user(&self.superuser)
+            .user(user)
             .dbname(database);
         address.application_name("opsctl").connect_timeout(CONNECTS_WITHIN);
         address
@@ -288,9 +325,13 @@ impl ScratchServer {
     ///
     /// Errors: [`ScratchError::Connect`].
     pub async fn connect(&self, database: &str) -> Result<Client, ScratchError> {
-        let connected = self.address(database).connect(NoTls).await;
+        self.connect_as(&self.superuser, database).await
+    }
+
+    async fn connect_as(&self, user: &str, database: &str) -> Result<Client, ScratchError> {
+        let connected = self.address_as(user, database).connect(NoTls).await;
         let (client, connection) = connected.map_err(|source| ScratchError::Connect {
-            user: self.superuser.clone(),
+            user: user.to_owned(),
             database: database.to_owned(),
             source,
         })?;
@@ -457,8 +498,10 @@ fn settings(options: &ScratchOptions, place: &Place, libraries: &[String]) -> Ve
         ("ssl", "off".into()),
         ("archive_mode", "off".into()),
         ("archive_command", String::new()),
-        ("fsync", if options.fsync { "on" } else { "off" }.into()),
-        ("full_page_writes", if options.fsync { "on" } else { "off" }.into()),
+        ("fsync", if options.lasting { "on" } else { "off" }.into()),
+        ("full_page_writes", if options.lasting { "on" } else { "off" }.into()),
+        // Nothing of it goes to where the original subscribes.
+        ("max_logical_replication_workers", "0".into()),
         ("logging_collector", "off".into()),
         ("log_destination", "stderr".into()),
         ("log_line_prefix", String::new()),
@@ -489,7 +532,10 @@ fn of_server(line: &str) -> Line {
             "not yet accepting",
             "terminating connection",
         ];
-        let line_is_passing = passing.iter().any(|words| is_said(words));
+        // And those who ask for what the cluster does not have.
+        let asked_for = ["FATAL:  role \"", "FATAL:  database \""];
+        let line_is_passing = passing.iter().any(|words| is_said(words))
+            || (line.ends_with("does not exist") && asked_for.iter().any(|words| line.starts_with(words)));
         return if line_is_passing { Line::Plain } else { Line::Marked };
     }
     if is_said("database system is ready to accept connections") {
@@ -501,6 +547,18 @@ fn of_server(line: &str) -> Line {
     } else {
         Line::Plain
     }
+}
+
+/// User and group that a server of ours runs as; `None`: ours. As root that is the user `postgres`.
+///
+/// Errors: [`ScratchError::NoUser`].
+pub fn user() -> Result<Option<(u32, u32)>, ScratchError> {
+    place::user()
+}
+
+/// Where a scratch folder can be so that the server's user gets to it: `wanted` if it can, else `home` or a temporary folder.
+pub fn parent(wanted: &Path, home: &Path) -> PathBuf {
+    place::parent(wanted, home)
 }
 
 /// The major version that a data folder is of.

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::assertion::{Assertion, Canary, Subject};
-use super::judge;
+use super::judge::{self, Value};
 use super::live::{Live, Revive};
 use super::record::{Check, Group, Objectives, Outcome, Phases, Proof, SCHEMA};
 use crate::error::Error;
@@ -186,10 +186,55 @@ pub async fn rehearse(
         Some(forward) => judge::State::Shipped(forward.reached),
         None => judge::State::Snapshot(record.snapshot.time),
     };
-    let rto_seconds = came_back.then(|| nanoseconds(phases.total()));
+    let found = Found {
+        kind: source.kind(),
+        recovery_seconds: phases.total(),
+        phases,
+        checks,
+        newest,
+        came_back,
+        state,
+        report,
+        server_version,
+    };
+    conclude(repository, record, terms, found).await
+}
+
+/// What a drill found, before it is held against what was promised.
+pub(crate) struct Found {
+    /// The source's kind.
+    pub(crate) kind: &'static str,
+    pub(crate) phases: Phases,
+    /// What of the phases somebody would wait for after a disaster.
+    pub(crate) recovery_seconds: f64,
+    pub(crate) checks: Vec<Check>,
+    /// What the canary's query answered, or why it did not.
+    pub(crate) newest: Option<Result<Value, String>>,
+    /// Whether the data is there again.
+    pub(crate) came_back: bool,
+    pub(crate) state: judge::State,
+    pub(crate) report: RestoreReport,
+    pub(crate) server_version: Option<String>,
+}
+
+/// Judges it.
+pub(crate) async fn conclude(
+    repository: &Repository,
+    record: &SnapshotRecord,
+    terms: &Terms,
+    found: Found,
+) -> Result<Proof, Error> {
+    let Found {
+        mut checks, came_back, ..
+    } = found;
+    let rto_seconds = came_back.then(|| nanoseconds(found.recovery_seconds));
     let loss = match (&terms.canary, came_back) {
-        (Some(_), false) => judge::loss(terms.moment, state, Some(Err("the data did not come back".to_owned()))),
-        _ => judge::loss(terms.moment, state, newest),
+        (Some(_), false) => judge::loss(
+            terms.moment,
+            found.state,
+            Some(Err("the data did not come back".to_owned())),
+        ),
+        _ => judge::loss(terms.moment, found.state, found.newest),
     };
     let rpo_seconds = loss.seconds.filter(|_| came_back).map(nanoseconds);
     checks.extend(judge::objectives(
@@ -205,25 +250,25 @@ pub async fn rehearse(
         snapshot: record.id,
         snapshot_time: record.snapshot.time,
         datastore: terms.datastore.clone(),
-        kind: source.kind().to_owned(),
+        kind: found.kind.to_owned(),
         environment: terms.environment.clone(),
         at: repository.store().time().await?,
         moment: terms.moment,
         actor: terms.actor.clone(),
         host: terms.host.clone(),
         run: terms.run.clone(),
-        phases,
+        phases: found.phases,
         rto_seconds,
         rpo_seconds,
         rpo_basis: loss.basis,
         objectives: terms.objectives,
         verdict: judge::verdict(&checks),
         checks,
-        files: report.files,
-        bytes: report.bytes,
+        files: found.report.files,
+        bytes: found.report.bytes,
         tool_version: concat!("opsctl ", env!("CARGO_PKG_VERSION")).to_owned(),
         sqlite_version: terms.is_database.then(|| rusqlite::version().to_owned()),
-        server_version,
+        server_version: found.server_version,
     })
 }
 
@@ -236,7 +281,7 @@ async fn until<T>(cancel: &CancellationToken, work: impl Future<Output = Result<
 }
 
 /// To whole nanoseconds: such a number of seconds comes back from JSON as it was.
-fn nanoseconds(seconds: f64) -> f64 {
+pub(crate) fn nanoseconds(seconds: f64) -> f64 {
     (seconds * 1e9).round() / 1e9
 }
 
@@ -269,7 +314,7 @@ fn whole(report: &RestoreReport, before: &[Check]) -> Vec<Check> {
     missing
 }
 
-fn not_restored(what: &str, why: String) -> Check {
+pub(crate) fn not_restored(what: &str, why: String) -> Check {
     Check {
         group: Group::Restore,
         name: what.to_owned(),

@@ -252,11 +252,13 @@ pub fn objectives(objectives: &Objectives, rto_seconds: Option<f64>, loss: &Loss
     checks
 }
 
-/// What all checks come to: one that does not hold refutes, one that is not known leaves it open, none say nothing.
+/// What all checks come to: one that does not hold refutes, one that is not known leaves it open, none say nothing, and
+/// neither do those that were skipped.
 pub fn verdict(checks: &[Check]) -> Verdict {
-    if checks.iter().any(|check| check.outcome == Outcome::NotMet) {
+    let any = |outcome| checks.iter().any(|check| check.outcome == outcome);
+    if any(Outcome::NotMet) {
         Verdict::NotProved
-    } else if checks.is_empty() || checks.iter().any(|check| check.outcome == Outcome::Unknown) {
+    } else if any(Outcome::Unknown) || !any(Outcome::Met) {
         Verdict::Inconclusive
     } else {
         Verdict::Proved
@@ -304,7 +306,7 @@ mod tests {
 
     fn outcomes() -> impl Strategy<Value = Vec<Outcome>> {
         proptest::collection::vec(
-            proptest::sample::select(vec![Outcome::Met, Outcome::NotMet, Outcome::Unknown]),
+            proptest::sample::select(vec![Outcome::Met, Outcome::NotMet, Outcome::Unknown, Outcome::Skipped]),
             0..8,
         )
     }
@@ -317,13 +319,14 @@ mod tests {
             let before = verdict(&checks);
             prop_assert_eq!(
                 before == Verdict::Proved,
-                !outcomes.is_empty() && outcomes.iter().all(|outcome| *outcome == Outcome::Met)
+                outcomes.contains(&Outcome::Met)
+                    && outcomes.iter().all(|outcome| matches!(outcome, Outcome::Met | Outcome::Skipped))
             );
             prop_assert_eq!(before == Verdict::NotProved, outcomes.contains(&Outcome::NotMet));
             checks.extend(more.into_iter().map(check));
             let after = verdict(&checks);
             prop_assert!(before != Verdict::NotProved || after == Verdict::NotProved);
-            prop_assert!(before != Verdict::Inconclusive || outcomes.is_empty() || after != Verdict::Proved);
+            prop_assert!(!outcomes.contains(&Outcome::Unknown) || after != Verdict::Proved);
         }
 
         /// Each whole number is in exactly the bounds that arithmetic says, also where a float could not tell two apart.

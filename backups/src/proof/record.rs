@@ -40,7 +40,8 @@ pub struct Proof {
     pub run: Option<String>,
     /// How long each part took.
     pub phases: Phases,
-    /// The whole of it, from opening the repository to the last answer; absent when the data did not come back.
+    /// The whole of it, from opening the repository to the last answer; of a server that replays its log to its first
+    /// answer, since what is looked at afterwards nobody waits for. Absent when the data did not come back.
     pub rto_seconds: Option<f64>,
     /// From the newest data that came back to `moment`; absent when it could not be told.
     pub rpo_seconds: Option<f64>,
@@ -78,21 +79,32 @@ pub struct Phases {
     pub open_seconds: f64,
     /// Bringing the data back.
     pub restore_seconds: f64,
+    /// Of a server that replays its log: from its start to its first answer.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub recovery_seconds: f64,
     /// The source's own checks.
     pub checks_seconds: f64,
     /// The first query, the assertions and the canary row.
     pub assertions_seconds: f64,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(seconds: &f64) -> bool {
+    *seconds == 0.0
+}
+
 impl Phases {
-    /// All of them, by name, in their order.
-    pub fn all(&self) -> [(&'static str, f64); 4] {
-        [
+    /// All of them, by name, in their order; recovery where there was one.
+    pub fn all(&self) -> Vec<(&'static str, f64)> {
+        let mut all = vec![
             ("open", self.open_seconds),
             ("restore", self.restore_seconds),
+            ("recovery", self.recovery_seconds),
             ("checks", self.checks_seconds),
             ("assertions", self.assertions_seconds),
-        ]
+        ];
+        all.retain(|(name, seconds)| *name != "recovery" || !is_zero(seconds));
+        all
     }
 
     /// The time of all together.
@@ -157,7 +169,7 @@ pub enum Group {
     Objective,
 }
 
-/// What became of an expectation. Not known is neither.
+/// What became of an expectation. Not known is neither, and leaves a verdict open; what was skipped does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
@@ -167,6 +179,8 @@ pub enum Outcome {
     NotMet,
     /// There was not enough to tell.
     Unknown,
+    /// It could not be tried here, or not of this data, and others say enough.
+    Skipped,
 }
 
 impl Outcome {
@@ -181,6 +195,7 @@ impl Outcome {
             Self::Met => "met",
             Self::NotMet => "not met",
             Self::Unknown => "not known",
+            Self::Skipped => "skipped",
         }
     }
 }
@@ -225,7 +240,12 @@ impl Proof {
             objectives.rto_seconds,
             objectives.prove_every_seconds,
         ];
-        let phases = self.phases.all().map(|(_, seconds)| Some(seconds));
+        let phases: Vec<Option<f64>> = self
+            .phases
+            .all()
+            .into_iter()
+            .map(|(_, seconds)| Some(seconds))
+            .collect();
         self.schema == SCHEMA
             && seconds
                 .iter()
@@ -241,6 +261,7 @@ impl Proof {
 
     /// The checks that did not hold, or of which it is not known.
     pub fn open(&self) -> impl Iterator<Item = &Check> {
-        self.checks.iter().filter(|check| check.outcome != Outcome::Met)
+        let is_open = |check: &&Check| matches!(check.outcome, Outcome::NotMet | Outcome::Unknown);
+        self.checks.iter().filter(is_open)
     }
 }

@@ -1,7 +1,7 @@
 //! PostgreSQL. One file a way of saving it.
 
 pub mod base;
-mod dump;
+pub(crate) mod dump;
 pub mod manifest;
 
 pub use base::{BaseOptions, BaseSource};

@@ -12,6 +12,7 @@ use backups::postgres::scratch::{ScratchError, ScratchOptions, ScratchServer};
 use backups::proof::{Assertion, Bound, Canary, Expectation, Number, Value};
 use peers::servers::Release;
 use peers::servers::postgres::{Cluster, Postgres};
+use replication::Lsn;
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
@@ -123,12 +124,13 @@ impl World {
             scratch: ScratchOptions {
                 programs: self.programs.clone(),
                 data,
-                superuser: "postgres".to_owned(),
+                roles: Vec::new(),
                 recovery: Some(recovery),
                 settings: vec![setting("shared_buffers", "16MB".to_owned())],
-                fsync: false,
+                sockets: None,
+                lasting: false,
             },
-            target: Some(target.parse().unwrap()),
+            target: Some(target.parse().unwrap()..=Lsn(u64::MAX)),
             manifest: Came::Passed("as written".to_owned()),
             repository: Came::NotRun("not asked for".to_owned()),
             assertions: vec![
@@ -151,7 +153,7 @@ impl World {
                 query: "select max(at) from orders".to_owned(),
                 database: Some("shop".to_owned()),
             }),
-            asked: "postgres".to_owned(),
+            asked: None,
             query_limit: Duration::from_secs(20),
             jobs: 2,
         }
@@ -163,7 +165,7 @@ impl World {
 }
 
 async fn climbed(options: &LadderOptions) -> Ladder {
-    climb(options, &CancellationToken::new())
+    climb(options, &|_| {}, &CancellationToken::new())
         .await
         .expect("it can be climbed")
 }
@@ -238,7 +240,7 @@ async fn a_sound_copy_passes_and_every_damage_is_found_by_its_step() {
     assert_eq!(ladder.rungs.iter().map(|rung| rung.step).collect::<Vec<_>>(), Step::ALL);
     let reached = ladder.reached.unwrap();
     assert!(
-        Some(reached.position) >= sound.target && reached.timeline.0 == 2 && !reached.paused,
+        sound.target.as_ref().unwrap().contains(&reached.position) && reached.timeline.0 == 2 && !reached.paused,
         "{reached:?}"
     );
     assert!(reached.last_commit.is_some() && ladder.recovered_in.is_some());
@@ -337,7 +339,7 @@ async fn a_sound_copy_passes_and_every_damage_is_found_by_its_step() {
         .as_mut()
         .unwrap()
         .retain(|(name, _)| name != "recovery_target_lsn");
-    let refused = climb(&aimless, &CancellationToken::new()).await;
+    let refused = climb(&aimless, &|_| {}, &CancellationToken::new()).await;
     assert!(matches!(refused, Err(ScratchError::NoTarget)), "{refused:?}");
 
     // Paused at the target: it can be read, and everything else says so.
@@ -356,7 +358,10 @@ async fn a_sound_copy_passes_and_every_damage_is_found_by_its_step() {
     let given_up = world.copy("given up", &world.target).await;
     let cancel = CancellationToken::new();
     cancel.cancel();
-    assert!(matches!(climb(&given_up, &cancel).await, Err(ScratchError::Cancelled)));
+    assert!(matches!(
+        climb(&given_up, &|_| {}, &cancel).await,
+        Err(ScratchError::Cancelled)
+    ));
 }
 
 #[tokio::test]
@@ -406,10 +411,11 @@ async fn nothing_outlives_a_killed_process() {
         let options = ScratchOptions {
             programs: Release::V15.programs().unwrap(),
             data: data.into(),
-            superuser: "postgres".to_owned(),
+            roles: Vec::new(),
             recovery: None,
             settings: Vec::new(),
-            fsync: false,
+            sockets: None,
+            lasting: false,
         };
         let server = ScratchServer::start(&options, &CancellationToken::new()).await.unwrap();
         assert_eq!(server.databases().await.unwrap(), ["postgres", "template1"]);

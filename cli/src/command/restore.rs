@@ -5,6 +5,7 @@ mod beside;
 mod database;
 mod fetch;
 mod physical;
+mod recovered;
 mod replace;
 
 use std::path::PathBuf;
@@ -209,7 +210,10 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     let config = config::load(context)?;
     let store = target::store(context, &config, args.target.as_deref())?;
     if crate::physical::is_physical(store) {
-        return physical::run(args, context, &config, store);
+        return match database::place(args, context, store)? {
+            Some(place) => recovered::run(args, context, &config, store, &place),
+            None => physical::run(args, context, &config, store),
+        };
     }
     if args.lsn.is_some() || args.name.is_some() || args.timeline.is_some() {
         crate::physical::only(store, &format!("could not restore `{}`", store.name))?;

@@ -1,6 +1,7 @@
 //! What is told where PostgreSQL, or one of its programs, failed.
 
 use backups::postgres::PostgresError;
+use backups::postgres::scratch::ScratchError;
 
 use crate::error::Failure;
 use crate::exit::Exit;
@@ -49,10 +50,38 @@ pub(super) fn failure(error: &PostgresError, told: impl Fn(Exit, &'static str) -
             .help("names are as PostgreSQL has them: case matters, and nothing stands in quotes"),
         PostgresError::WhichDatabase { .. } => told(Exit::Usage, "ambiguous").help("choose one with `--database NAME`"),
         PostgresError::NotInSnapshot { .. } => told(Exit::Usage, "unknown_database"),
-        PostgresError::NoUser => {
-            told(Exit::Usage, "no_user").help("run opsctl as another user, or add one called `postgres`")
-        }
+        PostgresError::Server(server) => scratch(server, told),
         PostgresError::Left { name, .. } => told(Exit::Failed, "left_behind")
             .help(format!("remove it when the server answers: DROP DATABASE \"{name}\"")),
+    }
+}
+
+/// The same of a server that we start over what was restored.
+fn scratch(error: &ScratchError, told: impl Fn(Exit, &'static str) -> Failure) -> Failure {
+    match error {
+        ScratchError::NoUser => {
+            told(Exit::Usage, "no_user").help("run opsctl as another user, or add one called `postgres`")
+        }
+        ScratchError::NoProgram { .. } | ScratchError::Run { .. } => {
+            told(Exit::Usage, "program_not_found").help("`programs` of the datastore says in which folder it is")
+        }
+        ScratchError::Unreachable { .. } => told(Exit::Usage, "no_way_through")
+            .help("choose another place (`--into FOLDER`, `--scratch FOLDER`), or let it through: chmod o+x"),
+        ScratchError::Prepare { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+            told(Exit::Failed, "disk_full").help("free some space, then run the same command again")
+        }
+        ScratchError::Ended { log, .. } => {
+            told(Exit::Failed, "postgres_failed").details(log.lines().map(str::to_owned).collect::<Vec<_>>())
+        }
+        ScratchError::NotACluster(_) => {
+            told(Exit::Failed, "damaged").help("try an older snapshot: opsctl snapshot list")
+        }
+        ScratchError::Prepare { .. } => told(Exit::Failed, "target_failed"),
+        ScratchError::NoTarget
+        | ScratchError::Connect { .. }
+        | ScratchError::Ask { .. }
+        | ScratchError::Answer { .. }
+        | ScratchError::DoesNotStop
+        | ScratchError::Cancelled => told(Exit::Failed, "postgres_failed"),
     }
 }

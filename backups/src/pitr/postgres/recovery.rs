@@ -6,10 +6,13 @@
 //! must be held up to the end of that record, without a gap and along the history of one timeline, and what was replayed
 //! is held against it at the end.
 
+pub mod drill;
+mod feed;
 mod plan;
 pub mod run;
 mod supply;
 
+pub use feed::Place;
 pub use plan::{BaseBackup, Plan, Target, backups_of, plan};
 pub use supply::FromArchive;
 

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, chown, lchown};
 use std::path::{Path, PathBuf};
 
-use super::{ScratchError, major};
+use super::{SUPERUSER, ScratchError, ScratchOptions, major};
 
 /// The address of a Unix socket has so many bytes.
 const SOCKET_PATH: usize = 107;
@@ -28,10 +28,11 @@ pub(super) struct Place {
 
 impl Place {
     /// Makes the folder, gives the data to the server's user, and says in it whether the log of an archive is replayed.
-    pub(super) fn make(data: &Path, recovers: bool) -> Result<Self, ScratchError> {
+    pub(super) fn make(options: &ScratchOptions) -> Result<Self, ScratchError> {
+        let data = options.data.as_path();
         let major = major(data)?;
         let user = user_of(data)?;
-        let folder = make_folder(data, user)?;
+        let folder = make_folder(data, options.sockets.as_deref(), user)?;
         let place = Self { folder, user, major };
         if let Some((uid, gid)) = user {
             reachable(data, uid, gid)?;
@@ -41,8 +42,10 @@ impl Place {
         place.write(&place.folder, "pg_hba.conf", "local all all trust\n")?;
         place.write(&place.folder, "pg_ident.conf", "")?;
         place.write(&place.folder, "postgresql.conf", "")?;
-        // What ALTER SYSTEM set on the other machine is not for this one.
-        place.write(data, "postgresql.auto.conf", "")?;
+        if !options.lasting {
+            // What ALTER SYSTEM set on the other machine is not for this one.
+            place.write(data, "postgresql.auto.conf", "")?;
+        }
         for signal in ["standby.signal", "recovery.signal"] {
             let file = data.join(signal);
             match fs::remove_file(&file) {
@@ -50,7 +53,7 @@ impl Place {
                 _ => {}
             }
         }
-        if recovers {
+        if options.recovery.is_some() {
             place.write(data, "recovery.signal", "")?;
         }
         Ok(place)
@@ -92,21 +95,52 @@ fn user_of(data: &Path) -> Result<Option<(u32, u32)>, ScratchError> {
     if owner.uid() != 0 {
         return Ok(Some((owner.uid(), owner.gid())));
     }
-    let accounts = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let postgres = accounts.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        (fields.next()? == "postgres").then_some(())?;
-        Some((fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?))
-    });
-    postgres.map(Some).ok_or(ScratchError::NoUser)
+    user()
 }
 
-/// Beside the data, or where a socket's address is short enough.
-fn make_folder(data: &Path, user: Option<(u32, u32)>) -> Result<PathBuf, ScratchError> {
+/// Whom a server runs as that we start: us, but for root the user `postgres`.
+pub(super) fn user() -> Result<Option<(u32, u32)>, ScratchError> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(None);
+    }
+    let accounts = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    account(&accounts, SUPERUSER).map(Some).ok_or(ScratchError::NoUser)
+}
+
+/// The numbers of a user and its group.
+fn account(accounts: &str, user: &str) -> Option<(u32, u32)> {
+    let mut lines = accounts.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let line = lines.find(|line| line.first() == Some(&user))?;
+    Some((line.get(2)?.parse().ok()?, line.get(3)?.parse().ok()?))
+}
+
+/// The first of `wanted`, `home` and the usual temporary folders that a server's user can get to.
+pub(super) fn parent(wanted: &Path, home: &Path) -> PathBuf {
+    let temporary = std::env::temp_dir();
+    let everybody = !rustix::process::geteuid().is_root();
+    let candidates = [wanted, home, &temporary, Path::new("/var/tmp"), Path::new("/tmp")];
+    let mut reachable = candidates.into_iter().filter(|folder| everybody || is_open(folder));
+    reachable.next().unwrap_or(&temporary).to_owned()
+}
+
+/// Whether anybody can get into a folder. One that is not there yet would be made for us alone.
+fn is_open(folder: &Path) -> bool {
+    let Ok(folder) = std::path::absolute(folder) else {
+        return false;
+    };
+    let opens = |path: &Path| path.metadata().is_ok_and(|metadata| metadata.mode() & 0o001 != 0);
+    folder.ancestors().all(opens)
+}
+
+/// Where it is wanted or else beside the data, or where a socket's address is short enough.
+fn make_folder(data: &Path, wanted: Option<&Path>, user: Option<(u32, u32)>) -> Result<PathBuf, ScratchError> {
     let name = format!(".opsctl-pg-{:016x}", rand::random::<u64>());
-    let beside = fs::canonicalize(data)
-        .map_err(failed("look at", data))?
-        .with_file_name(&name);
+    let beside = match wanted {
+        Some(folder) => folder.join(&name),
+        None => fs::canonicalize(data)
+            .map_err(failed("look at", data))?
+            .with_file_name(&name),
+    };
     let short = beside.as_os_str().len() + SOCKET.len() <= SOCKET_PATH;
     let folder = if short { beside } else { Path::new("/tmp").join(name) };
     let make = || {

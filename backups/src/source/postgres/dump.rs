@@ -44,18 +44,21 @@ pub struct DumpSource {
     notes: Mutex<Vec<String>>,
 }
 
+/// What a server has.
 #[derive(Debug, Deserialize)]
-struct Server {
+pub(crate) struct Server {
     version: String,
     number: u32,
-    databases: Vec<Database>,
+    /// Those that can be dumped, by name.
+    pub(crate) databases: Vec<Database>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Database {
-    name: String,
-    owner: String,
-    size: Option<u64>,
+pub(crate) struct Database {
+    pub(crate) name: String,
+    pub(crate) owner: String,
+    /// Bytes on the server's disk, if we may know.
+    pub(crate) size: Option<u64>,
 }
 
 const SERVER: &str = "SELECT json_build_object('version', current_setting('server_version'), \
@@ -63,6 +66,11 @@ const SERVER: &str = "SELECT json_build_object('version', current_setting('serve
     'name', datname, 'owner', pg_get_userbyid(datdba), \
     'size', CASE WHEN has_database_privilege(oid, 'CONNECT') THEN pg_database_size(oid) END) ORDER BY datname), '[]') \
     FROM pg_database WHERE datallowconn AND NOT datistemplate))";
+
+/// Asks a server what it has.
+pub(crate) async fn look(client: &Client) -> Result<Server, PostgresError> {
+    client.ask(SERVER).await
+}
 
 impl DumpSource {
     /// The databases of a server.
@@ -183,7 +191,7 @@ impl Source for DumpSource {
         let folder = self.options.programs.as_deref();
         // Any `psql` can ask for the version; a dump needs a `pg_dump` that knows it.
         let first = programs::find(folder, &["psql", "pg_dump"], 0, u32::MAX).await?;
-        let server: Server = Client::new(first, dsn.clone()).ask(SERVER).await?;
+        let server = look(&Client::new(first, dsn.clone())).await?;
         let major = server.number / 10_000;
         let wanted: &[&str] = if self.options.globals {
             &["psql", "pg_dump", "pg_dumpall"]

@@ -120,11 +120,11 @@ impl Manifest {
 }
 
 /// The file of globals.
-pub(super) const GLOBALS: &str = "globals.sql";
+pub(crate) const GLOBALS: &str = "globals.sql";
 
 /// The file that the dump of a database is: its name with everything that is unusual in names of files as `%` and two
 /// digits.
-pub(super) fn file_of(database: &str) -> String {
+pub(crate) fn file_of(database: &str) -> String {
     let mut file = String::new();
     for (at, byte) in database.bytes().enumerate() {
         let usual = byte.is_ascii_alphanumeric() || byte == b'_' || (at > 0 && matches!(byte, b'-' | b'.'));

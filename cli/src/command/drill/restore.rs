@@ -4,6 +4,7 @@
 //! It is a run without a watchdog: a kill leaves the scratch folder alone, which the next drill removes; the run's record
 //! is written when it is over. What it proved is kept in the repository.
 
+mod physical;
 mod report;
 
 use std::path::{Path, PathBuf};
@@ -109,6 +110,9 @@ struct Plan {
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     let config = config::load(context)?;
     let store = target::store(context, &config, args.target.as_deref())?;
+    if crate::physical::is_physical(store) {
+        return physical::run(args, context, &config, store);
+    }
     let declared = repository::declared(&config, args.repository.as_deref())?;
     repository::path_of(store)?;
     let (run, started_at) = (RunRecord::new_id(context.now()), context.now());

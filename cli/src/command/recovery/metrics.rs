@@ -126,7 +126,7 @@ pub(super) fn render<'a>(
             let missed = match promise.outcome {
                 Outcome::Met => 0.0,
                 Outcome::NotMet => 1.0,
-                Outcome::Unknown => continue,
+                Outcome::Unknown | Outcome::Skipped => continue,
             };
             text.sample(&[environment, store, promise.name], missed);
         }

@@ -166,7 +166,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         Ok(match document.outcome {
             Kept::Met => Exit::Done,
             Kept::NotMet => Exit::No,
-            Kept::Unknown => Exit::Inconclusive,
+            Kept::Unknown | Kept::Skipped => Exit::Inconclusive,
         })
     })
 }
@@ -199,7 +199,7 @@ fn table(document: &Document<'_>) -> Table {
         let (state, style) = match told.outcome {
             Kept::Met => ("kept", Style::Done),
             Kept::NotMet => ("missed", Style::Error),
-            Kept::Unknown => ("not known", Style::Warning),
+            Kept::Unknown | Kept::Skipped => ("not known", Style::Warning),
         };
         let last = standing.last_backup.as_ref();
         let backup = last.map_or_else(

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use backups::pitr::postgres::{Lsn, Timeline};
 use backups::postgres::load::{LoadOptions, LoadReport, Target};
 use backups::postgres::{Dsn, Selection};
 use backups::proof::{self, Scratch};
@@ -24,8 +25,8 @@ use crate::repository::{self, IfEmpty, Shown};
 
 /// Where a database is to be.
 pub(super) struct Place {
-    server: Dsn,
-    database: String,
+    pub(super) server: Dsn,
+    pub(super) database: String,
 }
 
 /// The database that `--into` names, if it names one and no folder.
@@ -112,6 +113,24 @@ pub(super) struct Document {
     /// Roles that were made.
     pub(super) roles: Vec<String>,
     pub(super) notes: Vec<String>,
+    /// Where the log was replayed to, if the database is of a cluster that was recovered.
+    #[serde(flatten)]
+    pub(super) recovered: Option<Recovered>,
+}
+
+/// Up to where a cluster was recovered that a database is from.
+#[derive(Debug, Serialize)]
+pub(super) struct Recovered {
+    /// The moment that the state is of, by the server's clock, as far as it is known.
+    pub(super) reached: Option<jiff::Timestamp>,
+    /// Up to where the log was replayed.
+    pub(super) reached_lsn: Lsn,
+    /// The timeline whose log was replayed.
+    pub(super) timeline: Timeline,
+    /// The last commit in it.
+    pub(super) last_commit: Option<jiff::Timestamp>,
+    /// Files of the log that were replayed.
+    pub(super) segments: u64,
 }
 
 /// Runs the command.
@@ -159,40 +178,77 @@ pub(super) fn run(args: &Args, context: &Context, config: &Config, store: &Datas
             folder: scratch.folder(),
         };
         let (dumped, dump, options, fetched) = fetch.dump(args, &cancel).await?;
-        let progress = context.out.progress(format!("restoring {}", store.name));
-        progress.phase("loading the dump");
-        let loaded = target
-            .load(programs, &dump, &dumped, &options, &cancel)
-            .await
-            .map_err(failed)?;
-        drop(progress);
-        let elapsed_seconds = context.now().duration_since(started).as_secs_f64();
-        let document = document(
-            store,
-            &record,
-            &target.address(),
-            (&dumped, loaded),
-            &fetched,
-            elapsed_seconds,
-        );
-        context.out.answer(&document, |_| format!("{}\n", document.database))?;
-        for note in &document.notes {
-            context.out.note(note);
-        }
-        if !document.roles.is_empty() {
-            context
-                .out
-                .note(format!("roles that were made: {}", document.roles.join(", ")));
-        }
-        context.out.done(format!(
-            "restored {} {told}: {}, {}, verified (pg_restore), {}",
-            store.name,
-            plural(document.tables as u64, "table", "tables"),
-            bytes(document.restored_bytes),
-            seconds(elapsed_seconds)
-        ));
-        Ok(Exit::Done)
+        let here = Here {
+            record,
+            dumped,
+            dump,
+            options,
+            fetched,
+            recovered: None,
+        };
+        load(context, store, &target, here, (started, &told), &cancel).await
     })
+}
+
+/// A dump that is here.
+pub(super) struct Here {
+    pub(super) record: SnapshotRecord,
+    pub(super) dumped: Dumped,
+    /// Where it is.
+    pub(super) dump: PathBuf,
+    pub(super) options: LoadOptions,
+    /// What it took to bring it here.
+    pub(super) fetched: RestoreReport,
+    pub(super) recovered: Option<Recovered>,
+}
+
+/// Makes the database of it, and tells so.
+pub(super) async fn load(
+    context: &Context,
+    store: &Datastore,
+    target: &Target,
+    here: Here,
+    (started, told): (jiff::Timestamp, &str),
+    cancel: &CancellationToken,
+) -> Outcome {
+    let progress = context.out.progress(format!("restoring {}", store.name));
+    progress.phase("loading the dump");
+    let programs = repository::programs(store);
+    let loaded = target
+        .load(programs, &here.dump, &here.dumped, &here.options, cancel)
+        .await
+        .map_err(|error| error::backups::failure(format!("could not restore `{}`", store.name), &error))?;
+    drop(progress);
+    let elapsed_seconds = context.now().duration_since(started).as_secs_f64();
+    let loaded = (&here.dumped, loaded);
+    let document = Document {
+        recovered: here.recovered,
+        ..document(
+            store,
+            &here.record,
+            &target.address(),
+            loaded,
+            &here.fetched,
+            elapsed_seconds,
+        )
+    };
+    context.out.answer(&document, |_| format!("{}\n", document.database))?;
+    for note in &document.notes {
+        context.out.note(note);
+    }
+    if !document.roles.is_empty() {
+        context
+            .out
+            .note(format!("roles that were made: {}", document.roles.join(", ")));
+    }
+    context.out.done(format!(
+        "restored {} {told}: {}, {}, verified (pg_restore), {}",
+        store.name,
+        plural(document.tables as u64, "table", "tables"),
+        bytes(document.restored_bytes),
+        seconds(elapsed_seconds)
+    ));
+    Ok(Exit::Done)
 }
 
 pub(super) fn document(
@@ -227,6 +283,7 @@ pub(super) fn document(
         tables: loaded.tables,
         roles: loaded.roles,
         notes: loaded.notes,
+        recovered: None,
     }
 }
 
@@ -237,6 +294,23 @@ pub(super) fn warn_of_left(context: &Context, target: &Target) {
             "a restore that was killed left a database on {}: DROP DATABASE \"{name}\"",
             target.address()
         ));
+    }
+}
+
+/// How it is loaded. `of` says what it is of.
+pub(super) fn options(args: &Args, context: &Context, globals: Option<PathBuf>, of: &str) -> LoadOptions {
+    LoadOptions {
+        selection: Selection {
+            schemas: args.schema.clone(),
+            tables: args.table.clone(),
+        },
+        globals,
+        no_owner: args.no_owner,
+        remark: format!(
+            "opsctl: {of} is being restored here, by {} since {}",
+            context.actor(),
+            context.now()
+        ),
     }
 }
 
@@ -293,21 +367,8 @@ impl Fetch<'_> {
         let mut wanted = vec![PathBuf::from(&dumped.file)];
         wanted.extend(more.map(PathBuf::from));
         let report = self.files(wanted, cancel).await?;
-        let options = LoadOptions {
-            selection: Selection {
-                schemas: args.schema.clone(),
-                tables: args.table.clone(),
-            },
-            globals: None,
-            no_owner: args.no_owner,
-            remark: format!(
-                "opsctl: {} of snapshot {} is being restored here, by {} since {}",
-                dumped.name,
-                self.record.id.short(),
-                self.context.actor(),
-                self.context.now()
-            ),
-        };
+        let of = format!("{} of snapshot {}", dumped.name, self.record.id.short());
+        let options = options(args, self.context, None, &of);
         Ok((self.folder.join(&dumped.file), options, report))
     }
 

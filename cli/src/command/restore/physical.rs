@@ -2,16 +2,15 @@
 //! restore point, recovered by PostgreSQL itself, and held against what was asked for. Beside the original or into a
 //! folder; the server that runs is never touched.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use backups::Repository as Engine;
 use backups::pitr::postgres::reach::Branch;
-use backups::pitr::postgres::recovery::run::{Place, recover};
+use backups::pitr::postgres::recovery::run::recover;
 use backups::pitr::postgres::recovery::{FromArchive, Plan, Target, plan};
 use backups::pitr::postgres::{Lsn, Timeline};
-use backups::proof;
-use backups::source::postgres::base::{BaseRestore, Owner, restore_base};
+use backups::source::postgres::base::{BaseRestore, restore_base};
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +22,7 @@ use crate::context::Context;
 use crate::error::{self, Failure, Outcome};
 use crate::exit::Exit;
 use crate::output::{bytes, plural, seconds};
-use crate::physical;
+use crate::physical::{self, Kept};
 use crate::repository::{self, IfEmpty, Shown};
 
 /// `opsctl.restore/v1` of a cluster.
@@ -92,7 +91,8 @@ pub(super) fn run(args: &Args, context: &Context, config: &Config, store: &Datas
             protected: config.protected().filter(|_| args.into.is_some()),
         };
         approve(context, &args.consent, (), &stake)?.into_plan();
-        enough_room(context, &what, &plan, &target)?;
+        let needed = physical::needed_bytes(&plan);
+        physical::enough_room(context, &what, needed, &target, "--into FOLDER")?;
         let document = Box::pin(apply(context, config, store, &engine, &plan, &target, &cancel)).await?;
         context.out.answer(&document, |_| format!("{}\n", document.target))?;
         context.out.done(format!(
@@ -117,7 +117,7 @@ pub(super) fn run(args: &Args, context: &Context, config: &Config, store: &Datas
 }
 
 /// What makes no sense for a cluster as a whole.
-fn refuse_others(args: &Args, what: &str) -> Result<(), Failure> {
+pub(super) fn refuse_others(args: &Args, what: &str) -> Result<(), Failure> {
     let given = [
         (args.replace, "--replace"),
         (!args.wants_all(), "--include and --exclude"),
@@ -176,56 +176,6 @@ fn name(plan: &Plan) -> String {
     }
 }
 
-fn enough_room(context: &Context, what: &str, plan: &Plan, target: &Path) -> Result<(), Failure> {
-    // The files, and a part of the log while it is replayed.
-    let needed = plan.backup.base.bytes.saturating_add(plan.log_bytes() / 4);
-    let free = proof::free_bytes(target).map_err(|error| error::backups::failure(what, &error))?;
-    if free >= needed {
-        return Ok(());
-    }
-    Err(Failure::new(Exit::Failed, "disk_full", what)
-        .cause(format!(
-            "it needs {}, and `{}` has {} free",
-            bytes(needed),
-            context.shown(target),
-            bytes(free)
-        ))
-        .help("free some space there, or restore elsewhere with `--into FOLDER`"))
-}
-
-/// Who runs a server on restored files: whoever restores, and for root the user `postgres`.
-pub(super) fn owner() -> Result<Owner, Failure> {
-    if !rustix::process::geteuid().is_root() {
-        return Ok(Owner::Process);
-    }
-    let accounts = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let found = accounts.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let (name, _, uid, gid) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
-        (name == "postgres").then_some((uid.parse().ok()?, gid.parse().ok()?))
-    });
-    let (uid, gid) = found.ok_or_else(|| {
-        error::backups::failure(
-            "could not restore a PostgreSQL",
-            &backups::Error::Postgres(backups::postgres::PostgresError::NoUser),
-        )
-    })?;
-    Ok(Owner::User { uid, gid })
-}
-
-/// Roles that may be there: that of the address, and the usual one.
-pub(super) fn roles(context: &Context, store: &Datastore) -> Vec<String> {
-    let mut roles = vec!["postgres".to_owned()];
-    if store.dsn.is_some()
-        && let Ok(address) = physical::address(context, store)
-        && let Some(user) = address.user()
-        && user != "postgres"
-    {
-        roles.push(user.to_owned());
-    }
-    roles
-}
-
 /// The files, the recovery, and the end of the server that recovered.
 async fn apply(
     context: &Context,
@@ -241,7 +191,7 @@ async fn apply(
     let started = context.now();
     let progress = Shown::start(context, format!("restoring {}", store.name));
     let options = BaseRestore {
-        owner: owner()?,
+        owner: physical::owner(&what)?,
         durable: false,
         ..BaseRestore::default()
     };
@@ -250,15 +200,7 @@ async fn apply(
     let restored = unfinished.finish(engine, &progress, cancel).await.map_err(failed)?;
     drop(progress);
 
-    let place = Place {
-        data: target.to_owned(),
-        programs: repository::programs(store).map(Path::to_path_buf),
-        executable: executable()?,
-        home: config.state().join("scratch"),
-        sockets: std::env::temp_dir(),
-        roles: roles(context, store),
-        lasting: true,
-    };
+    let place = physical::place(context, config, store, target, Kept::Yes)?;
     let archive = physical::archive(config, store, engine)?;
     let supply = FromArchive::new(&archive, plan.backup.base.system, plan.way.size);
     let line = context.out.progress(format!("recovering {}", store.name));
@@ -292,9 +234,4 @@ async fn apply(
         segments: plan.way.pieces.len() as u64,
         version,
     })
-}
-
-/// Our own executable, which PostgreSQL calls for each file of the log.
-pub(super) fn executable() -> Result<PathBuf, Failure> {
-    std::env::current_exe().map_err(|error| Failure::io("could not find the executable of opsctl", &error))
 }

@@ -1,6 +1,7 @@
 //! Which base backup, which way, which position. Reads of the log what it takes to find the position, and writes nothing.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use jiff::Timestamp;
 use replication::{Lsn, SystemId, Timeline};
@@ -97,18 +98,19 @@ impl Plan {
         }
     }
 
-    /// Whether a recovery that has replayed up to `replayed` did what it should. The end of one record is the beginning of
-    /// the next but for the header of a page between them.
-    pub fn is_reached(&self, replayed: Lsn) -> bool {
+    /// Up to where a recovery that did what it should has replayed the log: one of these positions. The end of one record
+    /// is the beginning of the next but for the header of a page between them.
+    pub fn ends(&self) -> RangeInclusive<Lsn> {
         let Stop {
             lsn, inclusive, end, ..
         } = self.stop;
+        let before = Lsn(lsn.0.saturating_sub(PAGE_HEADER));
         let bare = matches!(self.target, Target::Lsn { .. }) && end == lsn;
         match (bare, inclusive) {
-            (true, true) => replayed > lsn,
-            (true, false) => replayed.plus(PAGE_HEADER) >= lsn,
-            (false, true) => replayed == end,
-            (false, false) => replayed <= lsn && replayed.plus(PAGE_HEADER) >= lsn,
+            (true, true) => lsn.plus(1)..=Lsn(u64::MAX),
+            (true, false) => before..=Lsn(u64::MAX),
+            (false, true) => end..=end,
+            (false, false) => before..=lsn,
         }
     }
 

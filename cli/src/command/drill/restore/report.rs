@@ -274,7 +274,7 @@ fn badge(verdict: Verdict) -> Badge {
 
 fn told(check: &Check) -> String {
     match check.outcome {
-        Outcome::Met => format!("met: {}", check.observed),
+        Outcome::Met | Outcome::Skipped => format!("{}: {}", check.outcome.as_str(), check.observed),
         Outcome::NotMet | Outcome::Unknown => {
             format!(
                 "{}: {}, expected {}",

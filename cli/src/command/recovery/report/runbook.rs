@@ -5,7 +5,7 @@ use std::path::Path;
 
 use backups::proof::judge::seconds;
 use backups::proof::standing::Standing;
-use backups::proof::{Expectation, Group, Phases, Proof, Verdict};
+use backups::proof::{Expectation, Group, Outcome, Phases, Proof, Verdict};
 use jiff::Timestamp;
 
 use super::page::Block;
@@ -281,34 +281,39 @@ fn expected(store: &Store) -> Vec<Block> {
     let Phases {
         open_seconds,
         restore_seconds,
+        recovery_seconds,
         checks_seconds,
         assertions_seconds,
     } = last.phases;
     let part = |what: &str, took| vec![what.to_owned(), seconds(took)];
+    let mut parts = vec![
+        part("open the repository", open_seconds),
+        part("bring the data back", restore_seconds),
+        part("check it", checks_seconds),
+        part("first query and assertions", assertions_seconds),
+    ];
+    if recovery_seconds > 0.0 {
+        parts.insert(2, part("replay the log, to the first answer", recovery_seconds));
+    }
     vec![
         Block::Text(format!(
             "Expect it to take about {}, measured on {} on {} with {}:",
-            seconds(last.phases.total()),
+            seconds(last.rto_seconds.unwrap_or_else(|| last.phases.total())),
             time(last.at),
             last.host,
             bytes(last.bytes)
         )),
-        Block::Table(
-            vec!["Part", "Takes about"],
-            vec![
-                part("open the repository", open_seconds),
-                part("bring the data back", restore_seconds),
-                part("check it", checks_seconds),
-                part("first query and assertions", assertions_seconds),
-            ],
-        ),
+        Block::Table(vec!["Part", "Takes about"], parts),
         Block::Text("What is checked when it is back:".to_owned()),
         Block::List(checks(last).into_iter().chain(asserted(store)).collect()),
     ]
 }
 
 fn checks(last: &Proof) -> Vec<String> {
-    last.group(Group::Source).map(|check| check.name.clone()).collect()
+    let made = last
+        .group(Group::Source)
+        .filter(|check| check.outcome != Outcome::Skipped);
+    made.map(|check| check.name.clone()).collect()
 }
 
 fn asserted(store: &Store) -> Vec<String> {

@@ -1,0 +1,164 @@
+//! `restore --into` of a PostgreSQL that is saved as a whole: the cluster is recovered in a scratch place by a server that
+//! nobody else reaches, one database of it is dumped there and loaded as every dump is: under a temporary name, which
+//! becomes its own at the very end. Of the copy nothing is left, however it ends.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use backups::pitr::postgres::recovery::run::recover;
+use backups::pitr::postgres::recovery::{FromArchive, Plan};
+use backups::pitr::postgres::serve::Served;
+use backups::postgres::extract::{ExtractOptions, Extracted, extract};
+use backups::postgres::load::Target;
+use backups::proof::Scratch;
+use backups::snapshots::SnapshotRecord;
+use backups::source::postgres::base::{BaseRestore, restore_base};
+use backups::{Error, Repository as Engine, RestoreReport};
+use tokio_util::sync::CancellationToken;
+
+use super::database::{self, Here, Place, Recovered};
+use super::{Args, physical as cluster};
+use crate::config::{Config, Datastore};
+use crate::consent::{Consequence, Stake, approve};
+use crate::context::Context;
+use crate::error::{self, Failure, Outcome};
+use crate::exit::Exit;
+use crate::physical::{self, Kept};
+use crate::repository::{self, IfEmpty, Shown};
+
+/// Runs the command.
+pub(super) fn run(args: &Args, context: &Context, config: &Config, store: &Datastore, place: &Place) -> Outcome {
+    let what = format!("could not restore `{}`", store.name);
+    let failed = |error: Error| error::backups::failure(what.clone(), &error);
+    cluster::refuse_others(args, &what)?;
+    let declared = repository::declared(config, args.repository.as_deref())?;
+    repository::cancellable(context, async |cancel| {
+        let engine = repository::open(context, declared, IfEmpty::Fail).await?;
+        let plan = cluster::way(args, context, config, store, &engine).await?;
+        let target = Target::open(repository::programs(store), &place.server, &place.database).await;
+        let target = target.map_err(|error| failed(error.into()))?;
+        database::warn_of_left(context, &target);
+        let told = format!(
+            "{} as database {} at {}",
+            cluster::told(&plan),
+            place.database,
+            target.address()
+        );
+        if args.dry_run {
+            context.out.line(&format!("would restore {} {told}", store.name))?;
+            return Ok(Exit::Done);
+        }
+        let stake = Stake {
+            question: format!("restore `{}` {told}?", store.name),
+            name: &store.name,
+            consequence: Consequence::UndoneByItself,
+            protected: config.protected(),
+        };
+        approve(context, &args.consent, (), &stake)?.into_plan();
+
+        let started = context.now();
+        let home = config.state().join("scratch");
+        // What a killed restore left may be what is missing.
+        Scratch::sweep(&home).map_err(failed)?;
+        let scratch = physical::scratch(&home, &home).map_err(failed)?;
+        // The cluster, and a database of it once more.
+        let needed = physical::needed_bytes(&plan).saturating_add(plan.backup.base.bytes);
+        physical::enough_room(context, &what, needed, scratch.folder(), "--into FOLDER")?;
+        let copy = Copy {
+            args,
+            context,
+            config,
+            store,
+            engine: &engine,
+            folder: scratch.folder(),
+        };
+        let here = Box::pin(copy.dump(&plan, &cancel)).await?;
+        database::load(context, store, &target, here, (started, &told), &cancel).await
+    })
+}
+
+/// What is made on the way.
+struct Copy<'a> {
+    args: &'a Args,
+    context: &'a Context,
+    config: &'a Config,
+    store: &'a Datastore,
+    engine: &'a Engine,
+    folder: &'a Path,
+}
+
+impl Copy<'_> {
+    /// Recovers the cluster, dumps the database that is meant, and ends the server.
+    async fn dump(&self, plan: &Plan, cancel: &CancellationToken) -> Result<Here, Failure> {
+        let what = format!("could not restore `{}`", self.store.name);
+        let failed = |error| error::backups::failure(&what, &error);
+        let data = self.folder.join("data");
+        let fetched = self.files(plan, &data, &what, cancel).await?;
+        let place = physical::place(self.context, self.config, self.store, &data, Kept::No)?;
+        let archive = physical::archive(self.config, self.store, self.engine)?;
+        let supply = FromArchive::new(&archive, plan.backup.base.system, plan.way.size);
+        let line = self.context.out.progress(format!("recovering {}", self.store.name));
+        let tell = |served: &Served| {
+            line.phase(format!("replaying the log, file {} of {}", served.segments, served.of));
+        };
+        let server = recover(plan, &place, Arc::new(supply), &tell, cancel)
+            .await
+            .map_err(failed)?;
+        line.phase("dumping the database");
+        let options = ExtractOptions {
+            programs: repository::programs(self.store).map(Path::to_path_buf),
+            database: self.args.database.clone(),
+            globals: self.args.globals,
+        };
+        let extracted = tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(Error::Cancelled),
+            extracted = extract(&server, &options, self.folder) => extracted,
+        };
+        let Extracted { dumped, dump, globals } = extracted.map_err(failed)?;
+        let recovered = Recovered {
+            reached: plan.moment(),
+            reached_lsn: server.reached,
+            timeline: plan.way.timeline,
+            last_commit: plan.stop.last_commit,
+            segments: plan.way.pieces.len() as u64,
+        };
+        // It has told everything, and its room is wanted.
+        drop(server);
+        let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(data));
+        if let Ok(Err(error)) = removed.await {
+            return Err(Failure::io("could not remove the recovered cluster", &error));
+        }
+        let id = plan.backup.snapshot;
+        let snapshot = self.engine.snapshot(&id).await.map_err(failed)?;
+        let of = format!("{} {}", dumped.name, cluster::told(plan));
+        Ok(Here {
+            record: SnapshotRecord { id, snapshot },
+            options: database::options(self.args, self.context, globals, &of),
+            dumped,
+            dump,
+            fetched,
+            recovered: Some(recovered),
+        })
+    }
+
+    /// The files of the base backup.
+    async fn files(
+        &self,
+        plan: &Plan,
+        data: &Path,
+        what: &str,
+        cancel: &CancellationToken,
+    ) -> Result<RestoreReport, Failure> {
+        let failed = |error| error::backups::failure(what, &error);
+        let progress = Shown::start(self.context, format!("restoring {}", self.store.name));
+        let options = BaseRestore {
+            owner: physical::owner(what)?,
+            ..BaseRestore::default()
+        };
+        let base = restore_base(self.engine, &plan.backup.snapshot, data, &options, &progress, cancel);
+        let unfinished = Box::pin(base).await.map_err(failed)?;
+        let restored = Box::pin(unfinished.finish(self.engine, &progress, cancel)).await;
+        Ok(restored.map_err(failed)?.report)
+    }
+}
