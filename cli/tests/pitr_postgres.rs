@@ -7,6 +7,8 @@ mod database;
 mod drill;
 #[path = "support/sandbox.rs"]
 mod sandbox;
+#[path = "pitr_postgres/served.rs"]
+mod served;
 #[path = "pitr_postgres/targets.rs"]
 mod targets;
 

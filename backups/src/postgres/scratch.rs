@@ -26,7 +26,7 @@ use crate::threads::blocking;
 /// What the superuser of most clusters is called.
 const SUPERUSER: &str = "postgres";
 /// The number in the socket's name. The folder is its own, so that it need not differ from others.
-pub(super) const PORT: u16 = 5432;
+pub(crate) const PORT: u16 = 5432;
 /// How long it may take to answer to a connection once it is ready.
 const CONNECTS_WITHIN: Duration = Duration::from_secs(30);
 /// How long it may take to write its last checkpoint.
@@ -267,8 +267,18 @@ impl ScratchServer {
 
     /// How it ended, if it has or does so within this time.
     pub(super) async fn has_ended(&mut self, within: Duration) -> Option<ScratchError> {
-        let ended = tokio::time::timeout(within, self.process.ended()).await;
-        Some(self.gave_up(ended.ok()?.ok()?))
+        tokio::time::timeout(within, self.ended()).await.ok()
+    }
+
+    /// Waits until it ends by itself, and says how.
+    pub async fn ended(&mut self) -> ScratchError {
+        match self.process.ended().await {
+            Ok(status) => self.gave_up(status),
+            Err(source) => ScratchError::Run {
+                program: self.programs.join("postgres"),
+                source,
+            },
+        }
     }
 
     /// Why it has ended.

@@ -75,10 +75,14 @@ pub(crate) struct Args {
 
     /// Restore into this folder instead of beside the original, or into a new database
     ///
-    /// A dump of PostgreSQL comes back as a new database of this name, or at an address such as postgres://user@host/name.
+    /// A database of PostgreSQL comes back as a new one of this name, or at an address such as postgres://user@host/name.
     /// A name with a `/` that is no address is a folder.
     #[arg(long, value_name = "PLACE")]
     into: Option<PathBuf>,
+
+    /// Recover a PostgreSQL into a server of its own that nobody else reaches, and keep it until Ctrl-C
+    #[arg(long, conflicts_with_all = ["into", "replace", "include", "exclude"], hide_short_help = true)]
+    serve: bool,
 
     /// With a database as --into, or --replace: which one of the snapshot, if it holds several
     #[arg(long, value_name = "NAME", hide_short_help = true)]
@@ -211,11 +215,12 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     let store = target::store(context, &config, args.target.as_deref())?;
     if crate::physical::is_physical(store) {
         return match database::place(args, context, store)? {
+            None if args.serve => recovered::serve(args, context, &config, store),
             Some(place) => recovered::run(args, context, &config, store, &place),
             None => physical::run(args, context, &config, store),
         };
     }
-    if args.lsn.is_some() || args.name.is_some() || args.timeline.is_some() {
+    if args.lsn.is_some() || args.name.is_some() || args.timeline.is_some() || args.serve {
         crate::physical::only(store, &format!("could not restore `{}`", store.name))?;
     }
     if args.replace && (args.database.is_none() || store.kind == DatastoreKind::Postgres) {

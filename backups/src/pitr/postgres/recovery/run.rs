@@ -15,7 +15,7 @@ use super::super::serve::{Served, Supply};
 use super::feed::{Feed, NOT_WHOLE, damage};
 use super::{Place, Plan, RecoveryError};
 use crate::error::Error;
-use crate::postgres::scratch::ScratchServer;
+use crate::postgres::scratch::{PORT, ScratchServer};
 
 /// A server that recovered, and now takes writes on a timeline of its own.
 pub struct Recovered {
@@ -107,6 +107,22 @@ impl Recovered {
     /// The folder of its socket.
     pub fn sockets(&self) -> &Path {
         self.server.socket()
+    }
+
+    /// The number in the name of its socket.
+    pub fn port(&self) -> u16 {
+        PORT
+    }
+
+    /// The databases that can be connected to, by name.
+    pub async fn databases(&self) -> Result<Vec<String>, Error> {
+        self.server.databases().await.map_err(|error| self.feed.failed(error))
+    }
+
+    /// Waits until it ends by itself, and says how.
+    pub async fn ended(&mut self) -> Error {
+        let error = self.server.ended().await;
+        self.feed.failed(error)
     }
 
     /// The name of a superuser.
