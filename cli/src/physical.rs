@@ -12,7 +12,7 @@ use backups::pitr::Datastore as Shipped;
 use backups::pitr::postgres::archive::Archive;
 use backups::pitr::postgres::keep::Keeper;
 use backups::pitr::postgres::receiver::ReceiverOptions;
-use backups::pitr::postgres::recovery::{self, BaseBackup, Place, Plan};
+use backups::pitr::postgres::recovery::{self, BaseBackups, Place, Plan};
 use backups::pitr::postgres::{Address, Checkpoint};
 use backups::proof::{self, Scratch};
 use backups::source::BaseSource;
@@ -116,7 +116,7 @@ pub(crate) async fn base_backups(
     config: &Config,
     store: &Datastore,
     engine: &Engine,
-) -> Result<Vec<BaseBackup>, backups::Error> {
+) -> Result<BaseBackups, backups::Error> {
     let list = snapshots::list(engine, &repository::filter_of(config, store)).await?;
     recovery::backups_of(engine, &list.snapshots).await
 }

@@ -247,6 +247,16 @@ async fn log_that_is_missing_or_damaged_ends_a_drill_by_its_name() {
     fs::remove_file(sandbox.path("repo/data").join(largest)).expect("our own file");
     let broken = drill(&sandbox, &[]).ended(4).json();
     came(&broken["proof"], "manifest", "not_met", "");
-    came(&broken["proof"], "recovery", "skipped", "did not come back");
+    let checks = broken["proof"]["checks"].as_array().expect("checks");
+    assert!(checks.iter().all(|check| check["outcome"] != "met"), "{broken}");
     nothing_is_left(&sandbox);
+
+    // With all packs gone nothing is known of the base backup, not even where its log begins.
+    fs::remove_dir_all(sandbox.path("repo/data")).expect("our own folder");
+    let broken = drill(&sandbox, &[]).ended(4).json();
+    came(&broken["proof"], "manifest", "not_met", "is missing");
+    opsctl(&sandbox, &["restore", "pg", "--into", "./nothing"])
+        .ended(1)
+        .says("is missing");
+    assert!(!sandbox.path("nothing").exists());
 }

@@ -13,7 +13,7 @@ pub mod run;
 mod supply;
 
 pub use feed::Place;
-pub use plan::{BaseBackup, Plan, Target, backups_of, plan};
+pub use plan::{BaseBackup, BaseBackups, DamagedBase, Plan, Target, backups_of, plan};
 pub use supply::FromArchive;
 
 use jiff::Timestamp;

@@ -207,7 +207,9 @@ impl Follow<'_> {
         let bases = physical::base_backups(self.config, self.store, self.engine)
             .await
             .map_err(failed)?;
-        account(&archive, &bases).await.map_err(|error| failed(error.into()))
+        account(&archive, &bases.known)
+            .await
+            .map_err(|error| failed(error.into()))
     }
 
     /// A base backup, whose log the receiver keeps.

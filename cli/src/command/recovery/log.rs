@@ -109,7 +109,7 @@ impl Log {
             backups::Error::Invalid(why.join(": "))
         })?;
         let bases = backups_of(engine, snapshots).await?;
-        let account = account(&archive, &bases).await?;
+        let account = account(&archive, &bases.known).await?;
         let mut log = Self {
             no_base_backup: Some("no log is archived".to_owned()),
             ..Self::default()

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use backups::Repository as Engine;
 use backups::pitr::postgres::reach::Branch;
 use backups::pitr::postgres::recovery::run::recover;
-use backups::pitr::postgres::recovery::{FromArchive, Plan, Target, plan};
+use backups::pitr::postgres::recovery::{BaseBackups, FromArchive, Plan, Target, plan};
 use backups::pitr::postgres::{Lsn, Timeline};
 use backups::source::postgres::base::{BaseRestore, restore_base};
 use jiff::Timestamp;
@@ -152,10 +152,20 @@ pub(super) async fn way(
     let branch = args.timeline.map_or(Branch::Newest, Branch::Exactly);
     let failed = |error| error::backups::failure(format!("could not restore `{}`", store.name), &error);
     let archive = physical::archive(config, store, engine)?;
-    let bases = physical::base_backups(config, store, engine).await.map_err(failed)?;
-    plan(&archive, &bases, &target, branch, args.allow_older)
-        .await
-        .map_err(failed)
+    let BaseBackups { known, mut damaged } = physical::base_backups(config, store, engine).await.map_err(failed)?;
+    for base in &damaged {
+        let why = error::backups::failure("it is damaged", &base.error).causes.join(": ");
+        let name = base.record.id.short();
+        context
+            .out
+            .warn(format!("snapshot {name} of {} cannot be used: {why}", store.name));
+    }
+    match damaged.pop() {
+        Some(base) if known.is_empty() => Err(failed(base.error)),
+        _ => plan(&archive, &known, &target, branch, args.allow_older)
+            .await
+            .map_err(failed),
+    }
 }
 
 /// What will be there, for people.

@@ -136,7 +136,7 @@ pub(super) fn serve(args: &Args, context: &Context, config: &Config, store: &Dat
             user: server.superuser(),
             databases,
             version: server.version(),
-            recovered: copy.told(&plan, &server),
+            recovered: came(&plan, &server),
         };
         context.out.done(format!(
             "{} {told} is there until Ctrl-C, in a PostgreSQL {} of its own; what is changed in it is gone then",
@@ -155,6 +155,17 @@ pub(super) fn serve(args: &Args, context: &Context, config: &Config, store: &Dat
             error = server.ended() => Err(failed(error)),
         }
     })
+}
+
+/// How far `server` came.
+fn came(plan: &Plan, server: &run::Recovered) -> Recovered {
+    Recovered {
+        reached: plan.moment(),
+        reached_lsn: server.reached,
+        timeline: plan.way.timeline,
+        last_commit: plan.stop.last_commit,
+        segments: plan.way.pieces.len() as u64,
+    }
 }
 
 /// A value in libpq's list of settings, between the double quotes of a shell.
@@ -220,17 +231,6 @@ impl Copy<'_> {
         ))
     }
 
-    /// How far `server` came.
-    fn told(&self, plan: &Plan, server: &run::Recovered) -> Recovered {
-        Recovered {
-            reached: plan.moment(),
-            reached_lsn: server.reached,
-            timeline: plan.way.timeline,
-            last_commit: plan.stop.last_commit,
-            segments: plan.way.pieces.len() as u64,
-        }
-    }
-
     /// Recovers the cluster, dumps the database that is meant, and ends the server.
     async fn dump(&self, plan: &Plan, cancel: &CancellationToken) -> Result<Here, Failure> {
         let what = format!("could not restore `{}`", self.store.name);
@@ -249,7 +249,7 @@ impl Copy<'_> {
             extracted = extract(&server, &options, self.folder) => extracted,
         };
         let Extracted { dumped, dump, globals } = extracted.map_err(failed)?;
-        let recovered = self.told(plan, &server);
+        let recovered = came(plan, &server);
         // It has told everything, and its room is wanted.
         drop(server);
         let data = self.data();

@@ -109,11 +109,11 @@ pub async fn no_way(
     record: &SnapshotRecord,
     error: Error,
 ) -> Result<Proof, Error> {
-    match &error {
-        Error::Recovery(recovery) if is_damage(recovery) => {}
-        Error::Damaged { .. } => {}
+    let step = match &error {
+        Error::Recovery(recovery) if is_damage(recovery) => "log",
+        Error::Damaged { .. } => "manifest",
         _ => return Err(error),
-    }
+    };
     let found = Found {
         kind: KIND,
         phases: Phases {
@@ -121,7 +121,7 @@ pub async fn no_way(
             ..Phases::default()
         },
         recovery_seconds: 0.0,
-        checks: vec![not_restored("log", chain(&error))],
+        checks: vec![not_restored(step, chain(&error))],
         newest: None,
         came_back: false,
         state: State::Snapshot(record.snapshot.time),

@@ -120,23 +120,45 @@ impl Plan {
     }
 }
 
-/// The base backups among snapshots, oldest first: those that a tag says to be of the datastore, and that are none
-/// are left out.
-pub async fn backups_of(repository: &Repository, snapshots: &[SnapshotRecord]) -> Result<Vec<BaseBackup>, Error> {
-    let mut backups = Vec::new();
+/// The base backups of a datastore, oldest first.
+#[derive(Debug, Default)]
+pub struct BaseBackups {
+    /// Those whose record is there.
+    pub known: Vec<BaseBackup>,
+    /// Those of which nothing is known any more, since their record is damaged. They keep nobody from the others.
+    pub damaged: Vec<DamagedBase>,
+}
+
+/// A base backup, or another snapshot of the datastore, whose record cannot be read.
+#[derive(Debug)]
+pub struct DamagedBase {
+    /// The snapshot.
+    pub record: SnapshotRecord,
+    /// What is damaged.
+    pub error: Error,
+}
+
+/// The base backups among snapshots: those that a tag says to be of the datastore, and that are none are left out.
+pub async fn backups_of(repository: &Repository, snapshots: &[SnapshotRecord]) -> Result<BaseBackups, Error> {
+    let mut found = BaseBackups::default();
     for record in snapshots {
         match read_base(repository, &record.id).await {
-            Ok(base) => backups.push(BaseBackup {
+            Ok(base) => found.known.push(BaseBackup {
                 snapshot: record.id,
                 base,
             }),
             // Dumps of the same server, which are no base.
             Err(Error::Cluster(BaseError::NoBase(_))) => {}
+            Err(error @ Error::Damaged { .. }) => found.damaged.push(DamagedBase {
+                record: record.clone(),
+                error,
+            }),
             Err(error) => return Err(error),
         }
     }
-    backups.sort_by_key(|backup| backup.base.finished_at);
-    Ok(backups)
+    found.known.sort_by_key(|backup| backup.base.finished_at);
+    found.damaged.sort_by_key(|damaged| damaged.record.snapshot.time);
+    Ok(found)
 }
 
 /// Finds the way to `target`: the newest of the base backups that leads there. `backups` are of one datastore, oldest

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use backups::Repository as Engine;
 use backups::pitr::postgres::reach::Branch;
 use backups::pitr::postgres::recovery::drill::{self, Rehearsal};
-use backups::pitr::postgres::recovery::{BaseBackup, FromArchive, Plan, RecoveryError, Target, plan};
+use backups::pitr::postgres::recovery::{
+    BaseBackup, BaseBackups, DamagedBase, FromArchive, Plan, RecoveryError, Target, plan,
+};
 use backups::postgres::ladder::Step;
 use backups::proof::{Proof, Scratch, Terms};
 use backups::snapshots::SnapshotRecord;
@@ -111,7 +113,18 @@ async fn way(args: &Args, config: &Config, store: &Datastore, engine: &Engine) -
         );
     }
     let archive = physical::archive(config, store, engine)?;
-    let mut bases = physical::base_backups(config, store, engine).await.map_err(failed)?;
+    let BaseBackups {
+        known: mut bases,
+        damaged,
+    } = physical::base_backups(config, store, engine).await.map_err(failed)?;
+    if let Some(base) = meant(args, &bases, damaged) {
+        // That it cannot be read is what the drill found.
+        return Ok(Way {
+            moment: at.unwrap_or_else(|| now.max(base.record.snapshot.time)),
+            record: base.record,
+            plan: Err(base.error),
+        });
+    }
     let (target, branch) = match (args.snapshot.as_deref(), at) {
         (Some(wanted), _) if wanted != "latest" => {
             let base = named(store, engine, &bases, wanted).await?;
@@ -151,6 +164,17 @@ async fn way(args: &Args, config: &Config, store: &Datastore, engine: &Engine) -
         record: SnapshotRecord { id: newest, snapshot },
         plan: found,
     })
+}
+
+/// The damaged base backup, if it is the one to drill: the one that is named, or the newest of all.
+fn meant(args: &Args, bases: &[BaseBackup], damaged: Vec<DamagedBase>) -> Option<DamagedBase> {
+    let newest = bases.last().map(|base| base.base.finished_at);
+    damaged.into_iter().rev().find(
+        |base| match args.snapshot.as_deref().filter(|wanted| *wanted != "latest") {
+            Some(wanted) => base.record.id.to_string().starts_with(wanted),
+            None => args.at.is_none() && newest.is_none_or(|newest| newest <= base.record.snapshot.time),
+        },
+    )
 }
 
 /// The base backup that is meant.

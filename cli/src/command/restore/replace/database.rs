@@ -224,8 +224,8 @@ async fn plan(
     let assertions = store.proof.assertions.iter().filter(meant).cloned().collect();
     Ok(Plan {
         dumped,
-        live,
         old,
+        live,
         services,
         secrets,
         assertions,
