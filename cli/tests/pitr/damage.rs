@@ -141,6 +141,9 @@ async fn write_segments(scene: &mut Scene) -> Timestamp {
     at(&last)
 }
 
+/// What is done to the bytes of a file.
+type Change = Box<dyn Fn(&mut Vec<u8>)>;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn damaged_log_is_named_and_never_the_end() {
     let test = "damaged_log_is_named_and_never_the_end";
@@ -220,7 +223,7 @@ async fn damaged_log_is_named_and_never_the_end() {
 
     // What is sealed as it should be, and no log, or not this one.
     let other = patient.content(&neighbour).await;
-    let changes: [(&str, Box<dyn Fn(&mut Vec<u8>)>); 6] = [
+    let changes: [(&str, Change); 6] = [
         ("a record", Box::new(|bytes| bytes[300] ^= 0x10)),
         ("zeros", Box::new(|bytes| bytes[200..].fill(0))),
         ("foreign cluster", Box::new(|bytes| bytes[24] ^= 1)),

@@ -38,7 +38,7 @@ async fn a_network_to_the_primary_that_fails_costs_nothing_but_time() {
         };
         wire.is_now(state);
         let cut = Timestamp::now();
-        let wait = dice.between(Duration::from_millis(100), Duration::from_millis(3000));
+        let wait = dice.between(Duration::from_millis(100), Duration::from_secs(3));
         tokio::task::block_in_place(|| pass(wait));
         assert!(
             promised(&sandbox).is_some_and(|moment| moment <= cut),
@@ -78,7 +78,7 @@ fn a_bucket_that_fails_costs_nothing_but_time() {
         follower.until("a base backup", |follower| follower.has_told("base_backup"));
         for round in 0..rounds().div_ceil(2) {
             let rows = cluster.numbered(1000).await;
-            let wait = dice.between(Duration::ZERO, Duration::from_millis(2000));
+            let wait = dice.between(Duration::ZERO, Duration::from_secs(2));
             tokio::task::block_in_place(|| {
                 pass(wait);
                 match round % 3 {
