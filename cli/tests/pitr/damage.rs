@@ -142,7 +142,7 @@ async fn write_segments(scene: &mut Scene) -> Timestamp {
 }
 
 /// What is done to the bytes of a file.
-type Change = Box<dyn Fn(&mut Vec<u8>)>;
+type Mangle = Box<dyn Fn(&mut Vec<u8>)>;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn damaged_log_is_named_and_never_the_end() {
@@ -223,7 +223,7 @@ async fn damaged_log_is_named_and_never_the_end() {
 
     // What is sealed as it should be, and no log, or not this one.
     let other = patient.content(&neighbour).await;
-    let changes: [(&str, Change); 6] = [
+    let changes: [(&str, Mangle); 6] = [
         ("a record", Box::new(|bytes| bytes[300] ^= 0x10)),
         ("zeros", Box::new(|bytes| bytes[200..].fill(0))),
         ("foreign cluster", Box::new(|bytes| bytes[24] ^= 1)),
