@@ -63,7 +63,7 @@ impl<'a> Patient<'a> {
 
     fn restore(&self, target: &[String]) -> Ran {
         let target: Vec<&str> = target.iter().map(String::as_str).collect();
-        let words = [&["restore", "pg", "--into", "out", "--json"], &target[..]].concat();
+        let words = [&["restore", "pg", "--into", "./out", "--json"], &target[..]].concat();
         opsctl(self.sandbox, &words)
     }
 

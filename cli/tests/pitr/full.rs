@@ -54,7 +54,7 @@ async fn a_full_repository_holds_up_what_is_received_and_loses_nothing() {
     let ran = tokio::task::block_in_place(|| disks.run(&["backup", "pg", "--json"])).ended(1);
     assert_eq!(code_of(&ran), "disk_full", "{}", ran.stderr);
     let out = sandbox.path("out");
-    tokio::task::block_in_place(|| disks.run(&["restore", "pg", "--into", "out"])).ended(0);
+    tokio::task::block_in_place(|| disks.run(&["restore", "pg", "--into", "./out"])).ended(0);
     assert!(rows_in(&out, test).await < more);
     fs::remove_dir_all(&out).expect("our own folder");
 
@@ -63,7 +63,7 @@ async fn a_full_repository_holds_up_what_is_received_and_loses_nothing() {
     let stopped = Timestamp::now();
     follower.until("the promise", |_| moment() >= Some(stopped));
     follower.stop();
-    tokio::task::block_in_place(|| disks.run(&["restore", "pg", "--into", "out"])).ended(0);
+    tokio::task::block_in_place(|| disks.run(&["restore", "pg", "--into", "./out"])).ended(0);
     assert_eq!(rows_in(&out, test).await, rows.last().expect("rows").number);
     tokio::task::block_in_place(|| disks.run(&["repository", "check", "--read-data"])).ended(0);
 }

@@ -83,7 +83,7 @@ async fn opsctl_that_is_killed_loses_nothing() {
             Victim::Restore => {
                 scene.until_promised(Timestamp::now());
                 let instant = dice.between(Duration::ZERO, Duration::from_secs(4));
-                let mut restore = start(&scene.sandbox, &["restore", "pg", "--into", "out"]);
+                let mut restore = start(&scene.sandbox, &["restore", "pg", "--into", "./out"]);
                 let ended = tokio::task::block_in_place(|| kill_after(&mut restore, instant));
                 eventually("the end of its server", || !server_below(&out));
                 if ended {

@@ -79,8 +79,8 @@ impl SlotStanding {
     /// so long that the rest is written, too, loses log for ever.
     pub fn is_short(&self) -> bool {
         self.safe_wal_size.is_some_and(|safe| {
-            let safe = u64::try_from(safe).unwrap_or(0);
-            safe < self.lag.saturating_add(safe) / 4
+            let safe = u128::try_from(safe).unwrap_or(0);
+            4 * safe < u128::from(self.lag) + safe
         })
     }
 }
@@ -154,7 +154,8 @@ mod tests {
             (100, 0, true),
             (100, -20, true),
             (0, 0, false),
-            (u64::MAX, i64::MAX, true),
+            (u64::MAX, 1 << 60, true),
+            (u64::MAX, i64::MAX, false),
         ] {
             let slot = slot(lag, Some(safe), "extended");
             assert_eq!(slot.is_short(), short, "{lag} kept, {safe} left");

@@ -2,8 +2,9 @@
 
 use std::{
     fmt, fs, io,
-    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use crate::{Peer, Place, servers};
@@ -89,20 +90,13 @@ fn lets_through(folder: &Path) -> bool {
     fs::metadata(folder).is_ok_and(|folder| folder.mode() & 0o001 != 0)
 }
 
+/// By another process: a program that this one has open for writing cannot be started, and whatever another thread starts
+/// meanwhile has it open, too.
 fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
-    fs::create_dir(to)?;
-    fs::set_permissions(to, fs::Permissions::from_mode(0o755))?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let (from, to) = (entry.path(), to.join(entry.file_name()));
-        let kind = entry.file_type()?;
-        if kind.is_dir() {
-            copy_tree(&from, &to)?;
-        } else if kind.is_symlink() {
-            symlink(fs::read_link(&from)?, &to)?;
-        } else {
-            fs::copy(&from, &to).map(drop)?;
-        }
+    let copied = Command::new("cp").arg("-RP").arg(from).arg(to).output()?;
+    if !copied.status.success() {
+        let said = String::from_utf8_lossy(&copied.stderr);
+        return Err(io::Error::other(format!("cannot copy {}: {said}", from.display())));
     }
-    Ok(())
+    fs::set_permissions(to, fs::Permissions::from_mode(0o755))
 }
