@@ -254,6 +254,87 @@ async fn the_restored_database_takes_the_place_of_the_old_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_database_of_a_cluster_is_put_in_place_as_it_was_at_a_moment() {
+    let test = "a_database_of_a_cluster_is_put_in_place_as_it_was_at_a_moment";
+    let Some(shop) = Shop::open(test).await else { return };
+    let physical = "backup = { method = \"physical\" }\n[[datastore.pg.assert]]\ndatabase = \"orders\"\n";
+    shop.declare("", &format!("{physical}min_rows = {{ items = 500 }}\n"), &[]);
+    shop.run(&["backup", "pg"]).ended(0);
+    shop.run(&["up"]).ended(0);
+    let then = shop.sql(
+        "orders",
+        "INSERT INTO items VALUES (501); SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')",
+    );
+    shop.sql("orders", "DELETE FROM items WHERE id > 100");
+    // It brings the log along.
+    shop.run(&["backup", "pg"]).ended(0);
+    let about = shop.about("orders");
+    let others = shop.session("audit");
+
+    // What is there now does not hold what is asserted, and replaces nothing.
+    shop.replace(&["--yes"]).ended(4).says("expected at least 500");
+    assert_eq!(shop.databases(), "audit orders postgres");
+    for (args, words) in [
+        (
+            &["restore", "pg", "--replace", "--yes"][..],
+            "it is not said which database",
+        ),
+        (
+            &["restore", "pg", "--replace", "--database", "none", "--yes"],
+            "holds no database \"none\"",
+        ),
+        (
+            &[
+                "restore",
+                "pg",
+                "--replace",
+                "--database",
+                "orders",
+                "--snapshot",
+                "0123",
+            ],
+            "--snapshot is not for",
+        ),
+        (
+            &[
+                "restore",
+                "pg",
+                "--replace",
+                "--database",
+                "orders",
+                "--at",
+                "2200-01-01T00:00:00Z",
+            ],
+            "lies after what is held",
+        ),
+    ] {
+        shop.run(args).ended(2).says(words);
+        assert_eq!(shop.databases(), "audit orders postgres", "{args:?}");
+    }
+    assert_eq!(shop.items("orders"), "100");
+
+    let told = shop.replace(&["--at", &then, "--dry-run"]).ended(0).stdout;
+    assert!(
+        told.contains("as it was at") && told.contains("hold down shop"),
+        "{told}"
+    );
+    let document = shop.replace(&["--at", &then, "--yes", "--json"]).ended(0).json();
+    let kept = document["kept"].as_str().expect("the old database is kept").to_owned();
+    assert!(document["reached_lsn"].is_string(), "{document}");
+    assert_eq!(shop.databases(), format!("audit orders {kept} postgres"));
+    assert_eq!(
+        (shop.items("orders"), shop.items(&kept)),
+        ("501".to_owned(), "100".to_owned())
+    );
+    assert_eq!(shop.about("orders"), about);
+    assert_eq!(shop.session("audit"), others);
+    let scratch = sandbox::content(&shop.sandbox.path(".opsctl/scratch"));
+    assert!(scratch.is_empty(), "{:?}", scratch.keys());
+    shop.run(&["recover"]).ended(0).says("nothing to do");
+    shop.run(&["down"]).ended(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_replaced_stays_as_it_is() {
     let test = "what_cannot_be_replaced_stays_as_it_is";
     let Some(shop) = Shop::open(test).await else { return };

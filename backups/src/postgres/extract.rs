@@ -32,6 +32,8 @@ pub struct Extracted {
     pub dump: PathBuf,
     /// The script of roles, if they were wanted.
     pub globals: Option<PathBuf>,
+    /// There is no other database besides `postgres`.
+    pub is_alone: bool,
 }
 
 /// Dumps a database of `copy` into `folder`. Dropping the future ends what dumps.
@@ -101,5 +103,6 @@ pub async fn extract(copy: &Recovered, options: &ExtractOptions, folder: &Path) 
         },
         dump: path,
         globals,
+        is_alone: only(names()).as_ref() == Some(&database.name),
     })
 }

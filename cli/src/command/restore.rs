@@ -213,7 +213,7 @@ fn help() -> String {
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     let config = config::load(context)?;
     let store = target::store(context, &config, args.target.as_deref())?;
-    if crate::physical::is_physical(store) {
+    if crate::physical::is_physical(store) && !args.replace {
         return match database::place(args, context, store)? {
             None if args.serve => recovered::serve(args, context, &config, store),
             Some(place) => recovered::run(args, context, &config, store, &place),

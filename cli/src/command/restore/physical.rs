@@ -119,7 +119,6 @@ pub(super) fn run(args: &Args, context: &Context, config: &Config, store: &Datas
 /// What makes no sense for a cluster as a whole.
 pub(super) fn refuse_others(args: &Args, what: &str) -> Result<(), Failure> {
     let given = [
-        (args.replace, "--replace"),
         (!args.wants_all(), "--include and --exclude"),
         (!args.with.is_empty(), "--with"),
         (args.snapshot != "latest", "--snapshot"),

@@ -71,7 +71,7 @@ pub(super) fn run(args: &Args, context: &Context, config: &Config, store: &Datas
             engine: &engine,
             folder: scratch.folder(),
         };
-        let here = Box::pin(copy.dump(&plan, &cancel)).await?;
+        let (here, _) = Box::pin(copy.dump(&plan, &cancel)).await?;
         database::load(context, store, &target, here, (started, &told), &cancel).await
     })
 }
@@ -186,7 +186,7 @@ fn quoted(value: &str) -> String {
 }
 
 /// Where a copy is made. What a killed restore left may be the room that is missing.
-fn scratch(config: &Config, what: &str) -> Result<Scratch, Failure> {
+pub(super) fn scratch(config: &Config, what: &str) -> Result<Scratch, Failure> {
     let failed = |error| error::backups::failure(what, &error);
     let home = config.state().join("scratch");
     Scratch::sweep(&home).map_err(failed)?;
@@ -194,13 +194,13 @@ fn scratch(config: &Config, what: &str) -> Result<Scratch, Failure> {
 }
 
 /// What is made on the way.
-struct Copy<'a> {
-    args: &'a Args,
-    context: &'a Context,
-    config: &'a Config,
-    store: &'a Datastore,
-    engine: &'a Engine,
-    folder: &'a Path,
+pub(super) struct Copy<'a> {
+    pub(super) args: &'a Args,
+    pub(super) context: &'a Context,
+    pub(super) config: &'a Config,
+    pub(super) store: &'a Datastore,
+    pub(super) engine: &'a Engine,
+    pub(super) folder: &'a Path,
 }
 
 impl Copy<'_> {
@@ -231,8 +231,8 @@ impl Copy<'_> {
         ))
     }
 
-    /// Recovers the cluster, dumps the database that is meant, and ends the server.
-    async fn dump(&self, plan: &Plan, cancel: &CancellationToken) -> Result<Here, Failure> {
+    /// Recovers the cluster, dumps the database that is meant, and ends the server. Also whether there is no other one.
+    pub(super) async fn dump(&self, plan: &Plan, cancel: &CancellationToken) -> Result<(Here, bool), Failure> {
         let what = format!("could not restore `{}`", self.store.name);
         let failed = |error| error::backups::failure(&what, &error);
         let (fetched, server) = self.recover(plan, cancel).await?;
@@ -248,7 +248,12 @@ impl Copy<'_> {
             () = cancel.cancelled() => Err(Error::Cancelled),
             extracted = extract(&server, &options, self.folder) => extracted,
         };
-        let Extracted { dumped, dump, globals } = extracted.map_err(failed)?;
+        let Extracted {
+            dumped,
+            dump,
+            globals,
+            is_alone,
+        } = extracted.map_err(failed)?;
         let recovered = came(plan, &server);
         // It has told everything, and its room is wanted.
         drop(server);
@@ -260,14 +265,15 @@ impl Copy<'_> {
         let id = plan.backup.snapshot;
         let snapshot = self.engine.snapshot(&id).await.map_err(failed)?;
         let of = format!("{} {}", dumped.name, cluster::told(plan));
-        Ok(Here {
+        let here = Here {
             record: SnapshotRecord { id, snapshot },
             options: database::options(self.args, self.context, globals, &of),
             dumped,
             dump,
             fetched,
             recovered: Some(recovered),
-        })
+        };
+        Ok((here, is_alone))
     }
 
     /// The files of the base backup.

@@ -3,6 +3,7 @@
 //! what every kind of data has in common; databases of a server are in `database`.
 
 mod database;
+mod origin;
 mod secret;
 
 use std::path::PathBuf;

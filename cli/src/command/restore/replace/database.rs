@@ -2,21 +2,22 @@
 //! this machine by name, while the services that use it are held down; on Kubernetes as `secret` says. Other databases of
 //! the server, and whoever uses them, are not touched.
 
+use std::path::Path;
 use std::time::Duration;
 
-use backups::postgres::load::{LoadOptions, LoadReport, Target, temporary_name};
+use backups::Error;
+use backups::postgres::load::{LoadReport, Target, temporary_name};
 use backups::postgres::swap::{Names, Server, Standing};
-use backups::proof::{Assertion, Check, Outcome as Met, Scratch, ask_database};
+use backups::proof::{Assertion, Check, Outcome as Met, ask_database};
 use backups::source::VerifiedCheck;
-use backups::source::postgres::manifest::Dumped;
-use backups::{Error, RestoreReport};
 use opsctl_platform::Field;
 use opsctl_platform::run::{Outcome as RunOutcome, Run};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::super::database::{Document, Fetch, document, warn_of_left};
-use super::super::{Args, at, find};
+use super::super::Args;
+use super::super::database::{Document, Here, document, warn_of_left};
+use super::origin::{self, Origin};
 use super::{
     About, POLL, START_LIMIT, begin, give_back, hold, let_go, names, not_ready, running, secret, stop_asked, tidy,
 };
@@ -40,7 +41,8 @@ const GONE_LIMIT: Duration = Duration::from_secs(5);
 
 /// What will be done.
 pub(super) struct Plan {
-    pub(super) dumped: Dumped,
+    /// The database that is meant.
+    pub(super) name: String,
     /// The database that there is.
     pub(super) old: Option<Standing>,
     /// What it is called: on Kubernetes what the services' Secrets say.
@@ -49,8 +51,6 @@ pub(super) struct Plan {
     pub(super) services: Vec<String>,
     /// Where these have its address from, on Kubernetes.
     pub(super) secrets: Vec<Field>,
-    /// What is asserted of it.
-    pub(super) assertions: Vec<Assertion>,
 }
 
 /// What a run works with.
@@ -60,7 +60,9 @@ pub(super) struct Work<'a> {
     pub(super) opened: &'a Opened,
     pub(super) store: &'a Datastore,
     pub(super) server: &'a Server,
-    pub(super) fetch: &'a Fetch<'a>,
+    pub(super) origin: &'a Origin<'a>,
+    /// Where what is restored is on its way.
+    pub(super) folder: &'a Path,
     pub(super) plan: &'a Plan,
     /// What the new database is called before.
     pub(super) staged: String,
@@ -70,45 +72,32 @@ pub(super) struct Work<'a> {
 
 /// A new database that is verified.
 pub(super) struct Brought {
-    pub(super) loaded: LoadReport,
-    pub(super) fetched: RestoreReport,
-    pub(super) checks: Vec<VerifiedCheck>,
+    here: Here,
+    loaded: LoadReport,
+    checks: Vec<VerifiedCheck>,
 }
 
 /// Runs the command.
 pub(super) fn run(args: &Args, context: &Context, config: &Config, store: &Datastore) -> Outcome {
     let declared = repository::declared(config, args.repository.as_deref())?;
-    if args.at.is_some() {
-        return Err(at::only_shipped(store));
-    }
     let dsn = repository::server(context, store)?;
     let opened = platform::open_for(context, config.clone())?;
     let what = format!("could not restore `{}` in place", store.name);
     let failed = |error: Error| error::backups::failure(what.clone(), &error);
     repository::cancellable(context, async |cancel| {
         let engine = repository::open(context, declared, IfEmpty::Fail).await?;
-        let record = find(config, &engine, store, &args.snapshot).await?;
-        let home = config.state().join("scratch");
-        let scratch = Scratch::make(&home, &home).map_err(failed)?;
-        let fetch = Fetch {
-            context,
-            store,
-            engine: &engine,
-            record: &record,
-            folder: scratch.folder(),
-        };
-        let (dumped, manifest) = fetch.meant(args, &cancel).await?;
+        let scratch = origin::scratch(config, store, &what)?;
+        let folder = scratch.folder();
+        let origin = Origin::find(args, context, config, store, &engine, (folder, &cancel)).await?;
         let server = Server::open(repository::programs(store), &dsn).await;
         let server = server.map_err(|error| failed(error.into()))?;
-        let alone = manifest.databases.len() == 1;
-        let plan = plan(config, store, &opened, &server, dumped, alone).await?;
+        let plan = plan(config, store, &opened, &server, origin.database()).await?;
         let told = format!(
-            "database {} of `{}` at {}, from snapshot {} of {}",
-            plan.dumped.name,
+            "database {} of `{}` at {}, {}",
+            plan.name,
             store.name,
             server.address(),
-            record.id.short(),
-            record.snapshot.time.strftime("%Y-%m-%d %H:%M:%SZ")
+            origin.told()
         );
         if args.dry_run {
             context.out.line(&plan.in_words(&told))?;
@@ -127,7 +116,8 @@ pub(super) fn run(args: &Args, context: &Context, config: &Config, store: &Datas
             opened: &opened,
             store,
             server: &server,
-            fetch: &fetch,
+            origin: &origin,
+            folder,
             plan: &plan,
             staged: temporary_name(),
             what: what.clone(),
@@ -148,7 +138,7 @@ impl Plan {
         }
         format!(
             "would restore {told}, as {} beside {}; lead {} to it; and restart {}",
-            secret::new_name(&self.dumped.name, "RUN"),
+            secret::new_name(&self.name, "RUN"),
             self.live,
             self.secrets
                 .iter()
@@ -174,31 +164,29 @@ async fn plan(
     store: &Datastore,
     opened: &Opened,
     server: &Server,
-    dumped: Dumped,
-    alone: bool,
+    name: &str,
 ) -> Result<Plan, Failure> {
     let what = || format!("could not restore `{}` in place", store.name);
     let failed = |error: backups::postgres::PostgresError| error::backups::failure(what(), &error.into());
-    if FIXED.contains(&dumped.name.as_str()) {
+    if FIXED.contains(&name) {
         return Err(Failure::usage("not_replaceable", what())
             .cause(format!(
-                "the database {} is one of the server's own, which is connected to meanwhile",
-                dumped.name
+                "the database {name} is one of the server's own, which is connected to meanwhile"
             ))
             .help(format!(
-                "restore it into a new database: opsctl restore {} --database {} --into NAME",
-                store.name, dumped.name
+                "restore it into a new database: opsctl restore {} --database {name} --into NAME",
+                store.name
             )));
     }
     let rights = server.rights().await.map_err(failed)?;
     let (live, services, secrets) = match opened.there() {
         None => {
             let users = config.users_of(&store.name).into_iter();
-            let users = users.filter(|service| uses(service, store, &dumped.name));
+            let users = users.filter(|service| uses(service, store, name));
             let services = running(opened, users.map(|service| service.name.clone())).await?;
-            (dumped.name.clone(), services, Vec::new())
+            (name.to_owned(), services, Vec::new())
         }
-        Some(there) => secret::led(config, store, opened, there, &dumped.name).await?,
+        Some(there) => secret::led(config, store, opened, there, name).await?,
     };
     let old = server.standing(&live).await.map_err(failed)?;
     let denied = |cause: String, help: String| Err(Failure::usage("access_denied", what()).cause(cause).help(help));
@@ -217,18 +205,12 @@ async fn plan(
             format!("as a superuser: GRANT \"{}\" TO \"{}\"", old.owner, rights.user),
         );
     }
-    let meant = |assertion: &&Assertion| match &assertion.database {
-        Some(database) => *database == dumped.name,
-        None => alone,
-    };
-    let assertions = store.proof.assertions.iter().filter(meant).cloned().collect();
     Ok(Plan {
-        dumped,
+        name: name.to_owned(),
         old,
         live,
         services,
         secrets,
-        assertions,
     })
 }
 
@@ -252,7 +234,7 @@ impl Work<'_> {
     /// The run, from its record to its end.
     async fn apply(self, told: &str) -> Outcome {
         let spec = serde_json::json!({
-            "datastore": self.store.name, "snapshot": self.fetch.record.id.to_string(),
+            "datastore": self.store.name, "snapshot": self.origin.snapshot().to_string(),
             "database": self.plan.live, "services": self.plan.services,
         });
         let about = About {
@@ -386,17 +368,13 @@ impl Work<'_> {
             database: database.to_owned(),
             ..brought.loaded
         };
-        let mut document = document(
-            self.store,
-            self.fetch.record,
-            &address,
-            (&self.plan.dumped, loaded),
-            &brought.fetched,
-            elapsed,
-        );
+        let here = brought.here;
+        let loaded = (&here.dumped, loaded);
+        let mut document = document(self.store, &here.record, &address, loaded, &here.fetched, elapsed);
         document.run = Some(run.id().to_owned());
         document.kept = kept;
         document.checks = brought.checks;
+        document.recovered = here.recovered;
         document
     }
 
@@ -411,18 +389,19 @@ impl Work<'_> {
         run.change(&staged, Some(true.into()))
             .await
             .map_err(|error| self.failed(&error))?;
-        let (dump, options, fetched) = self
-            .fetch
-            .bring(self.args, &self.plan.dumped, None, self.cancel)
-            .await?;
+        let origin::Brought { here, is_alone } = Box::pin(self.origin.bring(self.folder, self.cancel)).await?;
         let progress = self.context.out.progress(format!("restoring {}", self.store.name));
         progress.phase("loading the dump");
-        let loaded = Box::pin(self.load(&dump, &options)).await?;
+        let loaded = Box::pin(self.load(&here)).await?;
         drop(progress);
 
         stop_asked(run, self.cancel, &self.what)?;
         run.step("verifying").await.map_err(|error| self.failed(&error))?;
-        let missing = self.server.missing_tables(&self.staged, &dump).await.map_err(failed)?;
+        let missing = self
+            .server
+            .missing_tables(&self.staged, &here.dump)
+            .await
+            .map_err(failed)?;
         if !missing.is_empty() {
             return Err(Failure::new(Exit::No, "verification_failed", self.what.clone())
                 .cause(
@@ -432,7 +411,11 @@ impl Work<'_> {
                 .help("try an older snapshot: opsctl snapshot list"));
         }
         let mut checks = vec![sound("pg_restore"), sound("tables")];
-        let assertions: Vec<&Assertion> = self.plan.assertions.iter().collect();
+        let meant = |assertion: &&Assertion| match &assertion.database {
+            Some(database) => *database == here.dumped.name,
+            None => is_alone,
+        };
+        let assertions: Vec<&Assertion> = self.store.proof.assertions.iter().filter(meant).collect();
         if !assertions.is_empty() {
             let asked = ask_database(self.server, &self.staged, &assertions, QUERY_LIMIT).await;
             self.judge(&asked.map_err(failed)?)?;
@@ -444,16 +427,12 @@ impl Work<'_> {
             Failure::new(Exit::Failed, "postgres_failed", self.what.clone())
                 .cause(format!("somebody has removed the database {} meanwhile", self.staged))
         })?;
-        let brought = Brought {
-            loaded,
-            fetched,
-            checks,
-        };
+        let brought = Brought { here, loaded, checks };
         Ok((brought, new.oid))
     }
 
     /// Fills the new database.
-    async fn load(&self, dump: &std::path::Path, options: &LoadOptions) -> Result<LoadReport, Failure> {
+    async fn load(&self, here: &Here) -> Result<LoadReport, Failure> {
         let failed = |error: Error| error::backups::failure(self.what.clone(), &error);
         let programs = repository::programs(self.store);
         let dsn = repository::server(self.context, self.store)?.with_database(backups::postgres::swap::MAINTENANCE);
@@ -461,7 +440,7 @@ impl Work<'_> {
         let target = target.map_err(|error| failed(error.into()))?;
         warn_of_left(self.context, &target);
         let like = self.plan.old.as_ref();
-        let staged = target.stage(programs, dump, &self.plan.dumped, like, options, self.cancel);
+        let staged = target.stage(programs, &here.dump, &here.dumped, like, &here.options, self.cancel);
         staged.await.map_err(failed)
     }
 

@@ -138,7 +138,7 @@ impl Work<'_> {
             .await
             .map_err(|error| self.failed(&error))?;
         let names = backups::postgres::swap::Names {
-            name: new_name(&self.plan.dumped.name, run.id()),
+            name: new_name(&self.plan.name, run.id()),
             staged: self.staged.clone(),
             // Nothing had the name before.
             kept: self.staged.clone(),
