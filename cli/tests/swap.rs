@@ -261,9 +261,10 @@ async fn a_database_of_a_cluster_is_put_in_place_as_it_was_at_a_moment() {
     shop.declare("", &format!("{physical}min_rows = {{ items = 500 }}\n"), &[]);
     shop.run(&["backup", "pg"]).ended(0);
     shop.run(&["up"]).ended(0);
+    shop.sql("orders", "INSERT INTO items VALUES (501)");
     let then = shop.sql(
         "orders",
-        "INSERT INTO items VALUES (501); SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')",
+        "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')",
     );
     shop.sql("orders", "DELETE FROM items WHERE id > 100");
     // It brings the log along.
