@@ -31,7 +31,7 @@ pub(super) struct Origin<'a> {
 
 enum Of {
     Dump {
-        record: SnapshotRecord,
+        record: Box<SnapshotRecord>,
         dumped: Dumped,
         /// No other database is in the snapshot.
         is_alone: bool,
@@ -93,7 +93,7 @@ impl<'a> Origin<'a> {
             let (dumped, manifest) = fetch.meant(args, cancel).await?;
             let is_alone = manifest.databases.len() == 1;
             Of::Dump {
-                record,
+                record: Box::new(record),
                 dumped,
                 is_alone,
             }
@@ -161,7 +161,7 @@ impl<'a> Origin<'a> {
                 };
                 let (dump, options, fetched) = fetch.bring(args, dumped, None, cancel).await?;
                 let here = Here {
-                    record: record.clone(),
+                    record: (**record).clone(),
                     dumped: dumped.clone(),
                     dump,
                     options,
