@@ -13,6 +13,7 @@ pub(super) fn board(landscape: &Landscape) -> Option<Draft> {
     let sheet = Sheet::default()
         .row("Promises", promises())
         .row("Backups", backups())
+        .row("Between backups", log())
         .row("Proofs", proofs())
         .row("Schedules", schedules());
     Some(Draft {
@@ -101,6 +102,41 @@ fn backups() -> [Plot; 4] {
             .about("Partial: something could not be read. Such a one can be restored, but is no whole backup.")
             .size(12, 8)
             .ask(of("opsctl_backup_last_partial"), "{{datastore}}"),
+    ]
+}
+
+/// What is shipped or received of a datastore while nobody backs it up.
+fn log() -> [Plot; 5] {
+    [
+        Plot::lines("Would be lost now", Unit::Seconds)
+            .about("Since the moment up to which everything that was acknowledged can be restored, where changes are shipped or a log is received; and what may be lost.")
+            .size(12, 8)
+            .ask(
+                format!("time() - {}", of("opsctl_backup_complete_until_timestamp_seconds")),
+                "{{datastore}}",
+            )
+            .ask(of("opsctl_recovery_point_objective_seconds"), "{{datastore}} promised"),
+        Plot::lines("Log kept by the server", Unit::Bytes)
+            .about("For the replication slot: written, and not in the repository yet; and what may still be written before the server gives up on the slot.")
+            .size(12, 8)
+            .ask(of("opsctl_log_slot_kept_bytes"), "{{datastore}} kept")
+            .ask(of("opsctl_log_slot_safe_bytes"), "{{datastore}} may come"),
+        Plot::lines("Log archived", Unit::BytesPerSecond)
+            .about("How fast the end of the archived log moves on. A server that is idle writes next to nothing; none at all for long is worth a look.")
+            .size(12, 8)
+            .ask(
+                "max by (datastore) (clamp_min(deriv(opsctl_log_archived_position_bytes{ENVIRONMENT, datastore=~\"$datastore\"}[$__rate_interval]), 0))",
+                "{{datastore}}",
+            ),
+        Plot::states("Received", &[("0", "by nobody", "red"), ("1", "received", "green")])
+            .about("Whether somebody reads from the replication slot. A gap: there is no slot, or the server could not be asked.")
+            .size(6, 8)
+            .ask(of("opsctl_log_receiving"), "{{datastore}}"),
+        Plot::states("Lost", &[("0", "nothing", "green"), ("1", "log lost", "red")])
+            .about("Log that nothing can fill and no base backup was taken after, or a slot that the server has given up on.")
+            .size(6, 8)
+            .ask(format!("clamp_max({}, 1)", of("opsctl_log_lost_gaps")), "{{datastore}} archive")
+            .ask(of("opsctl_log_slot_lost"), "{{datastore}} slot"),
     ]
 }
 
