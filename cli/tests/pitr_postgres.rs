@@ -234,9 +234,9 @@ async fn the_server_may_hand_its_log_over_itself() {
     let test = "the_server_may_hand_its_log_over_itself";
     let Some(cluster) = cluster(test).await else { return };
     let sandbox = project(&cluster);
-    row(&cluster, 1).await;
+    let first = row(&cluster, 1).await;
     opsctl(&sandbox, &["backup", "pg"]).ended(0);
-    row(&cluster, 2).await;
+    let second = row(&cluster, 2).await;
     let file = cluster.run("select pg_walfile_name(pg_current_wal_lsn())").await;
     cluster.switch_wal().await;
     let path = cluster.data().join("pg_wal").join(&file).display().to_string();
@@ -248,6 +248,13 @@ async fn the_server_may_hand_its_log_over_itself() {
         (&again["outcome"], &again["file"]),
         (&"present".into(), &file.as_str().into())
     );
+    // Up to when that is everything, the log itself tells.
+    let status = opsctl(&sandbox, &["recovery", "status", "--json"]).json();
+    let until = status["datastores"][0]["log"]["until"]
+        .as_str()
+        .expect("a time")
+        .to_owned();
+    assert!(first < until && until < second, "{first}, {until}, {second}");
     // What the server is still writing is not whole.
     row(&cluster, 3).await;
     let open = cluster.run("select pg_walfile_name(pg_current_wal_insert_lsn())").await;

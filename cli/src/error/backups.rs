@@ -2,6 +2,7 @@
 
 use backups::pitr::postgres::archive::ArchiveError;
 use backups::pitr::postgres::push::PushError;
+use backups::pitr::postgres::reach::NoWay;
 use backups::pitr::postgres::receiver::ReceiverError;
 use backups::pitr::postgres::recovery::RecoveryError;
 use backups::pitr::sqlite::ShippingError;
@@ -253,6 +254,16 @@ pub(crate) fn pushed(what: impl Into<String>, error: &PushError) -> Failure {
 
 fn recovery_exit(error: &RecoveryError) -> Exit {
     match error {
+        // It was there once.
+        RecoveryError::NoWay {
+            why: NoWay::NoHistory { .. },
+            ..
+        }
+        | RecoveryError::Short { .. }
+        | RecoveryError::Archive(_)
+        | RecoveryError::Search { .. }
+        | RecoveryError::Failed { .. }
+        | RecoveryError::Fewer { .. } => Exit::Failed,
         RecoveryError::NoBackup { .. }
         | RecoveryError::NoLog { .. }
         | RecoveryError::NoWay { .. }
@@ -260,11 +271,6 @@ fn recovery_exit(error: &RecoveryError) -> Exit {
         | RecoveryError::Beyond { .. }
         | RecoveryError::NoSuchName { .. }
         | RecoveryError::OtherVersion { .. } => Exit::Usage,
-        RecoveryError::Short { .. }
-        | RecoveryError::Archive(_)
-        | RecoveryError::Search { .. }
-        | RecoveryError::Failed { .. }
-        | RecoveryError::Fewer { .. } => Exit::Failed,
     }
 }
 
@@ -272,6 +278,12 @@ fn recovery(failure: Failure, error: &RecoveryError) -> Failure {
     match error {
         RecoveryError::NoBackup { .. } => failure.help("opsctl backup"),
         RecoveryError::NoLog { .. } => failure.help("`opsctl backup --follow` archives the log, and so does `opsctl wal push`"),
+        RecoveryError::NoWay {
+            why: NoWay::NoHistory { .. },
+            ..
+        } => failure.help(
+            "`opsctl wal push DATASTORE PATH` archives it again if a server still has the file in `pg_wal`; an older timeline may be whole (`--timeline`)",
+        ),
         RecoveryError::NoWay { .. } => failure.help("choose an older timeline with `--timeline`, or take a base backup: opsctl backup"),
         RecoveryError::BeforeFirst { .. } => failure.help("opsctl snapshot list"),
         RecoveryError::Short { .. } => failure.help(

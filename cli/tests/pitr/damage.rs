@@ -328,7 +328,13 @@ async fn what_leads_to_no_timeline_is_said() {
     patient.refused("unknown", &exactly("7"), 2, &["timeline 7"]);
     let history = archived(&scene.sandbox)["00000002.history"].clone();
     fs::remove_file(&history).expect("our own file");
-    patient.refused("no history", &[], 2, &["the history of timeline 2"]);
+    patient.refused("no history", &[], 1, &["the history of timeline 2"]);
+    patient.refused(
+        "no such timeline",
+        &["--timeline".to_owned(), "7".to_owned()],
+        2,
+        &["nothing of timeline 7"],
+    );
     rewrite(&history, |bytes| {
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;

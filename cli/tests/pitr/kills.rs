@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::dice::{Dice, kill_after, say};
-use crate::follower::Follower;
+use crate::follower::{Follower, deadline};
 use crate::rounds::rounds;
 use crate::sandbox::{Sandbox, eventually};
 use crate::scene::{FOLDER, Scene, opsctl, project, promised, restored, rows_in, start};
@@ -215,4 +215,59 @@ async fn corrupt_pages_are_no_backup() {
     cluster.start_again().await;
     opsctl(&sandbox, &["backup", "pg"]).ended(1).says(&file);
     assert_eq!(snapshots(&sandbox).len(), 1);
+}
+
+/// Somebody else reads from the slot and archives nothing, and then the primary is gone: its log will never come, and the
+/// backup does not wait for it until somebody looks.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_whose_log_nobody_can_bring_ends_with_the_server() {
+    let test = "a_backup_whose_log_nobody_can_bring_ends_with_the_server";
+    let Some(mut scene) = Scene::start(test).await else {
+        return;
+    };
+    if let Some(follower) = scene.follower.take() {
+        follower.stop();
+    }
+    let taken = snapshots(&scene.sandbox);
+    let slot = scene.cluster.run("select slot_name from pg_replication_slots").await;
+    let elsewhere = scene.sandbox.path("elsewhere");
+    fs::create_dir(&elsewhere).expect("a folder");
+    let programs = peers::servers::Release::default().programs().expect("the server runs");
+    let reader = tokio::process::Command::new(programs.join("pg_receivewal"))
+        .args([
+            "--no-loop",
+            "--dbname",
+            &scene.cluster.url(),
+            "--slot",
+            &slot,
+            "--directory",
+        ])
+        .arg(&elsewhere)
+        .kill_on_drop(true)
+        .stderr(std::process::Stdio::null())
+        .spawn();
+    let mut reader = reader.expect("it starts");
+    tokio::task::block_in_place(|| {
+        eventually("the other reader's first file", || {
+            fs::read_dir(&elsewhere).is_ok_and(|mut files| files.next().is_some())
+        });
+    });
+    let mut backup = Follower::run(&scene.sandbox, scene.sandbox.command(&["backup", "pg", "--json"]));
+    // All of it is sent, and its log is what it waits for.
+    let late = deadline();
+    for sending in ["1", "0"] {
+        while scene
+            .cluster
+            .run("select count(*) from pg_stat_replication where state = 'backup'")
+            .await
+            != sending
+        {
+            assert!(!backup.has_ended() && !late(), "{}", backup.said());
+        }
+    }
+    scene.cluster.kill();
+    assert_eq!(backup.ends(), 1, "{}", backup.said());
+    assert!(backup.said().contains("the server is gone"), "{}", backup.said());
+    reader.wait().await.expect("it ends with the server");
+    assert_eq!(snapshots(&scene.sandbox), taken);
 }

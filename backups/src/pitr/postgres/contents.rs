@@ -53,6 +53,13 @@ impl Held {
         files.chain(self.histories.keys().copied()).chain(standing).max()
     }
 
+    /// Whether anything tells that there is such a timeline.
+    pub fn has(&self, timeline: Timeline) -> bool {
+        let mut files = self.files();
+        let standing = self.standing.is_some_and(|standing| standing.timeline == timeline);
+        standing || self.histories.contains_key(&timeline) || files.any(|(segment, _)| segment.timeline == timeline)
+    }
+
     /// Every file that holds log, with the position it ends at.
     pub fn files(&self) -> impl Iterator<Item = (Segment, Option<Lsn>)> {
         let whole = self.segments.iter().map(|segment| (*segment, None));

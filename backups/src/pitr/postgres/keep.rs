@@ -22,6 +22,8 @@ use crate::source::postgres::base::{BaseError, KeepLog, LogOf, LogSpan};
 const POLL: Duration = Duration::from_millis(500);
 /// What somebody else brings is waited for so long.
 const PATIENCE: Duration = Duration::from_mins(10);
+/// A server that cannot be reached for so long is gone, and its log with it.
+const GONE: Duration = Duration::from_secs(20);
 
 /// Who brings the log into the archive.
 enum Bringer {
@@ -79,6 +81,21 @@ impl Keeper {
         {
             tracing::warn!(slot = %options.slot, %error, "the replication slot of the backup could not be dropped");
         }
+    }
+
+    /// Whether there is still somebody whose log could come. A caller who receives for longer than this backup waits for its
+    /// server by itself.
+    async fn server_answers(&self) -> Result<(), replication::Error> {
+        let Bringer::Own(options) = &self.bringer else {
+            return Ok(());
+        };
+        let answer = async {
+            Connection::open(&options.address, &options.application)
+                .await?
+                .identify()
+                .await
+        };
+        answer.await.map(|_| ())
     }
 
     async fn start(&self, options: &ReceiverOptions) -> Result<(), Error> {
@@ -163,13 +180,15 @@ impl KeepLog for Keeper {
             end_timeline: span.timeline,
         };
         let until = Instant::now() + PATIENCE;
+        let mut reached = Instant::now();
         loop {
             let flusher = match (&self.bringer, &*self.running.lock().await) {
                 (Bringer::Given(flusher), _) => Some(flusher.clone()),
                 (Bringer::Own(_), running) => running.as_ref().map(|running| running.flusher.clone()),
             };
             if let Some(flusher) = flusher {
-                flusher.flush().await;
+                // While it cannot connect, it does not answer.
+                let _ = tokio::time::timeout(GONE / 4, flusher.flush()).await;
             }
             let contents = self.archive.list().await?;
             let found = match contents.systems.get(&span.system) {
@@ -188,6 +207,14 @@ impl KeepLog for Keeper {
                 .is_some_and(|running| running.task.is_finished());
             if ended || Instant::now() >= until {
                 return Err(BaseError::NoLog(missing).into());
+            }
+            match self.server_answers().await {
+                Ok(()) => reached = Instant::now(),
+                Err(error) if reached.elapsed() >= GONE => {
+                    let why = format!("{missing}, and the server is gone: {}", chain(&error));
+                    return Err(BaseError::NoLog(why).into());
+                }
+                Err(_) => {}
             }
             tokio::time::sleep(POLL).await;
         }

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use replication::{History, HistoryError, Segment, SegmentSize, SystemId, Timeline};
 
 use super::archive::{Archive, ArchiveError, Put};
+use super::contents::Standing;
 use super::serve::is_name;
 use super::wal::{Expected, Fault, check_segment};
 use crate::threads::blocking;
@@ -154,7 +155,14 @@ async fn segment(archive: &Archive, name: &str, content: Bytes, cluster: Cluster
         source,
     })?;
     same_cluster(archive, name, checked.system).await?;
-    Ok(archive.put_segment(checked.system, segment, size, content).await?)
+    let put = archive.put_segment(checked.system, segment, size, content).await?;
+    // Nobody else says up to which moment the archive is whole, where nothing but this fills it.
+    if let Some((moment, lsn)) = checked.newest {
+        let timeline = segment.timeline;
+        let standing = Standing { timeline, lsn, moment };
+        archive.put_standing(checked.system, size, standing).await?;
+    }
+    Ok(put)
 }
 
 async fn history(

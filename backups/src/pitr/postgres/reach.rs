@@ -84,7 +84,13 @@ impl fmt::Display for Gap {
 /// Why a base backup does not lead to a timeline.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoWay {
-    /// The timeline has a past, and it is not known.
+    /// Nothing of it was ever archived.
+    #[error("nothing of timeline {timeline} is in the archive")]
+    Unknown {
+        /// The timeline that is wanted.
+        timeline: Timeline,
+    },
+    /// The timeline has a past, and the file that tells it is missing.
     #[error("the history of timeline {timeline} is not in the archive")]
     NoHistory {
         /// The timeline.
@@ -191,7 +197,8 @@ pub fn way(held: &Held, base: &Base, branch: Branch) -> Result<Way, NoWay> {
     let history = match held.histories.get(&timeline) {
         Some(history) => history.clone(),
         None if timeline == Timeline::FIRST => History::default(),
-        None => return Err(NoWay::NoHistory { timeline }),
+        None if held.has(timeline) => return Err(NoWay::NoHistory { timeline }),
+        None => return Err(NoWay::Unknown { timeline }),
     };
     let spans = history.way(timeline);
     for (lsn, of) in [(base.start, base.timeline), (base.end, base.end_timeline)] {

@@ -22,6 +22,8 @@ mod record;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod writer;
 
+use jiff::Timestamp;
+use mark::Mark;
 use replication::{History, Lsn, Segment, SegmentSize, SystemId, Timeline};
 
 pub use fault::Fault;
@@ -66,6 +68,9 @@ pub struct Checked {
     pub last: Option<Extent>,
     /// The beginning of the record that goes on in the next file.
     pub unfinished: Option<Lsn>,
+    /// The newest moment that a record of it tells, and the end of that record: the server reads its clock before it writes
+    /// the record, and what it had acknowledged by then it had written.
+    pub newest: Option<(Timestamp, Lsn)>,
 }
 
 /// Reads a whole segment alone: the content of its file, all of it.
@@ -95,7 +100,12 @@ pub fn check_until(content: &[u8], segment: Segment, until: Lsn, expected: &Expe
     };
     let mut reader = Reader::new(start, expected);
     let length = content.len().min(until.since(start) as usize);
-    match reader.push(&content[..length], |_| ()) {
+    let mut newest = None;
+    let read = reader.push(&content[..length], |record| {
+        let mark = Mark::of(record);
+        newest = newest.max(mark.and_then(|mark| Some((mark.time?, mark.extent.end))));
+    });
+    match read {
         // Zeros where a record or a page should be: a log that was cut off, and its file filled up.
         Err(Fault::Length { at, found: 0 } | Fault::Magic { at, found: 0 }) => {
             return Err(Fault::Truncated { at, until });
@@ -110,6 +120,7 @@ pub fn check_until(content: &[u8], segment: Segment, until: Lsn, expected: &Expe
             first: reader.first(),
             last: reader.last(),
             unfinished: reader.unfinished(),
+            newest,
         }),
         _ => {
             let at = reader.at();

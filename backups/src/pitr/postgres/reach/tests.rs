@@ -157,6 +157,11 @@ fn what_does_not_lead_there_is_said() {
     let no = |held: &Held, base: Base, branch| way(held, &base, branch).unwrap_err();
     let timeline = Timeline(3);
     assert_eq!(no(&held, base(17, 20), Branch::Newest), NoWay::NoHistory { timeline });
+    let nobodys = Timeline(4);
+    assert_eq!(
+        no(&held, base(17, 20), Branch::Exactly(nobodys)),
+        NoWay::Unknown { timeline: nobodys }
+    );
     held.histories.insert(Timeline(3), history(&[(2, 40)]));
     let of = Timeline(1);
     assert_eq!(

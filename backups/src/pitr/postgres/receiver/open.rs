@@ -281,15 +281,21 @@ pub(super) fn said(error: replication::Error, options: &ReceiverOptions) -> Rece
     }
 }
 
-/// Begins the timeline that follows, in the segment in which the one before was left.
+/// Begins the timeline that follows, in the segment in which the one before was left; the last one, where several were
+/// left in it. `next` is the one that the server names.
 pub(super) async fn next_timeline(
     mut connection: Connection,
     options: &ReceiverOptions,
     keeper: &Keeper,
     from: Position,
-    timeline: Timeline,
+    next: Timeline,
 ) -> Result<(WalStream, Tail, bool), ReceiverError> {
+    let own = connection.identify().await?.timeline;
+    let way = history(&mut connection, keeper, own).await?;
+    let timeline = resume::file_of_all(&way, own, from, keeper.size).unwrap_or(next);
+    // Every history on the way is held before anything of its timeline.
     let history = history(&mut connection, keeper, timeline).await?;
+    ancestors(&mut connection, keeper, &history, &|held| held <= from.timeline).await?;
     let start = floor(from.lsn, keeper.size);
     let standby = is_standby(&mut connection).await;
     let reader = Reader::new(

@@ -70,7 +70,11 @@ pub(super) fn start(
         (start.timeline, start.at, start.before) =
             (history.timeline_at(server.timeline, until), floor(until, size), None);
     }
-    if let Some(timeline) = way.file_of_all(start.timeline, start.at) {
+    let at = Position {
+        lsn: start.at,
+        timeline: start.timeline,
+    };
+    if let Some(timeline) = file_of_all(history, server.timeline, at, size) {
         (start.timeline, start.before) = (timeline, None);
     }
     let segment = Segment::containing(start.timeline, start.at, size);
@@ -83,6 +87,17 @@ pub(super) fn start(
 /// The start of the segment that holds this position.
 pub(super) fn floor(lsn: Lsn, size: SegmentSize) -> Lsn {
     Lsn(lsn.0 - lsn.0 % size.bytes())
+}
+
+/// Where several timelines were left in the segment of `at`: the last one in it, whose file begins with the past of all of
+/// them. A server looks for the end of a timeline in the file of the next one, and who recovered over several of them has
+/// only that of the last. `history` is that of `own`, the server's timeline.
+pub(super) fn file_of_all(history: &History, own: Timeline, at: Position, size: SegmentSize) -> Option<Timeline> {
+    let end = Lsn(floor(at.lsn, size).0.checked_add(size.bytes() - 1)?);
+    let last = history.timeline_at(own, end);
+    let spans = history.way(own);
+    let place = |wanted| spans.iter().position(|span| span.timeline == wanted);
+    (place(last)? > place(at.timeline)? + 1).then_some(last)
 }
 
 /// A server that has less than the archive was put back to an older state. What it writes from now on is another log
@@ -177,17 +192,6 @@ impl Way<'_> {
             .map(|before| on_the_way(Lsn(before)));
         let before = before.filter(|before| before.timeline == timeline && self.held.segments.contains(before));
         Some((Position { lsn, timeline }, before))
-    }
-
-    /// Where several timelines were left in one segment: the last one in it, whose file begins with the past of all of them.
-    /// A server looks for the end of a timeline in the file of the next one, and who recovered over several of them has
-    /// only that of the last.
-    fn file_of_all(&self, timeline: Timeline, at: Lsn) -> Option<Timeline> {
-        let end = Lsn(floor(at, self.size).0.checked_add(self.size.bytes() - 1)?);
-        let last = self.history.timeline_at(self.server.timeline, end);
-        let spans = self.history.way(self.server.timeline);
-        let place = |wanted| spans.iter().position(|span| span.timeline == wanted);
-        (place(last)? > place(timeline)? + 1).then_some(last)
     }
 
     /// Where the only segment that was begun begins.

@@ -420,6 +420,7 @@ impl Core {
             timeline: self.tail.timeline,
         };
         let (stream, tail, standby) = next_timeline(connection, &self.options, &keeper, from, next).await?;
+        let next = tail.timeline;
         tracing::info!(timeline = %next, %at, "the log goes on with another timeline");
         (self.tail, self.standby, self.pulse, self.again) = (tail, standby, Pulse::Idle, true);
         keeper.status.send_modify(|status| status.timeline = Some(next));

@@ -98,6 +98,12 @@ fn of_several_timelines_in_one_segment_the_last_one_has_all() {
     let start = begin(Some(&held), &[], &history, &server(4, at(5, 9)), Some(at(5, 8)));
     assert_eq!(place(&start), (4, at(5, 0), at(5, 0)));
     assert_eq!(start.before, None);
+    // Whoever comes from one of them on a stream goes there as well, if it is not the next one anyhow.
+    for (from, expected) in [(1, Some(4)), (2, Some(4)), (3, None), (4, None), (9, None)] {
+        let (lsn, timeline) = (at(5, 2), Timeline(from));
+        let last = file_of_all(&history, Timeline(4), Position { lsn, timeline }, SIZE);
+        assert_eq!(last, expected.map(Timeline), "from {from}");
+    }
 }
 
 #[test]
