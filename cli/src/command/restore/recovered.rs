@@ -125,7 +125,9 @@ pub(super) fn serve(args: &Args, context: &Context, config: &Config, store: &Dat
         };
         let (_, mut server) = Box::pin(copy.recover(&plan, &cancel)).await?;
         let failed = |error| error::backups::failure(&what, &error);
-        let databases = server.databases().await.map_err(failed)?;
+        let mut databases = server.databases().await.map_err(failed)?;
+        // What new databases are copied from is nobody's data.
+        databases.retain(|name| name != "template1");
         let served = Served {
             schema: "opsctl.restore/v1",
             r#type: "served",
