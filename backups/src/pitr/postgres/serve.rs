@@ -7,15 +7,18 @@
 //! histories that do not exist; and a refusal, on which the command ends with a status over 125 and PostgreSQL aborts.
 //!
 //! The protocol: the name and a line feed, at most `NAME_LIMIT` bytes; then one byte (`Status`), the length of what
-//! follows in eight (little-endian), and the file, or why it is refused. The socket lies in a folder that only its user
-//! may enter. It decides nothing about recoveries, and writes nowhere.
+//! follows in eight (little-endian), and the file, or why it is refused. A segment is written ahead, into a file without a
+//! name on the file system where PostgreSQL wants it; its descriptor comes with the answer then instead of the bytes, and
+//! who asked gives it its name. The socket lies in a folder that only its user may enter. It decides nothing about
+//! recoveries, and leaves no file behind.
 
 mod client;
+mod unnamed;
 
 pub use client::{TakeError, Taken, take};
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -32,6 +35,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
+use self::unnamed::Unnamed;
 use super::reach::{self, Piece, Way};
 use crate::error::Error;
 use crate::error::chain;
@@ -56,6 +60,8 @@ const ANSWER_LIMIT: Duration = Duration::from_mins(10);
 pub(crate) enum Status {
     /// The file follows.
     File,
+    /// The file has so many bytes; its descriptor came with the answer.
+    Unnamed,
     /// There is no such file, and that is right so.
     Absent,
     /// It must be there, and cannot be had; why follows.
@@ -66,13 +72,14 @@ impl Status {
     pub(crate) const fn byte(self) -> u8 {
         match self {
             Self::File => b'F',
+            Self::Unnamed => b'U',
             Self::Absent => b'A',
             Self::Refused => b'R',
         }
     }
 
     pub(crate) fn of(byte: u8) -> Option<Self> {
-        [Self::File, Self::Absent, Self::Refused]
+        [Self::File, Self::Unnamed, Self::Absent, Self::Refused]
             .into_iter()
             .find(|status| status.byte() == byte)
     }
@@ -113,7 +120,8 @@ pub struct Server {
 
 impl Server {
     /// Listens in `folder`, which is made, and which only `owner` (a user and a group, if not ours) may enter. `way` is
-    /// what the recovery needs, `histories` what is held of them. Fetching begins at once.
+    /// what the recovery needs, `histories` what is held of them. Fetching begins at once. `beside` is the folder in which
+    /// PostgreSQL wants the files, if it is known.
     ///
     /// Errors: [`Error::Target`] if the folder or the socket cannot be made; the path of a socket has at most 107 bytes.
     pub fn start(
@@ -122,6 +130,7 @@ impl Server {
         way: Way,
         histories: Vec<Timeline>,
         supply: Arc<dyn Supply>,
+        beside: Option<PathBuf>,
     ) -> Result<Self, Error> {
         let socket = folder.join("wal");
         let listener = listen(folder, &socket, owner).map_err(|source| Error::Target {
@@ -133,7 +142,7 @@ impl Server {
             of: way.pieces.len() as u64,
             ..Served::default()
         });
-        let ring = Arc::new(Ring::new(way, histories, supply, tell));
+        let ring = Arc::new(Ring::new(way, histories, supply, Unnamed::new(beside, owner), tell));
         ring.ahead_of(0);
         Ok(Self {
             socket,
@@ -203,8 +212,13 @@ async fn accept(listener: UnixListener, ring: Arc<Ring>) {
 
 async fn answer(mut stream: UnixStream, ring: &Ring) -> io::Result<()> {
     let asked = tokio::time::timeout(ASK_LIMIT, read_name(&mut stream)).await??;
+    let mut unnamed = None;
     let (status, content) = match ring.find(asked.as_deref().unwrap_or_default()).await {
         Answer::File(content) => (Status::File, content),
+        Answer::Unnamed(file, length) => {
+            unnamed = Some((file, length));
+            (Status::Unnamed, Bytes::new())
+        }
         Answer::Absent => (Status::Absent, Bytes::new()),
         Answer::Refused(mut why) => {
             let end = why.floor_char_boundary(REASON_LIMIT);
@@ -213,9 +227,13 @@ async fn answer(mut stream: UnixStream, ring: &Ring) -> io::Result<()> {
         }
     };
     let mut head = [status.byte(), 0, 0, 0, 0, 0, 0, 0, 0];
-    head[1..].copy_from_slice(&(content.len() as u64).to_le_bytes());
+    let length = unnamed.as_ref().map_or(content.len() as u64, |(_, length)| *length);
+    head[1..].copy_from_slice(&length.to_le_bytes());
     let send = async {
-        stream.write_all(&head).await?;
+        match &unnamed {
+            Some((file, _)) => unnamed::send(&stream, &head, file).await?,
+            None => stream.write_all(&head).await?,
+        }
         stream.write_all(&content).await?;
         stream.shutdown().await
     };
@@ -236,12 +254,22 @@ async fn read_name(stream: &mut UnixStream) -> io::Result<Option<String>> {
 
 enum Answer {
     File(Bytes),
+    /// With its length.
+    Unnamed(File, u64),
     Absent,
     Refused(String),
 }
 
 /// A file that is fetched, or was.
-type Fetching = Shared<BoxFuture<'static, Result<Bytes, Arc<str>>>>;
+type Fetching = Shared<BoxFuture<'static, Result<Fetched, Arc<str>>>>;
+
+/// A file that was fetched.
+#[derive(Clone)]
+struct Fetched {
+    content: Bytes,
+    /// Given away once: it is PostgreSQL's then, which writes into it again when it has no more use for the segment.
+    file: Arc<Mutex<Option<File>>>,
+}
 
 struct Held {
     fetching: Fetching,
@@ -260,18 +288,26 @@ struct Ring {
     way: Way,
     histories: Vec<Timeline>,
     ahead: usize,
+    unnamed: Unnamed,
     held: Mutex<BTreeMap<usize, Held>>,
     tell: watch::Sender<Served>,
 }
 
 impl Ring {
-    fn new(way: Way, histories: Vec<Timeline>, supply: Arc<dyn Supply>, tell: watch::Sender<Served>) -> Self {
+    fn new(
+        way: Way,
+        histories: Vec<Timeline>,
+        supply: Arc<dyn Supply>,
+        unnamed: Unnamed,
+        tell: watch::Sender<Served>,
+    ) -> Self {
         let ahead = (HELD / way.size.bytes()).clamp(AHEAD.0, AHEAD.1) as usize;
         Self {
             supply,
             way,
             histories,
             ahead,
+            unnamed,
             held: Mutex::default(),
             tell,
         }
@@ -311,14 +347,17 @@ impl Ring {
             return self.refuse(format!("{name} is not on the way"));
         };
         match fetching.await {
-            Ok(content) => {
+            Ok(fetched) => {
                 let segments = at as u64 + 1;
                 self.tell.send_if_modified(|served| {
                     let further = segments > served.segments;
                     served.segments = served.segments.max(segments);
                     further
                 });
-                Answer::File(content)
+                match fetched.file.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                    Some(file) => Answer::Unnamed(file, fetched.content.len() as u64),
+                    None => Answer::File(fetched.content.clone()),
+                }
             }
             Err(error) => {
                 // Asked once more it is fetched once more.
@@ -352,12 +391,16 @@ impl Ring {
     }
 
     fn fetch(&self, piece: Piece) -> Held {
-        let (supply, size) = (Arc::clone(&self.supply), self.way.size);
+        let (supply, size, unnamed) = (Arc::clone(&self.supply), self.way.size, self.unnamed.clone());
         let fetch = async move {
             let fetched = supply.piece(&piece, size).await;
-            fetched
-                .map(|content| filled(content, size))
-                .map_err(|failed| chain(&*failed).into())
+            let content = fetched.map_err(|failed| Arc::from(chain(&*failed)))?;
+            let content = filled(content, size);
+            let file = unnamed.write(content.clone()).await;
+            Ok(Fetched {
+                content,
+                file: Arc::new(Mutex::new(file)),
+            })
         };
         let fetching = fetch.boxed().shared();
         let task = tokio::spawn(fetching.clone()).abort_handle();

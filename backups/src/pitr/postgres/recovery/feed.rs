@@ -83,6 +83,7 @@ impl Feed {
             plan.way.clone(),
             plan.histories.clone(),
             supply,
+            Some(place.data.join("pg_wal")),
         )?;
         let restore = restore_command(&executable, server.socket());
         let prepared = prepared(&installation, place, owned).await?.max(PREPARED);

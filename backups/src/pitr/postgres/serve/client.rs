@@ -2,13 +2,13 @@
 //! for it is started once for every segment.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek as _, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{FILE_LIMIT, REASON_LIMIT, Status, is_name};
+use super::{FILE_LIMIT, REASON_LIMIT, Status, is_name, unnamed};
 
 /// A store that is away is asked for so long by the server, which then says so.
 const ANSWER_LIMIT: Duration = Duration::from_mins(30);
@@ -72,7 +72,8 @@ pub fn take(socket: &Path, name: &str, to: &Path) -> Result<Taken, TakeError> {
     stream.set_read_timeout(Some(ANSWER_LIMIT)).map_err(server)?;
     stream.write_all(format!("{name}\n").as_bytes()).map_err(server)?;
     let mut head = [0; 9];
-    stream.read_exact(&mut head).map_err(server)?;
+    let (received, unnamed) = unnamed::receive(&stream, &mut head).map_err(server)?;
+    stream.read_exact(&mut head[received..]).map_err(server)?;
     let [status, length @ ..] = head;
     let length = u64::from_le_bytes(length);
     let foreign = || TakeError::Foreign {
@@ -89,12 +90,24 @@ pub fn take(socket: &Path, name: &str, to: &Path) -> Result<Taken, TakeError> {
             write(&mut stream, length, to, socket)?;
             Ok(Taken::Written)
         }
+        Status::Unnamed if length <= FILE_LIMIT => {
+            let mut file = unnamed.ok_or_else(foreign)?;
+            if file.metadata().map_err(server)?.len() != length {
+                return Err(foreign());
+            }
+            if unnamed::name(&file, to).is_err() {
+                // The name is taken, or lies on another file system.
+                file.rewind().map_err(server)?;
+                write(&mut file, length, to, socket)?;
+            }
+            Ok(Taken::Written)
+        }
         _ => Err(foreign()),
     }
 }
 
 /// Under another name first: what has the file's name is the file. It need not outlive the machine; PostgreSQL asks again.
-fn write(stream: &mut UnixStream, length: u64, to: &Path, socket: &Path) -> Result<(), TakeError> {
+fn write(stream: &mut impl Read, length: u64, to: &Path, socket: &Path) -> Result<(), TakeError> {
     let mut half = to.as_os_str().to_owned();
     half.push(".part");
     let half = PathBuf::from(half);

@@ -1,5 +1,7 @@
 //! Real sockets: what is handed out, what is refused, and that the store's distance costs nothing.
 
+use std::os::unix::fs::MetadataExt as _;
+
 use replication::History;
 
 use super::super::contents::Held;
@@ -112,7 +114,7 @@ async fn a_file_is_handed_out_and_only_what_lies_beyond_the_end_is_absent() {
     let way = way_through(&held);
     assert_eq!(way.pieces.len(), 31);
     let histories = vec![Timeline(2), Timeline(5)];
-    let server = Server::start(&private, None, way, histories, Arc::new(Shop::new(Some(7), 1))).unwrap();
+    let server = Server::start(&private, None, way, histories, Arc::new(Shop::new(Some(7), 1)), None).unwrap();
     assert_eq!(fs::metadata(&private).unwrap().permissions().mode() & 0o777, 0o700);
     let to = folder.path().join("RECOVERYXLOG");
 
@@ -194,6 +196,7 @@ async fn what_is_missing_on_the_way_is_never_the_end_of_the_log() {
         way,
         Vec::new(),
         Arc::new(Shop::new(None, 1)),
+        None,
     )
     .unwrap();
     let to = folder.path().join("RECOVERYXLOG");
@@ -212,7 +215,15 @@ async fn segments_are_fetched_ahead_and_never_more_than_fit() {
     let folder = tempfile::tempdir().unwrap();
     let shop = Arc::new(Shop::new(None, 3));
     let counted = shop.asked.subscribe();
-    let server = Server::start(&folder.path().join("s"), None, way_through(&held(40)), Vec::new(), shop).unwrap();
+    let server = Server::start(
+        &folder.path().join("s"),
+        None,
+        way_through(&held(40)),
+        Vec::new(),
+        shop,
+        None,
+    )
+    .unwrap();
     let to = folder.path().join("RECOVERYXLOG");
     for number in FIRST..=40 {
         assert_eq!(ask(&server, &name(1, number), &to).await.unwrap(), Taken::Written);
@@ -257,4 +268,36 @@ fn a_server_that_is_something_else_is_believed_nothing() {
         assert!(!to.exists());
     }
     serving.join().unwrap();
+}
+
+#[tokio::test]
+async fn what_was_written_ahead_is_the_askers_and_is_given_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let wal = folder.path().join("pg_wal");
+    fs::create_dir(&wal).unwrap();
+    let (way, shop) = (way_through(&held(12)), Arc::new(Shop::new(None, 1)));
+    let server = Server::start(&folder.path().join("s"), None, way, Vec::new(), shop, Some(wal.clone())).unwrap();
+    let expected = |number| vec![content(segment(1, number)); SEGMENT as usize];
+    for number in FIRST..10 {
+        let to = wal.join(name(1, number));
+        assert_eq!(ask(&server, &name(1, number), &to).await.unwrap(), Taken::Written);
+        assert_eq!(fs::read(&to).unwrap(), expected(number));
+        let metadata = fs::metadata(&to).unwrap();
+        assert_eq!((metadata.permissions().mode() & 0o777, metadata.nlink()), (0o600, 1));
+    }
+    // What has its name is written over when PostgreSQL has no more use for it; what is asked for again is whole.
+    let (taken, again) = (wal.join(name(1, 9)), wal.join("RECOVERYXLOG"));
+    fs::write(&taken, b"another segment").unwrap();
+    assert_eq!(ask(&server, &name(1, 9), &again).await.unwrap(), Taken::Written);
+    assert_eq!(fs::read(&again).unwrap(), expected(9));
+    // A name that is taken, for a file that was written ahead.
+    assert_eq!(ask(&server, &name(1, 10), &again).await.unwrap(), Taken::Written);
+    assert_eq!(fs::read(&again).unwrap(), expected(10));
+    drop(server);
+    let left = fs::read_dir(&wal).unwrap().count();
+    assert_eq!(
+        left as u64,
+        10 - FIRST + 1,
+        "the segments under their names, and the one that was asked for again"
+    );
 }
