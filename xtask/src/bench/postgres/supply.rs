@@ -127,7 +127,8 @@ fn stand_in(scratch: &Path, segments: &[String]) -> Result<std::path::PathBuf> {
          ask=$(printf '%s' \"$ask\" | sed 's|%f|$name|g; s|%p|$to|g')\n\
          export name to=$data/pg_wal/RECOVERYXLOG\n\
          begun=$(date +%s.%N)\n\
-         while read -r name; do sh -c \"$ask\" || exit 3; done < {names}\n\
+         # It frees the name before each.\n\
+         while read -r name; do rm -f \"$to\"; sh -c \"$ask\" || exit 3; done < {names}\n\
          done=$(date +%s.%N)\n\
          printf '%s\\n%s\\n' \"$begun\" \"$done\" > \"$data/served\"\n\
          exit 1\n",
